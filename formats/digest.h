@@ -1,0 +1,27 @@
+/* Sums and digests, each with one job:
+ *   CRC32C     of stored bytes: catches what disks and networks do
+ *   XXH3-128   of raw bytes of a chunk or a block: identity and end-to-end check
+ *   SHA-256    of manifest and index headers: the chain to the commit record
+ * digest_* are stored as 16 bytes, big-endian canonical form of XXH128. */
+#pragma once
+
+#include "formats/base.h"
+
+struct digest {
+    uint8_t b[16];
+};
+struct sha256 {
+    uint8_t b[32];
+};
+
+uint32_t crc32c(const void *bytes, size_t len);
+struct digest digest_of(const void *bytes, size_t len);
+struct sha256 sha256_of(const void *bytes, size_t len);
+bool digest_equal(const struct digest *a, const struct digest *b);
+bool sha256_equal(const struct sha256 *a, const struct sha256 *b);
+/* First 8 bytes of digest_of, as a number: for hashing names to places. */
+uint64_t digest_hash(const void *bytes, size_t len);
+/* Lower-case hex; writes 2 * n digits and a NUL. */
+void hex_encode(const uint8_t *bytes, size_t n, char *ret);
+/* Exactly 2 * n lower-case digits; false otherwise. */
+bool hex_decode(const char *text, size_t n, uint8_t *ret);
