@@ -1,0 +1,105 @@
+/* Rank manifest: what one rank saved.  Logical: tensors, written boxes, packs and
+ * raw digests; nothing of how or where bytes are coded (that is in each pack's head).
+ *
+ *   | header: identity, pack table, block table | block 0 | block 1 | ...
+ *
+ * Tensors are sorted by name and grouped into blocks of about 64 KiB; the header
+ * holds each block's digest and first name, and the header's SHA-256 is in the
+ * checkpoint's index: so parts of a manifest can be read and still be believed. */
+#pragma once
+
+#include "formats/decl.h"
+#include "formats/record.h"
+
+#define MANIFEST_VERSION         1
+#define MANIFEST_BLOCK_BYTES     (UINT32_C(64) << 10) /* a block closes when it is as large */
+#define MANIFEST_BLOCK_BYTES_MAX (UINT32_C(64) << 20)
+#define MANIFEST_HEADER_BYTES_MAX (UINT32_C(64) << 20)
+#define MANIFEST_FLAG_FAILED     1 /* this rank's part failed: the committer aborts */
+#define MANIFEST_FLAG_VANISHED_OK 2
+
+struct manifest_pack {
+    uint32_t slot, chunks;
+    struct digest id;
+    uint64_t first_chunk; /* derived: sum of chunks before */
+};
+struct manifest_block {
+    uint64_t offset; /* in the object */
+    uint32_t bytes, tensors;
+    struct digest digest;
+    char *first; /* name of its first tensor; owned */
+};
+struct manifest_header {
+    struct ckpt_name name;
+    uint32_t rank, world, try_;
+    uint16_t flags;
+    uint8_t node[16];
+    bool has_parent;
+    struct ckpt_name parent;
+    int64_t time_ns; /* user's wall clock */
+    uint64_t raw_bytes, chunk_count, tensor_count;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    enum ckpt_status fail_status; /* FAILED only */
+    char fail_text[RECORD_TEXT_MAX];
+    uint32_t metric_count;
+    struct record_metric metrics[RECORD_METRICS_MAX];
+    uint32_t pack_count, block_count;
+    struct manifest_pack *packs;
+    struct manifest_block *blocks;
+    uint32_t header_bytes; /* what the SHA-256 covers */
+};
+/* A box this rank wrote: chunks first_chunk .. + chunks of the rank's sequence, one
+ * per tile of `tile` in row-major order, each with its raw digest. */
+struct manifest_box {
+    struct box box;
+    uint64_t tile[CKPT_DIMS_MAX];
+    uint64_t first_chunk, chunks;
+    const struct digest *digests; /* borrowed from the block's bytes */
+};
+/* The digest of one tile that another replica writes (G4): compared at commit. */
+struct manifest_witness {
+    struct box box;
+    struct digest digest;
+};
+struct manifest_tensor {
+    char *name, *alias; /* owned by the decoded block */
+    uint8_t dtype, kind;
+    uint16_t flags;
+    uint32_t ndim;
+    uint64_t shape[CKPT_DIMS_MAX];
+    uint32_t block[CKPT_DIMS_MAX];
+    uint32_t box_count, witness_count;
+    struct manifest_box *boxes;
+    struct manifest_witness *witnesses;
+};
+struct manifest_tensors { /* a decoded block */
+    struct manifest_tensor *tensors;
+    size_t count;
+};
+
+/* Writes the manifest of a declaration: `digests` are the raw digests of the rank's
+ * chunks in order (d->chunk_count), `h` the identity and the packs (blocks are made
+ * here).  ret_sha: of the header. */
+void manifest_encode(const struct manifest_header *h, const struct decl *d,
+                     const struct digest *digests, struct buf *out, struct sha256 *ret_sha);
+/* A failed part: header only. */
+void manifest_encode_failed(const struct manifest_header *h, struct buf *out,
+                            struct sha256 *ret_sha);
+/* How many bytes the header has, from the first 64; 0 if this is no manifest. */
+uint32_t manifest_header_peek(const void *bytes, size_t len);
+/* `sha`: what the index says (NULL while no commit exists: the caller computes it). */
+enum ckpt_status manifest_header_decode(const void *bytes, size_t len, const struct sha256 *sha,
+                                        struct manifest_header *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void manifest_header_fini(struct manifest_header *h);
+/* Decodes one block (checks digest, order, limits, chunk ordinals).  `bytes` must
+ * stay until manifest_tensors_fini. */
+enum ckpt_status manifest_block_decode(const struct manifest_header *h, uint32_t block,
+                                       const void *bytes, size_t len,
+                                       struct manifest_tensors *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void manifest_tensors_fini(struct manifest_tensors *t);
+/* The block that holds `name` if any does; UINT32_MAX if none can. */
+uint32_t manifest_block_of(const struct manifest_header *h, const char *name);
+/* The pack that holds chunk `ordinal`, by binary search; UINT32_MAX if out of range. */
+uint32_t manifest_pack_of(const struct manifest_header *h, uint64_t ordinal);
