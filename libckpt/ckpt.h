@@ -1,0 +1,331 @@
+/* ckpt: checkpoints of sharded training state, in the background.
+ *
+ * A training process (a rank) declares its state once, then saves it many times and
+ * restores into it:
+ *
+ *     struct ckpt *c;
+ *     ckpt_open(&(struct ckpt_open_opts){ .size = sizeof(struct ckpt_open_opts),
+ *               .mode = CKPT_TRAIN, .job = "gpt", .rank = rank, .world = world }, &c);
+ *     struct ckpt_state *s;
+ *     ckpt_state_new(c, &s);
+ *     ckpt_tensor(s, &(struct ckpt_tensor_desc){ .size = ..., .name = "w", ... }, pieces, n);
+ *     ckpt_seal(s, 60000);
+ *     if (ckpt_resume(c, &point) == CKPT_OK)
+ *         ckpt_restore(s, NULL, buffers, count, NULL, NULL);
+ *     for (step = ...; ; step++) {
+ *         forward(); backward();
+ *         ckpt_fence(s, 60000);              // before anything changes the state
+ *         optimizer_step();
+ *         ckpt_progress(c, step);
+ *         if (step % 100 == 0)
+ *             ckpt_save(s, &(struct ckpt_save_opts){ .size = ..., .step = step },
+ *                       buffers, count, NULL, &op);
+ *     }
+ *     ckpt_wait(c, op, CKPT_LEVEL_LOCAL, 600000);
+ *     ckpt_close(c);
+ *
+ * All input and output is done by ckptd, a daemon on the node; when none is running,
+ * ckpt_open starts a private one.  What happens to this process after a save is
+ * *staged* cannot lose it.  A failed save never fails training: look at the class of
+ * the status (ckpt_status_class) and go on unless it is CKPT_CLASS_CALLER or _BUG.
+ *
+ * Common to all calls.  Structs start with their size (sizeof in the caller's build),
+ * so that older programs work with newer libraries; fields that are 0 mean the
+ * default.  Waits take milliseconds; 0 looks once, negative is refused: nothing here
+ * waits for ever.  Names are UTF-8.  Sizes are bytes, offsets into tensors elements.
+ * Threads: calls on one context may come from any thread; those on one state must not
+ * overlap in time, except ckpt_fence.  A context does not survive fork(): in the child
+ * every call returns CKPT_WRONG_STATE and ckpt_close frees only memory.
+ * The library prints nothing, never exits and never aborts the process. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "formats/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CKPT_API __attribute__((visibility("default")))
+#define CKPT_MAX_DIMS 16
+
+struct ckpt;       /* one rank's connection to its daemon, for one launch of one job */
+struct ckpt_state; /* a declared set of tensors and objects */
+
+/* -- opening ------------------------------------------------------------- */
+
+enum ckpt_mode {
+    CKPT_TRAIN = 1, /* takes part in the job's history; one launch at a time */
+    CKPT_READ = 2,  /* reads only: no epoch, writes nothing, blocks nothing */
+};
+
+struct ckpt_open_opts {
+    size_t size;
+    enum ckpt_mode mode;
+    const char *job; /* [A-Za-z0-9][A-Za-z0-9._-]{0,127} */
+    /* The job's home: a directory or URL; NULL = CKPT_STORE. */
+    const char *store;
+    /* ckptd's socket; NULL = CKPT_SOCKET, else the runtime directory's socket of this
+     * user and store; when nobody listens there a private ckptd is started. */
+    const char *socket;
+    uint32_t rank, world; /* world 0 = 1 */
+    /* The launch token: the same on all ranks, new at each restart.  NULL = by
+     * `broadcast`, else CKPT_LAUNCH, else Slurm's job.step.restart; with world 1 a
+     * random one.  world > 1 without any: CKPT_NO_LAUNCH, with what to set. */
+    const char *launch;
+    /* Copies buf (len bytes) from rank 0 to all ranks; 0 = fine.  Called once, inside
+     * ckpt_open, on all ranks. */
+    int (*broadcast)(void *ctx, void *buf, size_t len);
+    void *broadcast_ctx;
+    /* Resume from here instead of the newest: "STEP", "STEP~EPOCH" or "none"; moves the
+     * head of the job's history.  NULL = CKPT_RESUME, else the newest. */
+    const char *resume;
+    /* Bytes of shared memory for staging, per state; 0 = 1 x the state. */
+    uint64_t arena_bytes;
+    int timeout_ms; /* for the daemon and the other ranks; 0 = 600,000 */
+    /* CKPT_OPEN_SOLO: refused (CKPT_REFUSED) while a trainer of this job is attached. */
+    uint32_t flags;
+};
+enum ckpt_open_flags { CKPT_OPEN_SOLO = 1 };
+
+/* Connects, takes part in the launch and agrees with all ranks on where to resume.
+ * Blocks until rank 0's daemon has resolved the launch.  *ret: free with ckpt_close.
+ * Errors: CKPT_BAD_NAME, CKPT_NO_LAUNCH, CKPT_LAUNCH_REUSED, CKPT_SUPERSEDED,
+ * CKPT_TIMEOUT (names the ranks that did not arrive), CKPT_UNREACHABLE (daemon),
+ * STORE errors of the home, CKPT_REFUSED (the history allows no automatic choice; the
+ * text says what to set).
+ * Crash: an open that dies harms nobody; the launch before it keeps its place until
+ * this one has resolved. */
+CKPT_API enum ckpt_status ckpt_open(const struct ckpt_open_opts *opts, struct ckpt **ret);
+
+/* Ends the session.  Saves that are staged go on in the daemon; one that is still being
+ * copied is given up.  Waits at most a few seconds for the transfer thread.  NULL is
+ * fine.  States of the context are freed too. */
+CKPT_API void ckpt_close(struct ckpt *c);
+
+/* A checkpoint of the job: enough to restore it. */
+struct ckpt_point {
+    size_t size;
+    uint64_t step, epoch, attempt;
+};
+
+/* The agreed resume point of this launch, the same on all ranks.  CKPT_OK with *ret,
+ * or CKPT_NOT_FOUND: the job has none, start at the beginning.  ckpt_info says why. */
+CKPT_API enum ckpt_status ckpt_resume(struct ckpt *c, struct ckpt_point *ret);
+
+/* Says that training has got to the end of `step`: beyond the resume point this proves
+ * that the checkpoint is sound, and the crash-loop rule stops counting.  Cheap (a
+ * message when it matters, otherwise nothing); any rank, rank 0 suffices. */
+CKPT_API enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step);
+
+/* -- declaring ----------------------------------------------------------- */
+
+/* Element types: the codes of the format (formats/dtype.h).  F32 = 12, BF16 = 11 ... */
+enum ckpt_dtype_code {
+    CKPT_BOOL = 1, CKPT_U8 = 2, CKPT_I8 = 3, CKPT_U16 = 4, CKPT_I16 = 5, CKPT_U32 = 6,
+    CKPT_I32 = 7, CKPT_U64 = 8, CKPT_I64 = 9, CKPT_F16 = 10, CKPT_BF16 = 11, CKPT_F32 = 12,
+    CKPT_F64 = 13, CKPT_C64 = 14, CKPT_C128 = 15, CKPT_F8_E4M3 = 16, CKPT_F8_E5M2 = 17,
+    CKPT_F8_E8M0 = 18, CKPT_F8_E4M3FNUZ = 19, CKPT_F8_E5M2FNUZ = 20, CKPT_F4 = 21,
+    CKPT_F6_E2M3 = 22, CKPT_F6_E3M2 = 23, CKPT_U4 = 24, CKPT_I4 = 25,
+};
+
+enum ckpt_tensor_kind {
+    CKPT_ELEMENTWISE = 0,
+    CKPT_BLOCKED = 1, /* cut only on multiples of block[] (scales) */
+    CKPT_LOCKED = 2,  /* restored only as exactly the saved boxes */
+};
+enum ckpt_tensor_flags {
+    CKPT_VOLATILE = 2, /* copied before ckpt_save returns: may change before the fence */
+    CKPT_OPTIONAL = 8, /* on restore: absent in the checkpoint is no error */
+};
+struct ckpt_tensor_desc {
+    size_t size;
+    const char *name; /* 1..1024 bytes of UTF-8 */
+    uint32_t dtype;   /* enum ckpt_dtype_code */
+    uint32_t kind;    /* enum ckpt_tensor_kind */
+    uint32_t flags;   /* enum ckpt_tensor_flags */
+    uint32_t ndim;    /* 0..16; 0 = a scalar */
+    const uint64_t *shape; /* global */
+    const uint32_t *block; /* CKPT_BLOCKED: ndim entries */
+    const char *alias;     /* tied weights: the tensor that has the bytes; no pieces */
+};
+
+/* A box of the global tensor and where it lies in this rank's buffer for the tensor.
+ * replica r of R: R ranks hold this same box; each writes its share of it. */
+struct ckpt_piece {
+    uint64_t off[CKPT_MAX_DIMS], len[CKPT_MAX_DIMS]; /* global, elements */
+    uint64_t offset_bytes;                           /* of its first element in the buffer */
+    int64_t stride[CKPT_MAX_DIMS];                   /* elements, per dimension */
+    uint32_t replica, replica_count;                 /* 0, 0 = the only holder */
+};
+
+/* A new, empty declaration.  Belongs to the context; freed with ckpt_state_free or
+ * ckpt_close. */
+CKPT_API enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret);
+CKPT_API void ckpt_state_free(struct ckpt_state *s);
+
+/* Declares the next tensor and what this rank holds of it: `count` pieces, 0 if
+ * nothing.  Tensors are numbered 0, 1, ... in order of declaration, together with
+ * objects; ckpt_save and ckpt_restore take one buffer for each.  All ranks declare a
+ * tensor with the same shape, dtype and kind; ranks that hold nothing of it need not.
+ * Errors: CKPT_BAD_NAME, CKPT_EXISTS (name twice), CKPT_INVALID (box outside shape,
+ * overlapping pieces: the text names tensor, rank and box), CKPT_LIMIT. */
+CKPT_API enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_tensor_desc *desc,
+                                      const struct ckpt_piece *pieces, size_t count);
+
+enum ckpt_object_scope {
+    CKPT_OBJECT_SHARED = 0, /* the same on all ranks; one of them writes it */
+    CKPT_OBJECT_RANK = 1,   /* this rank's own: stored as "NAME@RANK" */
+};
+/* Declares opaque bytes (random state, data-loader position, JSON) of at most
+ * `capacity` bytes.  An object is copied before ckpt_save returns. */
+CKPT_API enum ckpt_status ckpt_object(struct ckpt_state *s, const char *name, uint64_t capacity,
+                                      enum ckpt_object_scope scope);
+
+/* What a rank's local part is, without computing offsets by hand.
+ *
+ * Mesh: the rank sits at `coord` of a mesh of `mesh_ndim` axes; `placement` (one per
+ * axis) says what that axis does to the tensor.  Arithmetic of PyTorch's DTensor: a
+ * dimension of n over p parts goes in chunks of ceil(n / p), later ones may be short
+ * or empty; several axes may split one dimension, left to right.  The buffer is the
+ * dense row-major local tensor. */
+enum ckpt_place { CKPT_REPLICATE = 0, CKPT_SHARD = 1, CKPT_SHARD_STRIDED = 2 };
+struct ckpt_placement {
+    uint32_t place; /* enum ckpt_place */
+    uint32_t dim;
+    uint32_t split_factor; /* CKPT_SHARD_STRIDED only */
+};
+/* At most `cap` pieces are written; *ret_count is how many there are (CKPT_LIMIT if
+ * more than cap). */
+CKPT_API enum ckpt_status ckpt_mesh_pieces(uint32_t mesh_ndim, const uint32_t *mesh,
+                                           const uint32_t *coord,
+                                           const struct ckpt_placement *placement, uint32_t ndim,
+                                           const uint64_t *shape, struct ckpt_piece *pieces,
+                                           size_t cap, size_t *ret_count);
+/* Flat: the rank's buffer is elements [start, start + count) of the row-major
+ * concatenation of `box_count` boxes (a plain tensor: one box; fused QKV under tensor
+ * parallelism: several).  ZeRO, FSDP1, Megatron's distributed optimizer. */
+CKPT_API enum ckpt_status ckpt_flat_pieces(uint32_t ndim, const struct ckpt_piece *boxes,
+                                           size_t box_count, uint32_t dtype, uint64_t start,
+                                           uint64_t count, struct ckpt_piece *pieces, size_t cap,
+                                           size_t *ret_count);
+
+/* Ends the declaration: validates it, agrees on it with the daemon, gets and touches
+ * the staging memory.  After this nothing can be declared.  `info` of the context says
+ * what it took.  Errors: CKPT_NO_MEMORY (admission: what was asked, what is left),
+ * CKPT_LIMIT, STORE class. */
+CKPT_API enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms);
+
+/* -- saving -------------------------------------------------------------- */
+
+/* The memory of one tensor or object, in order of declaration.  bytes: of the buffer
+ * (checked against the pieces); for an object its present length. */
+struct ckpt_buffer {
+    void *base;
+    uint64_t bytes;
+};
+struct ckpt_metric {
+    const char *name; /* <= 64 bytes */
+    double value;
+};
+struct ckpt_save_opts {
+    size_t size;
+    uint64_t step;
+    const struct ckpt_metric *metrics; /* rank 0's are kept: loss=2.31 */
+    uint32_t metric_count;             /* <= 64 */
+    uint32_t flags;                    /* CKPT_SAVE_* */
+    int timeout_ms; /* how long the whole save may take; 0 = 3,600,000 */
+};
+enum ckpt_save_flags {
+    CKPT_SAVE_ALLOW_VANISHED = 1, /* tensors of the parent checkpoint may be missing */
+};
+
+/* Starts a save and returns; `op` names it.  Called by all ranks.  The state must not
+ * change until ckpt_fence returns (except volatile tensors and objects, copied at
+ * once).  A save that meets one still copying waits for that copy.
+ * stream: the CUDA stream whose work the copy waits for; NULL for host memory.
+ * Errors: CKPT_INVALID (count is not what was declared, a buffer too small),
+ * CKPT_EXISTS (this step is already committed in this epoch), CKPT_SUPERSEDED (a newer
+ * launch took over: stop), BUSY, STORE and DEVICE classes: training goes on, earlier
+ * checkpoints are untouched. */
+CKPT_API enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save_opts *opts,
+                                    const struct ckpt_buffer *buffers, size_t count, void *stream,
+                                    uint64_t *ret_op);
+
+/* Blocks until every save begun on `s` has copied the state out of the caller's memory;
+ * call it before anything changes the state.  Returns at once when nothing is being
+ * copied.  A save that failed meanwhile is not an error here. */
+CKPT_API enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms);
+/* The same for work on a CUDA stream: later work on `stream` waits, the host does not.
+ * With host memory it is ckpt_fence with the context's timeout. */
+CKPT_API enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream);
+
+/* How safe a save is. */
+enum ckpt_level {
+    CKPT_LEVEL_NONE = 0,
+    CKPT_LEVEL_PROCESS = 1, /* in host memory that one kill of the job's cgroup takes along */
+    CKPT_LEVEL_STAGED = 2,  /* in host memory that the trainer's death does not take */
+    CKPT_LEVEL_LOCAL = 3,   /* all ranks durable and committed in the home */
+    CKPT_LEVEL_REPLICATED = 4,
+    CKPT_LEVEL_REMOTE = 5,
+};
+/* Waits until save `op` has reached `level`.  CKPT_OK; CKPT_TIMEOUT; CKPT_NOT_PLANNED
+ * (policy does not send it there; staged is not to be had from a daemon that dies with
+ * this process); the status the save failed with, with its text. */
+CKPT_API enum ckpt_status ckpt_wait(struct ckpt *c, uint64_t op, enum ckpt_level level,
+                                    int timeout_ms);
+/* Gives up a save that is not committed yet, for all ranks: it is ABORTED. */
+CKPT_API enum ckpt_status ckpt_cancel(struct ckpt *c, uint64_t op);
+
+/* -- restoring ----------------------------------------------------------- */
+
+enum ckpt_restore_flags {
+    CKPT_RESTORE_PARTIAL = 1, /* tensors the checkpoint does not have are left as they are */
+};
+struct ckpt_restore_opts { /* NULL = the defaults */
+    size_t size;
+    uint32_t flags; /* CKPT_RESTORE_* */
+    int timeout_ms; /* 0 = 3,600,000 */
+};
+/* Fills the buffers of the declared state (any layout, whatever it was saved with) and
+ * blocks until done.  point NULL = the launch's resume point.  Another point in TRAIN
+ * mode is a rollback: called by all ranks, it moves the head of the job's history.
+ * buffers[i].bytes of an object is set to its length.
+ * Errors: CKPT_NOT_FOUND (the point, or a tensor: named), CKPT_MISMATCH (dtype, shape),
+ * CKPT_CORRUPT (no copy has the right bytes: tensor and object named; the launch must
+ * end, the next one goes further back), STORE class, CKPT_TIMEOUT.
+ * On any error the buffers' contents are undefined. */
+CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
+                                       struct ckpt_buffer *buffers, size_t count, void *stream,
+                                       const struct ckpt_restore_opts *opts);
+
+/* -- asking -------------------------------------------------------------- */
+
+struct ckpt_info {
+    size_t size;
+    uint64_t epoch;        /* of this launch */
+    uint32_t scoped;       /* 1: ckptd shares this process's fate: staged is (process) */
+    uint32_t private_daemon; /* 1: this process started it */
+    uint64_t state_bytes, arena_bytes, ram_left_bytes; /* of the last sealed state */
+    uint64_t saves_begun, saves_committed, saves_failed;
+    uint64_t last_step_committed; /* UINT64_MAX = none */
+    uint64_t blocked_ns;   /* caller's time inside save and fence, last save */
+    uint64_t copy_ns;      /* length of the last copy out */
+    uint64_t restored_bytes; /* by the last ckpt_restore */
+    char why[512];         /* why this resume point */
+};
+CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
+
+/* The words for the last error of this thread: what failed, on what, what to do.
+ * Valid until the thread's next call.  Never NULL. */
+CKPT_API const char *ckpt_error(void);
+CKPT_API enum ckpt_class ckpt_status_class(enum ckpt_status st);
+CKPT_API const char *ckpt_status_name(enum ckpt_status st);
+/* "MAJOR.MINOR.PATCH" */
+CKPT_API const char *ckpt_version(void);
+
+#ifdef __cplusplus
+}
+#endif
