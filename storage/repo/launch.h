@@ -1,0 +1,51 @@
+/* One launch in the job's history (rules I1-I6): claim, resolve, report.
+ * Blocking calls for rank 0's daemon (claim, resolve) and every other (wait). */
+#pragma once
+
+#include "storage/repo/lineage.h"
+#include "storage/repo/repo.h"
+
+struct launch_who {
+    const char *job;
+    const char *token;
+    uint32_t world;
+    uint8_t nonce[16]; /* of rank 0's session */
+    uint8_t node[16];
+    int64_t time_ns;
+};
+/* Claims the next epoch by put-if-absent.  The same token: with the same nonce the old
+ * claim is found again (*ret_epoch), with another nonce CKPT_LAUNCH_REUSED. */
+enum ckpt_status launch_claim(struct store *home, const struct launch_who *who,
+                              uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Finds the epoch that a token claimed; CKPT_NOT_FOUND while rank 0 has not. */
+enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
+                             uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Reads the whole history of a job. */
+enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Puts SUPERSEDED into lower claimed epochs that are unresolved, decides complete
+ * undecided attempts of lower epochs (commit; a failed part: ABORT), picks, writes
+ * `resolved`, brings a DELETED choice back to LIVE.  Idempotent: finds its own again.
+ * CKPT_SUPERSEDED: somebody put SUPERSEDED under this epoch. */
+enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t epoch,
+                                const struct lineage_wish *wish, struct record_resolved *ret,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Reads `resolved` of an epoch; CKPT_NOT_FOUND while it is not there. */
+enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
+                                 struct record_resolved *ret,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* CKPT_OK while no higher epoch has resolved to anything but SUPERSEDED; else
+ * CKPT_SUPERSEDED (asked at begin of every save). */
+enum ckpt_status launch_current(struct store *home, const char *job, uint64_t epoch,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
+                                 const struct record_node *n,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,
+                                 const struct record_step *r,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status launch_put_bad(struct store *home, const char *job, const struct record_bad *r,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Every (name, rank) of the job whose `.h` lies in this store: a node's inventory. */
+enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
+                                  struct ckpt_err *err) CKPT_MUST_CHECK;

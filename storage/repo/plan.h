@@ -1,0 +1,66 @@
+/* From what is wanted to what is read: box ∩ box, nothing else (rules G2, G6).
+ *
+ * Consumers (the ranks of one node, or one reader) say what they hold as finished
+ * declarations.  The plan is a list of batches; a batch is some chunks of one pack
+ * and, for each consumer that needs any of them, the fragments (dense boxes) to be
+ * laid into one slot of that consumer.  Each chunk is read and decoded once for all
+ * consumers.  Whoever runs a batch first reserves a slot for each of its consumers.
+ * Batches come in order of packs, chunks in order of place, so reads are sequential. */
+#pragma once
+
+#include "formats/decl.h"
+#include "storage/repo/reader.h"
+
+struct plan_frag {
+    uint32_t consumer;       /* which decl */
+    uint32_t tensor, piece;  /* ordinals: tensor in the decl, piece within the tensor */
+    uint64_t slot_offset;    /* where the dense common box starts in the consumer's slot */
+    struct box common;       /* global coordinates, of the saved tensor */
+};
+struct plan_chunk {
+    uint32_t index; /* number in the pack */
+    uint32_t raw_bytes;
+    uint32_t bits; /* of the dtype */
+    struct digest digest;
+    struct box tile;
+    uint32_t first_frag, frag_count; /* in the batch */
+    const char *tensor; /* name, for messages; borrowed from the reader */
+};
+struct plan_batch {
+    uint32_t rank; /* who wrote the pack */
+    struct manifest_pack pack;
+    uint32_t chunk_count, frag_count, use_count;
+    struct plan_chunk *chunks;
+    struct plan_frag *frags;   /* grouped by chunk */
+    struct plan_use {          /* consumers of this batch, each once, ascending */
+        uint32_t consumer;
+        uint64_t slot_used; /* bytes of its slot */
+    } *uses;
+};
+struct plan_gap { /* a declared tensor that the checkpoint does not have */
+    uint32_t consumer, tensor;
+};
+struct plan {
+    struct plan_batch *batches;
+    size_t batch_count;
+    uint64_t *consumer_bytes; /* fragment bytes, per consumer */
+    uint64_t read_bytes;      /* raw bytes of all chunks, each once */
+    uint32_t manifests_hit;
+    struct plan_gap *gaps; /* OPTIONAL or PLAN_PARTIAL only; otherwise planning fails */
+    size_t gap_count;
+    char **unasked; /* tensors of the checkpoint that no consumer asked for (not aliases) */
+    size_t unasked_count;
+};
+enum plan_flags {
+    PLAN_PARTIAL = 1, /* missing tensors become gaps */
+    PLAN_NO_UNASKED = 2, /* do not compute `unasked` */
+};
+/* slot_bytes: of the consumers' slots; every fragment fits into one (<= 4 MiB each).
+ * CKPT_NOT_FOUND names the tensor; CKPT_MISMATCH names tensor, both dtypes or shapes;
+ * CKPT_COVER cannot happen on a committed checkpoint (it is CORRUPT then). Kind LOCKED:
+ * only exactly the saved boxes, else CKPT_REFUSED.  A declared alias takes its bytes
+ * from the saved target. */
+enum ckpt_status plan_new(struct reader *r, const struct decl *const *consumers, size_t count,
+                          uint64_t slot_bytes, unsigned flags, struct plan **ret,
+                          struct ckpt_err *err) CKPT_MUST_CHECK;
+void plan_free(struct plan *p);

@@ -1,0 +1,36 @@
+/* A committed checkpoint opened for reading: commit, index header, and by need index
+ * blocks, the rank table and manifests; every byte checked against the chain of
+ * digests that starts in the commit (rule S3).  Caches what it read; memory is bounded
+ * by what was asked for.  One thread, borrows the store handles.
+ * Several tiers: what is missing or damaged in the first is read from the next. */
+#pragma once
+
+#include "formats/index.h"
+#include "storage/repo/repo.h"
+
+#define READER_TIERS_MAX 8
+
+struct reader;
+/* tiers: nearest first.  CKPT_NOT_FOUND: no commit of that name, or deleted for good;
+ * CKPT_ABORTED. */
+enum ckpt_status reader_open(struct store *const *tiers, size_t tier_count, const char *job,
+                             const struct ckpt_name *name, struct reader **ret,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
+void reader_close(struct reader *r);
+const struct record_commit *reader_commit(const struct reader *r);
+const char *reader_job(const struct reader *r);
+struct store *const *reader_tiers(const struct reader *r, size_t *ret_count);
+uint64_t reader_tensor_count(const struct reader *r);
+/* Tensor number i in name order (reads its block). Borrowed until close. */
+enum ckpt_status reader_tensor_at(struct reader *r, uint64_t i, const struct index_tensor **ret,
+                                  struct ckpt_err *err) CKPT_MUST_CHECK;
+/* By name; CKPT_NOT_FOUND without words. */
+enum ckpt_status reader_tensor(struct reader *r, const char *name, const struct index_tensor **ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status reader_manifest(struct reader *r, uint32_t rank,
+                                 const struct manifest_header **ret,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* What `rank` wrote of the tensor: reads one block of its manifest. */
+enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
+                              const struct manifest_tensor **ret,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;

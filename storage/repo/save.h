@@ -1,0 +1,51 @@
+/* Saving a rank's part: slots become packs, then the manifest says what they hold.
+ *
+ * Order that keeps rule S1: packs (durable) → store_sync of the attempt's directories
+ * → manifest (put-if-absent) → `.h`.  A crash in between leaves packs nobody refers to. */
+#pragma once
+
+#include "formats/manifest.h"
+#include "formats/pack.h"
+#include "storage/repo/repo.h"
+
+/* How a tier codes what it stores. */
+struct save_codec {
+    enum codec_id codec;
+    int level;
+};
+
+/* Working memory of one crew thread: head buffer and, for coded packs, one slot of
+ * pool buffer; both 4 KiB-aligned. */
+struct save_work;
+struct save_work *save_work_new(uint64_t slot_bytes);
+void save_work_free(struct save_work *w);
+
+struct save_slot {
+    const char *job;
+    struct ckpt_name name;
+    uint32_t rank;
+    const struct decl *d;
+    uint32_t slot;   /* number in the rank's image */
+    uint8_t *memory; /* the slot, 4 KiB-aligned; gaps and the rest of the last block are zeroed */
+    struct save_codec codec;
+};
+struct save_packed {
+    struct digest id;
+    uint64_t stored_bytes;
+};
+/* Digests, codes and puts one slot.  digests: room for d->slots[slot].chunks, the raw
+ * digests in order.  The pack is durable on return, named for good after the sync of
+ * save_finish. */
+enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct save_slot *in,
+                           struct digest *digests, struct save_packed *ret,
+                           struct ckpt_err *err) CKPT_MUST_CHECK;
+
+/* Ends a rank's part: syncs the attempt's directories, puts the manifest (one that
+ * exists with equal bytes is adopted, else CKPT_CONFLICT), then `.h`.
+ * h: identity, metrics, packs (pack_count = d->slot_count); digests: all chunks. */
+enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
+                             const struct decl *d, const struct digest *digests,
+                             uint64_t stored_bytes, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Says that this rank's part failed; the committer will abort. */
+enum ckpt_status save_failed(struct store *s, const struct manifest_header *h,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
