@@ -2,6 +2,7 @@
 #pragma once
 
 #include "storage/repo/lineage.h"
+#include "storage/repo/repo.h"
 
 enum catalog_state {
     CATALOG_LIVE,
