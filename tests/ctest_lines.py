@@ -1,7 +1,8 @@
 """Turns ctest's JUnit file into result lines: ok NAME, FAIL NAME, skip NAME: reason.
 
 usage: ctest_lines.py JUNIT PREFIX
-The output of a failed test follows its line, indented."""
+The output of a failed test follows its line, indented.  A test must print how many
+cases it exercised ("N cases"), or "SKIP: reason" and exit 77."""
 import re
 import sys
 import xml.etree.ElementTree as ElementTree
@@ -25,9 +26,10 @@ def report(case, prefix):
             return f"FAIL {name}: not run, no reason given\n{indent(output)}"
         return f"skip {name}: {reason}"
     if status == "run" and case.find("failure") is None:
-        cases = last_line(output, r"^(\d+) cases$")
-        count = f"{cases} cases, " if cases else ""
-        return f"ok {name} ({count}{seconds:.2f} s)"
+        cases = int(last_line(output, r"^(\d+) cases$") or 0)
+        if cases == 0:
+            return f"FAIL {name}: exercised nothing (its output has no line \"N cases\")"
+        return f"ok {name} ({cases} cases, {seconds:.2f} s)"
     failure = case.find("failure")
     why = failure.get("message") if failure is not None else status
     return f"FAIL {name}: {why or 'failed'}\n{indent(output)}"

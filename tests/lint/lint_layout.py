@@ -16,7 +16,7 @@ MAY_INCLUDE = {
     "tools": ("formats/", "storage/", "tools/", "libckpt/ckpt.h"),
 }
 # Names that each folder has by convention, and folders that hold data.
-SHARED_NAMES = ("CMakeLists.txt", "README.md", ".gitignore", "__init__.py")
+SHARED_NAMES = ("CMakeLists.txt", "README.md", ".gitignore", ".clang-tidy", "__init__.py")
 DATA_FOLDERS = ("tests/golden/", "tests/fuzz/corpus/")
 LIBC_FAMILY = re.compile(r"^(libc|libm|libdl|librt|libpthread|ld-linux[-\w]*)\.so(\.\d+)?$")
 
