@@ -13,9 +13,9 @@
 
 #include "formats/status.h"
 
-#define CKPT_MUST_CHECK     __attribute__((warn_unused_result))
-#define CKPT_PRINTF(f, a)   __attribute__((format(printf, f, a)))
-#define ARRAY_COUNT(a)      (sizeof(a) / sizeof((a)[0]))
+#define CKPT_MUST_CHECK   __attribute__((warn_unused_result))
+#define CKPT_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#define ARRAY_COUNT(a)    (sizeof(a) / sizeof((a)[0]))
 
 #define KIB (UINT64_C(1) << 10)
 #define MIB (UINT64_C(1) << 20)
@@ -49,17 +49,17 @@ static inline void base_close_fd(const int *fd)
 #define CLEANUP_FREE __attribute__((cleanup(base_free_ptr)))
 #define CLEANUP_FD   __attribute__((cleanup(base_close_fd)))
 /* Hands a pointer (or fd) over to the caller: the variable forgets it. */
-#define TAKE_PTR(p)                                                                                \
-    ({                                                                                             \
-        __typeof__(p) taken_ = (p);                                                                \
-        (p) = NULL;                                                                                \
-        taken_;                                                                                    \
+#define TAKE_PTR(p)                 \
+    ({                              \
+        __typeof__(p) taken_ = (p); \
+        (p) = NULL;                 \
+        taken_;                     \
     })
-#define TAKE_FD(fd)                                                                                \
-    ({                                                                                             \
-        int taken_ = (fd);                                                                         \
-        (fd) = -1;                                                                                 \
-        taken_;                                                                                    \
+#define TAKE_FD(fd)        \
+    ({                     \
+        int taken_ = (fd); \
+        (fd) = -1;         \
+        taken_;            \
     })
 
 static inline uint64_t align_up(uint64_t n, uint64_t to)

@@ -31,8 +31,8 @@ enum ckpt_status box_check(const struct box *box, const uint64_t *shape, unsigne
 /* Product of shape[0..ndim): false on overflow past 2^62 bits/8 bytes. */
 bool shape_bytes(uint32_t ndim, const uint64_t *shape, unsigned bits, uint64_t *ret_bytes);
 
-uint64_t box_volume(const struct box *box);                /* elements */
-uint64_t box_bytes(const struct box *box, unsigned bits);  /* dense row-major bytes */
+uint64_t box_volume(const struct box *box);               /* elements */
+uint64_t box_bytes(const struct box *box, unsigned bits); /* dense row-major bytes */
 bool box_equal(const struct box *a, const struct box *b);
 bool box_contains(const struct box *outer, const struct box *inner);
 /* True and *ret = a ∩ b if it has volume; both of the same ndim. */

@@ -8,7 +8,8 @@ static const struct {
     const char *sentence;
     enum ckpt_class class_;
 } table[] = {
-#define X(name_, number, c, s) [number] = { .name = #name_, .sentence = s, .class_ = CKPT_CLASS_##c },
+#define X(name_, number, c, s) \
+    [number] = { .name = #name_, .sentence = s, .class_ = CKPT_CLASS_##c },
     CKPT_STATUSES(X)
 #undef X
 };

@@ -21,36 +21,36 @@ enum ckpt_class {
 };
 
 /* X(name, number, class, sentence) */
-#define CKPT_STATUSES(X)                                                                           \
-    X(OK, 0, OK, "success")                                                                        \
-    X(INVALID, 1, CALLER, "an argument is not valid")                                              \
-    X(BAD_NAME, 2, CALLER, "a name is not valid")                                                  \
-    X(LIMIT, 3, CALLER, "a documented limit is exceeded")                                          \
-    X(MISMATCH, 4, CALLER, "shape, dtype or layout do not match")                                  \
-    X(NOT_FOUND, 5, CALLER, "no such thing")                                                       \
-    X(EXISTS, 6, CALLER, "already there")                                                          \
-    X(NOT_PLANNED, 7, CALLER, "policy does not send this save to that level")                      \
-    X(WRONG_STATE, 8, CALLER, "not possible in this state")                                        \
-    X(NO_LAUNCH, 9, CALLER, "no launch id")                                                        \
-    X(LAUNCH_REUSED, 10, CALLER, "launch id reused by another process")                            \
-    X(SUPERSEDED, 11, CALLER, "a newer launch of this job has taken over")                         \
-    X(COVER, 12, CALLER, "boxes leave a hole or overlap")                                          \
-    X(VANISHED, 13, CALLER, "tensors of the parent checkpoint are missing")                        \
-    X(REFUSED, 14, CALLER, "refused by a rule that protects data")                                 \
-    X(UNSUPPORTED, 15, CALLER, "not supported here")                                               \
-    X(TIMEOUT, 16, BUSY, "deadline passed")                                                        \
-    X(BUSY, 17, BUSY, "busy")                                                                      \
-    X(CANCELLED, 18, BUSY, "cancelled")                                                            \
-    X(ABORTED, 19, BUSY, "the save was given up")                                                  \
-    X(NO_MEMORY, 20, BUSY, "out of memory")                                                        \
-    X(IO, 21, STORE, "input or output failed")                                                     \
-    X(FULL, 22, STORE, "no space left")                                                            \
-    X(DENIED, 23, STORE, "permission denied or read-only")                                         \
-    X(CONFLICT, 24, STORE, "different content under a write-once name")                            \
-    X(UNREACHABLE, 25, STORE, "not reachable")                                                     \
-    X(DAEMON_GONE, 26, STORE, "ckptd is gone")                                                     \
-    X(DEVICE, 27, DEVICE, "the device failed")                                                     \
-    X(CORRUPT, 28, CORRUPT, "damaged data found")                                                  \
+#define CKPT_STATUSES(X)                                                      \
+    X(OK, 0, OK, "success")                                                   \
+    X(INVALID, 1, CALLER, "an argument is not valid")                         \
+    X(BAD_NAME, 2, CALLER, "a name is not valid")                             \
+    X(LIMIT, 3, CALLER, "a documented limit is exceeded")                     \
+    X(MISMATCH, 4, CALLER, "shape, dtype or layout do not match")             \
+    X(NOT_FOUND, 5, CALLER, "no such thing")                                  \
+    X(EXISTS, 6, CALLER, "already there")                                     \
+    X(NOT_PLANNED, 7, CALLER, "policy does not send this save to that level") \
+    X(WRONG_STATE, 8, CALLER, "not possible in this state")                   \
+    X(NO_LAUNCH, 9, CALLER, "no launch id")                                   \
+    X(LAUNCH_REUSED, 10, CALLER, "launch id reused by another process")       \
+    X(SUPERSEDED, 11, CALLER, "a newer launch of this job has taken over")    \
+    X(COVER, 12, CALLER, "boxes leave a hole or overlap")                     \
+    X(VANISHED, 13, CALLER, "tensors of the parent checkpoint are missing")   \
+    X(REFUSED, 14, CALLER, "refused by a rule that protects data")            \
+    X(UNSUPPORTED, 15, CALLER, "not supported here")                          \
+    X(TIMEOUT, 16, BUSY, "deadline passed")                                   \
+    X(BUSY, 17, BUSY, "busy")                                                 \
+    X(CANCELLED, 18, BUSY, "cancelled")                                       \
+    X(ABORTED, 19, BUSY, "the save was given up")                             \
+    X(NO_MEMORY, 20, BUSY, "out of memory")                                   \
+    X(IO, 21, STORE, "input or output failed")                                \
+    X(FULL, 22, STORE, "no space left")                                       \
+    X(DENIED, 23, STORE, "permission denied or read-only")                    \
+    X(CONFLICT, 24, STORE, "different content under a write-once name")       \
+    X(UNREACHABLE, 25, STORE, "not reachable")                                \
+    X(DAEMON_GONE, 26, STORE, "ckptd is gone")                                \
+    X(DEVICE, 27, DEVICE, "the device failed")                                \
+    X(CORRUPT, 28, CORRUPT, "damaged data found")                             \
     X(BUG, 29, BUG, "internal error")
 
 enum ckpt_status {

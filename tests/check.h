@@ -15,46 +15,46 @@
         }                                                                                          \
     } while (0)
 /* Both sides are printed as integers. */
-#define CHECK_EQ(a, b)                                                                             \
-    do {                                                                                           \
-        long long a_ = (long long)(a), b_ = (long long)(b);                                        \
-        if (a_ != b_) {                                                                            \
-            fprintf(stderr, "%s:%d: %s: %s = %lld, expected %s = %lld\n", __FILE__, __LINE__,      \
-                    __func__, #a, a_, #b, b_);                                                     \
-            exit(1);                                                                               \
-        }                                                                                          \
+#define CHECK_EQ(a, b)                                                                        \
+    do {                                                                                      \
+        long long a_ = (long long)(a), b_ = (long long)(b);                                   \
+        if (a_ != b_) {                                                                       \
+            fprintf(stderr, "%s:%d: %s: %s = %lld, expected %s = %lld\n", __FILE__, __LINE__, \
+                    __func__, #a, a_, #b, b_);                                                \
+            exit(1);                                                                          \
+        }                                                                                     \
     } while (0)
-#define CHECK_STR(a, b)                                                                            \
-    do {                                                                                           \
-        const char *a_ = (a), *b_ = (b);                                                           \
-        if (strcmp(a_, b_) != 0) {                                                                 \
-            fprintf(stderr, "%s:%d: %s: %s = \"%s\", expected \"%s\"\n", __FILE__, __LINE__,       \
-                    __func__, #a, a_, b_);                                                         \
-            exit(1);                                                                               \
-        }                                                                                          \
+#define CHECK_STR(a, b)                                                                      \
+    do {                                                                                     \
+        const char *a_ = (a), *b_ = (b);                                                     \
+        if (strcmp(a_, b_) != 0) {                                                           \
+            fprintf(stderr, "%s:%d: %s: %s = \"%s\", expected \"%s\"\n", __FILE__, __LINE__, \
+                    __func__, #a, a_, b_);                                                   \
+            exit(1);                                                                         \
+        }                                                                                    \
     } while (0)
 /* A call that must succeed; prints the status by name when it does not. */
-#define CHECK_OK(call)                                                                             \
-    do {                                                                                           \
-        enum ckpt_status st_ = (call);                                                             \
-        if (st_ != CKPT_OK) {                                                                      \
-            fprintf(stderr, "%s:%d: %s: %s returned %s\n", __FILE__, __LINE__, __func__, #call,    \
-                    status_name(st_));                                                             \
-            exit(1);                                                                               \
-        }                                                                                          \
+#define CHECK_OK(call)                                                                          \
+    do {                                                                                        \
+        enum ckpt_status st_ = (call);                                                          \
+        if (st_ != CKPT_OK) {                                                                   \
+            fprintf(stderr, "%s:%d: %s: %s returned %s\n", __FILE__, __LINE__, __func__, #call, \
+                    status_name(st_));                                                          \
+            exit(1);                                                                            \
+        }                                                                                       \
     } while (0)
-#define TEST_CASES(n)                                                                              \
-    do {                                                                                           \
-        long long n_ = (long long)(n);                                                             \
-        printf("%lld cases\n", n_);                                                                \
-        if (n_ <= 0)                                                                               \
-            exit(1);                                                                               \
+#define TEST_CASES(n)                  \
+    do {                               \
+        long long n_ = (long long)(n); \
+        printf("%lld cases\n", n_);    \
+        if (n_ <= 0)                   \
+            exit(1);                   \
     } while (0)
 /* Skips the test with a reason that the summary shows. */
-#define TEST_SKIP(reason)                                                                          \
-    do {                                                                                           \
-        printf("SKIP: %s\n", reason);                                                              \
-        exit(77);                                                                                  \
+#define TEST_SKIP(reason)             \
+    do {                              \
+        printf("SKIP: %s\n", reason); \
+        exit(77);                     \
     } while (0)
 
 /* A seeded generator for property tests (splitmix64); print the seed, always. */

@@ -55,8 +55,8 @@ struct file_io {
 };
 
 /* "auto", "uring" or "threads".  auto falls back and says why. */
-enum ckpt_status file_io_new(const char *engine, struct file_io **ret,
-                             struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status file_io_new(const char *engine, struct file_io **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 enum ckpt_status file_io_uring_new(struct file_io **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status file_io_threads_new(struct file_io **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 void file_io_free(struct file_io *io);

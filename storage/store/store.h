@@ -16,7 +16,7 @@
 
 #include "formats/base.h"
 
-#define STORE_KEY_MAX 1024 /* bytes, without NUL; '/'-separated, no empty part, no "." or ".." */
+#define STORE_KEY_MAX    1024 /* bytes, without NUL; '/'-separated, no empty part, no "." or ".." */
 #define STORE_RANGES_MAX 16384
 #define STORE_OBJECT_MAX (UINT64_C(5) << 30)
 
@@ -51,9 +51,9 @@ struct store_ops {
                             size_t count, struct ckpt_err *err);
     enum ckpt_status (*stat)(struct store *s, const char *key, struct store_stat *ret,
                              struct ckpt_err *err);
-    enum ckpt_status (*list)(struct store *s, const char *prefix, bool one_level,
-                             const char *after, struct store_entry *entries, size_t cap,
-                             size_t *ret_count, bool *ret_more, struct ckpt_err *err);
+    enum ckpt_status (*list)(struct store *s, const char *prefix, bool one_level, const char *after,
+                             struct store_entry *entries, size_t cap, size_t *ret_count,
+                             bool *ret_more, struct ckpt_err *err);
     enum ckpt_status (*remove)(struct store *s, const char *key, struct ckpt_err *err);
     enum ckpt_status (*sync)(struct store *s, const char *prefix, struct ckpt_err *err);
     enum ckpt_status (*now)(struct store *s, int64_t *ret_ns, struct ckpt_err *err);
@@ -83,8 +83,8 @@ struct store_options {
 enum ckpt_status store_open(const char *url, const struct store_options *options,
                             struct store **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* A second handle on the same place for another thread. */
-enum ckpt_status store_dup(const struct store *s, struct store **ret,
-                           struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status store_dup(const struct store *s, struct store **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 void store_close(struct store *s);
 /* True if other nodes may reach this URL too (shared=1, s3). */
 bool store_url_shared(const char *url);
@@ -109,17 +109,16 @@ enum ckpt_status store_stat(struct store *s, const char *key, struct store_stat 
  * > `after` ("" = all), at most `cap` at a time; *ret_more says whether to call
  * again with the last key.  one_level: what lies deeper is folded into common
  * prefixes "a/b/" (bytes UINT64_MAX).  A prefix that is not there lists nothing. */
-enum ckpt_status store_list(struct store *s, const char *prefix, bool one_level,
-                            const char *after, struct store_entry *entries, size_t cap,
-                            size_t *ret_count, bool *ret_more,
-                            struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status store_list(struct store *s, const char *prefix, bool one_level, const char *after,
+                            struct store_entry *entries, size_t cap, size_t *ret_count,
+                            bool *ret_more, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Removes one object; not there is success. */
-enum ckpt_status store_remove(struct store *s, const char *key,
-                              struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status store_remove(struct store *s, const char *key, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* On return every object put before (by any handle) under `prefix`, and every
  * directory above it up to the root, is named for good. */
-enum ckpt_status store_sync(struct store *s, const char *prefix,
-                            struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status store_sync(struct store *s, const char *prefix, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* The store's own clock (ages come from it). */
 enum ckpt_status store_now(struct store *s, int64_t *ret_ns, struct ckpt_err *err) CKPT_MUST_CHECK;
 

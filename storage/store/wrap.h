@@ -15,11 +15,11 @@ enum ckpt_status wrap_count(struct store *inner, struct store_counts *counts, st
 
 /* Injects faults by rule; shared by all dups of the handle (thread-safe). */
 enum wrap_fault_kind {
-    FAULT_FAIL,      /* the operation fails with `status`, nothing happens */
+    FAULT_FAIL,       /* the operation fails with `status`, nothing happens */
     FAULT_LOST_REPLY, /* it happens, then fails with `status` */
-    FAULT_FLIP,      /* get: one bit of what was read is flipped (which: from seed) */
-    FAULT_SHORT,     /* get: as if the object ended early (CKPT_CORRUPT) */
-    FAULT_STALL,     /* waits until the deadline or cancel */
+    FAULT_FLIP,       /* get: one bit of what was read is flipped (which: from seed) */
+    FAULT_SHORT,      /* get: as if the object ended early (CKPT_CORRUPT) */
+    FAULT_STALL,      /* waits until the deadline or cancel */
 };
 struct wrap_fault_rule {
     enum wrap_fault_kind kind;
@@ -32,7 +32,7 @@ struct wrap_fault_plan {
     const struct wrap_fault_rule *rules;
     size_t count;
     uint64_t seed;
-    _Atomic uint64_t hits;      /* faults injected, to be checked by the test */
+    _Atomic uint64_t hits;        /* faults injected, to be checked by the test */
     _Atomic uint64_t matched[16]; /* calls seen, per rule */
 };
 enum ckpt_status wrap_fault(struct store *inner, struct wrap_fault_plan *plan, struct store **ret,
@@ -40,5 +40,5 @@ enum ckpt_status wrap_fault(struct store *inner, struct wrap_fault_plan *plan, s
 
 /* After each put reads back and compares (tests, and stores of doubtful honesty);
  * different = CKPT_CORRUPT. */
-enum ckpt_status wrap_verify(struct store *inner, struct store **ret,
-                             struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status wrap_verify(struct store *inner, struct store **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

@@ -1,4 +1,4 @@
-/* The status table: fixed numbers, classes, and errors that keep their first cause. */
+/* The status table (status.c): fixed numbers and classes; errors (err.c) keep their first cause. */
 #include "formats/base.h"
 
 #include "check.h"
