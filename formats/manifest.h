@@ -11,11 +11,11 @@
 #include "formats/decl.h"
 #include "formats/record.h"
 
-#define MANIFEST_VERSION         1
-#define MANIFEST_BLOCK_BYTES     (UINT32_C(64) << 10) /* a block closes when it is as large */
-#define MANIFEST_BLOCK_BYTES_MAX (UINT32_C(64) << 20)
+#define MANIFEST_VERSION          1
+#define MANIFEST_BLOCK_BYTES      (UINT32_C(64) << 10) /* a block closes when it is as large */
+#define MANIFEST_BLOCK_BYTES_MAX  (UINT32_C(64) << 20)
 #define MANIFEST_HEADER_BYTES_MAX (UINT32_C(64) << 20)
-#define MANIFEST_FLAG_FAILED     1 /* this rank's part failed: the committer aborts */
+#define MANIFEST_FLAG_FAILED      1 /* this rank's part failed: the committer aborts */
 #define MANIFEST_FLAG_VANISHED_OK 2
 
 struct manifest_pack {
@@ -95,9 +95,8 @@ void manifest_header_fini(struct manifest_header *h);
 /* Decodes one block (checks digest, order, limits, chunk ordinals).  `bytes` must
  * stay until manifest_tensors_fini. */
 enum ckpt_status manifest_block_decode(const struct manifest_header *h, uint32_t block,
-                                       const void *bytes, size_t len,
-                                       struct manifest_tensors *ret, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+                                       const void *bytes, size_t len, struct manifest_tensors *ret,
+                                       struct ckpt_err *err) CKPT_MUST_CHECK;
 void manifest_tensors_fini(struct manifest_tensors *t);
 /* The block that holds `name` if any does; UINT32_MAX if none can. */
 uint32_t manifest_block_of(const struct manifest_header *h, const char *name);

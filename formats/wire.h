@@ -78,9 +78,9 @@ struct wire_head {
 
 enum wire_mode { WIRE_TRAIN = 1, WIRE_READ = 2 };
 enum wire_hello_flags {
-    WIRE_HELLO_RESUMED = 1,     /* a reconnect of a session that already had HELLO_OK */
-    WIRE_HELLO_SOLO = 2,        /* a launch of its own: refused while a trainer is attached */
-    WIRE_HELLO_SCOPED = 4,      /* the client knows that ckptd dies with it (its own child) */
+    WIRE_HELLO_RESUMED = 1, /* a reconnect of a session that already had HELLO_OK */
+    WIRE_HELLO_SOLO = 2,    /* a launch of its own: refused while a trainer is attached */
+    WIRE_HELLO_SCOPED = 4,  /* the client knows that ckptd dies with it (its own child) */
 };
 /* fd 0: the client's pidfd.  tail: job, launch, resume (each u16 length + bytes). */
 struct wire_hello {
@@ -138,7 +138,7 @@ struct wire_save {
     uint32_t try_; /* counts save() calls for this step in this epoch (I6) */
     uint32_t flags;
     uint32_t metric_count;
-    int64_t time_ns;     /* user's wall clock */
+    int64_t time_ns;      /* user's wall clock */
     uint32_t deadline_ms; /* of the whole save, 0 = default */
     uint32_t reserved;
 };
@@ -165,8 +165,8 @@ struct wire_fail {
     uint32_t reserved;
 };
 enum wire_load_flags {
-    WIRE_LOAD_RESUME = 1,  /* the launch's resume point; `point` is ignored */
-    WIRE_LOAD_PARTIAL = 2, /* tensors that are not there are reported, not refused */
+    WIRE_LOAD_RESUME = 1,   /* the launch's resume point; `point` is ignored */
+    WIRE_LOAD_PARTIAL = 2,  /* tensors that are not there are reported, not refused */
     WIRE_LOAD_ROLLBACK = 4, /* TRAIN: the point becomes the head: a new epoch (I6) */
 };
 struct wire_load {
@@ -291,5 +291,5 @@ void wire_close_fds(struct wire_msg *m);
  * -1 with err. */
 int wire_memfd(const char *name, const void *bytes, size_t len, struct ckpt_err *err);
 /* Maps a received body after checking its seals and size; caller munmaps. */
-enum ckpt_status wire_memfd_map(int fd, size_t len, const void **ret,
-                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status wire_memfd_map(int fd, size_t len, const void **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

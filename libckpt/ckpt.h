@@ -48,7 +48,7 @@
 extern "C" {
 #endif
 
-#define CKPT_API __attribute__((visibility("default")))
+#define CKPT_API      __attribute__((visibility("default")))
 #define CKPT_MAX_DIMS 16
 
 struct ckpt;       /* one rank's connection to its daemon, for one launch of one job */
@@ -124,11 +124,31 @@ CKPT_API enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step);
 
 /* Element types: the codes of the format (formats/dtype.h).  F32 = 12, BF16 = 11 ... */
 enum ckpt_dtype_code {
-    CKPT_BOOL = 1, CKPT_U8 = 2, CKPT_I8 = 3, CKPT_U16 = 4, CKPT_I16 = 5, CKPT_U32 = 6,
-    CKPT_I32 = 7, CKPT_U64 = 8, CKPT_I64 = 9, CKPT_F16 = 10, CKPT_BF16 = 11, CKPT_F32 = 12,
-    CKPT_F64 = 13, CKPT_C64 = 14, CKPT_C128 = 15, CKPT_F8_E4M3 = 16, CKPT_F8_E5M2 = 17,
-    CKPT_F8_E8M0 = 18, CKPT_F8_E4M3FNUZ = 19, CKPT_F8_E5M2FNUZ = 20, CKPT_F4 = 21,
-    CKPT_F6_E2M3 = 22, CKPT_F6_E3M2 = 23, CKPT_U4 = 24, CKPT_I4 = 25,
+    CKPT_BOOL = 1,
+    CKPT_U8 = 2,
+    CKPT_I8 = 3,
+    CKPT_U16 = 4,
+    CKPT_I16 = 5,
+    CKPT_U32 = 6,
+    CKPT_I32 = 7,
+    CKPT_U64 = 8,
+    CKPT_I64 = 9,
+    CKPT_F16 = 10,
+    CKPT_BF16 = 11,
+    CKPT_F32 = 12,
+    CKPT_F64 = 13,
+    CKPT_C64 = 14,
+    CKPT_C128 = 15,
+    CKPT_F8_E4M3 = 16,
+    CKPT_F8_E5M2 = 17,
+    CKPT_F8_E8M0 = 18,
+    CKPT_F8_E4M3FNUZ = 19,
+    CKPT_F8_E5M2FNUZ = 20,
+    CKPT_F4 = 21,
+    CKPT_F6_E2M3 = 22,
+    CKPT_F6_E3M2 = 23,
+    CKPT_U4 = 24,
+    CKPT_I4 = 25,
 };
 
 enum ckpt_tensor_kind {
@@ -142,11 +162,11 @@ enum ckpt_tensor_flags {
 };
 struct ckpt_tensor_desc {
     size_t size;
-    const char *name; /* 1..1024 bytes of UTF-8 */
-    uint32_t dtype;   /* enum ckpt_dtype_code */
-    uint32_t kind;    /* enum ckpt_tensor_kind */
-    uint32_t flags;   /* enum ckpt_tensor_flags */
-    uint32_t ndim;    /* 0..16; 0 = a scalar */
+    const char *name;      /* 1..1024 bytes of UTF-8 */
+    uint32_t dtype;        /* enum ckpt_dtype_code */
+    uint32_t kind;         /* enum ckpt_tensor_kind */
+    uint32_t flags;        /* enum ckpt_tensor_flags */
+    uint32_t ndim;         /* 0..16; 0 = a scalar */
     const uint64_t *shape; /* global */
     const uint32_t *block; /* CKPT_BLOCKED: ndim entries */
     const char *alias;     /* tied weights: the tensor that has the bytes; no pieces */
@@ -236,7 +256,7 @@ struct ckpt_save_opts {
     const struct ckpt_metric *metrics; /* rank 0's are kept: loss=2.31 */
     uint32_t metric_count;             /* <= 64 */
     uint32_t flags;                    /* CKPT_SAVE_* */
-    int timeout_ms; /* how long the whole save may take; 0 = 3,600,000 */
+    int timeout_ms;                    /* how long the whole save may take; 0 = 3,600,000 */
 };
 enum ckpt_save_flags {
     CKPT_SAVE_ALLOW_VANISHED = 1, /* tensors of the parent checkpoint may be missing */
@@ -305,16 +325,16 @@ CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_p
 
 struct ckpt_info {
     size_t size;
-    uint64_t epoch;        /* of this launch */
-    uint32_t scoped;       /* 1: ckptd shares this process's fate: staged is (process) */
+    uint64_t epoch;          /* of this launch */
+    uint32_t scoped;         /* 1: ckptd shares this process's fate: staged is (process) */
     uint32_t private_daemon; /* 1: this process started it */
     uint64_t state_bytes, arena_bytes, ram_left_bytes; /* of the last sealed state */
     uint64_t saves_begun, saves_committed, saves_failed;
     uint64_t last_step_committed; /* UINT64_MAX = none */
-    uint64_t blocked_ns;   /* caller's time inside save and fence, last save */
-    uint64_t copy_ns;      /* length of the last copy out */
-    uint64_t restored_bytes; /* by the last ckpt_restore */
-    char why[512];         /* why this resume point */
+    uint64_t blocked_ns;          /* caller's time inside save and fence, last save */
+    uint64_t copy_ns;             /* length of the last copy out */
+    uint64_t restored_bytes;      /* by the last ckpt_restore */
+    char why[512];                /* why this resume point */
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

@@ -15,8 +15,8 @@ struct launch_who {
 };
 /* Claims the next epoch by put-if-absent.  The same token: with the same nonce the old
  * claim is found again (*ret_epoch), with another nonce CKPT_LAUNCH_REUSED. */
-enum ckpt_status launch_claim(struct store *home, const struct launch_who *who,
-                              uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status launch_claim(struct store *home, const struct launch_who *who, uint64_t *ret_epoch,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Finds the epoch that a token claimed; CKPT_NOT_FOUND while rank 0 has not. */
 enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
                              uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -32,18 +32,15 @@ enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t ep
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Reads `resolved` of an epoch; CKPT_NOT_FOUND while it is not there. */
 enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
-                                 struct record_resolved *ret,
-                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+                                 struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* CKPT_OK while no higher epoch has resolved to anything but SUPERSEDED; else
  * CKPT_SUPERSEDED (asked at begin of every save). */
 enum ckpt_status launch_current(struct store *home, const char *job, uint64_t epoch,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
-                                 const struct record_node *n,
-                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+                                 const struct record_node *n, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,
-                                 const struct record_step *r,
-                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+                                 const struct record_step *r, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_bad(struct store *home, const char *job, const struct record_bad *r,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Every (name, rank) of the job whose `.h` lies in this store: a node's inventory. */

@@ -12,10 +12,10 @@
 #include "storage/repo/reader.h"
 
 struct plan_frag {
-    uint32_t consumer;       /* which decl */
-    uint32_t tensor, piece;  /* ordinals: tensor in the decl, piece within the tensor */
-    uint64_t slot_offset;    /* where the dense common box starts in the consumer's slot */
-    struct box common;       /* global coordinates, of the saved tensor */
+    uint32_t consumer;      /* which decl */
+    uint32_t tensor, piece; /* ordinals: tensor in the decl, piece within the tensor */
+    uint64_t slot_offset;   /* where the dense common box starts in the consumer's slot */
+    struct box common;      /* global coordinates, of the saved tensor */
 };
 struct plan_chunk {
     uint32_t index; /* number in the pack */
@@ -24,18 +24,18 @@ struct plan_chunk {
     struct digest digest;
     struct box tile;
     uint32_t first_frag, frag_count; /* in the batch */
-    const char *tensor; /* name, for messages; borrowed from the reader */
+    const char *tensor;              /* name, for messages; borrowed from the reader */
 };
 struct plan_batch {
     uint32_t rank; /* who wrote the pack */
     struct manifest_pack pack;
     uint32_t chunk_count, frag_count, use_count;
     struct plan_chunk *chunks;
-    struct plan_frag *frags;   /* grouped by chunk */
-    struct plan_use {          /* consumers of this batch, each once, ascending */
+    struct plan_frag *frags; /* grouped by chunk */
+    struct plan_use {        /* consumers of this batch, each once, ascending */
         uint32_t consumer;
         uint64_t slot_used; /* bytes of its slot */
-    } *uses;
+    } * uses;
 };
 struct plan_gap { /* a declared tensor that the checkpoint does not have */
     uint32_t consumer, tensor;
@@ -52,7 +52,7 @@ struct plan {
     size_t unasked_count;
 };
 enum plan_flags {
-    PLAN_PARTIAL = 1, /* missing tensors become gaps */
+    PLAN_PARTIAL = 1,    /* missing tensors become gaps */
     PLAN_NO_UNASKED = 2, /* do not compute `unasked` */
 };
 /* slot_bytes: of the consumers' slots; every fragment fits into one (<= 4 MiB each).

@@ -28,11 +28,11 @@ enum ckpt_status publish_missing(struct store *s, const char *job, const struct 
  *                   part (text names rank and reason): the caller then aborts
  *   STORE class     nothing decided: try again */
 enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_name *name,
-                         uint32_t world, struct record_commit *ret,
-                         struct ckpt_err *err) CKPT_MUST_CHECK;
+                         uint32_t world, struct record_commit *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 
 /* Wins c/<name> with ABORT.  CKPT_OK: aborted (now or before); CKPT_EXISTS: it is
  * committed. */
 enum ckpt_status publish_abort(struct store *s, const char *job, const struct ckpt_name *name,
-                               const struct record_abort *why,
-                               struct ckpt_err *err) CKPT_MUST_CHECK;
+                               const struct record_abort *why, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

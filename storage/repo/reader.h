@@ -28,9 +28,9 @@ enum ckpt_status reader_tensor_at(struct reader *r, uint64_t i, const struct ind
 enum ckpt_status reader_tensor(struct reader *r, const char *name, const struct index_tensor **ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status reader_manifest(struct reader *r, uint32_t rank,
-                                 const struct manifest_header **ret,
-                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+                                 const struct manifest_header **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* What `rank` wrote of the tensor: reads one block of its manifest. */
 enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
-                              const struct manifest_tensor **ret,
-                              struct ckpt_err *err) CKPT_MUST_CHECK;
+                              const struct manifest_tensor **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

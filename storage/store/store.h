@@ -17,8 +17,7 @@
 #include "formats/base.h"
 
 #define STORE_KEY_MAX    1024 /* bytes, without NUL; '/'-separated, no empty part, no "." or ".." */
-#define STORE_KEY_MAX 1024 /* bytes, without NUL; '/'-separated, no empty part, no "." or ".." */
-#define STORE_PART_MAX 255 /* bytes between two '/'; a first part ".tmp" is reserved */
+#define STORE_PART_MAX   255  /* bytes between two '/'; a first part ".tmp" is reserved */
 #define STORE_RANGES_MAX 16384
 #define STORE_OBJECT_MAX (UINT64_C(5) << 30)
 
