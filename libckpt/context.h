@@ -1,0 +1,191 @@
+/* Inside of the library: a context, its states and its operations.
+ *
+ *  caller's threads                        transfer thread (one per context)
+ *    ckpt_save() ── op, SAVE queued ──┐       socket ◄──► ckptd
+ *    ckpt_fence() waits for `changed` ├────►  GRANT: copies tiles into the slot, FULL
+ *    ckpt_wait()  waits for `changed` │       FRAGS: copies fragments to tensors, BACK
+ *                                     └────►  reconnects when ckptd's worker died
+ *
+ * One lock guards everything marked `shared`; it is never held while copying or in a
+ * system call that may block.  The transfer thread alone reads and writes the socket
+ * after ckpt_open, and alone touches arenas. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/types.h>
+
+#include "formats/decl.h"
+#include "formats/wire.h"
+#include "libckpt/ckpt.h"
+#include "libckpt/gpu.h"
+
+#define LIB_OPS        64 /* operations whose fate is remembered */
+#define LIB_STATES_MAX 8
+#define LIB_STEPS      64 /* steps whose save() calls are counted */
+
+/* A client message that the daemon has not acknowledged; kept for a reconnect. */
+struct lib_out {
+    struct lib_out *next;
+    uint64_t seq;
+    int fd; /* owned; -1 = none */
+    bool sent;
+    uint32_t len;
+    uint8_t bytes[]; /* the whole message */
+};
+
+struct lib_op {
+    uint64_t id; /* 0 = unused */
+    bool load;
+    bool begun;   /* the daemon answered SAVE or LOAD */
+    bool copied;  /* the caller's memory is free again */
+    bool final;   /* nothing more comes */
+    uint32_t level;
+    uint32_t next_slot; /* number in the image that the next grant fills */
+    enum ckpt_status status;
+    char text[512];
+    uint64_t step;
+    struct ckpt_state *state; /* NULL once nothing of it is used */
+    struct wire_name name;
+    uint64_t done_bytes, total_bytes;
+    int64_t begun_ns;
+};
+
+/* Arena slots that the daemon gave us to fill, in order. */
+struct lib_grants {
+    uint32_t *slot;
+    uint64_t *op;
+    uint32_t head, count, cap;
+};
+
+/* A tensor or object that is copied before save() returns: its own memory. */
+struct lib_side {
+    size_t tensor;
+    uint8_t *bytes; /* of the buffer, as long as `len` */
+    uint64_t len;
+    uint64_t capacity; /* objects: what the user may put; 0 = a volatile tensor */
+};
+
+struct ckpt_state {
+    struct ckpt *ctx;
+    struct ckpt_state *next;
+    uint32_t number;
+    struct decl decl; /* finished at seal; read-only from then on */
+    bool sealed;
+    uint64_t arena_want;
+    /* set by the transfer thread before `sealed`, constant until free: */
+    uint8_t *arena;
+    uint32_t slots;
+    uint64_t slot_bytes, ram_left;
+    bool pinned;
+    /* of the operation under way; set by the caller before it is begun: */
+    struct strided *at;    /* per piece of the declaration: where it lies */
+    uint64_t *need_bytes;  /* per tensor: length the buffer must have */
+    struct lib_side *sides;
+    size_t side_count;
+    struct {                   /* under ctx->lock */
+        struct lib_grants grants;
+        uint64_t copying;      /* op whose copy is under way; 0 = none */
+        bool answered;         /* STATE_OK or REFUSED came */
+        struct ckpt_err err;   /* REFUSED */
+    } shared;
+};
+
+struct ckpt {
+    pid_t pid; /* of the process that opened */
+    pthread_t thread;
+    bool thread_running;
+    int wake_fd; /* eventfd: the transfer thread has something to do */
+    struct gpu *gpu;
+    /* constant after open: */
+    char *job, *store, *socket, *launch, *resume;
+    uint8_t session[16];
+    enum ckpt_mode mode;
+    uint32_t rank, world;
+    int timeout_ms;
+    uint64_t arena_want;
+    bool private_daemon;
+    uint32_t hello_flags;
+    /* of the transfer thread (and of ckpt_open before it starts): */
+    int fd;
+    struct wire_msg *in, *out; /* scratch */
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* CLOCK_MONOTONIC */
+    struct {
+        bool stop;
+        bool broken; /* for good: `err` says why */
+        bool linked; /* HELLO_OK on the present socket */
+        struct ckpt_err err;
+        uint64_t next_seq, next_op;
+        struct lib_out *outs, **outs_tail;
+        struct ckpt_state *states;
+        uint32_t next_state;
+        struct lib_op ops[LIB_OPS];
+        struct {
+            uint64_t step;
+            uint32_t tries;
+        } steps[LIB_STEPS]; /* rule I6: counts save() calls */
+        uint32_t step_at;
+        uint64_t epoch;
+        uint32_t ok_flags; /* wire_hello_ok flags */
+        struct wire_name point;
+        bool progress_sent;
+        uint8_t node[16];
+        uint32_t slot_bytes;
+        char why[512];
+        struct ckpt_info info;
+    } shared; /* under lock */
+};
+
+/* -- context.c -- */
+/* Refuses NULL, a forked child, a broken context; fills the thread's error. */
+enum ckpt_status lib_enter(struct ckpt *c) CKPT_MUST_CHECK;
+/* Records `err` as this thread's last error and returns its status. */
+enum ckpt_status lib_fail(const struct ckpt_err *err);
+void lib_clear_error(void);
+int64_t lib_now_ns(void);
+/* Waits on `changed` until the deadline (CLOCK_MONOTONIC ns); false when it passed. */
+bool lib_wait_changed(struct ckpt *c, int64_t deadline_ns);
+/* Marks the context broken (first cause wins) and wakes everybody; lock held. */
+void lib_break(struct ckpt *c, const struct ckpt_err *err);
+struct lib_op *lib_op_find(struct ckpt *c, uint64_t id); /* lock held; NULL */
+/* A new op in the table; lock held. */
+struct lib_op *lib_op_new(struct ckpt *c, struct ckpt_state *s, bool load);
+/* Ends an op with a status; lock held. */
+void lib_op_end(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text);
+
+/* -- client.c: messages and the link to the daemon -- */
+/* Numbers and queues a message (fd taken, also on failure) and wakes the transfer
+ * thread; lock held. */
+enum ckpt_status client_queue(struct ckpt *c, struct wire_msg *m, int fd) CKPT_MUST_CHECK;
+void client_wake(struct ckpt *c);
+/* Says HELLO on c->fd and waits for the answer; fills shared from it. */
+enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Sends what is queued; CKPT_BUSY when the socket is full. */
+enum ckpt_status client_flush(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
+void client_acked(struct ckpt *c, uint64_t ack); /* lock held */
+/* True while a FULL for this slot of this op waits for its acknowledgement. */
+bool client_full_unacked(struct ckpt *c, uint64_t op, uint32_t state, uint32_t slot);
+void client_drop_queue(struct ckpt *c); /* lock held */
+
+/* -- transfer.c -- */
+enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
+void transfer_stop(struct ckpt *c);
+/* Unmaps a state's arena; the transfer thread no longer runs or never saw it. */
+void transfer_forget(struct ckpt_state *s);
+
+/* -- connect.c -- */
+/* Connects to the daemon's socket; starts a private daemon when nobody listens and the
+ * socket was not named by the caller.  Fills c->fd and c->private_daemon. */
+enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The launch token (rule I1); malloc'ed. */
+enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+
+/* -- state_api.c -- */
+/* Points every piece at the caller's buffers; checks count and lengths. */
+enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
+                            struct ckpt_err *err) CKPT_MUST_CHECK;
+void state_free_memory(struct ckpt_state *s);
