@@ -426,10 +426,20 @@ static long test_edges(void)
     CHECK_EQ(check_one(2, some, empty), CKPT_COVER);
     CHECK_EQ(check_one(2, some, out), CKPT_COVER);
     CHECK_EQ(check_one(2, huge, empty), CKPT_LIMIT);
+    struct ckpt_err err = { 0 };
+    struct cover_box past = { .box = { .ndim = 2, .off = { 0, 1 }, .len = { 4, 4 } }, .rank = 8 };
+    CHECK_EQ(cover_check("w", 2, some, &past, 1, &err), CKPT_COVER);
+    CHECK_STR(err.text, "tensor w: rank 8 holds [0:4, 1:5] outside of the shape");
+    /* The hole is named whole although a border of others halves it. */
+    struct cover_box right[2] = { { .box = { .ndim = 2, .off = { 0, 1 }, .len = { 2, 3 } } },
+                                  { .box = { .ndim = 2, .off = { 2, 1 }, .len = { 2, 3 } } } };
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(cover_check("w", 2, some, right, 2, &err), CKPT_COVER);
+    CHECK_STR(err.text, "tensor w: no rank holds [0:4, 0:1]");
     CHECK_EQ(check_one(1, some, empty), CKPT_COVER);
     CHECK_OK(check_one(0, NULL, (struct box){ 0 }));
     CHECK_EQ(cover_check("w", 0, NULL, NULL, 0, NULL), CKPT_COVER);
-    struct ckpt_err err = { 0 };
+    err = (struct ckpt_err){ 0 };
     CHECK_EQ(cover_check("layers.0.w", 2, some, NULL, 0, &err), CKPT_COVER);
     CHECK_STR(err.text, "tensor layers.0.w: no rank holds [0:4, 0:4]");
     struct cover_box twice[2] = { { .box = box_whole(2, some), .rank = 9 },
@@ -442,7 +452,7 @@ static long test_edges(void)
     err = (struct ckpt_err){ 0 };
     CHECK_EQ(cover_check("w", 2, some, twice, 2, &err), CKPT_COVER);
     CHECK_STR(err.text, "tensor w: ranks 5 and 9 both hold [0:3, 0:4]");
-    return 14;
+    return 16;
 }
 
 int main(void)
