@@ -359,6 +359,21 @@ static long test_large(void)
     return n + 3;
 }
 
+/* Rows beside columns: every sweep has half of all boxes side by side, cuts make it
+ * two sorts.  A proof that swept this would need 2^30 comparisons. */
+static long test_two_ways(void)
+{
+    const uint64_t n = 32768, shape[2] = { n, 2 * n };
+    count = 0;
+    for (uint64_t i = 0; i < n; i++) {
+        struct box row = { .ndim = 2, .off = { i, 0 }, .len = { 1, n } };
+        struct box column = { .ndim = 2, .off = { 0, n + i }, .len = { n, 1 } };
+        add(&row);
+        add(&column);
+    }
+    return check_broken(2, shape);
+}
+
 /* Covers without a straight cut, and one that can only be peeled box by box. */
 static long test_hard(void)
 {
@@ -460,7 +475,7 @@ int main(void)
     seed = test_seed(5);
     long n = test_small();
     printf("%ld covers, %ld holes, %ld overlaps\n", covers, holes, overlaps);
-    n += test_noise() + test_large() + test_hard() + test_edges();
+    n += test_noise() + test_large() + test_two_ways() + test_hard() + test_edges();
     TEST_CASES(n);
     return 0;
 }
