@@ -400,8 +400,7 @@ static enum ckpt_status derive_tensor(struct decl *d, struct decl_tensor *t, str
 
 /* Appends one tile to the last slot or opens the next. */
 static enum ckpt_status place_tile(struct decl *d, size_t *slot_cap, struct image *image,
-                                   const struct decl_slot *at, uint64_t bytes,
-                                   struct ckpt_err *err)
+                                   const struct decl_slot *at, uint64_t bytes, struct ckpt_err *err)
 {
     struct image_place place = image_next(image, bytes);
     if (place.chunk == 0) {
@@ -427,8 +426,7 @@ static enum ckpt_status place_tiles(struct decl *d, struct ckpt_err *err)
         for (uint64_t k = 0; k < p->chunks; k++) {
             struct box box = tile_at(&p->share, p->tile, k);
             struct decl_slot at = { .first_chunk = p->first_chunk + k, .piece = i, .tile = k };
-            enum ckpt_status st =
-                place_tile(d, &slot_cap, &image, &at, box_bytes(&box, bits), err);
+            enum ckpt_status st = place_tile(d, &slot_cap, &image, &at, box_bytes(&box, bits), err);
             if (st != CKPT_OK)
                 return st;
         }

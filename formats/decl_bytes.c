@@ -156,8 +156,7 @@ static size_t put_number(uint8_t *to, size_t at, uint64_t v)
 /* digest' = H(digest | what ranks must agree on), so no memory is needed. */
 static struct digest sign_tensor(const struct digest *before, const struct decl_tensor *t)
 {
-    uint8_t bytes[sizeof(struct digest) + 2 * (CKPT_TENSOR_NAME_MAX + 1) + 32 +
-                  16 * CKPT_DIMS_MAX];
+    uint8_t bytes[sizeof(struct digest) + 2 * (CKPT_TENSOR_NAME_MAX + 1) + 32 + 16 * CKPT_DIMS_MAX];
     const char *alias = t->alias ? t->alias : "";
     size_t n = put(bytes, 0, before->b, sizeof(before->b));
     n = put(bytes, n, t->name, strlen(t->name) + 1);
