@@ -60,12 +60,8 @@ struct key key_pack(const char *job, const struct ckpt_name *name, uint32_t rank
 struct key key_index(const char *job, const struct ckpt_name *name, uint32_t k);
 /* The hex digit <h> (0..15) under which what belongs to a rank (or index segment k) lies. */
 unsigned key_shard(uint32_t rank_or_k);
-<<<<<<< HEAD
-struct key key_data(const char *job, unsigned h, const struct ckpt_name *name); /* prefix, h 0..15 */
-=======
 struct key key_data(const char *job, unsigned h,
                     const struct ckpt_name *name);      /* prefix, h 0..15 */
->>>>>>> bytes
 struct key key_data_shard(const char *job, unsigned h); /* prefix <job>/d/<h>/ */
 /* t/ x/ */
 struct key key_tags(const char *job);                                  /* prefix */
