@@ -62,7 +62,7 @@ static inline struct decl_tensor random_tensor(unsigned long long *seed, char *n
     struct decl_tensor t = { .name = name, .ndim = (uint32_t)below(seed, 5) };
     do
         t.dtype = (uint8_t)(1 + below(seed, 25));
-    while (!dtype_bits(t.dtype));
+    while (!dtype_bits(t.dtype) || (!t.ndim && dtype_bits(t.dtype) % 8));
     uint64_t room = 1 + below(seed, UINT64_C(3) << below(seed, 22));
     for (uint32_t i = 0; i < t.ndim; i++) {
         t.shape[i] = 1 + below(seed, room);
