@@ -18,8 +18,9 @@
 #include "formats/tile.h"
 
 #define DECL_VERSION         1
-#define DECL_PIECES_MAX      (UINT32_C(1) << 24)  /* pieces of one rank */
-#define DECL_CHUNKS_MAX      (UINT32_C(1) << 24)  /* tiles one rank writes: 64 TiB */
+#define DECL_PIECES_MAX      (UINT32_C(1) << 24) /* pieces of one rank */
+#define DECL_CHUNKS_MAX      (UINT32_C(1) << 24) /* tiles one rank writes: 64 TiB */
+#define DECL_SLOTS_MAX       (UINT32_C(1) << 21)
 #define DECL_BYTES_MAX       (UINT64_C(1) << 50)  /* what one rank holds */
 #define DECL_TABLE_BYTES_MAX (UINT64_C(60) << 20) /* one tensor's boxes in a manifest */
 #define DECL_OBJECT_HEAD     8                    /* an object's length, in front of its bytes */
@@ -87,6 +88,10 @@ void decl_fini(struct decl *d);
 /* Adds a tensor (copied); pieces follow with decl_add_piece, for the last tensor
  * added.  Validates name, dtype, shape, kind, blocks, flags. */
 enum ckpt_status decl_add_tensor(struct decl *d, const struct decl_tensor *t, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* The same from a description (desc.h). */
+struct desc;
+enum ckpt_status decl_add_desc(struct decl *d, const struct desc *desc, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* `p`: box, offset, strides, replica and replica_count are read. */
 enum ckpt_status decl_add_piece(struct decl *d, const struct decl_piece *p, struct ckpt_err *err)
