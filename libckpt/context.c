@@ -197,7 +197,8 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
         return err_errno(err, errno, "open: getrandom");
     c->in = malloc(sizeof(*c->in));
     c->out = malloc(sizeof(*c->out));
-    if (!c->in || !c->out)
+    c->compose = malloc(sizeof(*c->compose));
+    if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
     return gpu_host_new(&c->gpu, err);
 }
@@ -221,6 +222,7 @@ static void context_free(struct ckpt *c)
     pthread_mutex_destroy(&c->lock);
     free(c->in);
     free(c->out);
+    free(c->compose);
     free(c->job);
     free(c->store);
     free(c->socket);
@@ -317,8 +319,8 @@ enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step)
     bool beyond = !(c->shared.ok_flags & WIRE_HAS_POINT) || step > c->shared.point.step;
     if (beyond && !c->shared.progress_sent) {
         struct wire_progress body = { .step = step };
-        wire_begin(c->out, WIRE_PROGRESS, &body);
-        st = client_queue(c, c->out, -1);
+        wire_begin(c->compose, WIRE_PROGRESS, &body);
+        st = client_queue(c, c->compose, -1);
         c->shared.progress_sent = st == CKPT_OK;
     }
     pthread_mutex_unlock(&c->lock);

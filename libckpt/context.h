@@ -85,7 +85,8 @@ struct ckpt_state {
     size_t side_count;
     struct {                   /* under ctx->lock */
         struct lib_grants grants;
-        uint64_t copying;      /* op whose copy is under way; 0 = none */
+        uint64_t copying;      /* op that needs the caller's memory; 0 = none */
+        bool busy;             /* the transfer thread is touching that memory now */
         bool answered;         /* STATE_OK or REFUSED came */
         struct ckpt_err err;   /* REFUSED */
     } shared;
@@ -108,7 +109,8 @@ struct ckpt {
     uint32_t hello_flags;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
-    struct wire_msg *in, *out; /* scratch */
+    struct wire_msg *in, *out; /* scratch of the transfer thread */
+    struct wire_msg *compose;  /* scratch of callers, under lock */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC */
     struct {
@@ -185,7 +187,16 @@ enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 
 /* -- state_api.c -- */
-/* Points every piece at the caller's buffers; checks count and lengths. */
+/* Points every piece at the caller's buffers; checks count and lengths.  load: volatile
+ * tensors are filled in place; otherwise they and objects are copied aside now. */
 enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
-                            struct ckpt_err *err) CKPT_MUST_CHECK;
+                            bool load, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* After a load: objects go to the caller's buffers, their lengths to .bytes. */
+enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *buffers,
+                                    struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Queues STATE for a sealed declaration; lock held. */
+enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Waits until nothing of `s` touches the caller's memory; lock held. */
+enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 void state_free_memory(struct ckpt_state *s);
