@@ -84,6 +84,7 @@ static int test_tensor_names(void)
         "\xed\xbf\xbf", /* surrogates */
         "\xf4\x90\x80\x80",
         "\xf5\x80\x80\x80",
+        "\xf9\x80\x80\x80",
         "\xf8\x88\x80\x80\x80",
         "\xc3",
         "\xe2\x82",

@@ -311,11 +311,49 @@ static int test_append(void)
     return 4;
 }
 
+/* A key that only begins, or only goes on, like the record's own is another key. */
+static int test_near_keys(void)
+{
+    CLEANUP_BUF struct buf b = { 0 };
+    struct record_step r = { .epoch = 1 }, got;
+    record_step_encode(RECORD_PROGRESS, &r, "ab", &b);
+    CHECK_OK(record_step_decode(RECORD_PROGRESS, b.data, b.len, "ab", &got, NULL));
+    static const char *const near[] = { "", "a", "abc", "Ab", "ba" };
+    for (size_t i = 0; i < ARRAY_COUNT(near); i++)
+        CHECK_EQ(record_step_decode(RECORD_PROGRESS, b.data, b.len, near[i], &got, NULL),
+                 CKPT_CORRUPT);
+    for (int off = -1; off <= 1; off += 2) { /* a length that lies under a right sum */
+        buf_patch_u32(&b, 12, (uint32_t)((int)b.len + off));
+        patch(&b, 0, 2, 1);
+        CHECK_EQ(record_step_decode(RECORD_PROGRESS, b.data, b.len, "ab", &got, NULL),
+                 CKPT_CORRUPT);
+    }
+    return 3 + ARRAY_COUNT(near);
+}
+
+/* Zeros behind a commit that needs no padding are not believed, whatever the sum. */
+static int test_padding_ends(void)
+{
+    struct record_commit r = full_commit(), got;
+    struct key key = key_commit("job", &name);
+    CLEANUP_BUF struct buf b = { 0 };
+    record_commit_encode(&r, key.text, &b);
+    b.len -= 16;
+    buf_zero(&b, 8);
+    buf_patch_u32(&b, 12, (uint32_t)b.len + 16);
+    struct digest sum = digest_of(b.data, b.len);
+    buf_bytes(&b, sum.b, sizeof(sum.b));
+    CHECK_EQ(record_kind_of(b.data, b.len), RECORD_COMMIT);
+    CHECK_EQ(record_commit_decode(b.data, b.len, key.text, &got, NULL), CKPT_CORRUPT);
+    return 2;
+}
+
 int main(void)
 {
     long cases = test_sizes_tell() + test_commit_fields() + test_launch_fields();
     cases += test_small_fields() + test_lists() + test_nonsense_of_launches();
     cases += test_nonsense_of_commits() + test_versions_and_reasons() + test_append();
+    cases += test_near_keys() + test_padding_ends();
     TEST_CASES(cases);
     return 0;
 }
