@@ -4,7 +4,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const float beta_mean = 0.9f, beta_square = 0.95f, epsilon = 1e-8f, decay = 0.1f;
+static const float beta_mean = 0.9f, beta_square = 0.99f, epsilon = 1e-8f, decay = 0.1f;
 
 bool adamw_init(struct adamw *a, struct group_range range)
 {
@@ -35,7 +35,7 @@ struct group_range adamw_part_in(struct group_range range, const struct model_te
 
 static float learning_rate(uint64_t step)
 {
-    const double peak = 2e-3, warmup = 10.0, half_after = 400.0;
+    const double peak = 6e-4, warmup = 5.0, half_after = 400.0;
     double now = (double)step;
     double rate = now < warmup ? now / warmup : 1.0 / (1.0 + (now - warmup) / half_after);
     return (float)(peak * rate);

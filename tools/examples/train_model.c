@@ -2,6 +2,7 @@
 #include "tools/examples/train_model.h"
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,14 +159,28 @@ static float random_normal(uint64_t *state)
     return total * 1.7320508f;
 }
 
+/* Deviation of a matrix's first values; -1 for the others.  What blocks add to the stream starts at
+ * nothing, and the embedding, which is also the output head, small. */
+static float first_deviation(const struct model *m, size_t index)
+{
+    size_t in_block = index < BLOCKS ? BLOCK_PARAMS : (index - BLOCKS) % BLOCK_PARAMS;
+    if (index == TOKEN)
+        return 0.02f;
+    if (index == POSITION)
+        return 0.005f;
+    if (in_block == PROJ_W || in_block == DOWN_W)
+        return 0.0f;
+    return m->tensors[index].cols ? 0.06f : -1.0f;
+}
+
 void model_init(struct model *m, uint64_t seed)
 {
     uint64_t state = seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
     for (size_t i = 0; i < m->tensor_count; i++) {
         const struct model_tensor *t = &m->tensors[i];
-        const char *dot = strrchr(t->name, '.');
-        float fill = strcmp(dot, ".weight") == 0 ? 1.0f : 0.0f; /* norms; biases */
+        bool is_scale = strcmp(strrchr(t->name, '.'), ".weight") == 0;
+        float deviation = first_deviation(m, i), fill = is_scale ? 1.0f : 0.0f;
         for (size_t j = 0; j < t->count; j++)
-            m->params[t->first + j] = t->cols ? 0.02f * random_normal(&state) : fill;
+            m->params[t->first + j] = deviation < 0.0f ? fill : deviation * random_normal(&state);
     }
 }
