@@ -6,8 +6,7 @@
 bool train_ckpt_open(struct train_ckpt **ret, const struct train_ckpt_options *options)
 {
     if (options->store) {
-        if (options->rank == 0)
-            fprintf(stderr, "--store %s: this build cannot save checkpoints\n", options->store);
+        fprintf(stderr, "--store %s: this build cannot save checkpoints\n", options->store);
         return false;
     }
     *ret = NULL;
