@@ -89,6 +89,39 @@ static int test_order(void)
     return 5;
 }
 
+/* The root too: each new directory is named for good before it is used. */
+static int test_root_is_durable(void)
+{
+    char want[1200];
+    trace_reset(NULL, 0, 0, 0);
+    store_close(open_traced("made/root"));
+    snprintf(want, sizeof(want),
+             "mkdir:%s/made open:%s fsync mkdir:%s/made/root open:%s/made fsync", scratch, scratch,
+             scratch, scratch);
+    CHECK(strstr(trace.text, want));
+    return 1;
+}
+
+/* Directories without objects are no prefixes, and a remove takes them away. */
+static int test_empty_directories(void)
+{
+    struct store *s = open_at("empty", NULL);
+    struct store_entry page[4];
+    size_t count;
+    bool more;
+    char path[512];
+    CHECK_OK(put_big(s, "j/d/e/x", 10, NULL));
+    CHECK_OK(put_big(s, "j/y", 10, NULL));
+    CHECK_OK(store_remove(s, "j/d/e/x", NULL));
+    snprintf(path, sizeof(path), "%s/empty/j/d", scratch);
+    CHECK(access(path, F_OK) < 0);
+    CHECK_EQ(mkdir(path, 0700), 0); /* as another writer just before its rename */
+    CHECK_OK(store_list(s, "j/", true, "", page, 4, &count, &more, NULL));
+    CHECK(count == 1 && strcmp(page[0].key, "j/y") == 0);
+    store_close(s);
+    return 2;
+}
+
 static int test_sync_covers_everything_below(void)
 {
     struct store *s = open_traced("sync");
@@ -541,7 +574,8 @@ int main(void)
     big = aligned_alloc(4096, 4 * MIB1);
     for (size_t i = 0; i < 4 * MIB1; i++)
         big[i] = (char)test_rand(&seed);
-    int cases = test_order() + test_sync_covers_everything_below() + test_each_failure() +
+    int cases = test_order() + test_root_is_durable() + test_empty_directories() +
+                test_sync_covers_everything_below() + test_each_failure() +
                 test_directory_fsync_fails() + test_failed_sync() + test_direct_refused() +
                 test_direct_reads() + test_leftovers() + test_killed_writer() + test_open_errors() +
                 test_relative_and_plain_paths() + test_vanished() + test_foreign_things() +

@@ -169,7 +169,19 @@ static int test_stall(void)
     CHECK_EQ(put(s, "x"), CKPT_TIMEOUT);
     CHECK_EQ(plan.hits, 1); /* it got as far as the fault */
     store_close(s);
-    return 1;
+
+    /* Limits reach the store below a wrapper, new ones at each call. */
+    struct store_counts n = { 0 };
+    atomic_bool cancel = false;
+    CHECK_OK(wrap_count(faulty("stall", &plan), &n, &s, NULL));
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    soon = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + 50000000;
+    store_set_limits(s, soon, &cancel);
+    CHECK_EQ(put(s, "x"), CKPT_TIMEOUT);
+    CHECK_EQ(plan.hits, 2);
+    CHECK_EQ(n.errors, 1);
+    store_close(s);
+    return 2;
 }
 
 static int test_verify(void)
