@@ -75,7 +75,8 @@ static int test_direct(struct file_io *io, const char *name)
     CHECK_EQ(io->ops->read(io, fd, r, 2), 0);
     CHECK(memcmp(got, bytes, 5 << 20) == 0);
     CHECK(memcmp(got + (6 << 20), bytes + 4096, 3 << 20) == 0);
-    r[2] = (struct file_io_range){ 5 << 20, 4096, got }; /* the file ends inside this block */
+    r[2] = (struct file_io_range){ 5 << 20, 4096,
+                                   got + (10 << 20) }; /* the file ends inside this block */
     CHECK_EQ(io->ops->read(io, fd, r, 3), -ENODATA);
     CHECK_EQ(io->ops->close(io, fd), 0);
     return 3;
