@@ -238,6 +238,7 @@ static long test_mesh_refuses(void)
     CHECK_EQ(mesh_1d(8, p, CKPT_RANKS_MAX + 1, 0, 8), CKPT_LIMIT);
     CHECK_EQ(mesh_1d(8, p, CKPT_RANKS_MAX, 9, 8), CKPT_OK);
     CHECK_EQ(mesh_1d(6, p, 2, 1, 4), CKPT_INVALID); /* 3 half bytes */
+    CHECK_EQ(mesh_1d(5, p, 2, 1, 4), CKPT_INVALID); /* starts inside a byte */
     CHECK_EQ(mesh_1d(8, p, 2, 1, 4), CKPT_OK);
     CHECK_EQ(mesh_1d((UINT64_C(1) << 58) + 1, p, 3, 2, 8), CKPT_OK);
     p.dim = 1;
@@ -250,9 +251,10 @@ static long test_mesh_refuses(void)
     CHECK_EQ(mesh_1d(8, p, 2, 1, 8), CKPT_INVALID);
     p.split_factor = 4;
     CHECK_EQ(mesh_1d(8, p, 2, 1, 8), CKPT_LIMIT); /* four boxes, room for three */
+    CHECK_EQ(mesh_1d(8, p, 1, 0, 8), CKPT_OK);    /* they continue each other: one */
     p.split_factor = 3;
     CHECK_EQ(mesh_1d(8, p, 2, 1, 8), CKPT_OK);
-    return 15;
+    return 17;
 }
 
 /* Random boxes that continue each other along dimension 0; returns the elements. */
@@ -315,6 +317,7 @@ static long test_flat_refuses(void)
     CHECK_EQ(layout_flat(boxes, 1, 8, 0, 25, &out, NULL), CKPT_INVALID);
     CHECK_EQ(layout_flat(boxes, 1, 8, 2, UINT64_MAX, &out, NULL), CKPT_INVALID);
     CHECK_EQ(layout_flat(boxes, 1, 8, 25, 0, &out, NULL), CKPT_INVALID);
+    CHECK_EQ(layout_flat(boxes, 1, 8, 20, 5, &out, NULL), CKPT_INVALID);
     CHECK_EQ(layout_flat(boxes, 1, 8, 1, 22, &out, NULL), CKPT_LIMIT);
     CHECK_EQ(out.count, 3);
     CHECK_EQ(layout_flat(boxes, 1, 4, 1, 2, &out, NULL), CKPT_INVALID);
@@ -327,7 +330,7 @@ static long test_flat_refuses(void)
     CHECK_EQ(layout_flat(boxes, 1, 8, 0, 1, &out, NULL), CKPT_LIMIT);
     boxes[0].ndim = 17;
     CHECK_EQ(layout_flat(boxes, 1, 8, 0, 1, &out, NULL), CKPT_LIMIT);
-    return 11;
+    return 12;
 }
 
 /* The parts cover the box, lie on its tiles and differ by one row of tiles. */
@@ -384,10 +387,27 @@ static long test_share(void)
     return n;
 }
 
+/* The first dimension with enough tiles is cut, not the one with most. */
+static long test_share_first(void)
+{
+    struct box box = { .ndim = 2, .len = { 4096, 4096 } }, part;
+    const uint64_t tile[2] = { 1024, 256 };
+    CHECK(layout_share(&box, 16, tile, 0, 1, 4, &part));
+    CHECK_EQ(part.off[0], 1024);
+    CHECK_EQ(part.len[0], 1024);
+    CHECK_EQ(part.len[1], 4096);
+    CHECK(layout_share(&box, 16, tile, 0, 1, 5, &part));
+    CHECK_EQ(part.len[0], 4096);
+    CHECK_EQ(part.off[1], 4 * 256);
+    CHECK(layout_share(&box, 16, tile, 3, 1, 5, &part)); /* part (1 - 3) mod 5 = 3 */
+    CHECK_EQ(part.off[1], (4 + 3 + 3) * 256);
+    return 3;
+}
+
 int main(void)
 {
     seed = test_seed(6);
     TEST_CASES(test_mesh() + test_documented() + test_replicas() + test_mesh_refuses() +
-               test_flat() + test_flat_refuses() + test_share());
+               test_flat() + test_flat_refuses() + test_share() + test_share_first());
     return 0;
 }
