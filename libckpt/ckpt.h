@@ -198,6 +198,8 @@ CKPT_API enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_te
 enum ckpt_object_scope {
     CKPT_OBJECT_SHARED = 0, /* the same on all ranks; one of them writes it */
     CKPT_OBJECT_RANK = 1,   /* this rank's own: stored as "NAME@RANK" */
+    CKPT_OBJECT_SOLE = 2,   /* only this rank declares it, under the name as it is: what moves
+                               between ranks when their number changes (data-loader shards) */
 };
 /* Declares opaque bytes (random state, data-loader position, JSON) of at most
  * `capacity` bytes.  An object is copied before ckpt_save returns. */

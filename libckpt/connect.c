@@ -149,10 +149,9 @@ static int bind_listener(const char *path)
  * background by itself; what we spawned exits at once. */
 static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
 {
-    char program[4096], log[SOCKPATH_MAX + 8], fd_text[] = "3", no_signals = 0;
+    char program[4096], log[SOCKPATH_MAX + 8], fd_text[] = "3";
     pid_t pid;
     int status;
-    (void)no_signals;
     find_ckptd(program, sizeof(program));
     snprintf(log, sizeof(log), "%s.log", path);
     char arg[][16] = { "--private", "--store", "--socket", "--listen-fd" };
@@ -170,8 +169,8 @@ static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
     }
     sigemptyset(&none);
     sigfillset(&all);
-    posix_spawnattr_setflags(&at, POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK |
-                                      POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setflags(&at,
+                             POSIX_SPAWN_SETSID | POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
     posix_spawnattr_setsigmask(&at, &none);
     posix_spawnattr_setsigdefault(&at, &all);
     posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
@@ -315,10 +314,11 @@ enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret, stru
         if (st == CKPT_OK && !found && o->world == 1)
             st = random_token(token, sizeof(token), err);
         else if (st == CKPT_OK && !found)
-            st = err_set(err, CKPT_NO_LAUNCH,
-                         "%u ranks and no launch id: set CKPT_LAUNCH to a value that is the same on "
-                         "all ranks and new at each start, or give ckpt_open a broadcast callback",
-                         o->world);
+            st =
+                err_set(err, CKPT_NO_LAUNCH,
+                        "%u ranks and no launch id: set CKPT_LAUNCH to a value that is the same on "
+                        "all ranks and new at each start, or give ckpt_open a broadcast callback",
+                        o->world);
     }
     if (st != CKPT_OK)
         return st;

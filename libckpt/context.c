@@ -129,8 +129,9 @@ static enum ckpt_status read_opts(const struct ckpt_open_opts *given, struct ckp
     if (ret->world == 0)
         ret->world = 1;
     if (ret->world > CKPT_RANKS_MAX || ret->rank >= ret->world)
-        return err_set(err, CKPT_INVALID, "rank %u of world %u: ranks are 0 .. world - 1, world <= %u",
-                       ret->rank, ret->world, CKPT_RANKS_MAX);
+        return err_set(err, CKPT_INVALID,
+                       "rank %u of world %u: ranks are 0 .. world - 1, world <= %u", ret->rank,
+                       ret->world, CKPT_RANKS_MAX);
     if (ret->timeout_ms < 0)
         return err_set(err, CKPT_INVALID, "timeout_ms is negative: nothing here waits for ever");
     if (ret->timeout_ms == 0)

@@ -136,8 +136,8 @@ static enum ckpt_status begin_save(struct ckpt_state *s, const struct ckpt_save_
         lib_op_end(c, op, st, err_text(err));
         return st;
     }
-    st = wait_begun(c, op, min_u64((uint64_t)deadline, (uint64_t)now + BEGIN_TIMEOUT_MS * 1000000ull),
-                    err);
+    st = wait_begun(
+        c, op, min_u64((uint64_t)deadline, (uint64_t)now + BEGIN_TIMEOUT_MS * 1000000ull), err);
     c->shared.info.blocked_ns = (uint64_t)(lib_now_ns() - now);
     if (st == CKPT_OK)
         *ret_op = id;
@@ -226,10 +226,9 @@ static enum ckpt_status wait_level(struct ckpt *c, uint64_t id, enum ckpt_level 
             return err_set(err, CKPT_NOT_PLANNED, "step %llu: no tier is configured for level %s",
                            (unsigned long long)op->step, wire_level_name(level));
         if (!lib_wait_changed(c, deadline) && !op->final && !reached(op, level))
-            return err_set(err, CKPT_TIMEOUT, "step %llu is %s, not yet %s",
-                           (unsigned long long)op->step,
-                           op->level ? wire_level_name(op->level) : "being copied",
-                           wire_level_name(level));
+            return err_set(
+                err, CKPT_TIMEOUT, "step %llu is %s, not yet %s", (unsigned long long)op->step,
+                op->level ? wire_level_name(op->level) : "being copied", wire_level_name(level));
     }
 }
 
@@ -360,8 +359,8 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
         return lib_fail(&err);
     struct load_call l = { .s = s, .deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000 };
     l.body.state = s->number;
-    l.body.flags = (point ? 0 : WIRE_LOAD_RESUME) |
-                   (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0);
+    l.body.flags =
+        (point ? 0 : WIRE_LOAD_RESUME) | (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0);
     if (point)
         l.body.point = (struct wire_name){ point->epoch, point->step, point->attempt };
     pthread_mutex_lock(&s->ctx->lock);

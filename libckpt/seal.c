@@ -218,8 +218,9 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
             return err_set(err, CKPT_CORRUPT, "object \"%s\": claims %llu bytes of %llu", t->name,
                            (unsigned long long)len, (unsigned long long)side->capacity);
         if (len > b->bytes)
-            return err_set(err, CKPT_INVALID, "object \"%s\": its buffer has %llu bytes, %llu needed",
-                           t->name, (unsigned long long)b->bytes, (unsigned long long)len);
+            return err_set(err, CKPT_INVALID,
+                           "object \"%s\": its buffer has %llu bytes, %llu needed", t->name,
+                           (unsigned long long)b->bytes, (unsigned long long)len);
         if (len)
             memcpy(b->base, side->bytes + OBJECT_HEAD, len);
         b->bytes = len;

@@ -165,12 +165,11 @@ static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, u
 {
     char full[CKPT_TENSOR_NAME_MAX + 16];
     if (!name || capacity > CKPT_OBJECT_BYTES_MAX - OBJECT_HEAD ||
-        (scope != CKPT_OBJECT_SHARED && scope != CKPT_OBJECT_RANK))
+        (unsigned)scope > CKPT_OBJECT_SOLE)
         return err_set(err, CKPT_INVALID, "object \"%s\": capacity %llu, scope %u",
                        name ? name : "(null)", (unsigned long long)capacity, (unsigned)scope);
-    int n = scope == CKPT_OBJECT_RANK
-                ? snprintf(full, sizeof(full), "%s@%u", name, s->ctx->rank)
-                : snprintf(full, sizeof(full), "%s", name);
+    int n = scope == CKPT_OBJECT_RANK ? snprintf(full, sizeof(full), "%s@%u", name, s->ctx->rank)
+                                      : snprintf(full, sizeof(full), "%s", name);
     if (n < 0 || (size_t)n >= sizeof(full))
         return err_set(err, CKPT_BAD_NAME, "object name of %zu bytes: at most %d", strlen(name),
                        CKPT_TENSOR_NAME_MAX);

@@ -89,8 +89,8 @@ static void on_refused(struct ckpt *c, const struct wire_msg *m)
     if (r.type != WIRE_STATE || !s || s->shared.answered)
         return;
     s->shared.err = (struct ckpt_err){ 0 };
-    err_set(&s->shared.err, status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG,
-            "%s", text);
+    err_set(&s->shared.err,
+            status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG, "%s", text);
     s->shared.answered = true;
 }
 
