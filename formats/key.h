@@ -58,6 +58,8 @@ struct key key_rank_held(const char *job, const struct ckpt_name *name, uint32_t
 struct key key_pack(const char *job, const struct ckpt_name *name, uint32_t rank, uint32_t slot,
                     const struct digest *id);
 struct key key_index(const char *job, const struct ckpt_name *name, uint32_t k);
+/* The hex digit <h> (0..15) under which what belongs to a rank (or index segment k) lies. */
+unsigned key_shard(uint32_t rank_or_k);
 struct key key_data(const char *job, unsigned h, const struct ckpt_name *name); /* prefix, h 0..15 */
 struct key key_data_shard(const char *job, unsigned h); /* prefix <job>/d/<h>/ */
 /* t/ x/ */
@@ -80,5 +82,5 @@ struct key_data_parts {
     uint32_t rank, slot, k;
     struct digest id;
 };
-/* `last`: the part after .../<name>/ */
+/* `last`: the part after .../<name>/.  ret->name is left as the caller set it. */
 enum key_kind key_parse_data(const char *last, struct key_data_parts *ret);
