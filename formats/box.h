@@ -24,15 +24,17 @@ struct box {
 /* The whole of a shape. */
 struct box box_whole(uint32_t ndim, const uint64_t *shape);
 /* Validates hostile input: ndim <= 16, off+len inside shape without overflow,
- * the shape's volume * bits / 8 < 2^62, byte borders for sub-byte `bits`.
+ * the shape's size < 2^62 bits (zero lengths count as one there, so that strides of
+ * a checked box fit), byte borders for sub-byte `bits`.
  * CKPT_INVALID / CKPT_LIMIT with the dimension named. */
 enum ckpt_status box_check(const struct box *box, const uint64_t *shape, unsigned bits,
                            struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Product of shape[0..ndim): false on overflow past 2^62 bits/8 bytes. */
+/* Product of shape[0..ndim) in bytes, rounded up: false at 2^62 bits and above, zero
+ * lengths counted as one. */
 bool shape_bytes(uint32_t ndim, const uint64_t *shape, unsigned bits, uint64_t *ret_bytes);
 
-uint64_t box_volume(const struct box *box);                /* elements */
-uint64_t box_bytes(const struct box *box, unsigned bits);  /* dense row-major bytes */
+uint64_t box_volume(const struct box *box);               /* elements */
+uint64_t box_bytes(const struct box *box, unsigned bits); /* dense row-major bytes */
 bool box_equal(const struct box *a, const struct box *b);
 bool box_contains(const struct box *outer, const struct box *inner);
 /* True and *ret = a ∩ b if it has volume; both of the same ndim. */

@@ -17,6 +17,13 @@
 #include "formats/image.h"
 #include "formats/tile.h"
 
+#define DECL_VERSION         1
+#define DECL_PIECES_MAX      (UINT32_C(1) << 24) /* pieces of one rank */
+#define DECL_CHUNKS_MAX      (UINT32_C(1) << 24) /* tiles one rank writes: 64 TiB */
+#define DECL_BYTES_MAX       (UINT64_C(1) << 50) /* what one rank holds */
+#define DECL_TABLE_BYTES_MAX (UINT64_C(60) << 20) /* one tensor's boxes in a manifest */
+#define DECL_OBJECT_HEAD     8 /* an object's length, in front of its bytes */
+
 /* How a tensor may be cut on restore (G5). */
 enum decl_kind {
     DECL_ELEMENTWISE = 0,
@@ -35,6 +42,7 @@ struct decl_piece {
     uint64_t offset_bytes;       /* in the tensor's buffer on the client; local, not stored */
     int64_t stride[CKPT_DIMS_MAX]; /* elements; local, not stored */
     uint32_t replica, replica_count; /* r of R ranks that hold this box */
+    size_t tensor; /* set by decl_add_piece */
     /* derived by decl_finish: */
     bool writes;
     struct box share; /* what this rank writes (layout_share); within box */
@@ -95,6 +103,11 @@ enum ckpt_status decl_decode(const void *bytes, size_t len, uint64_t slot_bytes,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The tensor of that name, or NULL. */
 const struct decl_tensor *decl_find(const struct decl *d, const char *name);
+/* What replica number `replica` writes of a finished declaration's piece: with
+ * another's number this says what that rank writes of the same box (G4).  False if
+ * it writes nothing. */
+bool decl_share(const struct decl_tensor *t, const struct decl_piece *p, uint32_t replica,
+                struct box *ret);
 /* What ranks must agree on (name, dtype, kind, shape, blocks, alias), as a digest: a
  * cheap first check between ranks and launches. */
 struct digest decl_signature(const struct decl *d);

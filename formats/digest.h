@@ -17,11 +17,18 @@ struct sha256 {
 uint32_t crc32c(const void *bytes, size_t len);
 struct digest digest_of(const void *bytes, size_t len);
 struct sha256 sha256_of(const void *bytes, size_t len);
+/* The same over bytes that come in parts (allocates nothing). */
+struct digest_state {
+    _Alignas(64) uint8_t opaque[640];
+};
+void digest_begin(struct digest_state *s);
+void digest_add(struct digest_state *s, const void *bytes, size_t len);
+struct digest digest_end(const struct digest_state *s);
 bool digest_equal(const struct digest *a, const struct digest *b);
 bool sha256_equal(const struct sha256 *a, const struct sha256 *b);
-/* First 8 bytes of digest_of, as a number: for hashing names to places. */
+/* First 8 bytes of digest_of, as a big-endian number: for hashing names to places. */
 uint64_t digest_hash(const void *bytes, size_t len);
 /* Lower-case hex; writes 2 * n digits and a NUL. */
 void hex_encode(const uint8_t *bytes, size_t n, char *ret);
-/* Exactly 2 * n lower-case digits; false otherwise. */
+/* Exactly 2 * n lower-case digits, then NUL; false otherwise. */
 bool hex_decode(const char *text, size_t n, uint8_t *ret);

@@ -13,7 +13,7 @@
 
 #include "formats/digest.h"
 
-#define KEY_MAX 512 /* longest key below plus NUL */
+#define KEY_MAX  512 /* longest key below plus NUL */
 #define KEY_REPO "ckpt.repo"
 
 /* A checkpoint's name: <~epoch>-<~step>-<attempt>, 50 characters.  attempt = first
@@ -40,8 +40,8 @@ bool name_parse(const char *text, size_t len, struct ckpt_name *ret);
 bool name_equal(const struct ckpt_name *a, const struct ckpt_name *b);
 
 /* l/ */
-struct key key_launches(const char *job);                 /* prefix <job>/l/ */
-struct key key_launch(const char *job, uint64_t epoch);   /* prefix, ends in '/' */
+struct key key_launches(const char *job);               /* prefix <job>/l/ */
+struct key key_launch(const char *job, uint64_t epoch); /* prefix, ends in '/' */
 struct key key_claim(const char *job, uint64_t epoch);
 struct key key_resolved(const char *job, uint64_t epoch);
 struct key key_restored(const char *job, uint64_t epoch);
@@ -58,13 +58,16 @@ struct key key_rank_held(const char *job, const struct ckpt_name *name, uint32_t
 struct key key_pack(const char *job, const struct ckpt_name *name, uint32_t rank, uint32_t slot,
                     const struct digest *id);
 struct key key_index(const char *job, const struct ckpt_name *name, uint32_t k);
-struct key key_data(const char *job, unsigned h, const struct ckpt_name *name); /* prefix, h 0..15 */
+/* The hex digit <h> (0..15) under which what belongs to a rank (or index segment k) lies. */
+unsigned key_shard(uint32_t rank_or_k);
+struct key key_data(const char *job, unsigned h,
+                    const struct ckpt_name *name);      /* prefix, h 0..15 */
 struct key key_data_shard(const char *job, unsigned h); /* prefix <job>/d/<h>/ */
 /* t/ x/ */
-struct key key_tags(const char *job);                                   /* prefix */
-struct key key_tags_of(const char *job, const struct ckpt_name *name);  /* prefix */
+struct key key_tags(const char *job);                                  /* prefix */
+struct key key_tags_of(const char *job, const struct ckpt_name *name); /* prefix */
 struct key key_tag(const char *job, const struct ckpt_name *name, const char *tag, uint64_t n);
-struct key key_lives(const char *job); /* prefix */
+struct key key_lives(const char *job);                                            /* prefix */
 struct key key_life_of(const char *job, const struct ckpt_name *name, bool copy); /* prefix */
 struct key key_life(const char *job, const struct ckpt_name *name, bool copy, uint64_t n);
 
@@ -80,5 +83,5 @@ struct key_data_parts {
     uint32_t rank, slot, k;
     struct digest id;
 };
-/* `last`: the part after .../<name>/ */
+/* `last`: the part after .../<name>/.  ret->name is left as the caller set it. */
 enum key_kind key_parse_data(const char *last, struct key_data_parts *ret);

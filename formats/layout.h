@@ -29,15 +29,34 @@ struct layout_placement {
     uint32_t split_factor; /* LAYOUT_SHARD_STRIDED only */
 };
 
+/* A device mesh (sizes of its axes), a rank's place in it, and what each axis does
+ * to the tensor.  Arrays of `ndim` entries, borrowed during the call. */
+struct layout_mesh {
+    uint32_t ndim;
+    const uint32_t *size;
+    const uint32_t *coord;
+    const struct layout_placement *placement;
+};
+
+/* Where pieces go: the caller's array of `cap`.  `count` becomes the number
+ * needed; if that exceeds cap, the call returns CKPT_LIMIT, and the array's content
+ * is undefined (so a call with cap 0 measures). */
+struct layout_out {
+    struct layout_piece *piece;
+    size_t cap;
+    size_t count;
+};
+
 /* The pieces that the rank at `coord` of a mesh holds of a tensor; the local
- * buffer is the dense row-major local shard, pieces in local order.  At most
- * `cap` pieces are written; *ret_count is the number needed (CKPT_LIMIT if it
- * does not fit).  ret_local_shape: the dense local shape (may contain 0). */
-enum ckpt_status layout_mesh(uint32_t mesh_ndim, const uint32_t *mesh, const uint32_t *coord,
-                             const struct layout_placement *placement, uint32_t ndim,
-                             const uint64_t *shape, struct layout_piece *pieces, size_t cap,
-                             size_t *ret_count, uint64_t *ret_local_shape, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+ * buffer is the dense row-major local shard, pieces in local order.  An empty shard
+ * has no pieces.  Axes apply from left to right, each to what the ones before it
+ * left.  Replicas are numbered over the LAYOUT_REPLICATE axes.
+ * `bits`: of the dtype.  ret_local_shape (`ndim` entries): the dense local shape
+ * (may contain 0).  CKPT_INVALID for a mesh or placement that makes no sense, or a
+ * split inside a byte; CKPT_LIMIT; CKPT_NO_MEMORY. */
+enum ckpt_status layout_mesh(const struct layout_mesh *mesh, uint32_t ndim, const uint64_t *shape,
+                             unsigned bits, struct layout_out *out, uint64_t *ret_local_shape,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
 
 /* The part [start, start + count) (elements) of a local row-major shard that is
  * the concatenation, along dimension 0 of the local array, of the `n` given boxes
@@ -45,12 +64,14 @@ enum ckpt_status layout_mesh(uint32_t mesh_ndim, const uint32_t *mesh, const uin
  * memory is a flat buffer of `count` elements.  <= 2*ndim - 1 pieces per box.
  * `bits`: of the dtype.  Errors as above. */
 enum ckpt_status layout_flat(const struct box *boxes, size_t n, unsigned bits, uint64_t start,
-                             uint64_t count, struct layout_piece *pieces, size_t cap,
-                             size_t *ret_count, struct ckpt_err *err) CKPT_MUST_CHECK;
+                             uint64_t count, struct layout_out *out, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 
-/* What of `box` replica r of R writes (G4): boxes of >= 8 MiB are split along the
- * first dimension that can be cut evenly on tile borders, so that each replica
- * writes its part; smaller ones go whole to replica hash % R.  False if this
- * replica writes nothing of it. */
+/* What of `box` replica r of R writes (G4): a box of >= 8 MiB is split on tile
+ * borders along the first dimension that has R tiles or more, so that each replica
+ * writes its part; if none has, along the one with most tiles, and some replicas
+ * write nothing.  Smaller boxes go whole to replica hash % R.  `hash` also turns
+ * the order of the parts.  False if this replica writes nothing of it.  The tiles
+ * of all parts are those of the box. */
 bool layout_share(const struct box *box, unsigned bits, const uint64_t *tile, uint64_t hash,
                   uint32_t r, uint32_t count, struct box *ret);

@@ -10,12 +10,14 @@
 #include "formats/cursor.h"
 #include "formats/key.h"
 
-#define RECORD_VERSION    1
-#define RECORD_BYTES_MAX  (UINT64_C(16) << 20)
-#define RECORD_ABORT_MAX  255
-#define RECORD_TEXT_MAX   1024
-#define RECORD_TOKEN_MAX  255
-#define RECORD_METRICS_MAX 64
+#define RECORD_VERSION         1
+#define RECORD_BYTES_MAX       (UINT64_C(16) << 20)
+#define RECORD_ABORT_MAX       255
+#define RECORD_TEXT_MAX        1024
+#define RECORD_TOKEN_MAX       255
+#define RECORD_METRICS_MAX     64
+#define RECORD_SKIPS_MAX       4096
+#define RECORD_HOLDINGS_MAX    (UINT32_C(1) << 18)
 #define RECORD_METRIC_NAME_MAX 64
 
 enum record_kind {
@@ -65,7 +67,7 @@ struct record_resolved {
     int64_t time_ns;
     char why[RECORD_TEXT_MAX];
     struct record_skip *skips; /* decode: malloc'ed, record_resolved_fini */
-    uint32_t skip_count;       /* <= 4096 */
+    uint32_t skip_count;       /* <= RECORD_SKIPS_MAX */
 };
 struct record_holding {
     struct ckpt_name name;
@@ -75,7 +77,7 @@ struct record_node { /* what a node holds: every (checkpoint, rank) whose packs 
     uint8_t node[16];
     int64_t time_ns;
     struct record_holding *holdings; /* decode: malloc'ed, record_node_fini */
-    uint32_t count;
+    uint32_t count;                  /* <= RECORD_HOLDINGS_MAX */
 };
 struct record_step { /* RESTORED and PROGRESS */
     uint64_t epoch, step;
@@ -139,7 +141,8 @@ struct record_life {
     char why[256];
 };
 
-/* Each: appends the whole record for `key` to `out` (out->failed on no memory). */
+/* Each: appends the whole record for `key` to `out` (out->failed on no memory).
+ * COMMIT and HELD: r->name must be the last part of `key` (asserted). */
 void record_repo_encode(const struct record_repo *r, struct buf *out);
 void record_claim_encode(const struct record_claim *r, const char *key, struct buf *out);
 void record_resolved_encode(const struct record_resolved *r, const char *key, struct buf *out);
@@ -156,9 +159,9 @@ void record_life_encode(const struct record_life *r, const char *key, struct buf
 
 /* Each: decodes hostile bytes read under `key`; CKPT_CORRUPT with what is wrong and
  * the key; CKPT_UNSUPPORTED for a newer version. */
-#define RECORD_DECODE(type)                                                                        \
-    enum ckpt_status record_##type##_decode(const void *bytes, size_t len, const char *key,        \
-                                            struct record_##type *ret, struct ckpt_err *err)       \
+#define RECORD_DECODE(type)                                                                  \
+    enum ckpt_status record_##type##_decode(const void *bytes, size_t len, const char *key,  \
+                                            struct record_##type *ret, struct ckpt_err *err) \
         CKPT_MUST_CHECK
 RECORD_DECODE(repo);
 RECORD_DECODE(claim);
@@ -172,8 +175,8 @@ RECORD_DECODE(rank_held);
 RECORD_DECODE(tag);
 RECORD_DECODE(life);
 enum ckpt_status record_step_decode(enum record_kind kind, const void *bytes, size_t len,
-                                    const char *key, struct record_step *ret,
-                                    struct ckpt_err *err) CKPT_MUST_CHECK;
+                                    const char *key, struct record_step *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 void record_resolved_fini(struct record_resolved *r);
 void record_node_fini(struct record_node *r);
 /* The kind of an encoded record (COMMIT or ABORT under one key); 0 if it is none. */

@@ -17,6 +17,7 @@
 #include "formats/base.h"
 
 #define STORE_KEY_MAX 1024 /* bytes, without NUL; '/'-separated, no empty part, no "." or ".." */
+#define STORE_PART_MAX 255 /* bytes between two '/'; a first part ".tmp" is reserved */
 #define STORE_RANGES_MAX 16384
 #define STORE_OBJECT_MAX (UINT64_C(5) << 30)
 
@@ -68,6 +69,7 @@ struct store {
     char *url;                 /* as given, for messages */
     int64_t deadline_ns;       /* CLOCK_MONOTONIC; 0 = none */
     const atomic_bool *cancel; /* NULL = none; when true the operation ends with CKPT_CANCELLED */
+    bool readonly;             /* store_*() refuse every write with CKPT_DENIED */
 };
 
 struct store_options {

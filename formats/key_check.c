@@ -1,0 +1,116 @@
+/* Names that come from outside, validated once at the edge: jobs, tags, tensors. */
+#include "formats/key.h"
+
+static bool is_word_start(char c)
+{
+    return (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+static bool is_word(char c)
+{
+    return is_word_start(c) || c == '.' || c == '_' || c == '-';
+}
+
+/* The one rule of jobs and tags; `what` is "job" or "tag". */
+static enum ckpt_status word_check(const char *what, const char *word, struct ckpt_err *err)
+{
+    size_t n = strlen(word);
+    if (n == 0)
+        return err_set(err, CKPT_BAD_NAME, "the %s name is empty", what);
+    if (n > CKPT_JOB_NAME_MAX)
+        return err_set(err, CKPT_BAD_NAME, "the %s name is %zu bytes long; the limit is %d", what,
+                       n, CKPT_JOB_NAME_MAX);
+    if (!is_word_start(word[0]))
+        return err_set(err, CKPT_BAD_NAME,
+                       "a %s name starts with a letter or digit, this one with byte 0x%02x", what,
+                       (uint8_t)word[0]);
+    for (size_t i = 1; i < n; i++) {
+        if (!is_word(word[i]))
+            return err_set(err, CKPT_BAD_NAME,
+                           "a %s name has letters, digits, '.', '_' and '-' only; byte %zu of this "
+                           "one is 0x%02x",
+                           what, i, (uint8_t)word[i]);
+    }
+    if (strcmp(word, KEY_REPO) == 0)
+        return err_set(err, CKPT_BAD_NAME, "\"%s\" is no %s name: it is reserved", word, what);
+    return CKPT_OK;
+}
+
+enum ckpt_status job_name_check(const char *job, struct ckpt_err *err)
+{
+    return word_check("job", job, err);
+}
+
+enum ckpt_status tag_check(const char *tag, struct ckpt_err *err)
+{
+    return word_check("tag", tag, err);
+}
+
+/* Bytes of the UTF-8 character at `at`, its code in *ret; 0 if there is none. */
+static size_t utf8_next(const uint8_t *at, size_t left, uint32_t *ret)
+{
+    static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
+    uint8_t first = at[0];
+    size_t n = first < 0x80 ? 1 : first < 0xc0 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+    if (n == 0 || first > 0xf4 || n > left)
+        return 0;
+    uint32_t code = n == 1 ? first : first & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+        code = code << 6 | (at[i] & 0x3f);
+    }
+    /* Overlong forms and surrogates would give one name two spellings. */
+    if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
+        return 0;
+    *ret = code;
+    return n;
+}
+
+static enum ckpt_status utf8_check(const char *name, size_t len, struct ckpt_err *err)
+{
+    for (size_t i = 0; i < len;) {
+        uint32_t code;
+        size_t n = utf8_next((const uint8_t *)name + i, len - i, &code);
+        if (n == 0)
+            return err_set(err, CKPT_BAD_NAME,
+                           "a tensor name is not valid UTF-8 at byte %zu (0x%02x)", i,
+                           (uint8_t)name[i]);
+        if (code < 0x20 || (code >= 0x7f && code < 0xa0))
+            return err_set(err, CKPT_BAD_NAME,
+                           "a tensor name has the control character U+%04X at byte %zu",
+                           (unsigned)code, i);
+        i += n;
+    }
+    return CKPT_OK;
+}
+
+/* Names become file names on export: no part may walk out of the directory. */
+static enum ckpt_status parts_check(const char *name, size_t len, struct ckpt_err *err)
+{
+    for (size_t from = 0; from <= len;) {
+        const char *slash = memchr(name + from, '/', len - from);
+        size_t n = slash ? (size_t)(slash - name) - from : len - from;
+        if (n == 0)
+            return err_set(err, CKPT_BAD_NAME, "tensor name \"%.*s\" has an empty part", (int)len,
+                           name);
+        if (name[from] == '.' && (n == 1 || (n == 2 && name[from + 1] == '.')))
+            return err_set(err, CKPT_BAD_NAME, "tensor name \"%.*s\" has the part \"%.*s\"",
+                           (int)len, name, (int)n, name + from);
+        from += n + 1;
+    }
+    return CKPT_OK;
+}
+
+enum ckpt_status tensor_name_check(const char *name, size_t len, struct ckpt_err *err)
+{
+    if (len == 0)
+        return err_set(err, CKPT_BAD_NAME, "a tensor name is empty");
+    if (len > CKPT_TENSOR_NAME_MAX)
+        return err_set(err, CKPT_BAD_NAME, "a tensor name is %zu bytes long; the limit is %d", len,
+                       CKPT_TENSOR_NAME_MAX);
+    enum ckpt_status st = utf8_check(name, len, err);
+    if (st != CKPT_OK)
+        return st;
+    return parts_check(name, len, err);
+}
