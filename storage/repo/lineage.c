@@ -241,12 +241,10 @@ struct choice {
     bool stop;
 };
 
-#define SKIPS_MAX 4096
-
 static enum ckpt_status CKPT_PRINTF(4, 5)
     skip(struct choice *c, const struct ckpt_name *name, struct ckpt_err *err, const char *fmt, ...)
 {
-    if (c->skip_count == SKIPS_MAX)
+    if (c->skip_count == RECORD_SKIPS_MAX)
         return CKPT_OK;
     if (c->skip_count == c->skip_cap) {
         uint32_t cap = c->skip_cap ? 2 * c->skip_cap : 8;
