@@ -4,11 +4,9 @@
 
 #include <assert.h>
 
+#include "formats/desc.h"
 #include "formats/disjoint.h"
-#include "formats/key.h"
 #include "formats/layout.h"
-
-static const unsigned flags_known = DECL_OBJECT | DECL_VOLATILE | DECL_ALIAS | DECL_OPTIONAL;
 
 void decl_fini(struct decl *d)
 {
@@ -42,108 +40,37 @@ static enum ckpt_status grow(void **array, size_t *cap, size_t count, size_t siz
     return CKPT_OK;
 }
 
-static enum ckpt_status check_object(const struct decl_tensor *t, struct ckpt_err *err)
-{
-    if (!(t->flags & DECL_OBJECT))
-        return CKPT_OK;
-    if (t->dtype != CKPT_DTYPE_U8 || t->ndim != 1 || t->kind == DECL_BLOCKED ||
-        t->flags & DECL_ALIAS)
-        return err_set(err, CKPT_INVALID, "object %s: must be plain u8 with one dimension",
-                       t->name);
-    if (t->shape[0] < DECL_OBJECT_HEAD || t->shape[0] > CKPT_OBJECT_BYTES_MAX + DECL_OBJECT_HEAD)
-        return err_set(err, CKPT_LIMIT, "object %s: %llu bytes, allowed are %d to 1 TiB + %d",
-                       t->name, (unsigned long long)t->shape[0], DECL_OBJECT_HEAD,
-                       DECL_OBJECT_HEAD);
-    return CKPT_OK;
-}
-
-static enum ckpt_status check_blocks(const struct decl_tensor *t, struct ckpt_err *err)
-{
-    bool any = false;
-    for (uint32_t i = 0; i < t->ndim; i++)
-        any |= t->block[i] > 1;
-    if (any != (t->kind == DECL_BLOCKED))
-        return err_set(err, CKPT_INVALID,
-                       any ? "tensor %s: has blocks but its kind is not blocked"
-                           : "tensor %s: is blocked but has no block above 1",
-                       t->name);
-    return CKPT_OK;
-}
-
-static enum ckpt_status check_alias(const struct decl_tensor *t, struct ckpt_err *err)
-{
-    if (!(t->flags & DECL_ALIAS) != !t->alias)
-        return err_set(err, CKPT_INVALID, "tensor %s: the alias flag and the alias name differ",
-                       t->name);
-    if (!t->alias)
-        return CKPT_OK;
-    enum ckpt_status st = tensor_name_check(t->alias, strlen(t->alias), err);
-    if (st != CKPT_OK)
-        err_prefix(err, "tensor %s: alias", t->name);
-    return st;
-}
-
-static enum ckpt_status check_shape(const struct decl_tensor *t, unsigned bits,
-                                    struct ckpt_err *err)
-{
-    uint64_t bytes;
-    if (t->ndim > CKPT_DIMS_MAX)
-        return err_set(err, CKPT_LIMIT, "tensor %s: %u dimensions, at most %d are possible",
-                       t->name, t->ndim, CKPT_DIMS_MAX);
-    if (!shape_bytes(t->ndim, t->shape, bits, &bytes))
-        return err_set(err, CKPT_LIMIT, "tensor %s: shape is too large", t->name);
-    return CKPT_OK;
-}
-
-static enum ckpt_status check_tensor(const struct decl_tensor *t, struct ckpt_err *err)
-{
-    enum ckpt_status st = tensor_name_check(t->name, strlen(t->name), err);
-    if (st != CKPT_OK)
-        return st;
-    unsigned bits = dtype_bits(t->dtype);
-    if (!bits)
-        return err_set(err, CKPT_INVALID, "tensor %s: unknown dtype %u", t->name, t->dtype);
-    if (t->kind > DECL_LOCKED)
-        return err_set(err, CKPT_INVALID, "tensor %s: unknown kind %u", t->name, t->kind);
-    if (t->flags & ~flags_known)
-        return err_set(err, CKPT_INVALID, "tensor %s: unknown flags %#x", t->name, t->flags);
-    st = check_shape(t, bits, err);
-    if (st != CKPT_OK)
-        return st;
-    st = check_blocks(t, err);
-    if (st != CKPT_OK)
-        return st;
-    st = check_object(t, err);
-    if (st != CKPT_OK)
-        return st;
-    return check_alias(t, err);
-}
-
-enum ckpt_status decl_add_tensor(struct decl *d, const struct decl_tensor *t, struct ckpt_err *err)
+enum ckpt_status decl_add_desc(struct decl *d, const struct desc *desc, struct ckpt_err *err)
 {
     assert(!d->finished);
-    enum ckpt_status st = check_tensor(t, err);
+    enum ckpt_status st = desc_check(desc, err);
     if (st != CKPT_OK)
         return st;
     if (d->tensor_count >= CKPT_TENSORS_MAX)
-        return err_set(err, CKPT_LIMIT, "tensor %s: a rank has at most %u tensors", t->name,
+        return err_set(err, CKPT_LIMIT, "tensor %s: a rank has at most %u tensors", desc->name,
                        CKPT_TENSORS_MAX);
     st = grow((void **)&d->tensors, &d->tensor_cap, d->tensor_count, sizeof(*d->tensors), err);
     if (st != CKPT_OK)
         return st;
-    struct decl_tensor copy = *t;
-    CLEANUP_FREE char *name = strdup(t->name);
-    CLEANUP_FREE char *alias = t->alias ? strdup(t->alias) : NULL;
-    if (!name || (t->alias && !alias))
-        return err_set(err, CKPT_NO_MEMORY, "no memory for tensor %s", t->name);
-    copy.name = TAKE_PTR(name);
-    copy.alias = TAKE_PTR(alias);
-    copy.first_piece = d->piece_count;
-    copy.piece_count = 0;
+    CLEANUP_FREE char *name = strdup(desc->name);
+    CLEANUP_FREE char *alias = desc->alias ? strdup(desc->alias) : NULL;
+    if (!name || (desc->alias && !alias))
+        return err_set(err, CKPT_NO_MEMORY, "no memory for tensor %s", desc->name);
+    struct decl_tensor *t = &d->tensors[d->tensor_count++];
+    *t = (struct decl_tensor){ .first_piece = d->piece_count };
+    DESC_COPY(t, desc);
+    t->name = TAKE_PTR(name);
+    t->alias = TAKE_PTR(alias);
     for (uint32_t i = t->ndim; i < CKPT_DIMS_MAX; i++)
-        copy.shape[i] = copy.block[i] = 0;
-    d->tensors[d->tensor_count++] = copy;
+        t->shape[i] = t->block[i] = 0;
     return CKPT_OK;
+}
+
+enum ckpt_status decl_add_tensor(struct decl *d, const struct decl_tensor *t, struct ckpt_err *err)
+{
+    struct desc desc = { .name = t->name, .alias = t->alias };
+    DESC_COPY(&desc, t);
+    return decl_add_desc(d, &desc, err);
 }
 
 /* A blocked tensor is cut on borders of its blocks or at its end. */
@@ -389,7 +316,7 @@ static enum ckpt_status derive_tensor(struct decl *d, struct decl_tensor *t, str
             err_prefix(err, "tensor %s", t->name);
             return st;
         }
-        table += 16 + 24 * t->ndim + p->chunks * sizeof(struct digest);
+        table += 16 + 24 * (uint64_t)t->ndim + p->chunks * sizeof(struct digest);
     }
     if (table > DECL_TABLE_BYTES_MAX)
         return err_set(err, CKPT_LIMIT,
@@ -400,11 +327,13 @@ static enum ckpt_status derive_tensor(struct decl *d, struct decl_tensor *t, str
 
 /* Appends one tile to the last slot or opens the next. */
 static enum ckpt_status place_tile(struct decl *d, size_t *slot_cap, struct image *image,
-                                   const struct decl_slot *at, uint64_t bytes,
-                                   struct ckpt_err *err)
+                                   const struct decl_slot *at, uint64_t bytes, struct ckpt_err *err)
 {
     struct image_place place = image_next(image, bytes);
     if (place.chunk == 0) {
+        if (d->slot_count == DECL_SLOTS_MAX)
+            return err_set(err, CKPT_LIMIT, "a rank writes at most %u slots: take larger ones",
+                           DECL_SLOTS_MAX);
         enum ckpt_status st =
             grow((void **)&d->slots, slot_cap, d->slot_count, sizeof(*d->slots), err);
         if (st != CKPT_OK)
@@ -427,8 +356,7 @@ static enum ckpt_status place_tiles(struct decl *d, struct ckpt_err *err)
         for (uint64_t k = 0; k < p->chunks; k++) {
             struct box box = tile_at(&p->share, p->tile, k);
             struct decl_slot at = { .first_chunk = p->first_chunk + k, .piece = i, .tile = k };
-            enum ckpt_status st =
-                place_tile(d, &slot_cap, &image, &at, box_bytes(&box, bits), err);
+            enum ckpt_status st = place_tile(d, &slot_cap, &image, &at, box_bytes(&box, bits), err);
             if (st != CKPT_OK)
                 return st;
         }

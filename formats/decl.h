@@ -20,9 +20,10 @@
 #define DECL_VERSION         1
 #define DECL_PIECES_MAX      (UINT32_C(1) << 24) /* pieces of one rank */
 #define DECL_CHUNKS_MAX      (UINT32_C(1) << 24) /* tiles one rank writes: 64 TiB */
-#define DECL_BYTES_MAX       (UINT64_C(1) << 50) /* what one rank holds */
+#define DECL_SLOTS_MAX       (UINT32_C(1) << 21)
+#define DECL_BYTES_MAX       (UINT64_C(1) << 50)  /* what one rank holds */
 #define DECL_TABLE_BYTES_MAX (UINT64_C(60) << 20) /* one tensor's boxes in a manifest */
-#define DECL_OBJECT_HEAD     8 /* an object's length, in front of its bytes */
+#define DECL_OBJECT_HEAD     8                    /* an object's length, in front of its bytes */
 
 /* How a tensor may be cut on restore (G5). */
 enum decl_kind {
@@ -38,11 +39,11 @@ enum decl_flags {
 };
 
 struct decl_piece {
-    struct box box;              /* global coordinates */
-    uint64_t offset_bytes;       /* in the tensor's buffer on the client; local, not stored */
-    int64_t stride[CKPT_DIMS_MAX]; /* elements; local, not stored */
+    struct box box;                  /* global coordinates */
+    uint64_t offset_bytes;           /* in the tensor's buffer on the client; local, not stored */
+    int64_t stride[CKPT_DIMS_MAX];   /* elements; local, not stored */
     uint32_t replica, replica_count; /* r of R ranks that hold this box */
-    size_t tensor; /* set by decl_add_piece */
+    size_t tensor;                   /* set by decl_add_piece */
     /* derived by decl_finish: */
     bool writes;
     struct box share; /* what this rank writes (layout_share); within box */
@@ -86,11 +87,15 @@ struct decl_slot {
 void decl_fini(struct decl *d);
 /* Adds a tensor (copied); pieces follow with decl_add_piece, for the last tensor
  * added.  Validates name, dtype, shape, kind, blocks, flags. */
-enum ckpt_status decl_add_tensor(struct decl *d, const struct decl_tensor *t,
-                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status decl_add_tensor(struct decl *d, const struct decl_tensor *t, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* The same from a description (desc.h). */
+struct desc;
+enum ckpt_status decl_add_desc(struct decl *d, const struct desc *desc, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* `p`: box, offset, strides, replica and replica_count are read. */
-enum ckpt_status decl_add_piece(struct decl *d, const struct decl_piece *p,
-                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status decl_add_piece(struct decl *d, const struct decl_piece *p, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Validates the whole (duplicate names, aliases that exist and are not aliases
  * themselves, overlapping pieces within the rank, blocked cuts), derives shares,
  * tiles and places for slots of `slot_bytes`, sorts.  An empty declaration is legal. */

@@ -2,28 +2,19 @@
 #include <assert.h>
 
 #include "formats/decl.h"
+#include "formats/desc.h"
 
 static const char magic[8] = "CKPTDECL";
 
 static void encode_tensor(const struct decl *d, const struct decl_tensor *t, struct buf *out)
 {
-    buf_str(out, t->name);
-    buf_str(out, t->alias ? t->alias : "");
-    buf_u8(out, t->dtype);
-    buf_u8(out, t->kind);
-    buf_u16(out, t->flags);
-    buf_u32(out, t->ndim);
-    for (uint32_t i = 0; i < t->ndim; i++)
-        buf_u64(out, t->shape[i]);
-    for (uint32_t i = 0; t->kind == DECL_BLOCKED && i < t->ndim; i++)
-        buf_u32(out, t->block[i]);
+    struct desc desc = { .name = t->name, .alias = t->alias };
+    DESC_COPY(&desc, t);
+    desc_encode(&desc, out);
     buf_u32(out, (uint32_t)t->piece_count);
     for (size_t k = 0; k < t->piece_count; k++) {
         const struct decl_piece *p = &d->pieces[t->first_piece + k];
-        for (uint32_t i = 0; i < t->ndim; i++)
-            buf_u64(out, p->box.off[i]);
-        for (uint32_t i = 0; i < t->ndim; i++)
-            buf_u64(out, p->box.len[i]);
+        desc_encode_box(&p->box, out);
         buf_u32(out, p->replica);
         buf_u32(out, p->replica_count);
     }
@@ -52,11 +43,8 @@ static enum ckpt_status short_bytes(struct ckpt_err *err)
 static enum ckpt_status decode_piece(struct cursor *c, struct decl *d, uint32_t ndim,
                                      struct ckpt_err *err)
 {
-    struct decl_piece p = { .box.ndim = ndim };
-    for (uint32_t i = 0; i < ndim; i++)
-        p.box.off[i] = cursor_u64(c);
-    for (uint32_t i = 0; i < ndim; i++)
-        p.box.len[i] = cursor_u64(c);
+    struct decl_piece p = { 0 };
+    desc_decode_box(c, ndim, &p.box);
     /* This side has no memory of the piece: it counts as dense. */
     int64_t stride = 1;
     for (uint32_t i = ndim; i-- > 0;) {
@@ -72,27 +60,16 @@ static enum ckpt_status decode_piece(struct cursor *c, struct decl *d, uint32_t 
 
 static enum ckpt_status decode_tensor(struct cursor *c, struct decl *d, struct ckpt_err *err)
 {
-    char name[CKPT_TENSOR_NAME_MAX + 1], alias[CKPT_TENSOR_NAME_MAX + 1];
-    struct decl_tensor t = { .name = name };
-    cursor_str(c, name, sizeof(name));
-    cursor_str(c, alias, sizeof(alias));
-    t.dtype = cursor_u8(c);
-    t.kind = cursor_u8(c);
-    t.flags = cursor_u16(c);
-    t.ndim = cursor_u32(c);
-    if (!cursor_ok(c) || t.ndim > CKPT_DIMS_MAX)
-        return short_bytes(err);
-    for (uint32_t i = 0; i < t.ndim; i++)
-        t.shape[i] = cursor_u64(c);
-    for (uint32_t i = 0; t.kind == DECL_BLOCKED && i < t.ndim; i++)
-        t.block[i] = cursor_u32(c);
+    struct desc desc;
+    enum ckpt_status st = desc_decode(c, &desc, err);
+    if (st != CKPT_OK)
+        return st;
     uint32_t pieces = cursor_u32(c);
     if (!cursor_ok(c))
         return short_bytes(err);
-    t.alias = alias[0] ? alias : NULL;
-    enum ckpt_status st = decl_add_tensor(d, &t, err);
+    st = decl_add_desc(d, &desc, err);
     for (uint32_t i = 0; st == CKPT_OK && i < pieces; i++)
-        st = decode_piece(c, d, t.ndim, err);
+        st = decode_piece(c, d, desc.ndim, err);
     return st;
 }
 
@@ -156,8 +133,7 @@ static size_t put_number(uint8_t *to, size_t at, uint64_t v)
 /* digest' = H(digest | what ranks must agree on), so no memory is needed. */
 static struct digest sign_tensor(const struct digest *before, const struct decl_tensor *t)
 {
-    uint8_t bytes[sizeof(struct digest) + 2 * (CKPT_TENSOR_NAME_MAX + 1) + 32 +
-                  16 * CKPT_DIMS_MAX];
+    uint8_t bytes[sizeof(struct digest) + 2 * (CKPT_TENSOR_NAME_MAX + 1) + 32 + 16 * CKPT_DIMS_MAX];
     const char *alias = t->alias ? t->alias : "";
     size_t n = put(bytes, 0, before->b, sizeof(before->b));
     n = put(bytes, n, t->name, strlen(t->name) + 1);

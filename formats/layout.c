@@ -292,7 +292,7 @@ static void flat_emit(struct flat_cut *c, uint32_t d, uint64_t from, uint64_t to
         piece.box.off[k] = c->box->off[k] + (k == d ? from : 0);
         piece.box.len[k] = k == d ? to - from : c->box->len[k];
     }
-    c->inside_byte |= !on_byte(c->done, c->bits) || !on_byte(box_volume(&piece.box), c->bits);
+    c->inside_byte |= !on_byte(box_volume(&piece.box), c->bits);
     if (ndim > 0)
         c->inside_byte |= !on_byte(piece.box.off[ndim - 1], c->bits) ||
                           !on_byte(piece.box.len[ndim - 1], c->bits);

@@ -3,6 +3,17 @@
 
 #include "check.h"
 
+/* The linker sends every call of memcpy here, so that a test can count them. */
+void *__real_memcpy(void *dst, const void *src, size_t n);
+void *__wrap_memcpy(void *dst, const void *src, size_t n);
+static long memcpy_calls;
+
+void *__wrap_memcpy(void *dst, const void *src, size_t n)
+{
+    memcpy_calls++;
+    return __real_memcpy(dst, src, n);
+}
+
 static unsigned long long seed;
 
 static uint64_t below(uint64_t n)
@@ -256,11 +267,14 @@ static long test_hostile(void)
     big[0] = 0;
     CHECK(shape_bytes(2, big, 8, &bytes));
     CHECK_EQ(bytes, 0);
+    big[1] = UINT64_C(1) << 61; /* an empty shape whose strides would not fit */
+    CHECK(!shape_bytes(2, big, 8, &bytes));
+    big[1] = UINT64_C(1) << 33;
     box.off[1] = big[1];
     box.len[1] = 1;
     CHECK_EQ(box_check(&box, big, 8, &err), CKPT_INVALID);
     CHECK(strstr(err.text, "dimension 1"));
-    return 25;
+    return 26;
 }
 
 static long test_text(void)
@@ -274,6 +288,35 @@ static long test_text(void)
     box.ndim = 0;
     CHECK_STR(box_to_text(&box, buf, sizeof(buf)), "[]");
     return 5;
+}
+
+static long calls_of(const struct box *what, const struct box *dst_box, const struct strided *dst,
+                     const struct box *src_box, const struct strided *src)
+{
+    long before = memcpy_calls;
+    box_copy(what, 32, dst_box, dst, src_box, src);
+    return memcpy_calls - before;
+}
+
+/* What is dense on both sides is one memcpy, in row-major or any other order;
+ * rows of a wider array are one each. */
+static long test_dense_is_one_call(void)
+{
+    static unsigned char from[4096], to[4096];
+    struct box box = { .ndim = 3, .len = { 4, 5, 6 } };
+    struct box wide = { .ndim = 3, .len = { 8, 5, 7 } };
+    struct box rows = { .ndim = 3, .off = { 2, 0, 0 }, .len = { 3, 5, 7 } };
+    struct strided a = dense_at(&box, 32, from), b = dense_at(&box, 32, to);
+    CHECK_EQ(calls_of(&box, &box, &b, &box, &a), 1);
+    struct strided wide_at = dense_at(&wide, 32, from);
+    CHECK_EQ(calls_of(&box, &box, &b, &wide, &wide_at), 4 * 5);
+    b = dense_at(&rows, 32, to);
+    CHECK_EQ(calls_of(&rows, &rows, &b, &wide, &wide_at), 1);
+    for (int d = 0; d < 3; d++)
+        a.stride_bits[d] = b.stride_bits[d] = (const int64_t[]){ 32, 128, 640 }[d];
+    b.base = to;
+    CHECK_EQ(calls_of(&box, &box, &b, &box, &a), 1);
+    return 4;
 }
 
 static long test_strides(void)
@@ -291,6 +334,6 @@ int main(void)
 {
     seed = test_seed(3);
     TEST_CASES(test_sets() + test_copy() + test_copy_sub_byte() + test_hostile() + test_text() +
-               test_strides());
+               test_strides() + test_dense_is_one_call());
     return 0;
 }
