@@ -10,6 +10,7 @@ struct lineage_launch {
     uint64_t epoch;
     bool claimed; /* the claim could be read */
     char token[RECORD_TOKEN_MAX + 1];
+    uint8_t nonce[16];
     uint32_t world;
     int64_t time_ns;
     bool resolved;
@@ -43,12 +44,12 @@ struct lineage {
 void lineage_fini(struct lineage *l);
 
 struct lineage_wish {
-    bool forced;     /* opts.resume, CKPT_RESUME or rollback */
-    bool none;       /* forced: start at the beginning */
-    uint64_t step;   /* forced: this step ... */
-    bool has_epoch;  /* ... of this epoch, else on the newest lineage */
+    bool forced;    /* opts.resume, CKPT_RESUME or rollback */
+    bool none;      /* forced: start at the beginning */
+    uint64_t step;  /* forced: this step ... */
+    bool has_epoch; /* ... of this epoch, else on the newest lineage */
     uint64_t epoch;
-    uint64_t below;  /* the epoch that resolves: only launches below it count */
+    uint64_t below; /* the epoch that resolves: only launches below it count */
 };
 /* Decides.  Fills *ret (epoch = wish->below, kind, name, forced, stop, why, skips:
  * record_resolved_fini).  CKPT_REFUSED: checkpoints exist but none is a candidate, the
