@@ -194,6 +194,20 @@ static int test_regular(unsigned long long *seed)
     return (int)ARRAY_COUNT(splits);
 }
 
+/* A short box ends its run even where the next one keeps step. */
+static int test_short_inside(unsigned long long *seed)
+{
+    static const uint64_t lens[4] = { 4, 3, 4, 4 };
+    struct index_from boxes[4];
+    struct index_run runs[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        struct box b = { .ndim = 1, .off = { 4 * i }, .len = { lens[i] } };
+        boxes[i] = from_box(&b, i);
+    }
+    CHECK_EQ(check_fold(seed, boxes, 4, 1, runs), 2);
+    return 1;
+}
+
 struct sample {
     uint32_t world;
     struct index_rank *ranks;
@@ -450,7 +464,7 @@ static const struct {
     { 56, 8, 2, "add up" },           { 64, 1, 1, "header" },
     { 126, 4, 1, "beyond the last" }, { 126, 4, 2, "skip" },
     { 130, 4, 0, "block table" },     { 130, 4, 71, "wrong size" },
-    { 134, 4, 0, "too small" },          { 104, 4, 1, "rank table" },
+    { 134, 4, 0, "too small" },       { 104, 4, 1, "rank table" },
     { 156, 1, 'b', "not sorted" },    { 333, 1, 77, "description" },
     { 353, 4, 2, "more runs" },       { 353, 4, 0, "left over" },
     { 357, 4, 0, "no sense" },        { 357, 4, 5, "no sense" },
@@ -543,7 +557,8 @@ static int test_order(unsigned long long *seed)
 int main(void)
 {
     unsigned long long seed = test_seed(20260103);
-    int cases = test_random(&seed) + test_regular(&seed) + test_identity(&seed);
+    int cases =
+        test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) + test_identity(&seed);
     cases += test_segments(&seed) + test_hostile(&seed);
     cases += test_nonsense() + test_order(&seed);
     TEST_CASES(cases);

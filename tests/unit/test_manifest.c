@@ -414,6 +414,22 @@ static int test_nonsense(void)
     return (int)ARRAY_COUNT(nonsense);
 }
 
+static int test_alias_with_boxes(void)
+{
+    struct sample s;
+    struct ckpt_err err = { 0 };
+    small_init(&s);
+    buf_patch_u32(&s.bytes, 213, 2); /* two boxes in the block: one more, of the alias */
+    buf_patch_u32(&s.bytes, 362, 1);
+    reseal(&s.bytes, SMALL_HEADER, 1);
+    CHECK_EQ(decode_small(&s.bytes, &err), CKPT_CORRUPT);
+    if (!strstr(err.text, "alias"))
+        fprintf(stderr, "%s\n", err.text);
+    CHECK(strstr(err.text, "alias with boxes"));
+    sample_fini(&s);
+    return 1;
+}
+
 /* Another manifest that is whole is not the one the index means; blocks and slots
  * out of order are refused. */
 static int test_order(unsigned long long *seed)
@@ -448,7 +464,7 @@ int main(void)
 {
     unsigned long long seed = test_seed(20260102);
     int cases = test_identity(&seed) + test_failed() + test_hostile(&seed) + test_lies();
-    cases += test_nonsense() + test_order(&seed);
+    cases += test_nonsense() + test_alias_with_boxes() + test_order(&seed);
     TEST_CASES(cases);
     return 0;
 }
