@@ -17,6 +17,8 @@
 #define INDEX_BLOCK_BYTES      (UINT32_C(64) << 10)
 #define INDEX_BLOCK_BYTES_MAX  (UINT32_C(64) << 20)
 #define INDEX_RANKS_PER_BLOCK  1024
+#define INDEX_SEGMENTS_MAX     4096
+#define INDEX_BLOCKS_MAX       (UINT32_C(1) << 20)
 
 struct index_rank { /* one rank's manifest, as the index vouches for it */
     struct sha256 sha;
@@ -47,8 +49,8 @@ struct index_tensors {
 };
 struct index_block {
     uint32_t segment;
-    uint64_t offset; /* in the segment's object */
-    uint32_t bytes, tensors;
+    uint64_t offset;         /* in the segment's object */
+    uint32_t bytes, tensors; /* rank blocks: tensors is 0 */
     struct digest digest;
     char *first; /* tensor blocks only; owned */
 };
@@ -88,14 +90,13 @@ enum ckpt_status index_header_decode(const void *bytes, size_t len, const struct
                                      struct index_header *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 void index_header_fini(struct index_header *h);
-enum ckpt_status index_block_decode(const struct index_header *h, uint32_t block,
-                                    const void *bytes, size_t len, struct index_tensors *ret,
-                                    struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status index_block_decode(const struct index_header *h, uint32_t block, const void *bytes,
+                                    size_t len, struct index_tensors *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* ret: room for INDEX_RANKS_PER_BLOCK; *ret_count ranks from block * that. */
 enum ckpt_status index_rank_block_decode(const struct index_header *h, uint32_t block,
                                          const void *bytes, size_t len, struct index_rank *ret,
-                                         uint32_t *ret_count, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+                                         uint32_t *ret_count, struct ckpt_err *err) CKPT_MUST_CHECK;
 void index_tensors_fini(struct index_tensors *t);
 /* The block that holds `name` if any does; UINT32_MAX if none can. */
 uint32_t index_block_of(const struct index_header *h, const char *name);

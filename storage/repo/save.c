@@ -178,11 +178,11 @@ static enum ckpt_status put_rank_held(struct store *s, const struct manifest_hea
     return CKPT_OK;
 }
 
-enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,
-                             const struct digest *digests, uint64_t stored_bytes,
-                             struct ckpt_err *err)
+enum ckpt_status save_finish_source(struct store *s, const struct manifest_header *h,
+                                    const struct manifest_source *from, uint64_t stored_bytes,
+                                    struct ckpt_err *err)
 {
-    assert(h->pack_count == d->slot_count && !(h->flags & MANIFEST_FLAG_FAILED));
+    assert(h->pack_count == from->d->slot_count && !(h->flags & MANIFEST_FLAG_FAILED));
     enum ckpt_status st = CKPT_OK;
     if (h->pack_count > 0) {
         struct key dir = key_data(h->job, key_shard(h->rank), &h->name);
@@ -192,10 +192,18 @@ enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, c
         return st;
     CLEANUP_BUF struct buf b = { 0 };
     struct sha256 sha;
-    manifest_encode(h, d, digests, &b, &sha);
+    manifest_encode_source(h, from, &b, &sha);
     st = put_manifest(s, h, &b, err);
     /* A crash here leaves a part that counts; `.h` is only the account of it. */
     return st != CKPT_OK ? st : put_rank_held(s, h, stored_bytes, err);
+}
+
+enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,
+                             const struct digest *digests, uint64_t stored_bytes,
+                             struct ckpt_err *err)
+{
+    const struct manifest_source from = { .d = d, .digests = digests };
+    return save_finish_source(s, h, &from, stored_bytes, err);
 }
 
 enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)
