@@ -283,13 +283,14 @@ static void run_delete(struct world *w, struct actor *me)
 {
     struct ckpt_err err = { 0 };
     enum ckpt_status st = life_delete(me->s, FX_JOB, &w->name[me->attempt], me->what, &err);
+    CHECK(st == CKPT_OK || st == CKPT_IO || st == CKPT_REFUSED || st == CKPT_NOT_FOUND);
     seen.brought_back += st == CKPT_REFUSED && strstr(err.text, "meanwhile");
 }
 
 static void run_undelete(struct world *w, struct actor *me)
 {
     enum ckpt_status st = life_undelete(me->s, FX_JOB, &w->name[me->attempt], me->what, NULL);
-    (void)st;
+    CHECK(st == CKPT_OK || st == CKPT_IO || st == CKPT_NOT_FOUND);
 }
 
 static void run_gc(struct world *w, struct actor *me)
@@ -301,7 +302,7 @@ static void run_gc(struct world *w, struct actor *me)
     struct life_gc_report r;
     for (int i = 0; i < 2; i++) {
         enum ckpt_status st = life_gc(me->s, FX_JOB, &o, &r, NULL);
-        (void)st;
+        CHECK(st == CKPT_OK || st == CKPT_IO); /* losing a race is no failure */
     }
 }
 
