@@ -191,6 +191,22 @@ static void empty_side(struct lib_side *side, bool object)
     }
 }
 
+/* A tensor with negative or zero strides can be read, not filled. */
+static enum ckpt_status check_target(const struct ckpt_state *s, const struct decl_tensor *t,
+                                     struct ckpt_err *err)
+{
+    for (size_t i = 0; i < t->piece_count; i++) {
+        const struct decl_piece *p = &s->decl.pieces[t->first_piece + i];
+        for (uint32_t d = 0; d < t->ndim; d++)
+            if (p->box.len[d] > 1 && p->stride[d] <= 0 && box_volume(&p->box) > 0)
+                return err_set(err, CKPT_UNSUPPORTED,
+                               "tensor \"%s\", piece %zu: restoring needs strides above 0, "
+                               "dimension %u has %lld",
+                               t->name, i, d, (long long)p->stride[d]);
+    }
+    return CKPT_OK;
+}
+
 static void point_pieces(struct ckpt_state *s, const struct decl_tensor *t, uint8_t *base)
 {
     int64_t bits = dtype_bits(t->dtype);
@@ -214,6 +230,8 @@ enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buff
                        count, d->tensor_count);
     for (size_t i = 0; i < count; i++) {
         enum ckpt_status st = check_buffer(s, i, &buffers[i], state_side(s, i), load, err);
+        if (st == CKPT_OK && load)
+            st = check_target(s, &d->tensors[i], err);
         if (st != CKPT_OK)
             return st;
     }
