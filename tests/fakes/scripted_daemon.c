@@ -214,6 +214,10 @@ static void on_save(struct fake_daemon *d)
     d->seen.saves++;
     d->seen.last_try = w.try_;
     struct fake_state *s = &d->states[w.state];
+    if (w.state <= FAKE_STATES && !s->used && d->script.refuse_state) {
+        say_op(d, w.op, 0, d->script.refuse_state, true);
+        return;
+    }
     if (w.state > FAKE_STATES || !s->used) {
         wrong(d, "SAVE of a state that is not there");
         return;
@@ -478,6 +482,9 @@ static void on_hello(struct fake_daemon *d)
     if (d->script.text)
         wire_tail(&d->out, d->script.text, strlen(d->script.text));
     say(d);
+    for (uint32_t i = 1; resumed && i <= FAKE_STATES; i++)
+        if (d->states[i].op)
+            say_op(d, d->states[i].op, WIRE_LEVEL_NONE, CKPT_OK, false);
     for (uint32_t i = 1; resumed && i <= FAKE_STATES; i++)
         for (uint32_t k = 0; d->states[i].op && k < d->states[i].slots; k++)
             if (d->states[i].lent[k])
