@@ -1,5 +1,6 @@
 /* Declarations: encode o decode = identity, tiles fill slots as image.h says, shares
- * of replicas cover, and everything that must be refused is, by name. */
+ * of replicas cover, and everything that must be refused is, by name.  Covers decl.c,
+ * decl_bytes.c, desc.c and, as its first user, disjoint.c (more: test_cover.c). */
 #include "formats/disjoint.h"
 #include "unit/decl_random.h"
 

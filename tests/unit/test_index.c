@@ -1,5 +1,6 @@
 /* The index: expand o fold = identity in any order of input, regular splits are few
- * runs, asking a run equals asking its boxes, and damage is found. */
+ * runs, asking a run equals asking its boxes, and damage is found.  Covers index.c,
+ * index_fold.c and index_read.c together. */
 #include "formats/index.h"
 #include "unit/decl_random.h"
 

@@ -1,5 +1,6 @@
 /* Manifests: what a declaration says comes back whole, part by part; whatever a
- * digest covers is refused when changed; sizes that lie buy no memory. */
+ * digest covers is refused when changed; sizes that lie buy no memory.  Covers
+ * manifest.c (writing) and manifest_read.c (reading). */
 #include "formats/manifest.h"
 #include "unit/decl_random.h"
 
