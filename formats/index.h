@@ -17,6 +17,8 @@
 #define INDEX_BLOCK_BYTES      (UINT32_C(64) << 10)
 #define INDEX_BLOCK_BYTES_MAX  (UINT32_C(64) << 20)
 #define INDEX_RANKS_PER_BLOCK  1024
+#define INDEX_SEGMENTS_MAX     4096
+#define INDEX_BLOCKS_MAX       (UINT32_C(1) << 20)
 
 struct index_rank { /* one rank's manifest, as the index vouches for it */
     struct sha256 sha;
@@ -47,8 +49,8 @@ struct index_tensors {
 };
 struct index_block {
     uint32_t segment;
-    uint64_t offset; /* in the segment's object */
-    uint32_t bytes, tensors;
+    uint64_t offset;         /* in the segment's object */
+    uint32_t bytes, tensors; /* rank blocks: tensors is 0 */
     struct digest digest;
     char *first; /* tensor blocks only; owned */
 };

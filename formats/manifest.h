@@ -16,7 +16,7 @@
 #define MANIFEST_BLOCK_BYTES_MAX  (UINT32_C(64) << 20)
 #define MANIFEST_HEADER_BYTES_MAX (UINT32_C(64) << 20)
 #define MANIFEST_FLAG_FAILED      1 /* this rank's part failed: the committer aborts */
-#define MANIFEST_FLAG_VANISHED_OK 2
+#define MANIFEST_FLAG_VANISHED_OK 2 /* tensors of the parent may be missing */
 
 struct manifest_pack {
     uint32_t slot, chunks;
@@ -26,6 +26,7 @@ struct manifest_pack {
 struct manifest_block {
     uint64_t offset; /* in the object */
     uint32_t bytes, tensors;
+    uint32_t boxes, witnesses; /* of all its tensors */
     struct digest digest;
     char *first; /* name of its first tensor; owned */
 };
@@ -62,26 +63,44 @@ struct manifest_witness {
     struct digest digest;
 };
 struct manifest_tensor {
-    char *name, *alias; /* owned by the decoded block */
+    const char *name, *alias; /* borrowed from the block's bytes; alias may be NULL */
     uint8_t dtype, kind;
     uint16_t flags;
     uint32_t ndim;
     uint64_t shape[CKPT_DIMS_MAX];
     uint32_t block[CKPT_DIMS_MAX];
     uint32_t box_count, witness_count;
-    struct manifest_box *boxes;
+    struct manifest_box *boxes; /* parts of the block's arrays */
     struct manifest_witness *witnesses;
 };
 struct manifest_tensors { /* a decoded block */
     struct manifest_tensor *tensors;
     size_t count;
+    struct manifest_box *boxes; /* of all tensors, in order */
+    struct manifest_witness *witnesses;
+};
+/* What a witness saw, for the encoder: of the declaration's tensor number `tensor`. */
+struct manifest_seen {
+    size_t tensor;
+    struct manifest_witness witness;
+};
+/* What a manifest is made from.  `digests`: raw digests of the rank's chunks in
+ * order (d->chunk_count); `seen`: sorted by tensor. */
+struct manifest_source {
+    const struct decl *d;
+    const struct digest *digests;
+    const struct manifest_seen *seen;
+    size_t seen_count;
 };
 
-/* Writes the manifest of a declaration: `digests` are the raw digests of the rank's
- * chunks in order (d->chunk_count), `h` the identity and the packs (blocks are made
- * here).  ret_sha: of the header. */
+/* Appends the manifest of a declaration: `digests` are the raw digests of the rank's
+ * chunks in order (d->chunk_count), `h` the identity and the packs (blocks, sizes and
+ * counts are made here).  ret_sha: of the header; unset when out->failed. */
 void manifest_encode(const struct manifest_header *h, const struct decl *d,
                      const struct digest *digests, struct buf *out, struct sha256 *ret_sha);
+/* The same with what the rank digested of its replicas' shares. */
+void manifest_encode_source(const struct manifest_header *h, const struct manifest_source *from,
+                            struct buf *out, struct sha256 *ret_sha);
 /* A failed part: header only. */
 void manifest_encode_failed(const struct manifest_header *h, struct buf *out,
                             struct sha256 *ret_sha);

@@ -198,6 +198,8 @@ CKPT_API enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_te
 enum ckpt_object_scope {
     CKPT_OBJECT_SHARED = 0, /* the same on all ranks; one of them writes it */
     CKPT_OBJECT_RANK = 1,   /* this rank's own: stored as "NAME@RANK" */
+    CKPT_OBJECT_SOLE = 2,   /* only this rank declares it, under the name as it is: what moves
+                               between ranks when their number changes (data-loader shards) */
 };
 /* Declares opaque bytes (random state, data-loader position, JSON) of at most
  * `capacity` bytes.  An object is copied before ckpt_save returns. */
@@ -217,20 +219,30 @@ struct ckpt_placement {
     uint32_t dim;
     uint32_t split_factor; /* CKPT_SHARD_STRIDED only */
 };
+struct ckpt_mesh { /* arrays of `ndim` entries, borrowed during the call */
+    uint32_t ndim;
+    const uint32_t *size, *coord;
+    const struct ckpt_placement *placement;
+};
 /* At most `cap` pieces are written; *ret_count is how many there are (CKPT_LIMIT if
- * more than cap). */
-CKPT_API enum ckpt_status ckpt_mesh_pieces(uint32_t mesh_ndim, const uint32_t *mesh,
-                                           const uint32_t *coord,
-                                           const struct ckpt_placement *placement, uint32_t ndim,
-                                           const uint64_t *shape, struct ckpt_piece *pieces,
-                                           size_t cap, size_t *ret_count);
-/* Flat: the rank's buffer is elements [start, start + count) of the row-major
- * concatenation of `box_count` boxes (a plain tensor: one box; fused QKV under tensor
- * parallelism: several).  ZeRO, FSDP1, Megatron's distributed optimizer. */
-CKPT_API enum ckpt_status ckpt_flat_pieces(uint32_t ndim, const struct ckpt_piece *boxes,
-                                           size_t box_count, uint32_t dtype, uint64_t start,
-                                           uint64_t count, struct ckpt_piece *pieces, size_t cap,
+ * more than cap: a call with cap 0 measures).  Replicas are numbered over the
+ * CKPT_REPLICATE axes. */
+CKPT_API enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
+                                           const uint64_t *shape, uint32_t dtype,
+                                           struct ckpt_piece *pieces, size_t cap,
                                            size_t *ret_count);
+/* Flat: the rank's buffer is elements [start, start + count) of the row-major
+ * concatenation of boxes (a plain tensor: one box, the whole; fused QKV under tensor
+ * parallelism: several).  ZeRO, FSDP1, Megatron's distributed optimizer. */
+struct ckpt_flat {
+    uint32_t ndim;
+    uint32_t dtype;
+    const struct ckpt_piece *boxes; /* off and len are read */
+    size_t box_count;
+    uint64_t start, count; /* elements */
+};
+CKPT_API enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct ckpt_piece *pieces,
+                                           size_t cap, size_t *ret_count);
 
 /* Ends the declaration: validates it, agrees on it with the daemon, gets and touches
  * the staging memory.  After this nothing can be declared.  `info` of the context says
@@ -292,8 +304,8 @@ enum ckpt_level {
     CKPT_LEVEL_REMOTE = 5,
 };
 /* Waits until save `op` has reached `level`.  CKPT_OK; CKPT_TIMEOUT; CKPT_NOT_PLANNED
- * (policy does not send it there; staged is not to be had from a daemon that dies with
- * this process); the status the save failed with, with its text. */
+ * (policy does not send it there); the status the save failed with, with its text.
+ * Staged (process) satisfies no wait for staged: that one then waits for local. */
 CKPT_API enum ckpt_status ckpt_wait(struct ckpt *c, uint64_t op, enum ckpt_level level,
                                     int timeout_ms);
 /* Gives up a save that is not committed yet, for all ranks: it is ABORTED. */

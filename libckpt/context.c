@@ -129,8 +129,9 @@ static enum ckpt_status read_opts(const struct ckpt_open_opts *given, struct ckp
     if (ret->world == 0)
         ret->world = 1;
     if (ret->world > CKPT_RANKS_MAX || ret->rank >= ret->world)
-        return err_set(err, CKPT_INVALID, "rank %u of world %u: ranks are 0 .. world - 1, world <= %u",
-                       ret->rank, ret->world, CKPT_RANKS_MAX);
+        return err_set(err, CKPT_INVALID,
+                       "rank %u of world %u: ranks are 0 .. world - 1, world <= %u", ret->rank,
+                       ret->world, CKPT_RANKS_MAX);
     if (ret->timeout_ms < 0)
         return err_set(err, CKPT_INVALID, "timeout_ms is negative: nothing here waits for ever");
     if (ret->timeout_ms == 0)
@@ -197,7 +198,8 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
         return err_errno(err, errno, "open: getrandom");
     c->in = malloc(sizeof(*c->in));
     c->out = malloc(sizeof(*c->out));
-    if (!c->in || !c->out)
+    c->compose = malloc(sizeof(*c->compose));
+    if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
     return gpu_host_new(&c->gpu, err);
 }
@@ -221,6 +223,7 @@ static void context_free(struct ckpt *c)
     pthread_mutex_destroy(&c->lock);
     free(c->in);
     free(c->out);
+    free(c->compose);
     free(c->job);
     free(c->store);
     free(c->socket);
@@ -317,8 +320,8 @@ enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step)
     bool beyond = !(c->shared.ok_flags & WIRE_HAS_POINT) || step > c->shared.point.step;
     if (beyond && !c->shared.progress_sent) {
         struct wire_progress body = { .step = step };
-        wire_begin(c->out, WIRE_PROGRESS, &body);
-        st = client_queue(c, c->out, -1);
+        wire_begin(c->compose, WIRE_PROGRESS, &body);
+        st = client_queue(c, c->compose, -1);
         c->shared.progress_sent = st == CKPT_OK;
     }
     pthread_mutex_unlock(&c->lock);

@@ -16,6 +16,7 @@
 #include <sys/types.h>
 
 #include "formats/decl.h"
+#include "formats/record.h"
 #include "formats/wire.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/gpu.h"
@@ -37,9 +38,9 @@ struct lib_out {
 struct lib_op {
     uint64_t id; /* 0 = unused */
     bool load;
-    bool begun;   /* the daemon answered SAVE or LOAD */
-    bool copied;  /* the caller's memory is free again */
-    bool final;   /* nothing more comes */
+    bool begun;  /* the daemon answered SAVE or LOAD */
+    bool copied; /* the caller's memory is free again */
+    bool final;  /* nothing more comes */
     uint32_t level;
     uint32_t next_slot; /* number in the image that the next grant fills */
     enum ckpt_status status;
@@ -79,15 +80,16 @@ struct ckpt_state {
     uint64_t slot_bytes, ram_left;
     bool pinned;
     /* of the operation under way; set by the caller before it is begun: */
-    struct strided *at;    /* per piece of the declaration: where it lies */
-    uint64_t *need_bytes;  /* per tensor: length the buffer must have */
+    struct strided *at;   /* per piece of the declaration: where it lies */
+    uint64_t *need_bytes; /* per tensor: length the buffer must have */
     struct lib_side *sides;
     size_t side_count;
-    struct {                   /* under ctx->lock */
+    struct { /* under ctx->lock */
         struct lib_grants grants;
-        uint64_t copying;      /* op whose copy is under way; 0 = none */
-        bool answered;         /* STATE_OK or REFUSED came */
-        struct ckpt_err err;   /* REFUSED */
+        uint64_t copying;    /* op that needs the caller's memory; 0 = none */
+        bool busy;           /* the transfer thread is touching that memory now */
+        bool answered;       /* STATE_OK or REFUSED came */
+        struct ckpt_err err; /* REFUSED */
     } shared;
 };
 
@@ -108,7 +110,8 @@ struct ckpt {
     uint32_t hello_flags;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
-    struct wire_msg *in, *out; /* scratch */
+    struct wire_msg *in, *out; /* scratch of the transfer thread */
+    struct wire_msg *compose;  /* scratch of callers, under lock */
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC */
     struct {
@@ -178,14 +181,23 @@ void transfer_forget(struct ckpt_state *s);
 /* -- connect.c -- */
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the
  * socket was not named by the caller.  Fills c->fd and c->private_daemon. */
-enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns,
-                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* The launch token (rule I1); malloc'ed. */
-enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret,
-                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 
 /* -- state_api.c -- */
-/* Points every piece at the caller's buffers; checks count and lengths. */
+/* Points every piece at the caller's buffers; checks count and lengths.  load: volatile
+ * tensors are filled in place; otherwise they and objects are copied aside now. */
 enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
-                            struct ckpt_err *err) CKPT_MUST_CHECK;
+                            bool load, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* After a load: objects go to the caller's buffers, their lengths to .bytes. */
+enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *buffers,
+                                    struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Queues STATE for a sealed declaration; lock held. */
+enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Waits until nothing of `s` touches the caller's memory; lock held. */
+enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 void state_free_memory(struct ckpt_state *s);

@@ -13,9 +13,9 @@ enum catalog_state {
 struct catalog_entry {
     struct ckpt_name name;
     enum catalog_state state;
-    bool on_lineage;             /* on the branch that the newest launch continues */
-    bool held;                   /* h/ is there: everything lies in this store */
-    struct record_commit commit; /* LIVE and DELETED */
+    bool on_lineage; /* on the branch that the newest launch continues */
+    bool held;       /* h/ is there: everything lies in this store */
+    struct record_commit commit; /* LIVE and DELETED; world 0: the record is damaged */
     struct record_abort abort;   /* ABORTED */
     uint64_t stored_bytes;       /* from the .h records; UINT64_MAX = unknown */
     char (*tags)[CKPT_JOB_NAME_MAX + 1];
@@ -26,26 +26,29 @@ struct catalog {
     size_t count;
 };
 enum catalog_flags {
-    CATALOG_SIZES = 1, /* read the .h records */
-    CATALOG_ALL = 2,   /* also aborted, deleted, gone and abandoned ones */
+    CATALOG_SIZES = 1,   /* read the .h records */
+    CATALOG_ALL = 2,     /* also aborted, deleted, gone and abandoned ones */
     CATALOG_TAGS = 4,
 };
-enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
-                              struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags,
+                              struct catalog *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 void catalog_fini(struct catalog *c);
+/* True if the checkpoint has any tag now. */
+enum ckpt_status catalog_tagged(struct store *s, const char *job, const struct ckpt_name *name,
+                                bool *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Job names of a store, sorted; malloc'ed array of malloc'ed strings, NULL-terminated. */
 enum ckpt_status catalog_jobs(struct store *s, char ***ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 void catalog_jobs_free(char **jobs);
 
 /* "JOB", "JOB@STEP", "JOB@STEP~EPOCH", "JOB@latest".  Without epoch: on the newest
- * lineage; without step: what a restore would take.  CKPT_NOT_FOUND says what there is
- * instead. */
+ * lineage; without step: what a restore would take.  A DELETED one is found (to be
+ * undeleted) when no live one fits.  CKPT_NOT_FOUND says what there is instead. */
 struct catalog_spec {
     char job[CKPT_JOB_NAME_MAX + 1];
     bool has_step, has_epoch;
     uint64_t step, epoch;
 };
-enum ckpt_status catalog_parse(const char *text, struct catalog_spec *ret, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+enum ckpt_status catalog_parse(const char *text, struct catalog_spec *ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status catalog_find(struct store *s, const struct catalog_spec *spec,
                               struct ckpt_name *ret, struct ckpt_err *err) CKPT_MUST_CHECK;

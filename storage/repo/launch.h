@@ -12,15 +12,22 @@ struct launch_who {
     uint8_t nonce[16]; /* of rank 0's session */
     uint8_t node[16];
     int64_t time_ns;
+    uint64_t after; /* a rollback inside the process (I6): the epoch it leaves; else 0 */
 };
-/* Claims the next epoch by put-if-absent.  The same token: with the same nonce the old
- * claim is found again (*ret_epoch), with another nonce CKPT_LAUNCH_REUSED. */
+/* Claims the next epoch by put-if-absent.  The same token: with the same nonce the newest
+ * old claim above `after` is found again (*ret_epoch), with another nonce
+ * CKPT_LAUNCH_REUSED. */
 enum ckpt_status launch_claim(struct store *home, const struct launch_who *who, uint64_t *ret_epoch,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Finds the epoch that a token claimed; CKPT_NOT_FOUND while rank 0 has not. */
+/* Finds the newest epoch that a token claimed; CKPT_NOT_FOUND while rank 0 has not.  (After
+ * a rollback inside the process: poll until it is above the old one.) */
 enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
                              uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Reads the whole history of a job. */
+/* Reads the launches alone. */
+enum ckpt_status launch_claims(struct store *home, const char *job, struct lineage *ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Reads the whole history of a job.  Commits: what the listings tell (name, life, held
+ * here); their records are not read, so `parent` stays empty. */
 enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Puts SUPERSEDED into lower claimed epochs that are unresolved, decides complete
@@ -33,16 +40,29 @@ enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t ep
 /* Reads `resolved` of an epoch; CKPT_NOT_FOUND while it is not there. */
 enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
                                  struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The newest `resolved` that is not SUPERSEDED; CKPT_NOT_FOUND, without words, when no
+ * launch has resolved. */
+enum ckpt_status launch_newest(struct store *home, const char *job, struct record_resolved *ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* True if that one resumes from `name` (asked before and after deleting, D2, D3). */
+enum ckpt_status launch_names(struct store *home, const char *job, const struct ckpt_name *name,
+                              bool *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* CKPT_OK while no higher epoch has resolved to anything but SUPERSEDED; else
  * CKPT_SUPERSEDED (asked at begin of every save). */
 enum ckpt_status launch_current(struct store *home, const char *job, uint64_t epoch,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Reports: the first one of its key stands, putting another is CKPT_OK. */
 enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
                                  const struct record_node *n, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,
                                  const struct record_step *r, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_bad(struct store *home, const char *job, const struct record_bad *r,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Decides the undecided attempts of epochs below `epoch` (a part of launch_resolve): all
+ * parts there: commit; a failed part, or one that can never be committed: ABORT; else
+ * left. */
+enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Every (name, rank) of the job whose `.h` lies in this store: a node's inventory. */
 enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
                                   struct ckpt_err *err) CKPT_MUST_CHECK;

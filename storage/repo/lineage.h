@@ -10,6 +10,7 @@ struct lineage_launch {
     uint64_t epoch;
     bool claimed; /* the claim could be read */
     char token[RECORD_TOKEN_MAX + 1];
+    uint8_t nonce[16];
     uint32_t world;
     int64_t time_ns;
     bool resolved;

@@ -19,9 +19,9 @@ struct load_stats {
     uint64_t retries;      /* chunks that came from a later tier or a second read */
     uint32_t damaged_tier; /* bit i: tier i had a bad or missing copy */
 };
-/* slots[i]: memory of uses[i]'s slot.  tiers: this thread's own handles, nearest first
+/* slots[i]: memory of uses[i]'s slot, with room for slot_used rounded up to 4 KiB.  tiers: this thread's own handles, nearest first
  * (same places as the reader's).  CKPT_CORRUPT: no tier has the right bytes; names
- * tensor, box and object.  Adds to *stats. */
+ * tensor, box and object.  CKPT_IO: no tier has the object at all (absent is not bad).  Adds to *stats. */
 enum ckpt_status load_batch(struct load_work *w, struct store *const *tiers, size_t tier_count,
                             const char *job, const struct ckpt_name *name,
                             const struct plan_batch *batch, void *const *slots,

@@ -23,9 +23,9 @@ enum ckpt_status publish_missing(struct store *s, const char *job, const struct 
  * replicas' witnesses, writes the index, syncs, looks at the life log, puts c/ and h/.
  *   CKPT_OK         committed (now or before); *ret is the record
  *   CKPT_NOT_FOUND  a manifest is missing: nothing was written
- *   CKPT_ABORTED    c/ holds ABORT
- *   CKPT_COVER, CKPT_MISMATCH, CKPT_VANISHED, CKPT_CORRUPT, or the status of a failed
- *                   part (text names rank and reason): the caller then aborts
+ *   CKPT_ABORTED    c/ holds ABORT; a part that failed puts it there (also while others
+ *                   are missing), and the text names rank and reason
+ *   CKPT_COVER, CKPT_MISMATCH, CKPT_VANISHED, CKPT_CORRUPT: the caller then aborts
  *   STORE class     nothing decided: try again */
 enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_name *name,
                          uint32_t world, struct record_commit *ret, struct ckpt_err *err)

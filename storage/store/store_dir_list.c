@@ -116,6 +116,8 @@ static int scan(struct walk *w, struct names *names)
     }
     int rc = read_names(dir, names);
     closedir(dir);
+    if (rc == 0 && names->count == 0 && dir_vanished(d))
+        rc = -ENOENT; /* a removed directory reads as an empty one */
     if (names->count > 1)
         qsort(names->v, names->count, sizeof(names->v[0]), by_text);
     return rc;

@@ -106,11 +106,13 @@ static int test_odd_frames(struct codec *c)
     CHECK_EQ(codec_decode(c, CODEC_ZSTD, 0, dst, bytes + 12, back, N), CKPT_CORRUPT);
     CHECK_EQ(codec_decode(c, CODEC_ZSTD, 0, skippable, 12, back, 0), CKPT_CORRUPT);
     CHECK_EQ(codec_decode(c, CODEC_ZSTD, 0, skippable, 12, back, 4), CKPT_CORRUPT);
+    static const uint8_t nothing[8] = { 0x50, 0x2a, 0x4d, 0x18 };
+    CHECK_EQ(codec_decode(c, CODEC_ZSTD, 0, nothing, 8, back, 0), CKPT_CORRUPT);
     bytes = odd_frame(raw, N, ZSTD_c_checksumFlag, 1, dst, sizeof(dst));
     CHECK_EQ(codec_decode(c, CODEC_ZSTD, 0, dst, bytes, back, N), CKPT_CORRUPT);
     bytes = odd_frame(raw, N, ZSTD_c_contentSizeFlag, 0, dst, sizeof(dst));
     CHECK_EQ(codec_decode(c, CODEC_ZSTD, 0, dst, bytes, back, N), CKPT_CORRUPT);
-    return 11;
+    return 12;
 }
 
 /* Any damage is refused or decodes to the right size, and never writes beyond. */

@@ -11,7 +11,8 @@
  *     close     waits for the last save
  *
  * Every call accepts NULL for "no checkpointing" and then does nothing.  Those that return bool
- * have said why on stderr when they return false; the rank should exit. */
+ * have said why on stderr when they return false; the rank should exit.  Each rank says it: the
+ * first that exits makes the parent kill the others, whose words may be lost. */
 #pragma once
 
 #include <stdbool.h>

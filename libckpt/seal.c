@@ -1,0 +1,229 @@
+/* Sealing: the declaration is validated and told to the daemon, the arena comes back;
+ * and for each operation the sealed state is pointed at the caller's buffers. */
+#include <stdio.h>
+
+#include "libckpt/context.h"
+
+#define OBJECT_HEAD 8
+
+/* How many bytes tensor `t`'s buffer must have for its pieces; refuses pieces that
+ * reach below its start. */
+static enum ckpt_status buffer_need(const struct decl *d, const struct decl_tensor *t,
+                                    uint64_t *ret, struct ckpt_err *err)
+{
+    unsigned bits = dtype_bits(t->dtype);
+    uint64_t need = 0;
+    for (size_t i = 0; i < t->piece_count; i++) {
+        const struct decl_piece *p = &d->pieces[t->first_piece + i];
+        __int128 low = (__int128)p->offset_bytes * 8, high = low + bits;
+        if (box_volume(&p->box) == 0)
+            continue;
+        for (uint32_t k = 0; k < t->ndim; k++) {
+            __int128 reach = (__int128)(p->box.len[k] - 1) * p->stride[k] * (int64_t)bits;
+            *(reach < 0 ? &low : &high) += reach;
+        }
+        if (low < 0 || high > ((__int128)1 << 62))
+            return err_set(err, CKPT_INVALID,
+                           "tensor \"%s\", piece %zu: offset %llu and its strides reach outside "
+                           "any buffer",
+                           t->name, i, (unsigned long long)p->offset_bytes);
+        need = max_u64(need, (uint64_t)((high + 7) / 8));
+    }
+    *ret = need;
+    return CKPT_OK;
+}
+
+static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &s->decl.tensors[tensor];
+    struct lib_side *side = &s->sides[s->side_count];
+    side->tensor = tensor;
+    side->len = s->need_bytes[tensor];
+    side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - OBJECT_HEAD : 0;
+    side->bytes = calloc(1, side->len ? side->len : 1);
+    if (!side->bytes)
+        return err_set(err, CKPT_NO_MEMORY, "tensor \"%s\": no memory for its copy of %llu bytes",
+                       t->name, (unsigned long long)side->len);
+    s->side_count++;
+    return CKPT_OK;
+}
+
+static enum ckpt_status prepare(struct ckpt_state *s, struct ckpt_err *err)
+{
+    const struct decl *d = &s->decl;
+    s->at = calloc(d->piece_count + 1, sizeof(*s->at));
+    s->need_bytes = calloc(d->tensor_count + 1, sizeof(*s->need_bytes));
+    s->sides = calloc(d->tensor_count + 1, sizeof(*s->sides));
+    if (!s->at || !s->need_bytes || !s->sides)
+        return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
+    for (size_t i = 0; i < d->tensor_count; i++) {
+        enum ckpt_status st = buffer_need(d, &d->tensors[i], &s->need_bytes[i], err);
+        if (st == CKPT_OK && (d->tensors[i].flags & (DECL_VOLATILE | DECL_OBJECT)))
+            st = make_side(s, i, err);
+        if (st != CKPT_OK)
+            return st;
+    }
+    return CKPT_OK;
+}
+
+enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err)
+{
+    struct buf CLEANUP_BUF bytes = { 0 };
+    decl_encode(&s->decl, &bytes);
+    if (bytes.failed)
+        return err_set(err, CKPT_NO_MEMORY, "seal: out of memory for the declaration");
+    int fd = wire_memfd("ckpt-decl", bytes.data, bytes.len, err);
+    if (fd < 0)
+        return err->status;
+    struct wire_state body = { .state = s->number,
+                               .decl_bytes = bytes.len,
+                               .arena_bytes = s->arena_want };
+    wire_begin(s->ctx->compose, WIRE_STATE, &body);
+    s->shared.answered = false;
+    enum ckpt_status st = client_queue(s->ctx, s->ctx->compose, fd);
+    return st == CKPT_OK ? CKPT_OK : err_set(err, st, "seal: out of memory");
+}
+
+static enum ckpt_status wait_answer(struct ckpt_state *s, int64_t deadline, struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    while (!s->shared.answered && !c->shared.broken)
+        if (!lib_wait_changed(c, deadline) && !s->shared.answered)
+            return err_set(err, CKPT_TIMEOUT, "seal: ckptd gave no memory within the time limit");
+    if (c->shared.broken && !s->shared.answered)
+        return err_set(err, c->shared.err.status, "%s", err_text(&c->shared.err));
+    if (s->shared.err.status != CKPT_OK)
+        return err_set(err, s->shared.err.status, "%s", err_text(&s->shared.err));
+    c->shared.info.state_bytes = s->decl.raw_bytes;
+    c->shared.info.arena_bytes = s->slots * s->slot_bytes;
+    c->shared.info.ram_left_bytes = s->ram_left;
+    s->sealed = true;
+    return CKPT_OK;
+}
+
+enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = lib_enter(s ? s->ctx : NULL);
+    if (st != CKPT_OK)
+        return st;
+    if (timeout_ms < 0)
+        st = err_set(&err, CKPT_INVALID, "ckpt_seal: negative timeout");
+    else if (s->decl.finished)
+        st = err_set(&err, CKPT_WRONG_STATE, "ckpt_seal: the state was sealed before");
+    if (st == CKPT_OK)
+        st = decl_finish(&s->decl, s->ctx->shared.slot_bytes, &err);
+    if (st == CKPT_OK)
+        st = prepare(s, &err);
+    if (st == CKPT_OK) {
+        pthread_mutex_lock(&s->ctx->lock);
+        st = state_announce(s, &err);
+        if (st == CKPT_OK)
+            st = wait_answer(s, lib_now_ns() + (int64_t)timeout_ms * 1000000, &err);
+        pthread_mutex_unlock(&s->ctx->lock);
+    }
+    err.status = st;
+    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+}
+
+/* -- pointing at buffers -------------------------------------------------- */
+
+static struct lib_side *side_of(struct ckpt_state *s, size_t tensor)
+{
+    for (size_t i = 0; i < s->side_count; i++)
+        if (s->sides[i].tensor == tensor)
+            return &s->sides[i];
+    return NULL;
+}
+
+static enum ckpt_status check_buffer(struct ckpt_state *s, size_t i, const struct ckpt_buffer *b,
+                                     const struct lib_side *side, bool load, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &s->decl.tensors[i];
+    bool object = t->flags & DECL_OBJECT;
+    uint64_t need = object ? 0 : s->need_bytes[i];
+    if (object && !load && b->bytes > side->capacity)
+        return err_set(err, CKPT_INVALID, "object \"%s\": %llu bytes, declared for at most %llu",
+                       t->name, (unsigned long long)b->bytes, (unsigned long long)side->capacity);
+    if (b->bytes < need || (!b->base && (need || b->bytes)))
+        return err_set(err, CKPT_INVALID, "tensor \"%s\": its buffer has %llu bytes%s, %llu needed",
+                       t->name, (unsigned long long)b->bytes, b->base ? "" : " at NULL",
+                       (unsigned long long)need);
+    return CKPT_OK;
+}
+
+/* Copies what may change before the fence. */
+static void copy_aside(const struct lib_side *side, const struct ckpt_buffer *b, bool object)
+{
+    if (!object) {
+        memcpy(side->bytes, b->base, side->len);
+        return;
+    }
+    for (int i = 0; i < OBJECT_HEAD; i++)
+        side->bytes[i] = (uint8_t)(b->bytes >> (8 * i));
+    if (b->bytes)
+        memcpy(side->bytes + OBJECT_HEAD, b->base, b->bytes);
+    memset(side->bytes + OBJECT_HEAD + b->bytes, 0, side->capacity - b->bytes);
+}
+
+static void point_pieces(struct ckpt_state *s, const struct decl_tensor *t, uint8_t *base)
+{
+    int64_t bits = dtype_bits(t->dtype);
+    for (size_t i = 0; i < t->piece_count; i++) {
+        size_t piece = t->first_piece + i;
+        const struct decl_piece *p = &s->decl.pieces[piece];
+        s->at[piece].base = base ? base + p->offset_bytes : NULL;
+        for (uint32_t d = 0; d < t->ndim; d++)
+            s->at[piece].stride_bits[d] = p->stride[d] * bits;
+    }
+}
+
+enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
+                            bool load, struct ckpt_err *err)
+{
+    const struct decl *d = &s->decl;
+    if (count != d->tensor_count || (count && !buffers))
+        return err_set(err, CKPT_INVALID,
+                       "%zu buffers for %zu declared tensors and objects: give one for each, in "
+                       "order of declaration",
+                       count, d->tensor_count);
+    for (size_t i = 0; i < count; i++) {
+        enum ckpt_status st = check_buffer(s, i, &buffers[i], side_of(s, i), load, err);
+        if (st != CKPT_OK)
+            return st;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool object = d->tensors[i].flags & DECL_OBJECT;
+        struct lib_side *side = side_of(s, i);
+        if (side && !load)
+            copy_aside(side, &buffers[i], object);
+        point_pieces(s, &d->tensors[i], side && (!load || object) ? side->bytes : buffers[i].base);
+    }
+    return CKPT_OK;
+}
+
+enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *buffers,
+                                    struct ckpt_err *err)
+{
+    for (size_t i = 0; i < s->side_count; i++) {
+        const struct lib_side *side = &s->sides[i];
+        const struct decl_tensor *t = &s->decl.tensors[side->tensor];
+        struct ckpt_buffer *b = &buffers[side->tensor];
+        uint64_t len = 0;
+        if (!(t->flags & DECL_OBJECT))
+            continue;
+        for (int k = 0; k < OBJECT_HEAD; k++)
+            len |= (uint64_t)side->bytes[k] << (8 * k);
+        if (len > side->capacity)
+            return err_set(err, CKPT_CORRUPT, "object \"%s\": claims %llu bytes of %llu", t->name,
+                           (unsigned long long)len, (unsigned long long)side->capacity);
+        if (len > b->bytes)
+            return err_set(err, CKPT_INVALID,
+                           "object \"%s\": its buffer has %llu bytes, %llu needed", t->name,
+                           (unsigned long long)b->bytes, (unsigned long long)len);
+        if (len)
+            memcpy(b->base, side->bytes + OBJECT_HEAD, len);
+        b->bytes = len;
+    }
+    return CKPT_OK;
+}

@@ -1,0 +1,280 @@
+/* Declaring a state, sealing it, and pointing it at the caller's memory. */
+#include <errno.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "formats/layout.h"
+#include "libckpt/context.h"
+
+#define OBJECT_HEAD 8 /* u64 length before an object's bytes */
+
+enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
+{
+    enum ckpt_status st = lib_enter(c);
+    if (st != CKPT_OK)
+        return st;
+    struct ckpt_err err = { 0 };
+    struct ckpt_state *s = ret ? calloc(1, sizeof(*s)) : NULL;
+    if (!s) {
+        err_set(&err, ret ? CKPT_NO_MEMORY : CKPT_INVALID, "ckpt_state_new: %s",
+                ret ? "out of memory" : "ret is NULL");
+        return lib_fail(&err);
+    }
+    s->ctx = c;
+    s->arena_want = c->arena_want;
+    pthread_mutex_lock(&c->lock);
+    uint32_t used = 0;
+    for (const struct ckpt_state *o = c->shared.states; o; o = o->next)
+        used++;
+    if (used < LIB_STATES_MAX) {
+        s->number = c->shared.next_state++;
+        s->next = c->shared.states;
+        c->shared.states = s;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (s->number == 0) {
+        free(s);
+        err_set(&err, CKPT_LIMIT, "a context has at most %d states", LIB_STATES_MAX);
+        return lib_fail(&err);
+    }
+    *ret = s;
+    return CKPT_OK;
+}
+
+void state_free_memory(struct ckpt_state *s)
+{
+    transfer_forget(s);
+    for (size_t i = 0; i < s->side_count; i++)
+        free(s->sides[i].bytes);
+    free(s->sides);
+    free(s->at);
+    free(s->need_bytes);
+    free(s->shared.grants.slot);
+    free(s->shared.grants.op);
+    decl_fini(&s->decl);
+}
+
+void ckpt_state_free(struct ckpt_state *s)
+{
+    if (!s)
+        return;
+    struct ckpt *c = s->ctx;
+    if (c->pid != getpid())
+        return; /* ckpt_close of the child frees it */
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < LIB_OPS; i++) {
+        struct lib_op *op = &c->shared.ops[i];
+        if (op->id && op->state == s) {
+            if (!op->copied)
+                lib_op_end(c, op, CKPT_CANCELLED, "the state was freed while it was being copied");
+            op->state = NULL;
+        }
+    }
+    while (s->shared.busy)
+        pthread_cond_wait(&c->changed, &c->lock); /* at most one slot's copy */
+    struct ckpt_state **p = &c->shared.states;
+    while (*p != s)
+        p = &(*p)->next;
+    *p = s->next;
+    pthread_mutex_unlock(&c->lock);
+    state_free_memory(s);
+    free(s);
+}
+
+/* Common entry of the declaring calls: a state that is not sealed yet. */
+static enum ckpt_status enter_declaring(struct ckpt_state *s, struct ckpt_err *err)
+{
+    if (!s) {
+        lib_clear_error();
+        return err_set(err, CKPT_INVALID, "the state is NULL");
+    }
+    enum ckpt_status st = lib_enter(s->ctx);
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", ckpt_error());
+    if (s->decl.finished)
+        return err_set(err, CKPT_WRONG_STATE, "the state is sealed: nothing can be declared now");
+    return CKPT_OK;
+}
+
+static void piece_of(const struct ckpt_piece *p, uint32_t ndim, struct decl_piece *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    ret->box.ndim = ndim;
+    for (uint32_t d = 0; d < ndim; d++) {
+        ret->box.off[d] = p->off[d];
+        ret->box.len[d] = p->len[d];
+        ret->stride[d] = p->stride[d];
+    }
+    ret->offset_bytes = p->offset_bytes;
+    ret->replica = p->replica;
+    ret->replica_count = p->replica_count ? p->replica_count : 1;
+}
+
+static enum ckpt_status declare(struct ckpt_state *s, const struct ckpt_tensor_desc *desc,
+                                const struct ckpt_piece *pieces, size_t count, struct ckpt_err *err)
+{
+    struct decl_tensor t = { .dtype = (uint8_t)desc->dtype,
+                             .kind = (uint8_t)desc->kind,
+                             .flags = (uint16_t)(desc->flags & (CKPT_VOLATILE | CKPT_OPTIONAL)),
+                             .ndim = desc->ndim };
+    if (!desc->name || desc->dtype > UINT8_MAX || desc->kind > UINT8_MAX ||
+        desc->ndim > CKPT_DIMS_MAX || (desc->ndim && !desc->shape) || (count && !pieces))
+        return err_set(err, CKPT_INVALID, "tensor \"%s\": dtype %u, kind %u, %u dimensions",
+                       desc->name ? desc->name : "(null)", desc->dtype, desc->kind, desc->ndim);
+    if (desc->flags & ~(uint32_t)(CKPT_VOLATILE | CKPT_OPTIONAL))
+        return err_set(err, CKPT_INVALID, "tensor \"%s\": unknown flags %#x", desc->name,
+                       desc->flags);
+    CLEANUP_FREE char *name = strdup(desc->name);
+    CLEANUP_FREE char *alias = desc->alias ? strdup(desc->alias) : NULL;
+    if (!name || (desc->alias && !alias))
+        return err_set(err, CKPT_NO_MEMORY, "tensor \"%s\": out of memory", desc->name);
+    t.name = name;
+    t.alias = alias;
+    if (alias)
+        t.flags |= DECL_ALIAS;
+    for (uint32_t d = 0; d < desc->ndim; d++) {
+        t.shape[d] = desc->shape[d];
+        t.block[d] = desc->block ? desc->block[d] : 0;
+    }
+    enum ckpt_status st = decl_add_tensor(&s->decl, &t, err);
+    for (size_t i = 0; st == CKPT_OK && i < count; i++) {
+        struct decl_piece p;
+        piece_of(&pieces[i], desc->ndim, &p);
+        st = decl_add_piece(&s->decl, &p, err);
+    }
+    return st;
+}
+
+enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_tensor_desc *desc,
+                             const struct ckpt_piece *pieces, size_t count)
+{
+    struct ckpt_err err = { 0 };
+    struct ckpt_tensor_desc d = { 0 };
+    enum ckpt_status st = enter_declaring(s, &err);
+    if (st == CKPT_OK && (!desc || desc->size < offsetof(struct ckpt_tensor_desc, block)))
+        st = err_set(&err, CKPT_INVALID, "tensor: set .size = sizeof(struct ckpt_tensor_desc)");
+    if (st == CKPT_OK) {
+        memcpy(&d, desc, desc->size < sizeof(d) ? desc->size : sizeof(d));
+        st = declare(s, &d, pieces, count, &err);
+    }
+    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+}
+
+static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, uint64_t capacity,
+                                       enum ckpt_object_scope scope, struct ckpt_err *err)
+{
+    char full[CKPT_TENSOR_NAME_MAX + 16];
+    if (!name || capacity > CKPT_OBJECT_BYTES_MAX - OBJECT_HEAD ||
+        (unsigned)scope > CKPT_OBJECT_SOLE)
+        return err_set(err, CKPT_INVALID, "object \"%s\": capacity %llu, scope %u",
+                       name ? name : "(null)", (unsigned long long)capacity, (unsigned)scope);
+    int n = scope == CKPT_OBJECT_RANK ? snprintf(full, sizeof(full), "%s@%u", name, s->ctx->rank)
+                                      : snprintf(full, sizeof(full), "%s", name);
+    if (n < 0 || (size_t)n >= sizeof(full))
+        return err_set(err, CKPT_BAD_NAME, "object name of %zu bytes: at most %d", strlen(name),
+                       CKPT_TENSOR_NAME_MAX);
+    struct decl_tensor t = { .name = full,
+                             .dtype = CKPT_DTYPE_U8,
+                             .flags = DECL_OBJECT | DECL_VOLATILE,
+                             .ndim = 1,
+                             .shape = { OBJECT_HEAD + capacity } };
+    struct decl_piece p = { .stride = { 1 }, .replica_count = 1 };
+    p.box = box_whole(1, t.shape);
+    if (scope == CKPT_OBJECT_SHARED) {
+        p.replica = s->ctx->rank;
+        p.replica_count = s->ctx->world;
+    }
+    enum ckpt_status st = decl_add_tensor(&s->decl, &t, err);
+    return st == CKPT_OK ? decl_add_piece(&s->decl, &p, err) : st;
+}
+
+enum ckpt_status ckpt_object(struct ckpt_state *s, const char *name, uint64_t capacity,
+                             enum ckpt_object_scope scope)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = enter_declaring(s, &err);
+    if (st == CKPT_OK)
+        st = declare_object(s, name, capacity, scope, &err);
+    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+}
+
+/* -- layouts -------------------------------------------------------------- */
+
+static enum ckpt_status give_pieces(const struct layout_out *out, uint32_t ndim,
+                                    struct ckpt_piece *pieces)
+{
+    for (size_t i = 0; i < out->count; i++) {
+        const struct layout_piece *from = &out->piece[i];
+        struct ckpt_piece *to = &pieces[i];
+        memset(to, 0, sizeof(*to));
+        for (uint32_t d = 0; d < ndim; d++) {
+            to->off[d] = from->box.off[d];
+            to->len[d] = from->box.len[d];
+            to->stride[d] = from->stride[d];
+        }
+        to->offset_bytes = from->offset_bytes;
+        to->replica = from->replica;
+        to->replica_count = from->replica_count;
+    }
+    return CKPT_OK;
+}
+
+enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
+                                  const uint64_t *shape, uint32_t dtype, struct ckpt_piece *pieces,
+                                  size_t cap, size_t *ret_count)
+{
+    struct ckpt_err err = { 0 };
+    lib_clear_error();
+    uint64_t local[CKPT_DIMS_MAX];
+    struct layout_placement place[CKPT_DIMS_MAX];
+    if (!mesh || !ret_count || mesh->ndim > CKPT_DIMS_MAX || ndim > CKPT_DIMS_MAX) {
+        err_set(&err, CKPT_INVALID, "mesh: NULL, or more than %d axes or dimensions",
+                CKPT_DIMS_MAX);
+        return lib_fail(&err);
+    }
+    for (uint32_t i = 0; i < mesh->ndim; i++)
+        place[i] = (struct layout_placement){ .kind = (enum layout_kind)mesh->placement[i].place,
+                                              .dim = mesh->placement[i].dim,
+                                              .split_factor = mesh->placement[i].split_factor };
+    CLEANUP_FREE struct layout_piece *room = calloc(cap ? cap : 1, sizeof(*room));
+    if (!room) {
+        err_set(&err, CKPT_NO_MEMORY, "mesh: out of memory for %zu pieces", cap);
+        return lib_fail(&err);
+    }
+    struct layout_mesh m = {
+        .ndim = mesh->ndim, .size = mesh->size, .coord = mesh->coord, .placement = place
+    };
+    struct layout_out out = { .piece = room, .cap = cap };
+    enum ckpt_status st = layout_mesh(&m, ndim, shape, dtype_bits(dtype), &out, local, &err);
+    if (st == CKPT_OK || st == CKPT_LIMIT)
+        *ret_count = out.count;
+    return st == CKPT_OK ? give_pieces(&out, ndim, pieces) : lib_fail(&err);
+}
+
+enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct ckpt_piece *pieces,
+                                  size_t cap, size_t *ret_count)
+{
+    struct ckpt_err err = { 0 };
+    lib_clear_error();
+    if (!flat || !ret_count || flat->ndim > CKPT_DIMS_MAX || (flat->box_count && !flat->boxes)) {
+        err_set(&err, CKPT_INVALID, "flat: NULL, or more than %d dimensions", CKPT_DIMS_MAX);
+        return lib_fail(&err);
+    }
+    CLEANUP_FREE struct layout_piece *room = calloc(cap ? cap : 1, sizeof(*room));
+    CLEANUP_FREE struct box *boxes = calloc(flat->box_count + 1, sizeof(*boxes));
+    if (!room || !boxes) {
+        err_set(&err, CKPT_NO_MEMORY, "flat: out of memory for %zu pieces", cap);
+        return lib_fail(&err);
+    }
+    for (size_t i = 0; i < flat->box_count; i++) {
+        boxes[i].ndim = flat->ndim;
+        memcpy(boxes[i].off, flat->boxes[i].off, sizeof(boxes[i].off));
+        memcpy(boxes[i].len, flat->boxes[i].len, sizeof(boxes[i].len));
+    }
+    struct layout_out out = { .piece = room, .cap = cap };
+    enum ckpt_status st = layout_flat(boxes, flat->box_count, dtype_bits(flat->dtype), flat->start,
+                                      flat->count, &out, &err);
+    if (st == CKPT_OK || st == CKPT_LIMIT)
+        *ret_count = out.count;
+    return st == CKPT_OK ? give_pieces(&out, flat->ndim, pieces) : lib_fail(&err);
+}

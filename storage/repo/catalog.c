@@ -1,0 +1,314 @@
+/* What a store holds, for people: one listing each of c/ x/ h/ t/ and the records that are
+ * asked for. */
+#include "storage/repo/catalog.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "storage/repo/launch.h"
+#include "storage/repo/life.h"
+#include "storage/repo/roster.h"
+
+void catalog_fini(struct catalog *c)
+{
+    if (!c)
+        return;
+    for (size_t i = 0; i < c->count; i++)
+        free(c->entries[i].tags);
+    free(c->entries);
+    *c = (struct catalog){ 0 };
+}
+
+/* ---- tags ---- */
+
+struct tag_walk {
+    struct store *s;
+    const char *job;
+    size_t prefix_len;
+    const struct ckpt_name *of; /* one checkpoint's; NULL: all of the job's */
+    char seen[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name seen_of;
+    enum ckpt_status (*each)(void *arg, const struct ckpt_name *name, const char *tag);
+    void *arg;
+    struct ckpt_err *err;
+};
+
+/* "<tag>/<~n>" of the log of a tag, whose newest entry is listed first. */
+static bool tag_split(const char *at, char tag[CKPT_JOB_NAME_MAX + 1], uint64_t *ret_n)
+{
+    const char *slash = strchr(at, '/');
+    if (!slash || slash - at > CKPT_JOB_NAME_MAX || !key_number_parse(slash + 1, ret_n))
+        return false;
+    memcpy(tag, at, (size_t)(slash - at));
+    tag[slash - at] = 0;
+    return tag_check(tag, NULL) == CKPT_OK;
+}
+
+static enum ckpt_status tag_each(void *arg, const struct store_entry *e)
+{
+    struct tag_walk *w = arg;
+    const char *at = e->key + w->prefix_len;
+    struct ckpt_name name;
+    char tag[CKPT_JOB_NAME_MAX + 1];
+    uint64_t n;
+    if (w->of) {
+        name = *w->of;
+    } else {
+        if (strlen(at) < NAME_TEXT || !name_parse(at, NAME_TEXT - 1, &name))
+            return CKPT_OK;
+        at += NAME_TEXT;
+    }
+    if (!tag_split(at, tag, &n) || (strcmp(tag, w->seen) == 0 && name_equal(&name, &w->seen_of)))
+        return CKPT_OK;
+    memcpy(w->seen, tag, sizeof(tag));
+    w->seen_of = name;
+    struct key key = key_tag(w->job, &name, tag, n);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_tag r = { .set = false };
+    enum ckpt_status st = repo_get(w->s, &key, &bytes, &len, w->err);
+    if (st == CKPT_OK)
+        st = record_tag_decode(bytes, len, key.text, &r, w->err);
+    if (st != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+    return r.set ? w->each(w->arg, &name, tag) : CKPT_OK;
+}
+
+static enum ckpt_status tag_found(void *arg, const struct ckpt_name *name, const char *tag)
+{
+    (void)name, (void)tag;
+    *(bool *)arg = true;
+    return CKPT_CANCELLED;
+}
+
+enum ckpt_status catalog_tagged(struct store *s, const char *job, const struct ckpt_name *name,
+                                bool *ret, struct ckpt_err *err)
+{
+    bool found = false;
+    struct key prefix = key_tags_of(job, name);
+    struct tag_walk w = { .s = s,
+                          .job = job,
+                          .prefix_len = strlen(prefix.text),
+                          .of = name,
+                          .each = tag_found,
+                          .arg = &found,
+                          .err = err };
+    enum ckpt_status st = repo_list(s, prefix.text, false, tag_each, &w, err);
+    if (st == CKPT_OK)
+        *ret = found;
+    return st;
+}
+
+/* ---- the catalog ---- */
+
+struct building {
+    struct store *s;
+    const char *job;
+    unsigned flags;
+    struct catalog *c;
+    struct lineage l;
+    struct roster commits, lives; /* CATALOG_ALL */
+    struct ckpt_err *err;
+};
+
+static struct catalog_entry *entry_of(const struct catalog *c, const struct ckpt_name *name)
+{
+    size_t lo = 0, hi = c->count;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int order = roster_order(&c->entries[mid].name, name);
+        if (order == 0)
+            return &c->entries[mid];
+        if (order < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+static enum ckpt_status keep_tag(void *arg, const struct ckpt_name *name, const char *tag)
+{
+    struct building *b = arg;
+    struct catalog_entry *e = entry_of(b->c, name);
+    if (!e)
+        return CKPT_OK;
+    void *grown = realloc(e->tags, (e->tag_count + 1) * sizeof(*e->tags));
+    if (!grown)
+        return err_set(b->err, CKPT_NO_MEMORY, "no memory for the tags of job %s", b->job);
+    e->tags = grown;
+    snprintf(e->tags[e->tag_count++], sizeof(*e->tags), "%s", tag);
+    return CKPT_OK;
+}
+
+static enum ckpt_status read_tags(struct building *b)
+{
+    struct key prefix = key_tags(b->job);
+    struct tag_walk w = {
+        .s = b->s, .prefix_len = strlen(prefix.text), .each = keep_tag, .arg = b, .err = b->err
+    };
+    return repo_list(b->s, prefix.text, false, tag_each, &w, b->err);
+}
+
+static const struct lineage_commit *live_commit(const struct lineage *l,
+                                                const struct ckpt_name *name)
+{
+    size_t lo = 0, hi = l->commit_count;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int order = roster_order(&l->commits[mid].name, name);
+        if (order == 0)
+            return &l->commits[mid];
+        if (order < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+/* Reads c/<name>; CKPT_NOT_FOUND when gc took it since it was listed. */
+static enum ckpt_status read_decision(struct building *b, struct catalog_entry *e,
+                                      struct ckpt_err *err)
+{
+    struct key key = key_commit(b->job, &e->name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    enum ckpt_status st = repo_get(b->s, &key, &bytes, &len, err);
+    if (st != CKPT_OK)
+        return st;
+    if (e->state == CATALOG_ABORTED)
+        return record_abort_decode(bytes, len, key.text, &e->abort, err);
+    return record_commit_decode(bytes, len, key.text, &e->commit, err);
+}
+
+/* The sum of what each rank's packs take here. */
+static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
+{
+    uint64_t sum = 0;
+    for (uint32_t rank = 0; rank < e->commit.world; rank++) {
+        struct key key = key_rank_held(b->job, &e->name, rank);
+        CLEANUP_FREE void *bytes = NULL;
+        size_t len = 0;
+        struct record_rank_held held;
+        enum ckpt_status st = repo_get(b->s, &key, &bytes, &len, b->err);
+        if (st == CKPT_NOT_FOUND) /* not held here: the size stays unknown */
+            return CKPT_OK;
+        if (st == CKPT_OK)
+            st = record_rank_held_decode(bytes, len, key.text, &held, b->err);
+        if (st != CKPT_OK)
+            return st;
+        sum += held.stored_bytes;
+    }
+    e->stored_bytes = sum;
+    return CKPT_OK;
+}
+
+static void append(struct building *b, const struct catalog_entry *e)
+{
+    b->c->entries[b->c->count++] = *e;
+}
+
+/* A checkpoint that is live or deleted. */
+static enum ckpt_status add_commit(struct building *b, const struct lineage_commit *c)
+{
+    struct catalog_entry e = { .name = c->name,
+                               .state = c->life == LIFE_LIVE ? CATALOG_LIVE : CATALOG_DELETED,
+                               .on_lineage = lineage_on_branch(&b->l, &c->name),
+                               .held = c->restorable,
+                               .stored_bytes = UINT64_MAX };
+    if (!(b->flags & CATALOG_ALL) && (c->life != LIFE_LIVE || !e.on_lineage))
+        return CKPT_OK;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = read_decision(b, &e, &why);
+    if (st == CKPT_CORRUPT) { /* shown without figures: verify says what is wrong */
+        e.commit = (struct record_commit){ .name = c->name };
+        append(b, &e);
+        return CKPT_OK;
+    }
+    if (st == CKPT_NOT_FOUND)
+        return CKPT_OK;
+    if (st != CKPT_OK)
+        return err_set(b->err, st, "%s", err_text(&why));
+    st = b->flags & CATALOG_SIZES ? read_sizes(b, &e) : CKPT_OK;
+    if (st == CKPT_OK)
+        append(b, &e);
+    return st;
+}
+
+/* What is decided but is no checkpoint (any more). */
+static enum ckpt_status add_rest(struct building *b)
+{
+    for (size_t i = 0; i < b->commits.count; i++) {
+        const struct roster_entry *r = &b->commits.entries[i];
+        struct catalog_entry e = { .name = r->name,
+                                   .state = CATALOG_GONE,
+                                   .stored_bytes = UINT64_MAX };
+        if (roster_is_abort(r))
+            e.state = CATALOG_ABORTED;
+        else if (live_commit(&b->l, &r->name))
+            continue;
+        struct ckpt_err why = { 0 };
+        enum ckpt_status st = roster_is_abort(r) ? read_decision(b, &e, &why) : CKPT_OK;
+        if (st != CKPT_OK && st != CKPT_NOT_FOUND && st != CKPT_CORRUPT)
+            return err_set(b->err, st, "%s", err_text(&why));
+        append(b, &e);
+    }
+    /* c/ goes before the log does. */
+    for (size_t i = 0; i < b->lives.count; i++) {
+        struct catalog_entry e = { .name = b->lives.entries[i].name,
+                                   .state = CATALOG_GONE,
+                                   .stored_bytes = UINT64_MAX };
+        if (!roster_find(&b->commits, &e.name) && !live_commit(&b->l, &e.name))
+            append(b, &e);
+    }
+    return CKPT_OK;
+}
+
+static int order_entries(const void *a, const void *b)
+{
+    return roster_order(&((const struct catalog_entry *)a)->name,
+                        &((const struct catalog_entry *)b)->name);
+}
+
+static enum ckpt_status build(struct building *b)
+{
+    enum ckpt_status st = launch_history(b->s, b->job, &b->l, b->err);
+    if (st == CKPT_OK && b->flags & CATALOG_ALL)
+        st = roster_commits(b->s, b->job, &b->commits, b->err);
+    if (st == CKPT_OK && b->flags & CATALOG_ALL)
+        st = roster_lives(b->s, b->job, &b->lives, b->err);
+    if (st != CKPT_OK)
+        return st;
+    size_t max = b->l.commit_count + b->commits.count + b->lives.count;
+    b->c->entries = calloc(max + 1, sizeof(*b->c->entries));
+    if (!b->c->entries)
+        return err_set(b->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", max);
+    for (size_t i = 0; i < b->l.commit_count && st == CKPT_OK; i++)
+        st = add_commit(b, &b->l.commits[i]);
+    if (st == CKPT_OK)
+        st = add_rest(b);
+    if (st != CKPT_OK)
+        return st;
+    qsort(b->c->entries, b->c->count, sizeof(*b->c->entries), order_entries);
+    return b->flags & CATALOG_TAGS ? read_tags(b) : CKPT_OK;
+}
+
+enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
+                              struct ckpt_err *err)
+{
+    struct catalog c = { 0 };
+    struct building b = { .s = s, .job = job, .flags = flags, .c = &c, .err = err };
+    enum ckpt_status st = job_name_check(job, err);
+    if (st == CKPT_OK)
+        st = build(&b);
+    lineage_fini(&b.l);
+    roster_fini(&b.commits);
+    roster_fini(&b.lives);
+    if (st != CKPT_OK) {
+        catalog_fini(&c);
+        return st;
+    }
+    *ret = c;
+    return CKPT_OK;
+}

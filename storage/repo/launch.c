@@ -1,0 +1,357 @@
+/* One launch in the job's history: claim an epoch, resolve it, report (rules I1-I6).
+ *
+ *   claim       put-if-absent of the next epoch; racing launches get different ones
+ *   SUPERSEDED  put under every lower claimed epoch that has not resolved, so that none of
+ *               them can resolve to something older after us
+ *   decide      what lower epochs left undecided
+ *   resolved    what we continue from; from here on the older launch's saves are refused
+ *   LIVE        if that was DELETED, it is brought back; GONE: this open fails (D2)
+ *
+ * A death between any two of these leaves an epoch without `resolved`, which counts as
+ * nothing. */
+#include "storage/repo/launch.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "storage/repo/life.h"
+
+/* ---- claim ---- */
+
+/* The newest launch with this token; NULL if nobody claimed with it. */
+static const struct lineage_launch *claim_of(const struct lineage *l, const char *token)
+{
+    for (size_t i = 0; i < l->launch_count; i++)
+        if (l->launches[i].claimed && strcmp(l->launches[i].token, token) == 0)
+            return &l->launches[i];
+    return NULL;
+}
+
+static enum ckpt_status put_claim(struct store *home, const struct launch_who *who, uint64_t epoch,
+                                  struct ckpt_err *err)
+{
+    struct record_claim c = { .epoch = epoch, .world = who->world, .time_ns = who->time_ns };
+    struct key key = key_claim(who->job, epoch);
+    CLEANUP_BUF struct buf b = { 0 };
+    struct ckpt_err lost = { 0 };
+    snprintf(c.token, sizeof(c.token), "%s", who->token);
+    memcpy(c.nonce, who->nonce, sizeof(c.nonce));
+    memcpy(c.node, who->node, sizeof(c.node));
+    record_claim_encode(&c, key.text, &b);
+    enum ckpt_status st = repo_put(home, &key, &b, &lost);
+    if (st == CKPT_OK || st == CKPT_CONFLICT)
+        return st;
+    return err_set(err, st, "%s", err_text(&lost));
+}
+
+/* One try over the claims there are; CKPT_CONFLICT: another launch was faster. */
+static enum ckpt_status claim_once(struct store *home, const struct launch_who *who,
+                                   const struct lineage *l, uint64_t *ret_epoch,
+                                   struct ckpt_err *err)
+{
+    const struct lineage_launch *mine = claim_of(l, who->token);
+    if (mine && memcmp(mine->nonce, who->nonce, sizeof(mine->nonce)) != 0)
+        return err_set(err, CKPT_LAUNCH_REUSED,
+                       "launch id \"%s\" of job %s was used by another process (epoch %" PRIu64
+                       "): give every start of the job an id of its own",
+                       who->token, who->job, mine->epoch);
+    if (mine && mine->epoch > who->after) {
+        *ret_epoch = mine->epoch;
+        return CKPT_OK;
+    }
+    uint64_t newest = l->launch_count ? l->launches[0].epoch : 0;
+    if (newest >= UINT64_MAX - 1)
+        return err_set(err, CKPT_LIMIT, "job %s has used up its epochs", who->job);
+    enum ckpt_status st = put_claim(home, who, newest + 1, err);
+    if (st == CKPT_OK)
+        *ret_epoch = newest + 1;
+    return st;
+}
+
+enum ckpt_status launch_claim(struct store *home, const struct launch_who *who, uint64_t *ret_epoch,
+                              struct ckpt_err *err)
+{
+    size_t len = strlen(who->token);
+    if (len == 0 || len > RECORD_TOKEN_MAX)
+        return err_set(err, CKPT_NO_LAUNCH, "a launch id has 1 to %d bytes, not %zu",
+                       RECORD_TOKEN_MAX, len);
+    enum ckpt_status st;
+    do {
+        struct lineage l = { 0 };
+        st = launch_claims(home, who->job, &l, err);
+        if (st == CKPT_OK)
+            st = claim_once(home, who, &l, ret_epoch, err);
+        lineage_fini(&l);
+    } while (st == CKPT_CONFLICT);
+    return st;
+}
+
+enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
+                             uint64_t *ret_epoch, struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    enum ckpt_status st = launch_claims(home, job, &l, err);
+    const struct lineage_launch *mine = st == CKPT_OK ? claim_of(&l, token) : NULL;
+    if (mine)
+        *ret_epoch = mine->epoch;
+    else if (st == CKPT_OK)
+        st = CKPT_NOT_FOUND;
+    lineage_fini(&l);
+    return st;
+}
+
+/* ---- resolved ---- */
+
+enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
+                                 struct record_resolved *ret, struct ckpt_err *err)
+{
+    struct key key = key_resolved(job, epoch);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    enum ckpt_status st = repo_get(home, &key, &bytes, &len, err);
+    return st == CKPT_OK ? record_resolved_decode(bytes, len, key.text, ret, err) : st;
+}
+
+/* CKPT_CONFLICT without words: there is another. */
+static enum ckpt_status put_resolved(struct store *home, const char *job, struct record_resolved *r,
+                                     struct ckpt_err *err)
+{
+    struct key key = key_resolved(job, r->epoch);
+    CLEANUP_BUF struct buf b = { 0 };
+    struct ckpt_err lost = { 0 };
+    enum ckpt_status st = store_now(home, &r->time_ns, err);
+    if (st != CKPT_OK)
+        return st;
+    record_resolved_encode(r, key.text, &b);
+    st = repo_put(home, &key, &b, &lost);
+    if (st == CKPT_OK || st == CKPT_CONFLICT)
+        return st;
+    return err_set(err, st, "%s", err_text(&lost));
+}
+
+static enum ckpt_status superseded(const char *job, uint64_t epoch, struct ckpt_err *err)
+{
+    return err_set(err, CKPT_SUPERSEDED,
+                   "launch %" PRIu64 " of job %s: a newer launch has taken over", epoch, job);
+}
+
+/* Shuts out every lower epoch that was claimed and has not resolved.  Losing to its own
+ * `resolved` is as good: we read it afterwards. */
+static enum ckpt_status shut_out_lower(struct store *home, const char *job, uint64_t epoch,
+                                       struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    enum ckpt_status st = launch_claims(home, job, &l, err);
+    for (size_t i = 0; i < l.launch_count && st == CKPT_OK; i++) {
+        if (l.launches[i].epoch >= epoch || l.launches[i].resolved)
+            continue;
+        struct record_resolved r = { .epoch = l.launches[i].epoch, .kind = RESOLVED_SUPERSEDED };
+        snprintf(r.why, sizeof(r.why), "launch %" PRIu64 " took over before this one had resolved",
+                 epoch);
+        st = put_resolved(home, job, &r, err);
+        if (st == CKPT_CONFLICT)
+            st = CKPT_OK;
+    }
+    lineage_fini(&l);
+    return st;
+}
+
+/* What stands under the own epoch; CKPT_NOT_FOUND: nothing yet. */
+static enum ckpt_status find_own(struct store *home, const char *job, uint64_t epoch,
+                                 struct record_resolved *ret, struct ckpt_err *err)
+{
+    struct record_resolved r;
+    enum ckpt_status st = launch_resolved(home, job, epoch, &r, err);
+    if (st != CKPT_OK)
+        return st;
+    if (r.kind == RESOLVED_SUPERSEDED) {
+        record_resolved_fini(&r);
+        return superseded(job, epoch, err);
+    }
+    *ret = r;
+    return CKPT_OK;
+}
+
+static enum ckpt_status pick_and_put(struct store *home, const char *job, uint64_t epoch,
+                                     const struct lineage_wish *wish, struct record_resolved *ret,
+                                     struct ckpt_err *err)
+{
+    struct lineage_wish mine = *wish;
+    struct lineage l = { 0 };
+    struct record_resolved r = { 0 };
+    mine.below = epoch;
+    enum ckpt_status st = launch_history(home, job, &l, err);
+    if (st == CKPT_OK)
+        st = lineage_pick(&l, &mine, &r, err);
+    lineage_fini(&l);
+    if (st != CKPT_OK)
+        return st;
+    st = put_resolved(home, job, &r, err);
+    if (st == CKPT_OK) {
+        *ret = r;
+        return CKPT_OK;
+    }
+    record_resolved_fini(&r);
+    return st == CKPT_CONFLICT ? find_own(home, job, epoch, ret, err) : st;
+}
+
+/* D2: whoever deleted it before we wrote `resolved` did not see us; whoever deletes it
+ * from now on does. */
+static enum ckpt_status bring_back(struct store *home, const char *job,
+                                   const struct record_resolved *r, struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    if (r->kind != RESOLVED_POINT)
+        return CKPT_OK;
+    enum ckpt_status st = life_undelete(home, job, &r->name, "a launch resumes from it", &why);
+    if (st == CKPT_NOT_FOUND)
+        return err_set(err, CKPT_REFUSED,
+                       "step %" PRIu64 " of epoch %" PRIu64
+                       " was removed for good while launch %" PRIu64
+                       " resolved to it: start the job again",
+                       r->name.step, r->name.epoch, r->epoch);
+    return st == CKPT_OK ? CKPT_OK : err_set(err, st, "%s", err_text(&why));
+}
+
+enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t epoch,
+                                const struct lineage_wish *wish, struct record_resolved *ret,
+                                struct ckpt_err *err)
+{
+    struct record_resolved r = { 0 };
+    enum ckpt_status st = job_name_check(job, err);
+    if (st == CKPT_OK)
+        st = find_own(home, job, epoch, &r, err);
+    if (st == CKPT_NOT_FOUND) {
+        st = shut_out_lower(home, job, epoch, err);
+        if (st == CKPT_OK)
+            st = launch_decide(home, job, epoch, err);
+        if (st == CKPT_OK)
+            st = pick_and_put(home, job, epoch, wish, &r, err);
+    }
+    if (st != CKPT_OK)
+        return st;
+    st = bring_back(home, job, &r, err);
+    if (st != CKPT_OK) {
+        record_resolved_fini(&r);
+        return st;
+    }
+    *ret = r;
+    return CKPT_OK;
+}
+
+/* ---- the newest ---- */
+
+struct newest {
+    struct store *s;
+    const char *job;
+    size_t prefix_len;
+    struct record_resolved found;
+    bool any;
+    struct ckpt_err *err;
+};
+
+static enum ckpt_status newest_each(void *arg, const struct store_entry *e)
+{
+    struct newest *n = arg;
+    const char *at = e->key + n->prefix_len;
+    char digits[17];
+    uint64_t epoch;
+    if (strlen(at) < 17 || strcmp(at + 16, "/resolved") != 0)
+        return CKPT_OK;
+    memcpy(digits, at, 16);
+    digits[16] = 0;
+    if (!key_number_parse(digits, &epoch))
+        return CKPT_OK;
+    enum ckpt_status st = launch_resolved(n->s, n->job, epoch, &n->found, n->err);
+    if (st != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+    if (n->found.kind == RESOLVED_SUPERSEDED) {
+        record_resolved_fini(&n->found);
+        return CKPT_OK;
+    }
+    n->any = true;
+    return CKPT_CANCELLED; /* newest first: enough */
+}
+
+enum ckpt_status launch_newest(struct store *home, const char *job, struct record_resolved *ret,
+                               struct ckpt_err *err)
+{
+    struct key prefix = key_launches(job);
+    struct newest n = { .s = home, .job = job, .prefix_len = strlen(prefix.text), .err = err };
+    enum ckpt_status st = repo_list(home, prefix.text, false, newest_each, &n, err);
+    if (st != CKPT_OK || !n.any) {
+        if (n.any)
+            record_resolved_fini(&n.found);
+        return st == CKPT_OK ? CKPT_NOT_FOUND : st;
+    }
+    *ret = n.found;
+    return CKPT_OK;
+}
+
+enum ckpt_status launch_names(struct store *home, const char *job, const struct ckpt_name *name,
+                              bool *ret, struct ckpt_err *err)
+{
+    struct record_resolved r;
+    enum ckpt_status st = launch_newest(home, job, &r, err);
+    if (st != CKPT_OK && st != CKPT_NOT_FOUND)
+        return st;
+    *ret = st == CKPT_OK && r.kind == RESOLVED_POINT && name_equal(&r.name, name);
+    if (st == CKPT_OK)
+        record_resolved_fini(&r);
+    return CKPT_OK;
+}
+
+enum ckpt_status launch_current(struct store *home, const char *job, uint64_t epoch,
+                                struct ckpt_err *err)
+{
+    struct record_resolved r;
+    enum ckpt_status st = launch_newest(home, job, &r, err);
+    if (st == CKPT_NOT_FOUND)
+        return CKPT_OK;
+    if (st != CKPT_OK)
+        return st;
+    bool newer = r.epoch > epoch;
+    record_resolved_fini(&r);
+    return newer ? superseded(job, epoch, err) : CKPT_OK;
+}
+
+/* ---- reports ---- */
+
+/* Reports are for whoever comes next; a second one of the same key changes nothing. */
+static enum ckpt_status put_report(struct store *home, const struct key *key, const struct buf *b,
+                                   struct ckpt_err *err)
+{
+    struct ckpt_err lost = { 0 };
+    enum ckpt_status st = repo_put(home, key, b, &lost);
+    if (st == CKPT_OK || st == CKPT_CONFLICT)
+        return CKPT_OK;
+    return err_set(err, st, "%s", err_text(&lost));
+}
+
+enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
+                                 const struct record_node *n, struct ckpt_err *err)
+{
+    struct key key = key_node(job, epoch, n->node);
+    CLEANUP_BUF struct buf b = { 0 };
+    record_node_encode(n, key.text, &b);
+    return put_report(home, &key, &b, err);
+}
+
+enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,
+                                 const struct record_step *r, struct ckpt_err *err)
+{
+    struct key key =
+        kind == RECORD_RESTORED ? key_restored(job, r->epoch) : key_progress(job, r->epoch);
+    CLEANUP_BUF struct buf b = { 0 };
+    record_step_encode(kind, r, key.text, &b);
+    return put_report(home, &key, &b, err);
+}
+
+enum ckpt_status launch_put_bad(struct store *home, const char *job, const struct record_bad *r,
+                                struct ckpt_err *err)
+{
+    struct key key = key_bad(job, r->epoch, r->rank);
+    CLEANUP_BUF struct buf b = { 0 };
+    record_bad_encode(r, key.text, &b);
+    return put_report(home, &key, &b, err);
+}

@@ -1,0 +1,267 @@
+/* Reading the records of all launches of a job: what lineage.c decides over.
+ *
+ * Four listings say what there is (l/ c/ x/ h/); only records that are there are read. */
+#include <stdio.h>
+
+#include "storage/repo/launch.h"
+#include "storage/repo/life.h"
+#include "storage/repo/roster.h"
+
+struct reading {
+    struct store *s;
+    const char *job;
+    struct lineage *l;
+    size_t prefix_len, cap;
+    struct ckpt_err *err;
+};
+
+/* A damaged report must not keep a job from starting: it counts as not there.  (A damaged
+ * `resolved` is another matter: without it the branch is not known.) */
+static enum ckpt_status tolerate(enum ckpt_status st, const struct ckpt_err *why,
+                                 struct ckpt_err *err)
+{
+    if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
+        return CKPT_OK;
+    return err_set(err, st, "%s", err_text(why));
+}
+
+static enum ckpt_status read_claim(struct reading *r, const struct key *key, const void *bytes,
+                                   size_t len)
+{
+    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct record_claim c;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = record_claim_decode(bytes, len, key->text, &c, &why);
+    if (st != CKPT_OK)
+        return tolerate(st, &why, r->err);
+    launch->claimed = true;
+    memcpy(launch->token, c.token, sizeof(launch->token));
+    memcpy(launch->nonce, c.nonce, sizeof(launch->nonce));
+    launch->world = c.world;
+    launch->time_ns = c.time_ns;
+    return CKPT_OK;
+}
+
+static enum ckpt_status read_resolved(struct reading *r, const struct key *key, const void *bytes,
+                                      size_t len)
+{
+    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct record_resolved res;
+    enum ckpt_status st = record_resolved_decode(bytes, len, key->text, &res, r->err);
+    if (st != CKPT_OK)
+        return st;
+    launch->resolved = true;
+    launch->kind = res.kind;
+    launch->forced = res.forced;
+    launch->stop = res.stop;
+    launch->point = res.name;
+    snprintf(launch->why, sizeof(launch->why), "%s", res.why);
+    record_resolved_fini(&res);
+    return CKPT_OK;
+}
+
+static enum ckpt_status read_step(struct reading *r, enum record_kind kind, const struct key *key,
+                                  const void *bytes, size_t len)
+{
+    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct record_step step;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = record_step_decode(kind, bytes, len, key->text, &step, &why);
+    if (st != CKPT_OK)
+        return tolerate(st, &why, r->err);
+    if (kind == RECORD_RESTORED) {
+        launch->restored = true;
+    } else { /* `resolved` sorts behind `progress`: finish_launches compares */
+        launch->progressed = true;
+        launch->progress_step = step.step;
+    }
+    return CKPT_OK;
+}
+
+/* Several ranks may report; digests that failed weigh more than what was out of reach. */
+static enum ckpt_status read_bad(struct reading *r, const struct key *key, const void *bytes,
+                                 size_t len)
+{
+    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct record_bad bad;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = record_bad_decode(bytes, len, key->text, &bad, &why);
+    if (st != CKPT_OK)
+        return tolerate(st, &why, r->err);
+    if (launch->bad_count++ && (launch->corrupt || !bad.corrupt))
+        return CKPT_OK;
+    launch->corrupt = bad.corrupt;
+    launch->bad_name = bad.name;
+    snprintf(launch->bad_text, sizeof(launch->bad_text), "%s", bad.text);
+    return CKPT_OK;
+}
+
+static enum ckpt_status read_record(struct reading *r, const char *text, const char *what)
+{
+    struct key key;
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    bool bad = strncmp(what, "bad-", 4) == 0;
+    if (!bad && strcmp(what, "claim") != 0 && strcmp(what, "resolved") != 0 &&
+        strcmp(what, "restored") != 0 && strcmp(what, "progress") != 0)
+        return CKPT_OK;
+    snprintf(key.text, sizeof(key.text), "%s", text);
+    enum ckpt_status st = repo_get(r->s, &key, &bytes, &len, r->err);
+    if (st != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+    if (bad)
+        return read_bad(r, &key, bytes, len);
+    if (what[0] == 'c')
+        return read_claim(r, &key, bytes, len);
+    if (what[0] == 'p')
+        return read_step(r, RECORD_PROGRESS, &key, bytes, len);
+    if (strcmp(what, "restored") == 0)
+        return read_step(r, RECORD_RESTORED, &key, bytes, len);
+    return read_resolved(r, &key, bytes, len);
+}
+
+static enum ckpt_status add_launch(struct reading *r, uint64_t epoch)
+{
+    struct lineage *l = r->l;
+    if (l->launch_count && l->launches[l->launch_count - 1].epoch == epoch)
+        return CKPT_OK;
+    if (l->launch_count == r->cap) {
+        size_t cap = r->cap ? 2 * r->cap : 16;
+        struct lineage_launch *grown = realloc(l->launches, cap * sizeof(*grown));
+        if (!grown)
+            return err_set(r->err, CKPT_NO_MEMORY, "no memory for %zu launches", cap);
+        l->launches = grown;
+        r->cap = cap;
+    }
+    l->launches[l->launch_count++] = (struct lineage_launch){ .epoch = epoch };
+    return CKPT_OK;
+}
+
+/* Keys come with the newest epoch first, all of one epoch together. */
+static enum ckpt_status take(void *arg, const struct store_entry *e)
+{
+    struct reading *r = arg;
+    const char *at = e->key + r->prefix_len;
+    char digits[17];
+    uint64_t epoch;
+    if (strlen(at) < 18 || at[16] != '/')
+        return CKPT_OK;
+    memcpy(digits, at, 16);
+    digits[16] = 0;
+    if (!key_number_parse(digits, &epoch))
+        return CKPT_OK;
+    enum ckpt_status st = add_launch(r, epoch);
+    return st == CKPT_OK ? read_record(r, e->key, at + 17) : st;
+}
+
+static enum ckpt_status read_launches(struct reading *r)
+{
+    struct key prefix = key_launches(r->job);
+    r->prefix_len = strlen(prefix.text);
+    enum ckpt_status st = repo_list(r->s, prefix.text, false, take, r, r->err);
+    for (size_t i = 0; i < r->l->launch_count; i++) {
+        struct lineage_launch *launch = &r->l->launches[i];
+        if (launch->kind == RESOLVED_POINT && launch->progress_step <= launch->point.step)
+            launch->progressed = false; /* I5: beyond its resume point */
+    }
+    return st;
+}
+
+/* H3 for one store: a commit that is not GONE and everything of it lies here. */
+static enum ckpt_status fill_commit(struct reading *r, const struct roster_entry *log, bool held,
+                                    struct lineage_commit *c)
+{
+    struct ckpt_err why = { 0 };
+    struct key key = { "" };
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_life life = { .life = LIFE_LIVE };
+    enum ckpt_status st = CKPT_OK;
+    if (log) {
+        key = key_life(r->job, &c->name, false, log->n);
+        st = repo_get(r->s, &key, &bytes, &len, r->err);
+        if (st == CKPT_OK)
+            st = record_life_decode(bytes, len, key.text, &life, &why);
+        if (tolerate(st, &why, r->err) != CKPT_OK)
+            return st;
+    }
+    c->known = true;
+    c->life = life.life;
+    c->restorable = held && st == CKPT_OK;
+    if (st == CKPT_NOT_FOUND) /* gc forgot it since it was listed */
+        c->life = LIFE_GONE;
+    else if (st == CKPT_CORRUPT)
+        snprintf(c->why_not, sizeof(c->why_not), "damaged record %.100s", key.text);
+    else if (!held)
+        snprintf(c->why_not, sizeof(c->why_not), "its data is not complete in this store");
+    return CKPT_OK;
+}
+
+static enum ckpt_status join(struct reading *r, const struct roster *commits,
+                             const struct roster *lives, const struct roster *helds)
+{
+    struct lineage *l = r->l;
+    l->commits = calloc(commits->count + 1, sizeof(*l->commits));
+    if (!l->commits)
+        return err_set(r->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", commits->count);
+    for (size_t i = 0; i < commits->count; i++) {
+        const struct roster_entry *e = &commits->entries[i];
+        if (roster_is_abort(e))
+            continue;
+        struct lineage_commit *c = &l->commits[l->commit_count];
+        *c = (struct lineage_commit){ .name = e->name };
+        enum ckpt_status st =
+            fill_commit(r, roster_find(lives, &e->name), roster_find(helds, &e->name), c);
+        if (st != CKPT_OK)
+            return st;
+        if (c->life != LIFE_GONE)
+            l->commit_count++;
+    }
+    return CKPT_OK;
+}
+
+/* c/ first: what is committed later is not seen, what is deleted later is. */
+static enum ckpt_status read_commits(struct reading *r)
+{
+    CLEANUP_ROSTER struct roster commits = { 0 };
+    CLEANUP_ROSTER struct roster lives = { 0 };
+    CLEANUP_ROSTER struct roster helds = { 0 };
+    enum ckpt_status st = roster_commits(r->s, r->job, &commits, r->err);
+    if (st == CKPT_OK)
+        st = roster_helds(r->s, r->job, &helds, r->err);
+    if (st == CKPT_OK)
+        st = roster_lives(r->s, r->job, &lives, r->err);
+    return st == CKPT_OK ? join(r, &commits, &lives, &helds) : st;
+}
+
+enum ckpt_status launch_claims(struct store *home, const char *job, struct lineage *ret,
+                               struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    struct reading r = { .s = home, .job = job, .l = &l, .err = err };
+    enum ckpt_status st = job_name_check(job, err);
+    if (st == CKPT_OK)
+        st = read_launches(&r);
+    if (st != CKPT_OK) {
+        lineage_fini(&l);
+        return st;
+    }
+    *ret = l;
+    return CKPT_OK;
+}
+
+enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
+                                struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    enum ckpt_status st = launch_claims(home, job, &l, err);
+    struct reading r = { .s = home, .job = job, .l = &l, .err = err };
+    if (st == CKPT_OK)
+        st = read_commits(&r);
+    if (st != CKPT_OK) {
+        lineage_fini(&l);
+        return st;
+    }
+    *ret = l;
+    return CKPT_OK;
+}

@@ -1,0 +1,156 @@
+/* Listings of a job's checkpoints as sorted arrays. */
+#include "storage/repo/roster.h"
+
+/* How the part behind the prefix of a listing is read. */
+struct filling {
+    struct roster *r;
+    size_t prefix_len;
+    bool log;       /* <name>/<~n>, the newest first; else just <name> */
+    unsigned shard; /* d/: which one */
+    struct ckpt_err *err;
+};
+
+void roster_fini(struct roster *r)
+{
+    if (!r)
+        return;
+    free(r->entries);
+    *r = (struct roster){ 0 };
+}
+
+static int order_u64(uint64_t a, uint64_t b)
+{
+    return (a > b) - (a < b);
+}
+
+int roster_order(const struct ckpt_name *a, const struct ckpt_name *b)
+{
+    if (a->epoch != b->epoch)
+        return order_u64(b->epoch, a->epoch);
+    if (a->step != b->step)
+        return order_u64(b->step, a->step);
+    return order_u64(a->attempt, b->attempt);
+}
+
+static int order_entries(const void *a, const void *b)
+{
+    return roster_order(&((const struct roster_entry *)a)->name,
+                        &((const struct roster_entry *)b)->name);
+}
+
+const struct roster_entry *roster_find(const struct roster *r, const struct ckpt_name *name)
+{
+    struct roster_entry wanted = { .name = *name };
+    if (!r->count)
+        return NULL;
+    return bsearch(&wanted, r->entries, r->count, sizeof(wanted), order_entries);
+}
+
+static enum ckpt_status add(struct filling *f, const struct roster_entry *e)
+{
+    struct roster *r = f->r;
+    if (r->count == r->cap) {
+        size_t cap = r->cap ? 2 * r->cap : 64;
+        struct roster_entry *grown = realloc(r->entries, cap * sizeof(*grown));
+        if (!grown)
+            return err_set(f->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", cap);
+        r->entries = grown;
+        r->cap = cap;
+    }
+    r->entries[r->count++] = *e;
+    return CKPT_OK;
+}
+
+/* What is no checkpoint's name is a stranger's: passed over. */
+static enum ckpt_status take(void *arg, const struct store_entry *e)
+{
+    struct filling *f = arg;
+    const char *at = e->key + f->prefix_len;
+    size_t name_len = NAME_TEXT - 1;
+    struct roster_entry entry = { .stat = e->stat, .shards = 1u << f->shard };
+    if (strlen(at) < name_len || !name_parse(at, name_len, &entry.name))
+        return CKPT_OK;
+    const char *rest = at + name_len;
+    if (!f->log) {
+        bool whole = e->stat.bytes == UINT64_MAX ? strcmp(rest, "/") == 0 : !*rest;
+        return whole ? add(f, &entry) : CKPT_OK;
+    }
+    if (*rest != '/' || !key_number_parse(rest + 1, &entry.n))
+        return CKPT_OK;
+    /* The newest of a log is listed first. */
+    const struct roster *r = f->r;
+    if (r->count && name_equal(&r->entries[r->count - 1].name, &entry.name))
+        return CKPT_OK;
+    return add(f, &entry);
+}
+
+static enum ckpt_status fill(struct store *s, struct key prefix, bool one_level, struct filling *f)
+{
+    f->prefix_len = strlen(prefix.text);
+    return repo_list(s, prefix.text, one_level, take, f, f->err);
+}
+
+static enum ckpt_status fill_one(struct store *s, struct key prefix, bool log, struct roster *ret,
+                                 struct ckpt_err *err)
+{
+    struct roster r = { 0 };
+    struct filling f = { .r = &r, .log = log, .err = err };
+    enum ckpt_status st = fill(s, prefix, false, &f);
+    if (st != CKPT_OK) {
+        roster_fini(&r);
+        return st;
+    }
+    *ret = r;
+    return CKPT_OK;
+}
+
+enum ckpt_status roster_commits(struct store *s, const char *job, struct roster *ret,
+                                struct ckpt_err *err)
+{
+    return fill_one(s, key_commits(job), false, ret, err);
+}
+
+enum ckpt_status roster_helds(struct store *s, const char *job, struct roster *ret,
+                              struct ckpt_err *err)
+{
+    return fill_one(s, key_helds(job), false, ret, err);
+}
+
+enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *ret,
+                              struct ckpt_err *err)
+{
+    return fill_one(s, key_lives(job), true, ret, err);
+}
+
+/* Sixteen sorted lists become one: a name may lie under several digits. */
+static void fold_shards(struct roster *r)
+{
+    size_t kept = 0;
+    if (r->count)
+        qsort(r->entries, r->count, sizeof(r->entries[0]), order_entries);
+    for (size_t i = 0; i < r->count; i++) {
+        if (kept && name_equal(&r->entries[kept - 1].name, &r->entries[i].name))
+            r->entries[kept - 1].shards |= r->entries[i].shards;
+        else
+            r->entries[kept++] = r->entries[i];
+    }
+    r->count = kept;
+}
+
+enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
+                             struct ckpt_err *err)
+{
+    struct roster r = { 0 };
+    enum ckpt_status st = CKPT_OK;
+    for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
+        struct filling f = { .r = &r, .shard = h, .err = err };
+        st = fill(s, key_data_shard(job, h), true, &f);
+    }
+    if (st != CKPT_OK) {
+        roster_fini(&r);
+        return st;
+    }
+    fold_shards(&r);
+    *ret = r;
+    return CKPT_OK;
+}

@@ -1,0 +1,38 @@
+/* Which checkpoints a listing names: c/, h/, x/ or d/ of a job as one sorted array.
+ * Everything that looks at a whole job (history, catalog, gc) joins such arrays, so that
+ * a look costs a handful of listings, however many checkpoints there are. */
+#pragma once
+
+#include "storage/repo/repo.h"
+
+struct roster_entry {
+    struct ckpt_name name;
+    struct store_stat stat; /* c/, h/: of the record */
+    uint64_t n;             /* x/: number of the newest entry of the log */
+    unsigned shards;        /* d/: bit h is set when d/<h>/<name>/ is there */
+};
+struct roster {
+    struct roster_entry *entries; /* newest epoch first, then highest step, then attempt */
+    size_t count, cap;
+};
+enum ckpt_status roster_commits(struct store *s, const char *job, struct roster *ret,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status roster_helds(struct store *s, const char *job, struct roster *ret,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Logs of checkpoints, not those of one tier's copies. */
+enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *ret,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Attempts that have any object under d/ (listed by delimiter, one level). */
+enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
+void roster_fini(struct roster *r);
+#define CLEANUP_ROSTER __attribute__((cleanup(roster_fini)))
+
+const struct roster_entry *roster_find(const struct roster *r, const struct ckpt_name *name);
+/* The order of listings: < 0 when a comes first (is newer). */
+int roster_order(const struct ckpt_name *a, const struct ckpt_name *b);
+/* True if the record of a c/ entry is an ABORT, as its size tells. */
+static inline bool roster_is_abort(const struct roster_entry *e)
+{
+    return e->stat.bytes <= RECORD_ABORT_MAX;
+}
