@@ -8,6 +8,7 @@
 struct ls {
     struct store *store;
     bool all;
+    bool damaged; /* a commit record was listed that cannot be read */
     int64_t now_ns;
     json_t *json; /* array, or NULL for a table */
     struct output_table table;
@@ -30,9 +31,15 @@ enum {
     COL_TAGS
 };
 
+/* Without a world the commit record is there and damaged. */
+static bool is_damaged(const struct catalog_entry *e)
+{
+    return e->state == CATALOG_LIVE && e->commit.world == 0;
+}
+
 static bool has_commit(const struct catalog_entry *e)
 {
-    return e->state == CATALOG_LIVE || e->state == CATALOG_DELETED;
+    return (e->state == CATALOG_LIVE || e->state == CATALOG_DELETED) && e->commit.world > 0;
 }
 
 /* How safe it is; for what is listed only with --all, what became of it. */
@@ -40,7 +47,7 @@ static const char *level_of(const struct catalog_entry *e)
 {
     switch (e->state) {
     case CATALOG_LIVE:
-        return e->on_lineage ? "local" : "abandoned";
+        return is_damaged(e) ? "damaged" : e->on_lineage ? "local" : "abandoned";
     case CATALOG_DELETED:
         return "deleted";
     case CATALOG_GONE:
@@ -86,7 +93,7 @@ static void entry_row(struct ls *ls, const char *job, const struct catalog_entry
     struct output_table *t = &ls->table;
     char text[512];
     bool normal = e->state == CATALOG_LIVE && e->on_lineage;
-    output_row(t, normal ? OUTPUT_PLAIN : OUTPUT_DIM);
+    output_row(t, is_damaged(e) ? OUTPUT_BAD : normal ? OUTPUT_PLAIN : OUTPUT_DIM);
     output_cell(t, COL_JOB, "%s", job);
     output_cell(t, COL_STEP, "%llu", (unsigned long long)e->name.step);
     output_cell(t, COL_EPOCH, "%llu", (unsigned long long)e->name.epoch);
@@ -113,6 +120,7 @@ static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err
         const struct catalog_entry *e = &c.entries[i];
         if (!ls->all && (e->state != CATALOG_LIVE || !e->on_lineage))
             continue;
+        ls->damaged |= is_damaged(e);
         if (ls->json)
             json_array_append_new(ls->json, entry_json(job, e));
         else
@@ -177,7 +185,11 @@ static int run(struct tool *t, int argc, char **argv)
         st = print(&ls, &err);
     json_decref(ls.json);
     output_table_fini(&ls.table);
-    return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
+    if (st != CKPT_OK)
+        return tool_fail(st, &err);
+    if (ls.damaged)
+        fprintf(stderr, "ckpt: a commit record is damaged; \"ckpt verify\" says how\n");
+    return ls.damaged ? TOOL_DAMAGE : TOOL_FINE;
 }
 
 const struct tool_verb cmd_ls = {
@@ -188,7 +200,8 @@ const struct tool_verb cmd_ls = {
             "\n"
             "  --all   also what a resume left behind (abandoned), deleted and aborted ones\n"
             "\n"
-            "LEVEL local means: every rank's part is durable and the checkpoint is committed.\n"
+            "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
+            "damaged: its commit record cannot be read (exit status 1).\n"
             "RAW is the size of the tensors, STORED what they take in this store, WORLD the\n"
             "number of ranks that saved.\n"
             "\n"

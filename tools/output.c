@@ -332,13 +332,23 @@ struct output_progress output_progress_start(const char *what)
     };
 }
 
+/* True when it is time for a line; then counts as shown. */
+static bool progress_due(struct output_progress *p, double now)
+{
+    double pause = !p->shown ? PROGRESS_AFTER_S : p->tty ? PROGRESS_TTY_S : PROGRESS_PLAIN_S;
+    if (now - p->started < PROGRESS_AFTER_S || now - p->last < pause)
+        return false;
+    p->shown = true;
+    p->last = now;
+    return true;
+}
+
 void output_progress_step(struct output_progress *p, uint64_t done, uint64_t total, double now)
 {
-    double elapsed = now - p->started;
-    double pause = !p->shown ? PROGRESS_AFTER_S : p->tty ? PROGRESS_TTY_S : PROGRESS_PLAIN_S;
-    if (elapsed < PROGRESS_AFTER_S || now - p->last < pause)
+    if (!progress_due(p, now))
         return;
     char a[OUTPUT_TEXT], b[OUTPUT_TEXT], rate[OUTPUT_TEXT], eta[OUTPUT_TEXT];
+    double elapsed = now - p->started;
     double left = done ? elapsed * (double)(total > done ? total - done : 0) / (double)done : 0;
     int percent = total ? (int)(100.0 * (double)min_u64(done, total) / (double)total) : 100;
     fprintf(p->to, "%s%s: %s of %s (%d %%), %s, %s left%s", p->tty ? "\r\033[K" : "", p->what,
@@ -346,8 +356,16 @@ void output_progress_step(struct output_progress *p, uint64_t done, uint64_t tot
             output_rate(done, elapsed, rate), done ? output_seconds(left, eta) : "unknown time",
             p->tty ? "" : "\n");
     fflush(p->to);
-    p->shown = true;
-    p->last = now;
+}
+
+void output_progress_wait(struct output_progress *p, const char *phase, double now)
+{
+    char text[OUTPUT_TEXT];
+    if (!progress_due(p, now))
+        return;
+    fprintf(p->to, "%s%s: %s, %s%s", p->tty ? "\r\033[K" : "", p->what, phase,
+            output_seconds(now - p->started, text), p->tty ? "" : "\n");
+    fflush(p->to);
 }
 
 void output_progress_end(struct output_progress *p)

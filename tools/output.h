@@ -85,4 +85,6 @@ struct output_progress {
 struct output_progress output_progress_start(const char *what);
 /* `now`: output_monotonic(), an argument so that tests own the time. */
 void output_progress_step(struct output_progress *p, uint64_t done, uint64_t total, double now);
+/* The same where nobody knows how much is done: "what: phase, 12.0 s". */
+void output_progress_wait(struct output_progress *p, const char *phase, double now);
 void output_progress_end(struct output_progress *p);

@@ -165,7 +165,14 @@ static void test_progress(void)
     output_progress_end(&p);
     CHECK_STR(text_of(p.to, buf, sizeof(buf)),
               "\r\033[Kreading: 0 B of 0 B (100 %), 0 B/s, unknown time left\r\033[K");
-    cases += 6;
+    p = output_progress_start("saving");
+    p.to = tmpfile();
+    p.tty = false;
+    p.started = p.last = 0;
+    output_progress_wait(&p, "copying", 1);
+    output_progress_wait(&p, "copying", 2.5);
+    CHECK_STR(text_of(p.to, buf, sizeof(buf)), "saving: copying, 2.5 s\n");
+    cases += 7;
 }
 
 static void test_json(void)
