@@ -58,7 +58,8 @@ static inline enum ckpt_status fx_part(struct store *s, const struct ckpt_name *
     struct decl d = { 0 };
     struct manifest_header h = { .name = *name, .rank = rank, .world = FX_WORLD };
     snprintf(h.job, sizeof(h.job), "%s", FX_JOB);
-    struct iovec iov = { "data", 4 };
+    char data[4] = "data";
+    struct iovec iov = { data, sizeof(data) };
     enum ckpt_status st = store_put(s, fx_pack_key(name, rank).text, &iov, 1, 0, err);
     if (st != CKPT_OK)
         return st;

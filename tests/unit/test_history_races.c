@@ -131,19 +131,21 @@ static uint64_t newest_epoch(struct world *w)
     return r.epoch;
 }
 
+static void run_gc(struct world *w, struct actor *me);
+
 /* What a put means, before it happens. */
-static void watch_put(struct world *w, const char *key, const struct iovec *iov)
+static void watch_put(struct world *w, const struct actor *by, const char *key,
+                      const struct iovec *iov)
 {
     int i = attempt_in(w, key);
-    if (strstr(key, "/l/") && strstr(key, "/claim"))
-        w->claimed3 |= newest_epoch(w) >= 2 && strcmp(key, key_claim(FX_JOB, 3).text) == 0;
-    if (i < 0 || fx_there(w->raw, (struct key){ "" }))
+    w->claimed3 |= strcmp(key, key_claim(FX_JOB, 3).text) == 0;
+    if (i < 0)
         return;
     if (strstr(key, "/c/") && state_now(w, i) == PUBLISH_UNDECIDED &&
         record_kind_of(iov->iov_base, iov->iov_len) == RECORD_ABORT) {
         w->aborted[i] = true;
         seen.aborts++;
-        if (newest_epoch(w) <= w->name[i].epoch)
+        if (by->run == run_gc && newest_epoch(w) <= w->name[i].epoch)
             broken(w, "an attempt is given up before a newer launch has resolved", i);
     }
 }
@@ -170,7 +172,7 @@ static enum ckpt_status turn_put(struct store *s, const char *key, const struct 
     enum ckpt_status st = turn(s, "put", key, err);
     if (st != CKPT_OK)
         return st;
-    watch_put(w, key, iov);
+    watch_put(w, ((struct turn_store *)s)->actor, key, iov);
     st = wrap_pass_put(s, key, iov, count, flags, err);
     int i = attempt_in(w, key);
     if (st == CKPT_OK && i >= 0 && strstr(key, "/x/"))
