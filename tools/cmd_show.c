@@ -169,9 +169,10 @@ static json_t *numbers_json(const uint64_t *n, uint32_t count)
 
 static json_t *run_json(const struct index_run *run)
 {
-    return json_pack("{s:i, s:I, s:I, s:i, s:I, s:o, s:o}", "count", (int)run->count, "rank",
+    return json_pack("{s:i, s:I, s:I, s:i, s:I, s:I, s:o, s:o}", "count", (int)run->count, "rank",
                      (json_int_t)run->rank0, "rank_step", (json_int_t)run->rank_step, "axis",
-                     (int)run->axis, "step", (json_int_t)run->step, "offset",
+                     (int)run->axis, "step", (json_int_t)run->step, "last_length",
+                     (json_int_t)run->last_len, "offset",
                      numbers_json(run->box0.off, run->box0.ndim), "length",
                      numbers_json(run->box0.len, run->box0.ndim));
 }
@@ -299,8 +300,8 @@ const struct tool_verb cmd_show = {
             "\n"
             "--json prints {job, step, epoch, attempt, parent, abandoned, time, bytes_raw,\n"
             "bytes_stored, world, metrics, tags, tensors: [{name, dtype, shape, bytes, object,\n"
-            "alias, runs: [{count, rank, rank_step, axis, step, offset, length}]}]}.  A run is\n"
-            "`count` equal boxes: box i belongs to rank + i * rank_step and lies i * step\n"
-            "further along `axis`.",
+            "alias, runs: [{count, rank, rank_step, axis, step, last_length, offset, length}]}]}.\n"
+            "A run is `count` equal boxes: box i belongs to rank + i * rank_step and lies\n"
+            "i * step further along `axis`, where the last one may be shorter (last_length).",
     .run = run,
 };

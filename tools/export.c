@@ -241,7 +241,7 @@ static enum ckpt_status make_files(struct exporter *x, struct ckpt_err *err)
 static enum ckpt_status add_piece(struct exporter *x, const struct index_tensor *t,
                                   const struct box *box, struct ckpt_err *err)
 {
-    struct decl_piece p = { .box = *box };
+    struct decl_piece p = { .box = *box, .replica_count = 1 };
     int64_t stride = 1;
     uint64_t offset = 0;
     for (uint32_t d = t->ndim; d-- > 0;) {
