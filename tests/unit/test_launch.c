@@ -211,6 +211,7 @@ static int test_brings_back(void)
     CHECK(strstr(err.text, "for good"));
     struct record_resolved fresh = resolve(s, claim(s, "four"));
     CHECK_EQ(fresh.kind, RESOLVED_NOTHING);
+    record_resolved_fini(&fresh);
     store_close(s);
     return 8;
 }
