@@ -16,8 +16,10 @@ WIDTH = {"F32": 4, "BF16": 2, "I64": 8, "U8": 1, "F64": 8}
 
 
 def content(name, step, size):
+    """The formula of make_store, which repeats after 64 KiB."""
     start = sum(name.encode()) + 7 * step
-    return bytes((start + 31 * i + 17 * (i >> 8)) & 255 for i in range(size))
+    period = bytes((start + 31 * i + 17 * (i >> 8)) & 255 for i in range(min(size, 65536)))
+    return (period * (size // 65536 + 1))[:size]
 
 
 def read_file(path):
