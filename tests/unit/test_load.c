@@ -1,6 +1,8 @@
 /* Loading under faults: flipped reads, short objects, packs coded anew under the reader's
  * feet, absent tiers; never wrong bytes (the kit compares every one). */
+#include "formats/pack.h"
 #include "props/engine_kit.h"
+#include "storage/repo/scrub.h"
 #include "storage/store/wrap.h"
 
 static uint64_t cases;
@@ -56,8 +58,6 @@ static void test_faults(const struct kit_layout *l, const char *url, enum wrap_f
 /* Every read of packs is wrong in the first store: all comes from the second. */
 static void test_bad_tier(const struct kit_layout *l, const char *url)
 {
-    struct key dir = key_pack(KIT_JOB, &name, 0, 0, &(struct digest){ { 0 } });
-    (void)dir;
     struct wrap_fault_rule rule = { FAULT_FLIP, CKPT_OK, 'g', "/0-", 0 };
     struct wrap_fault_plan plan = { .rules = &rule, .count = 1, .seed = 3 };
     struct store *s, *backup = kit_store(url);
@@ -99,6 +99,74 @@ static void test_mixed_encoding(const struct kit_layout *l)
     cases++;
 }
 
+/* One bad read of a pack in the only store: a second read is enough. */
+static void test_second_read(const struct kit_layout *l, const char *url)
+{
+    for (uint64_t nth = 1; nth <= 2; nth++) { /* the head, then the body */
+        struct wrap_fault_rule rule = { FAULT_FLIP, CKPT_OK, 'g', "/0-0-", nth };
+        struct wrap_fault_plan plan = { .rules = &rule, .count = 1, .seed = nth };
+        struct store *s;
+        struct load_stats stats = { 0 };
+        CHECK_OK(wrap_fault(kit_store(url), &plan, &s, NULL));
+        CHECK_OK(kit_restore(&s, 1, &name, l, &stats, NULL));
+        CHECK_EQ(plan.hits, 1);
+        CHECK_EQ(stats.damaged_tier, 0);
+        store_close(s);
+        cases++;
+    }
+}
+
+static enum ckpt_status find_pack(void *arg, const struct store_entry *e)
+{
+    struct key_data_parts parts = { 0 };
+    if (key_parse_data(strrchr(e->key, '/') + 1, &parts) == KEY_PACK && parts.rank == 0 &&
+        parts.slot == 0)
+        memcpy(arg, e->key, STORE_KEY_MAX + 1);
+    return CKPT_OK;
+}
+
+/* Packs that somebody made with care: every sum right but one thing. */
+static void test_forged(const struct kit_layout *l, const char *url)
+{
+    struct store *s = kit_store(url);
+    char key[STORE_KEY_MAX + 1] = "";
+    void *was;
+    size_t len;
+    CHECK_OK(repo_list(s, KIT_JOB "/d/", false, find_pack, key, NULL));
+    CHECK_OK(store_get_all(s, key, SIZE_MAX / 2, &was, &len, NULL));
+    for (int what = 0; what < 5; what++) {
+        CLEANUP_FREE uint8_t *bytes = malloc(len);
+        CLEANUP_FREE struct pack_chunk *chunks = calloc(CKPT_PACK_CHUNKS_MAX, sizeof(*chunks));
+        struct pack_head head = { .chunks = chunks };
+        struct load_stats stats = { 0 };
+        struct ckpt_err err = { 0 };
+        struct scrub_report report;
+        memcpy(bytes, was, len);
+        CHECK_OK(pack_head_decode(bytes, len, pack_head_peek(bytes, len), &head, NULL));
+        uint8_t *first = bytes + pack_head_bytes(head.chunk_count) + chunks[0].offset;
+        if (what == 0) { /* other bytes with their own sum */
+            first[5] ^= 1;
+            chunks[0].crc = crc32c(first, chunks[0].stored_bytes);
+        }
+        chunks[0].crc ^= what == 1; /* right bytes, wrong sum */
+        head.slot += what == 2;
+        head.rank += what == 3;
+        head.job_hash += what == 4;
+        pack_head_encode(&head, bytes);
+        const struct iovec iov = { bytes, len };
+        CHECK_OK(store_put(s, key, &iov, 1, 0, NULL));
+        CHECK_EQ(kit_restore(&s, 1, &name, l, &stats, &err), CKPT_CORRUPT);
+        CHECK(strstr(err_text(&err), key));
+        CHECK_EQ(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL),
+                 CKPT_CORRUPT);
+        cases++;
+    }
+    const struct iovec iov = { was, len };
+    CHECK_OK(store_put(s, key, &iov, 1, 0, NULL));
+    free(was);
+    store_close(s);
+}
+
 /* The same layout again is read in few ranges and no byte twice. */
 static void test_same_layout_reads_once(void)
 {
@@ -131,8 +199,20 @@ int main(void)
     test_faults(&l, "mem://load-raw", FAULT_SHORT);
     test_faults(&l, "mem://load-raw", FAULT_FAIL);
     test_bad_tier(&l, "mem://load-raw");
+    test_second_read(&l, "mem://load-raw");
+    test_second_read(&l, "mem://load-zstd");
+    test_forged(&l, "mem://load-raw");
+    test_forged(&l, "mem://load-zstd");
     test_mixed_encoding(&l);
     test_same_layout_reads_once();
+    struct kit_model m = { 0 };
+    struct kit_layout same;
+    kit_model_add(&m, "a", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 2500, 1000 });
+    kit_model_add(&m, "b", CKPT_DTYPE_U8, 1, (const uint64_t[]){ 1000 });
+    kit_layout_rows(&same, &m, 2); /* straight into the slots */
+    test_second_read(&same, "mem://load-raw");
+    test_forged(&same, "mem://load-raw");
+    kit_layout_fini(&same);
     kit_layout_fini(&l);
     TEST_CASES(cases);
     return 0;

@@ -155,6 +155,40 @@ static void test_sums(struct reader *r, uint32_t from)
     }
 }
 
+/* So many tiny pieces of one chunk that they take more than one slot. */
+static void test_tiny_pieces(void)
+{
+    enum { N = 140000 };
+    struct kit_model m = { 0 };
+    struct kit_layout from, to = { .world = 1 };
+    struct kit_save how = { .name = { 1, 99, 99 } };
+    struct record_commit commit;
+    struct decl d = { 0 };
+    const struct decl *list[] = { &d };
+    char tensor[] = "tiny";
+    struct decl_tensor t = { .name = tensor, .dtype = CKPT_DTYPE_U8, .ndim = 1, .shape = { N } };
+    kit_model_add(&m, tensor, CKPT_DTYPE_U8, 1, (const uint64_t[]){ N });
+    kit_layout_rows(&from, &m, 1);
+    kit_save_parts(store, &from, &how);
+    CHECK_OK(publish(store, KIT_JOB, &how.name, 1, &commit, NULL));
+    CHECK_OK(decl_add_tensor(&d, &t, NULL));
+    for (uint64_t i = 0; i < N; i++) {
+        struct decl_piece p = { .box = { .ndim = 1, .off = { i }, .len = { 1 } },
+                                .stride = { 1 },
+                                .replica_count = 1 };
+        CHECK_OK(decl_add_piece(&d, &p, NULL));
+    }
+    CHECK_OK(decl_finish(&d, KIT_SLOT, NULL));
+    to.d = &d;
+    to.list = list;
+    struct load_stats stats = { 0 };
+    CHECK_OK(kit_restore(&store, 1, &how.name, &to, &stats, NULL));
+    CHECK_EQ(stats.raw_bytes, 2 * N); /* two batches read the chunk */
+    decl_fini(&d);
+    kit_layout_fini(&from);
+    cases++;
+}
+
 int main(void)
 {
     store = kit_store("mem://plan");
@@ -166,6 +200,7 @@ int main(void)
     r = saved(4);
     test_sums(r, 4);
     reader_close(r);
+    test_tiny_pieces();
     store_close(store);
     TEST_CASES(cases);
     return 0;

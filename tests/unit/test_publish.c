@@ -4,6 +4,7 @@
 #include "props/engine_kit.h"
 #include "storage/repo/life.h"
 #include "storage/repo/reader.h"
+#include "storage/store/wrap.h"
 
 static uint64_t cases;
 
@@ -228,6 +229,78 @@ static void test_deleted(struct store *s)
     kit_layout_fini(&l);
 }
 
+/* Each operation of publish fails once: nothing is decided before the index is synced,
+ * and the next publish goes on. */
+static void test_failures(void)
+{
+    struct kit_model m = small_model();
+    struct kit_layout l;
+    static const char ops[] = { 'p', 'y', 'g' };
+    kit_layout_rows(&l, &m, 2);
+    for (size_t op = 0; op < ARRAY_COUNT(ops); op++) {
+        uint64_t hits = 1;
+        for (uint64_t nth = 1; hits; nth++) {
+            char url[48];
+            snprintf(url, sizeof(url), "mem://pub-fail-%c%llu", ops[op], (unsigned long long)nth);
+            struct wrap_fault_rule rule = { FAULT_FAIL, CKPT_IO, ops[op], NULL, nth };
+            struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+            struct kit_save how = save_named(1);
+            struct store *bare = kit_store(url), *s;
+            struct ckpt_err err;
+            enum publish_state state;
+            kit_save_parts(bare, &l, &how);
+            CHECK_OK(wrap_fault(kit_store(url), &plan, &s, NULL));
+            enum ckpt_status st = publish_it(s, &how, 2, &err);
+            hits = plan.hits;
+            CHECK_EQ(st, hits ? CKPT_IO : CKPT_OK);
+            CHECK(hits || nth > 1);
+            CHECK_OK(publish_look(bare, KIT_JOB, &how.name, &state, NULL, NULL));
+            if (hits && ops[op] == 'y') /* names of the index before the commit's */
+                CHECK_EQ(state, PUBLISH_UNDECIDED);
+            CHECK_OK(publish_it(bare, &how, 2, &err));
+            store_close(s);
+            store_close(bare);
+        }
+    }
+    kit_layout_fini(&l);
+}
+
+/* Bytes behind a manifest are refused, and a manifest changed after the commit is not
+ * believed although its own sums are right. */
+static void test_manifest_changed(struct store *s)
+{
+    struct kit_model m = small_model();
+    struct kit_layout l;
+    struct ckpt_err err = { 0 };
+    struct kit_save how = save_named(40), other = save_named(41);
+    kit_layout_rows(&l, &m, 2);
+    kit_save_parts(s, &l, &how);
+    kit_save_parts(s, &l, &other);
+    struct key key = key_manifest(KIT_JOB, &how.name, 1);
+    uint8_t *bytes;
+    size_t len;
+    CHECK_OK(store_get_all(s, key.text, SIZE_MAX / 2, (void **)&bytes, &len, NULL));
+    struct iovec iov = { bytes, len + 1 };
+    CHECK_OK(store_put(s, key.text, &iov, 1, 0, NULL));
+    CHECK_EQ(publish_it(s, &how, 2, &err), CKPT_CORRUPT);
+    iov.iov_len = len;
+    CHECK_OK(store_put(s, key.text, &iov, 1, 0, NULL));
+    CHECK_OK(publish_it(s, &how, 2, &err));
+    free(bytes);
+    CHECK_OK(store_remove(s, key.text, NULL));
+    how.has_parent = true; /* another manifest of the same part, right in itself */
+    how.parent = other.name;
+    CHECK_OK(kit_save_part(s, &l, 1, &how, &err));
+    struct reader *r;
+    const struct manifest_header *h;
+    CHECK_OK(reader_open(&s, 1, KIT_JOB, &how.name, &r, NULL));
+    CHECK_OK(reader_manifest(r, 0, &h, NULL));
+    CHECK_EQ(reader_manifest(r, 1, &h, NULL), CKPT_CORRUPT);
+    reader_close(r);
+    kit_layout_fini(&l);
+    cases++;
+}
+
 /* --- races ---------------------------------------------------------------------- */
 
 struct racer {
@@ -335,6 +408,8 @@ int main(void)
     test_vanished(s);
     test_witness(s);
     test_deleted(s);
+    test_failures();
+    test_manifest_changed(s);
     test_races(s);
     test_pure();
     store_close(s);

@@ -111,6 +111,7 @@ static void test_failures(void)
             enum ckpt_status st = kit_save_part(s, &l, 0, &how, &err);
             hits = plan.hits;
             CHECK_EQ(st, hits ? CKPT_FULL : CKPT_OK);
+            CHECK(hits || nth > 1); /* there is at least one of each */
             struct key manifest = key_manifest(KIT_JOB, &how.name, 0);
             struct key held = key_rank_held(KIT_JOB, &how.name, 0);
             if (hits && (ops[op] == 'y' || nth < 4)) /* two packs, then the manifest */

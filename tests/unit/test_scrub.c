@@ -211,6 +211,29 @@ static uint64_t test_extra(struct store *s)
     return 2;
 }
 
+/* A commit whose own sums are right but which no set of manifests leads to. */
+static uint64_t test_forged_commit(struct store *s)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    struct key key = key_commit(KIT_JOB, &name);
+    struct record_commit commit;
+    struct scrub_report report;
+    struct ckpt_err err = { 0 };
+    CLEANUP_FREE void *bytes = NULL;
+    CLEANUP_BUF struct buf b = { 0 };
+    size_t len;
+    CHECK_OK(store_get_all(s, key.text, 1 << 20, &bytes, &len, NULL));
+    CHECK_OK(record_commit_decode(bytes, len, key.text, &commit, NULL));
+    commit.raw_bytes++;
+    record_commit_encode(&commit, key.text, &b);
+    put(s, key.text, b.data, b.len);
+    CHECK_EQ(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, &err),
+             CKPT_CORRUPT);
+    put(s, key.text, bytes, len);
+    CHECK_OK(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL));
+    return 1;
+}
+
 int main(void)
 {
     unsigned long long rand = test_seed(77);
@@ -222,6 +245,7 @@ int main(void)
     for (size_t i = 0; i < snap.count; i++)
         put(good, snap.o[i].key, snap.o[i].bytes, snap.o[i].len);
     uint64_t cases = test_extra(s);
+    cases += test_forged_commit(s);
     cases += test_damage(s, &snap, &l, good, &rand);
     snapshot_free(&snap);
     kit_layout_fini(&l);
