@@ -2,8 +2,8 @@
 # kept in files out and err.
 # shellcheck shell=bash
 
-make_store() {
-    "$BUILD/tests/make_store" "$@"
+make_jobs() {
+    "$BUILD/tests/make_jobs" "$@"
 }
 
 # ends STATUS COMMAND...

@@ -1,4 +1,4 @@
-"""Compares what `ckpt restore` wrote with what make_store saved, by the formula alone.
+"""Compares what `ckpt restore` wrote with what make_jobs saved, by the formula alone.
 
 usage: check_export.py DIR STEP [TENSOR...]   (default: all tensors of the model)"""
 import json
@@ -16,7 +16,7 @@ WIDTH = {"F32": 4, "BF16": 2, "I64": 8, "U8": 1, "F64": 8}
 
 
 def content(name, step, size):
-    """The formula of make_store, which repeats after 64 KiB."""
+    """The formula of make_jobs, which repeats after 64 KiB."""
     start = sum(name.encode()) + 7 * step
     period = bytes((start + 31 * i + 17 * (i >> 8)) & 255 for i in range(min(size, 65536)))
     return (period * (size // 65536 + 1))[:size]

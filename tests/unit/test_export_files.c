@@ -33,14 +33,10 @@ static void check_content(const char *path, const char *want)
     CHECK_EQ(unlink(path), 0);
 }
 
-int main(void)
+static void test_given_up(void)
 {
     struct export_files f;
     void *map;
-    struct ckpt_err err = { 0 };
-    CHECK(mkdtemp(dir) && chdir(dir) == 0);
-
-    /* Given up: nothing is left, not even the directory. */
     CHECK_OK(export_files_init(&f, "x/y/z", false, NULL));
     CHECK_OK(export_files_map(&f, "a", 4096, &map, NULL));
     memset(map, 1, 4096);
@@ -48,8 +44,13 @@ int main(void)
     export_files_fini(&f);
     CHECK(access("x/y/z", F_OK) != 0 && access("x/y", F_OK) == 0);
     cases++;
+}
 
-    /* Committed: all are there, under nested names too. */
+static void test_committed(void)
+{
+    struct export_files f;
+    struct ckpt_err err = { 0 };
+    void *map;
     CHECK_OK(export_files_init(&f, "x/y/z/", false, NULL));
     CHECK_OK(export_files_map(&f, "a", 3, &map, NULL));
     memcpy(map, "abc", 3);
@@ -61,8 +62,6 @@ int main(void)
     CHECK_EQ(entries("x/y/z"), 2);
     check_content("x/y/z/objects/p/q/r", "rst");
     check_content("x/y/z/objects/empty", "");
-    cases++;
-
     /* Not empty: refused, and nothing of it is touched; forced: replaced. */
     CHECK_EQ(export_files_init(&f, "x/y/z", false, &err), CKPT_REFUSED);
     CHECK(strstr(err.text, "--force"));
@@ -72,9 +71,13 @@ int main(void)
     CHECK_OK(export_files_commit(&f, NULL));
     export_files_fini(&f);
     check_content("x/y/z/a", "new");
-    cases += 2;
+    cases += 3;
+}
 
-    /* A part of a name that no file system takes. */
+/* A part of a name that no file system takes. */
+static void test_long_name(void)
+{
+    struct export_files f;
     char name[600] = "objects/";
     memset(name + 8, 'n', 500);
     name[508] = 0;
@@ -84,8 +87,13 @@ int main(void)
     export_files_fini(&f);
     CHECK_EQ(entries("long/objects"), 1);
     cases++;
+}
 
-    /* A file is no directory. */
+/* A file where a directory is wanted; more than a disk has. */
+static void test_refused(void)
+{
+    struct export_files f;
+    void *map;
     CHECK_OK(export_files_init(&f, "plain", false, NULL));
     CHECK_OK(export_files_write(&f, "f", "x", 1, NULL));
     CHECK_OK(export_files_commit(&f, NULL));
@@ -95,14 +103,22 @@ int main(void)
     CHECK(export_files_init(&f, "plain/f/g", false, NULL) != CKPT_OK);
     export_files_fini(&f);
     CHECK_EQ(access("plain/f", F_OK), 0);
-    /* More than the disk has. */
     CHECK_OK(export_files_init(&f, "much", false, NULL));
     CHECK(export_files_map(&f, "a", UINT64_C(1) << 60, &map, NULL) != CKPT_OK);
     export_files_fini(&f);
     CHECK(access("much", F_OK) != 0);
     cases += 3;
-    CHECK_EQ(chdir(".."), 0);
+}
+
+int main(void)
+{
     char command[64];
+    CHECK(mkdtemp(dir) && chdir(dir) == 0);
+    test_given_up();
+    test_committed();
+    test_long_name();
+    test_refused();
+    CHECK_EQ(chdir(".."), 0);
     snprintf(command, sizeof(command), "rm -r %s", dir);
     CHECK_EQ(system(command), 0);
     TEST_CASES(cases);

@@ -1,6 +1,6 @@
 /* Makes a store directory for the command-line cases, straight through the engine:
  *
- *     make_store DIR JOB WORD...
+ *     make_jobs DIR JOB WORD...
  *
  * Words, in order: STEP saves and commits that step; "abort=STEP" gives one up;
  * "launch" starts the next launch at the newest checkpoint; "resume=STEP" starts one at
@@ -203,7 +203,7 @@ static void commit(struct maker *m, uint64_t step)
     for (uint32_t rank = 0; rank < m->world; rank++)
         save_rank(m, &name, rank);
     if (publish(m->s, m->job, &name, m->world, &c, &err) != CKPT_OK) {
-        fprintf(stderr, "make_store: publish: %s\n", err_text(&err));
+        fprintf(stderr, "make_jobs: publish: %s\n", err_text(&err));
         exit(1);
     }
     m->last = name;
@@ -224,7 +224,7 @@ static void launch(struct maker *m, const struct lineage_wish *wish)
     CHECK_OK(launch_claim(m->s, &who, &m->epoch, NULL));
     w.below = m->epoch;
     if (launch_resolve(m->s, m->job, m->epoch, &w, &r, &err) != CKPT_OK) {
-        fprintf(stderr, "make_store: resolve: %s\n", err_text(&err));
+        fprintf(stderr, "make_jobs: resolve: %s\n", err_text(&err));
         exit(1);
     }
     m->has_last = r.kind == RESOLVED_POINT;
@@ -272,7 +272,7 @@ static void word(struct maker *m, const char *w)
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: make_store DIR JOB WORD...\n");
+        fprintf(stderr, "usage: make_jobs DIR JOB WORD...\n");
         return 2;
     }
     struct maker m = { .job = argv[2], .world = 2, .time_ns = INT64_C(1700000000000000000) };
@@ -280,7 +280,7 @@ int main(int argc, char **argv)
     struct record_repo repo;
     struct ckpt_err err = { 0 };
     if (store_open(argv[1], &options, &m.s, &err) != CKPT_OK) {
-        fprintf(stderr, "make_store: %s\n", err_text(&err));
+        fprintf(stderr, "make_jobs: %s\n", err_text(&err));
         return 1;
     }
     CHECK_OK(repo_open(m.s, true, &repo, NULL));
