@@ -118,8 +118,6 @@ static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err
         return st;
     for (size_t i = 0; i < c.count; i++) {
         const struct catalog_entry *e = &c.entries[i];
-        if (!ls->all && (e->state != CATALOG_LIVE || !e->on_lineage))
-            continue;
         ls->damaged |= is_damaged(e);
         if (ls->json)
             json_array_append_new(ls->json, entry_json(job, e));

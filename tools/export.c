@@ -238,18 +238,10 @@ static enum ckpt_status make_files(struct exporter *x, struct ckpt_err *err)
 
 /* -- the restore --------------------------------------------------------- */
 
-static enum ckpt_status add_piece(struct exporter *x, const struct index_tensor *t,
-                                  const struct box *box, struct ckpt_err *err)
+/* Where a piece lies is our own business (place_batch); the plan only asks for boxes. */
+static enum ckpt_status add_piece(struct exporter *x, const struct box *box, struct ckpt_err *err)
 {
     struct decl_piece p = { .box = *box, .replica_count = 1 };
-    int64_t stride = 1;
-    uint64_t offset = 0;
-    for (uint32_t d = t->ndim; d-- > 0;) {
-        p.stride[d] = stride;
-        offset += box->off[d] * (uint64_t)stride;
-        stride *= (int64_t)max_u64(t->shape[d], 1);
-    }
-    p.offset_bytes = offset * dtype_bits(t->dtype) / 8;
     return decl_add_piece(&x->decl, &p, err);
 }
 
@@ -262,7 +254,7 @@ static enum ckpt_status add_saved_pieces(struct exporter *x, const struct index_
         for (uint32_t i = 0; st == CKPT_OK && i < t->runs[r].count; i++) {
             uint32_t rank;
             struct box box = index_run_box(&t->runs[r], i, &rank);
-            st = add_piece(x, t, &box, err);
+            st = add_piece(x, &box, err);
         }
     }
     return st;
@@ -277,8 +269,7 @@ static enum ckpt_status declare(struct exporter *x, struct ckpt_err *err)
         struct box whole = box_whole(t->ndim, t->shape);
         enum ckpt_status st = decl_add_desc(&x->decl, &desc, err);
         if (st == CKPT_OK)
-            st =
-                t->kind == DECL_LOCKED ? add_saved_pieces(x, t, err) : add_piece(x, t, &whole, err);
+            st = t->kind == DECL_LOCKED ? add_saved_pieces(x, t, err) : add_piece(x, &whole, err);
         if (st != CKPT_OK)
             return st;
     }

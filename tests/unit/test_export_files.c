@@ -7,6 +7,16 @@
 
 #include "check.h"
 
+/* The linker sends fsync here: a file or directory that is not made durable is noticed. */
+static int fsyncs;
+int __real_fsync(int fd);
+int __wrap_fsync(int fd);
+int __wrap_fsync(int fd)
+{
+    fsyncs++;
+    return __real_fsync(fd);
+}
+
 static char dir[] = "export-XXXXXX";
 static long cases;
 
@@ -57,7 +67,10 @@ static void test_committed(void)
     CHECK_OK(export_files_write(&f, "objects/p/q/r", "rst", 3, NULL));
     CHECK_OK(export_files_write(&f, "objects/empty", "", 0, NULL));
     CHECK(access("x/y/z/a", F_OK) != 0 && access("x/y/z/objects", F_OK) != 0);
+    fsyncs = 0;
     CHECK_OK(export_files_commit(&f, NULL));
+    /* Three files; z for each of them and at the end; objects twice, p and q. */
+    CHECK_EQ(fsyncs, 3 + 4 + 2 + 2);
     export_files_fini(&f);
     CHECK_EQ(entries("x/y/z"), 2);
     check_content("x/y/z/objects/p/q/r", "rst");
