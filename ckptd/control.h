@@ -1,0 +1,168 @@
+/* The worker's control: one thread, one epoll set, all session state.  It turns messages
+ * and ends of jobs into events for the pure machines (session, committer, node_restore),
+ * writes each changed session to its ledger, and then executes the actions.
+ *
+ *   control.c         the loop: accept, signals, timers, ends of jobs
+ *   control_hello.c   HELLO, launches
+ *   control_msg.c     a session's messages → events
+ *   control_act.c     actions → messages, jobs, words to the committer
+ *   control_load.c    restores */
+#pragma once
+
+#include "ckptd/committer.h"
+#include "ckptd/config.h"
+#include "ckptd/conn.h"
+#include "ckptd/jobs.h"
+#include "ckptd/keeper.h"
+#include "ckptd/ledger.h"
+#include "ckptd/node_restore.h"
+#include "ckptd/session.h"
+
+#define CONTROL_CLIENTS_MAX 1024
+#define CONTROL_CONNS_MAX   2048
+#define CONTROL_HELLO_NS    INT64_C(10000000000)  /* a connection must say something by then */
+#define CONTROL_LINGER_NS   INT64_C(1000000000)   /* private: after the last session */
+#define CONTROL_DRAIN_NS    INT64_C(120000000000) /* a launch waits so long for older saves */
+#define CONTROL_ARRIVAL_MS  600000
+
+/* What a session has beside its machine. */
+struct client_state {
+    struct decl decl;
+    struct arena arena;
+    int decl_fd;
+    bool decoded;
+};
+struct client {
+    uint32_t number; /* index in control.clients */
+    struct session *s;
+    struct ledger ledger;
+    struct conn *conn; /* NULL: away */
+    int pidfd;
+    bool open; /* HELLO_OK was sent once: ledger and keeper have it */
+    bool over; /* the machine says that nothing is left */
+    bool restored_ok, restored_bad;
+    uint64_t launch; /* key; 0 = reader */
+    uint32_t jobs_out;
+    int64_t hello_deadline_ns;
+    char resume[128];
+    struct lineage_wish wish;
+    struct client_state states[SESSION_STATES_MAX];
+    struct ledger_op areas[SESSION_OPS_MAX];
+};
+enum launch_phase {
+    LAUNCH_NEW,       /* waits for rank 0, here or elsewhere */
+    LAUNCH_CLAIMING,  /* job out */
+    LAUNCH_DRAINING,  /* waits for what older launches have staged here */
+    LAUNCH_RESOLVING, /* job out */
+    LAUNCH_READY,
+    LAUNCH_FAILED,
+};
+struct launch {
+    struct launch *next;
+    uint64_t key;
+    enum launch_phase phase;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    char token[RECORD_TOKEN_MAX + 1];
+    uint32_t world;
+    bool rank0_here, reader, job_out;
+    uint8_t nonce[16];
+    uint64_t epoch, after; /* after: the epoch that a rollback leaves */
+    struct lineage_wish wish;
+    struct job_launch result;
+    enum ckpt_status status;
+    char text[SESSION_TEXT_MAX];
+    int64_t claimed_ns, poll_ns;
+    uint64_t rollback; /* group + 1 that waits for a new epoch; 0 = none */
+    bool restored_put, progress_put;
+    uint8_t absent_map[COMMITTER_RANKS_NAMED / 8]; /* ranks that were here and are gone */
+};
+/* A word for the committer that waits until the actions at hand are done. */
+struct later {
+    struct later *next;
+    struct committer_event ev;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    char text[COMMITTER_TEXT_MAX];
+};
+struct control {
+    const struct config *config;
+    const struct keep *keep;
+    char store_text[256], socket[128];
+    uint8_t node[16];
+    int epoll_fd, listen_fd, signal_fd, done_fd;
+    struct crew *data, *records;
+    struct client *clients[CONTROL_CLIENTS_MAX];
+    uint32_t client_count;
+    struct conn *conns;
+    uint32_t conn_count;
+    struct launch *launches;
+    uint64_t next_key;
+    struct committer *committer;
+    struct restore_table *restores;
+    struct job_plan *plans; /* per group: reader and plan */
+    struct later *later, **later_last;
+    int64_t now, started_ns, idle_ns, stop_by_ns;
+    bool stopping, orphan, served, shared_store;
+    uint64_t jobs_out;
+    struct {
+        uint64_t connections, refused, hostile, messages, packs, pack_bytes, pack_ns, loads,
+            load_bytes, sessions;
+    } counters;
+};
+
+/* control.c */
+int control_run(struct control *c);
+void control_watch(struct control *c, int fd, uint64_t tag, bool write);
+struct client *client_new(struct control *c);
+void client_free(struct control *c, struct client *cl);
+struct client *client_by_session(struct control *c, const uint8_t id[16],
+                                 const struct client *except);
+/* Hands a job to the crew; counts it with its client. */
+void control_submit(struct control *c, struct crew *crew, struct job *j);
+/* Steps the client's machine, writes the ledger, executes the actions. CKPT_OK, or what
+ * the client did wrong. */
+enum ckpt_status control_event(struct control *c, struct client *cl, const struct session_event *ev,
+                               struct ckpt_err *err);
+/* The same for events that cannot fail. */
+void control_tell(struct control *c, struct client *cl, const struct session_event *ev);
+void control_commit(struct client *cl); /* ledger */
+/* Sends, with the session's ack in the head. */
+void client_send(struct client *cl, struct wire_msg *m);
+struct wire_msg *control_msg(void); /* the one buffer for messages being built */
+
+/* control_hello.c */
+void control_hello(struct control *c, struct conn *conn, struct wire_msg *m);
+void control_refuse(struct conn *conn, enum wire_type what, enum ckpt_status st, const char *text);
+void control_launch_done(struct control *c, struct job *j);
+void control_launch_tick(struct control *c);
+struct launch *launch_by_key(struct control *c, uint64_t key);
+/* Ties sessions found in ledgers to launches again. */
+void control_launch_adopt(struct control *c, struct client *cl);
+bool control_rollback(struct control *c, struct launch *l, uint32_t group,
+                      const struct ckpt_name *point);
+void control_launch_reap(struct control *c);
+
+/* control_msg.c */
+void control_message(struct control *c, struct conn *conn, struct wire_msg *m);
+void control_lost(struct control *c, struct client *cl, const char *how);
+
+/* control_act.c */
+void control_act(struct control *c, struct client *cl, const struct session_actions *acts);
+void control_settle(struct control *c); /* words for the committer */
+void control_job_done(struct control *c, struct job *j);
+void control_committer(struct control *c, const struct committer_event *ev);
+void control_later(struct control *c, const struct committer_event *ev);
+/* The session that takes part in the attempt is gone before it began it. */
+void control_absent(struct control *c, const struct client *cl);
+bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err *err);
+
+/* control_load.c */
+void control_load(struct control *c, struct client *cl, uint32_t op);
+void control_load_back(struct control *c, struct client *cl, uint64_t op);
+void control_load_gone(struct control *c, struct client *cl, uint64_t op);
+void control_load_tick(struct control *c);
+void control_plan_done(struct control *c, struct job *j);
+void control_batch_done(struct control *c, struct job *j);
+void control_rolled_back(struct control *c, struct launch *l);
+
+/* status_view.c: the page as a memfd; -1 with err. */
+int status_view(const struct control *c, struct ckpt_err *err);

@@ -1,0 +1,382 @@
+/* Restores: joins sessions to groups, moves slots between their machines and the restore
+ * machine, and turns loaded batches into FRAGS. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+#include "ckptd/control.h"
+#include "ckptd/log.h"
+
+static uint32_t group_index(const struct control *c, const struct restore_group *g)
+{
+    return (uint32_t)(g - c->restores->groups);
+}
+
+/* Ends a consumer's op, if it is still there. */
+static void end_op(struct control *c, const struct restore_group *g,
+                   const struct restore_consumer *who)
+{
+    struct client *cl = c->clients[who->client];
+    struct session_event ev = { .kind = SESSION_LOADED,
+                                .op = who->op,
+                                .status = g->status,
+                                .text = g->text,
+                                .name = g->name,
+                                .bytes = who->total_bytes };
+    if (g->status == CKPT_OK && (g->flags & WIRE_LOAD_ROLLBACK))
+        ev.name.epoch = cl->s->epoch; /* of the launch from now on */
+    control_tell(c, cl, &ev);
+}
+
+static void end_consumers(struct control *c, struct restore_group *g)
+{
+    const struct restore_consumer *who;
+    while ((who = restore_ended(g)) != NULL)
+        end_op(c, g, who);
+    if (!restore_over(g))
+        return;
+    struct job_plan *p = &c->plans[group_index(c, g)];
+    plan_free(p->plan);
+    reader_close(p->reader);
+    *p = (struct job_plan){ 0 };
+    restore_free(g);
+}
+
+/* Gives back what a batch had reserved. */
+static void unload(struct control *c, const struct restore_group *g, struct restore_batch *b)
+{
+    const struct plan_batch *plan = &g->plan->batches[b->batch];
+    for (uint32_t i = 0; i < b->uses; i++) {
+        if (b->slots[i] == UINT32_MAX)
+            continue;
+        static struct session_actions acts;
+        struct restore_consumer *who = &g->consumers[plan->uses[i].consumer];
+        struct client *cl = c->clients[who->client];
+        acts.count = 0;
+        restore_back(who);
+        session_unload(cl->s, b->slots[i], &acts);
+        cl->jobs_out--;
+        control_commit(cl);
+        control_act(c, cl, &acts);
+    }
+    free(b->slots);
+}
+
+/* What the job needs; false: no memory for the scratch of consumers that left. */
+static bool fill_batch(struct control *c, const struct restore_group *g,
+                       const struct restore_batch *b, struct job_batch *ret)
+{
+    ret->group = group_index(c, g);
+    ret->batch = b->batch;
+    ret->job = c->plans[ret->group].job;
+    ret->name = g->name;
+    ret->plan = &g->plan->batches[b->batch];
+    ret->slots = b->slots;
+    ret->slot_bytes = c->config->slot_bytes;
+    for (uint32_t i = 0; i < ret->plan->use_count; i++) {
+        const struct restore_consumer *who = &g->consumers[ret->plan->uses[i].consumer];
+        ret->clients[i] = who->client;
+        if (b->slots[i] == UINT32_MAX) {
+            void *p = mmap(NULL, ret->slot_bytes, PROT_READ | PROT_WRITE,
+                           MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+            if (p == MAP_FAILED)
+                return false;
+            ret->memory[i] = p;
+            continue;
+        }
+        const struct client *cl = c->clients[who->client];
+        ret->memory[i] =
+            cl->states[who->state].arena.base +
+            (uint64_t)(b->slots[i] - cl->s->states[who->state].first) * c->config->slot_bytes;
+    }
+    return true;
+}
+
+static void submit_batch(struct control *c, struct restore_group *g, struct restore_batch *b)
+{
+    struct job *j = job_new(JOB_BATCH);
+    uint32_t n = g->plan->batches[b->batch].use_count;
+    if (j) {
+        j->batch.clients = calloc(max_u64(n, 1), sizeof(uint32_t));
+        j->batch.memory = calloc(max_u64(n, 1), sizeof(void *));
+    }
+    if (!j || !j->batch.clients || !j->batch.memory || !fill_batch(c, g, b, &j->batch)) {
+        if (j)
+            j->batch.slots = NULL;
+        job_free(j);
+        restore_loaded(g);
+        unload(c, g, b);
+        restore_fail(g, CKPT_NO_MEMORY, "out of memory during a restore");
+        return;
+    }
+    control_submit(c, c->data, j);
+}
+
+/* Reserves slots and submits batches as far as it goes. */
+static void go_on(struct control *c, struct restore_group *g)
+{
+    struct restore_batch b;
+    struct restore_consumer *who;
+    for (;;) {
+        while ((who = restore_want(g)) != NULL) {
+            struct client *cl = c->clients[who->client];
+            uint32_t slot = session_reserve(cl->s, who->op, who->state);
+            if (slot == SESSION_NO_SLOT)
+                break;      /* it comes back with BACK, or the client dies */
+            cl->jobs_out++; /* the session stays while a slot is LOADING */
+            control_commit(cl);
+            restore_reserved(g, slot);
+        }
+        if (restore_abandoned(g, &b)) {
+            unload(c, g, &b);
+            continue;
+        }
+        if (!restore_ready(g, &b))
+            break;
+        /* A consumer that left in between: its slot has no memory to fill, or an own. */
+        submit_batch(c, g, &b);
+    }
+    end_consumers(c, g);
+}
+
+/* -- planning ----------------------------------------------------------------------- */
+
+static void submit_plan(struct control *c, struct restore_group *g)
+{
+    struct job *j = job_new(JOB_PLAN);
+    static struct decl nothing; /* for consumers that left */
+    const struct decl **decls = j ? calloc(max_u64(g->count, 1), sizeof(*decls)) : NULL;
+    uint32_t *clients = j ? calloc(max_u64(g->count, 1), sizeof(*clients)) : NULL;
+    if (!decls || !clients ||
+        (!nothing.finished && decl_finish(&nothing, c->config->slot_bytes, NULL) != CKPT_OK)) {
+        free((void *)(uintptr_t)decls);
+        free(clients);
+        job_free(j);
+        restore_fail(g, CKPT_NO_MEMORY, "out of memory for a restore");
+        return;
+    }
+    j->plan.decls = decls;
+    j->plan.clients = clients;
+    j->plan.count = g->count;
+    j->plan.group = group_index(c, g);
+    j->plan.name = g->name;
+    j->plan.flags = PLAN_NO_UNASKED | (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0);
+    for (uint32_t i = 0; i < g->count; i++) {
+        clients[i] = g->consumers[i].gone ? UINT32_MAX : g->consumers[i].client;
+        decls[i] = &nothing;
+        if (clients[i] == UINT32_MAX)
+            continue;
+        struct client *cl = c->clients[clients[i]];
+        decls[i] = &cl->states[g->consumers[i].state].decl;
+        cl->jobs_out++; /* its declaration is borrowed */
+        snprintf(j->plan.job, sizeof(j->plan.job), "%s", cl->s->job);
+    }
+    control_submit(c, c->records, j);
+}
+
+void control_plan_done(struct control *c, struct job *j)
+{
+    struct restore_group *g = &c->restores->groups[j->plan.group];
+    for (uint32_t i = 0; i < j->plan.count; i++)
+        if (j->plan.clients[i] != UINT32_MAX)
+            c->clients[j->plan.clients[i]]->jobs_out--;
+    if (j->status != CKPT_OK) {
+        log_warn("restore refused", "job=%s step=%" PRIu64 " why=\"%s\"", j->plan.job,
+                 j->plan.name.step, err_text(&j->err));
+        restore_fail(g, j->status, err_text(&j->err));
+    } else {
+        c->plans[j->plan.group] = j->plan;
+        c->plans[j->plan.group].decls = NULL;
+        c->plans[j->plan.group].clients = NULL;
+        log_info("restore begins", "job=%s step=%" PRIu64 " ranks=%u bytes=%" PRIu64 " batches=%zu",
+                 j->plan.job, j->plan.name.step, g->count, j->plan.plan->read_bytes,
+                 j->plan.plan->batch_count);
+        restore_planned(g, j->plan.plan);
+    }
+    go_on(c, g);
+}
+
+/* -- batches --------------------------------------------------------------------------- */
+
+static void send_frags(struct client *cl, const struct restore_consumer *who,
+                       const struct plan_batch *b, uint32_t consumer, uint32_t slot)
+{
+    struct wire_msg *m = control_msg();
+    const struct session_state *t = &cl->s->states[who->state];
+    struct wire_frags head = { .op = who->op,
+                               .state = t->number,
+                               .arena_slot = slot - t->first,
+                               .done_bytes = who->done_bytes,
+                               .total_bytes = who->total_bytes };
+    wire_begin(m, WIRE_FRAGS, &head);
+    for (uint32_t i = 0; i < b->frag_count; i++) {
+        const struct plan_frag *f = &b->frags[i];
+        if (f->consumer != consumer)
+            continue;
+        struct wire_frag w = {
+            .tensor = f->tensor, .piece = f->piece, .offset = f->slot_offset, .ndim = f->common.ndim
+        };
+        size_t dims = f->common.ndim * sizeof(uint64_t);
+        if (m->len + sizeof(w) + 2 * dims > WIRE_BYTES_MAX) {
+            struct wire_frags more = head;
+            more.flags = WIRE_FRAGS_MORE;
+            memcpy(m->bytes + sizeof(m->head), &more, sizeof(more));
+            client_send(cl, m);
+            head.count = 0;
+            wire_begin(m, WIRE_FRAGS, &head);
+        }
+        (void)wire_tail(m, &w, sizeof(w));
+        (void)wire_tail(m, f->common.off, dims);
+        (void)wire_tail(m, f->common.len, dims);
+        head.count++;
+    }
+    memcpy(m->bytes + sizeof(m->head), &head, sizeof(head));
+    client_send(cl, m);
+}
+
+/* Fragments become the client's; nothing is sent to one that left. */
+static void deliver(struct control *c, struct restore_group *g, const struct job *j, uint32_t use)
+{
+    static struct session_actions acts;
+    const struct plan_batch *b = j->batch.plan;
+    uint32_t consumer = b->uses[use].consumer, slot = j->batch.slots[use];
+    struct restore_consumer *who = &g->consumers[consumer];
+    struct client *cl = c->clients[j->batch.clients[use]];
+    if (slot == UINT32_MAX)
+        return;
+    cl->jobs_out--;
+    if (who->gone || j->status != CKPT_OK || g->status != CKPT_OK || !cl->conn) {
+        acts.count = 0;
+        restore_back(who);
+        session_unload(cl->s, slot, &acts);
+        control_commit(cl);
+        control_act(c, cl, &acts);
+        return;
+    }
+    for (uint32_t i = 0; i < b->chunk_count; i++) {
+        const struct plan_chunk *chunk = &b->chunks[i];
+        for (uint32_t k = 0; k < chunk->frag_count; k++) {
+            const struct plan_frag *f = &b->frags[chunk->first_frag + k];
+            if (f->consumer == consumer)
+                who->done_bytes += box_bytes(&f->common, chunk->bits);
+        }
+    }
+    session_fill(cl->s, slot);
+    control_commit(cl);
+    send_frags(cl, who, b, consumer, slot);
+}
+
+void control_batch_done(struct control *c, struct job *j)
+{
+    struct restore_group *g = &c->restores->groups[j->batch.group];
+    restore_loaded(g);
+    c->counters.loads++;
+    c->counters.load_bytes += j->batch.stats.raw_bytes;
+    if (j->status != CKPT_OK && g->status == CKPT_OK) {
+        log_error("restore failed", "job=%s step=%" PRIu64 " status=%s why=\"%s\"", j->batch.job,
+                  j->batch.name.step, status_name(j->status), err_text(&j->err));
+        restore_fail(g, j->status, err_text(&j->err));
+    }
+    for (uint32_t i = 0; i < j->batch.plan->use_count; i++)
+        deliver(c, g, j, i);
+    go_on(c, g);
+}
+
+/* -- coming and going ---------------------------------------------------------------------- */
+
+void control_load(struct control *c, struct client *cl, uint32_t at)
+{
+    const struct session_op *op = &cl->s->ops[at];
+    struct restore_consumer who = { .client = cl->number, .op = op->id, .state = op->state };
+    bool alone = cl->s->mode == WIRE_READ;
+    if (restore_join(c->restores, alone ? 0 : cl->launch, &op->name, op->flags, &who, c->now))
+        return; /* the tick starts it */
+    control_tell(c, cl,
+                 &(struct session_event){ .kind = SESSION_LOADED,
+                                          .op = op->id,
+                                          .status = CKPT_BUSY,
+                                          .name = op->name,
+                                          .text = "too many restores are under way" });
+}
+
+void control_load_back(struct control *c, struct client *cl, uint64_t op)
+{
+    struct restore_group *g;
+    struct restore_consumer *who = restore_find(c->restores, cl->number, op, &g);
+    if (!who)
+        return;
+    restore_back(who);
+    go_on(c, g);
+}
+
+void control_load_gone(struct control *c, struct client *cl, uint64_t op)
+{
+    struct restore_group *g;
+    struct restore_consumer *who = restore_find(c->restores, cl->number, op, &g);
+    if (!who)
+        return;
+    uint32_t lent = session_count(cl->s, who->state, SLOT_LOADING);
+    restore_gone(g, cl->number, op);
+    who->lent = lent; /* what the client held is taken back by the machine */
+}
+
+/* How many ranks of the launch are here and alive. */
+static uint32_t expected(const struct control *c, const struct restore_group *g)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; g->key != 0 && i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        n += cl && cl->open && cl->launch == g->key && !cl->s->dead;
+    }
+    return n;
+}
+
+static void start(struct control *c, struct restore_group *g)
+{
+    struct launch *l = launch_by_key(c, g->key);
+    bool rollback = (g->flags & WIRE_LOAD_ROLLBACK) && l && !l->reader;
+    uint32_t want = expected(c, g);
+    if (rollback && g->count < want && c->now - g->begun_ns < COMMITTER_ARRIVAL_NS)
+        return; /* all ranks move together, or none */
+    if (!restore_due(g, want, c->now))
+        return;
+    if (rollback && !control_rollback(c, l, group_index(c, g), &g->name))
+        restore_fail(g, CKPT_BUSY, "another rollback of this launch is under way");
+    if (!rollback)
+        submit_plan(c, g);
+}
+
+void control_rolled_back(struct control *c, struct launch *l)
+{
+    struct restore_group *g = &c->restores->groups[l->rollback - 1];
+    l->rollback = 0;
+    if (l->phase == LAUNCH_FAILED) {
+        l->phase = LAUNCH_READY; /* the old epoch goes on */
+        restore_fail(g, l->status, l->text);
+        return;
+    }
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        struct client *cl = c->clients[i];
+        if (!cl || !cl->open || cl->launch != l->key)
+            continue;
+        cl->restored_ok = false;
+        control_tell(c, cl,
+                     &(struct session_event){ .kind = SESSION_EPOCH,
+                                              .name = { .epoch = l->epoch },
+                                              .parent = l->result.point });
+    }
+    submit_plan(c, g);
+}
+
+void control_load_tick(struct control *c)
+{
+    for (uint32_t i = 0; i < RESTORE_GROUPS_MAX; i++) {
+        struct restore_group *g = &c->restores->groups[i];
+        if (g->phase == RESTORE_GATHER)
+            start(c, g);
+        if (g->phase != RESTORE_FREE && g->phase != RESTORE_GATHER && g->phase != RESTORE_PLAN)
+            go_on(c, g);
+        else if (restore_over(g))
+            end_consumers(c, g);
+    }
+}

@@ -1,0 +1,319 @@
+/* The jobs of saves and restores. */
+#include "ckptd/jobs.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/mman.h>
+#include <time.h>
+
+#include "ckptd/launch_jobs.h"
+#include "formats/wire.h"
+
+static int64_t clock_ns(clockid_t clock)
+{
+    struct timespec ts;
+    clock_gettime(clock, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+int64_t jobs_now_ns(void)
+{
+    return clock_ns(CLOCK_MONOTONIC);
+}
+
+int64_t jobs_wall_ns(void)
+{
+    return clock_ns(CLOCK_REALTIME);
+}
+
+void *jobs_work_new(void *arg, struct ckpt_err *err)
+{
+    const struct jobs_setup *setup = arg;
+    struct jobs_work *w = calloc(1, sizeof(*w));
+    if (!w) {
+        (void)err_set(err, CKPT_NO_MEMORY, "out of memory for a crew thread");
+        return NULL;
+    }
+    w->slot_bytes = setup->slot_bytes;
+    w->codec = setup->codec;
+    memcpy(w->node, setup->node, sizeof(w->node));
+    if (store_dup(setup->home, &w->home, err) != CKPT_OK) {
+        jobs_work_free(w);
+        return NULL;
+    }
+    if (setup->data) {
+        w->save = save_work_new(setup->slot_bytes);
+        w->load = load_work_new(setup->slot_bytes);
+        if (!w->save || !w->load) {
+            (void)err_set(err, CKPT_NO_MEMORY, "out of memory for a crew thread's buffers");
+            jobs_work_free(w);
+            return NULL;
+        }
+    }
+    return w;
+}
+
+void jobs_work_free(void *work)
+{
+    struct jobs_work *w = work;
+    if (!w)
+        return;
+    save_work_free(w->save);
+    load_work_free(w->load);
+    store_close(w->home);
+    free(w);
+}
+
+/* -- sealing ------------------------------------------------------------------ */
+
+static uint64_t arena_slots(const struct decl *d, uint64_t want_bytes, uint64_t slot_bytes)
+{
+    uint64_t hold = min_u64(4, div_up(d->hold_bytes, slot_bytes)); /* restores fill more */
+    uint64_t slots = want_bytes ? div_up(want_bytes, slot_bytes) : max_u64(d->slot_count, hold);
+    return max_u64(slots, 2);
+}
+
+static enum ckpt_status run_seal(struct job_seal *s, uint64_t slot_bytes, struct ckpt_err *err)
+{
+    const void *bytes;
+    enum ckpt_status st = wire_memfd_map(s->decl_fd, s->decl_bytes, &bytes, err);
+    if (st != CKPT_OK)
+        return st;
+    struct decl d = { 0 };
+    st = decl_decode(bytes, s->decl_bytes, slot_bytes, &d, err);
+    munmap((void *)(uintptr_t)bytes, s->decl_bytes);
+    if (st != CKPT_OK)
+        return st;
+    uint64_t slots = arena_slots(&d, s->want_bytes, slot_bytes);
+    if (slots > s->slots_max)
+        st = err_set(err, CKPT_LIMIT,
+                     "an arena of %" PRIu64 " slots for %s: at most %u are left in its session; "
+                     "ask for a smaller one (arena_bytes)",
+                     slots, s->who, s->slots_max);
+    if (st == CKPT_OK)
+        st = arena_new(s->who, slots * slot_bytes, &s->arena, &s->ram_left, err);
+    if (st != CKPT_OK) {
+        decl_fini(&d);
+        return st;
+    }
+    s->decl = d;
+    s->slots = (uint32_t)slots;
+    return CKPT_OK;
+}
+
+/* -- a rank's part -------------------------------------------------------------- */
+
+/* Is this launch still the newest, and is the step not committed yet by an earlier try? */
+static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
+                                  struct ckpt_err *err)
+{
+    enum ckpt_status st = launch_current(home, p->job, p->epoch, err);
+    uint32_t first = p->try_ > 64 ? p->try_ - 64 : 0;
+    for (uint32_t t = first; st == CKPT_OK && t < p->try_; t++) {
+        enum publish_state state;
+        struct ckpt_name name = { .epoch = p->epoch, .step = p->step };
+        name.attempt = attempt_of(p->job, p->epoch, p->world, p->step, t);
+        st = publish_look(home, p->job, &name, &state, NULL, err);
+        if (st == CKPT_OK && state == PUBLISH_COMMITTED)
+            st = err_set(err, CKPT_EXISTS,
+                         "step %" PRIu64 " of job %s is committed already in this launch", p->step,
+                         p->job);
+    }
+    return st;
+}
+
+static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    const struct decl_slot *slot = &p->decl->slots[p->image_slot];
+    struct save_slot in = {
+        .job = p->job,
+        .name = p->name,
+        .rank = p->rank,
+        .d = p->decl,
+        .slot = p->image_slot,
+        .memory = p->memory,
+        .codec = w->codec,
+    };
+    p->raw_bytes = slot->used;
+    return save_pack(w->home, w->save, &in, p->area.digests + slot->first_chunk, &p->packed, err);
+}
+
+static void fill_header(const struct job_part *p, const uint8_t node[16], struct manifest_header *h)
+{
+    *h = (struct manifest_header){
+        .name = p->name,
+        .rank = p->rank,
+        .world = p->world,
+        .try_ = p->try_,
+        .flags = p->flags & WIRE_SAVE_VANISHED_OK ? MANIFEST_FLAG_VANISHED_OK : 0,
+        .has_parent = p->has_parent,
+        .parent = p->parent,
+        .time_ns = p->time_ns,
+    };
+    memcpy(h->node, node, sizeof(h->node));
+    snprintf(h->job, sizeof(h->job), "%s", p->job);
+    if (p->area.base) {
+        h->metric_count = (uint32_t)min_u64(*p->area.metric_count, RECORD_METRICS_MAX);
+        memcpy(h->metrics, p->area.metrics, h->metric_count * sizeof(h->metrics[0]));
+    }
+}
+
+static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    const struct decl *d = p->decl;
+    struct manifest_header h;
+    fill_header(p, w->node, &h);
+    CLEANUP_FREE struct manifest_pack *packs = calloc(max_u64(d->slot_count, 1), sizeof(*packs));
+    if (!packs)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory for a manifest");
+    for (uint32_t i = 0; i < d->slot_count; i++)
+        packs[i] = (struct manifest_pack){ .slot = i,
+                                           .chunks = d->slots[i].chunks,
+                                           .id = p->area.packs[i].id,
+                                           .first_chunk = d->slots[i].first_chunk };
+    h.packs = packs;
+    h.pack_count = d->slot_count;
+    h.raw_bytes = d->raw_bytes;
+    h.chunk_count = d->chunk_count;
+    h.tensor_count = d->tensor_count;
+    return save_finish(w->home, &h, d, p->area.digests, p->stored_bytes, err);
+}
+
+static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,
+                                      struct ckpt_err *err)
+{
+    struct manifest_header h;
+    fill_header(p, w->node, &h);
+    h.flags = MANIFEST_FLAG_FAILED;
+    h.fail_status = p->fail_status;
+    snprintf(h.fail_text, sizeof(h.fail_text), "%s", p->fail_text);
+    return save_failed(w->home, &h, err);
+}
+
+static enum ckpt_status run_attempt(struct store *home, struct job_attempt *a, struct ckpt_err *err)
+{
+    struct record_commit commit;
+    enum publish_state state;
+    struct record_abort abort;
+    enum ckpt_status st = CKPT_OK;
+    switch (a->what) {
+    case COMMITTER_PUBLISH:
+        return publish(home, a->job, &a->name, a->world, &commit, err);
+    case COMMITTER_ABORT:
+        return publish_abort(home, a->job, &a->name, &a->abort, err);
+    case COMMITTER_MISSING:
+        return publish_missing(home, a->job, &a->name, a->world, a->from, &a->rank, err);
+    case COMMITTER_LOOK:
+        st = publish_look(home, a->job, &a->name, &state, &abort, err);
+        if (st == CKPT_OK && state == PUBLISH_UNDECIDED)
+            st = CKPT_BUSY;
+        if (st == CKPT_OK && state == PUBLISH_ABORTED)
+            st = err_set(err, CKPT_ABORTED, "the save was given up: %s (rank %u)",
+                         status_sentence(abort.status), abort.rank);
+        return st;
+    case COMMITTER_IDLE:
+        break;
+    }
+    return CKPT_BUG;
+}
+
+/* -- restores --------------------------------------------------------------------- */
+
+static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
+{
+    struct reader *reader;
+    enum ckpt_status st = reader_open(&w->home, 1, p->job, &p->name, &reader, err);
+    if (st != CKPT_OK)
+        return st;
+    st = plan_new(reader, p->decls, p->count, w->slot_bytes, p->flags, &p->plan, err);
+    if (st == CKPT_OK)
+        p->reader = reader;
+    else
+        reader_close(reader);
+    return st;
+}
+
+static enum ckpt_status run_report(struct store *home, const struct job_report *r,
+                                   struct ckpt_err *err)
+{
+    if (r->kind == RECORD_BAD)
+        return launch_put_bad(home, r->job, &r->bad, err);
+    return launch_put_step(home, r->job, r->kind, &r->step, err);
+}
+
+/* -- running ------------------------------------------------------------------------- */
+
+static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
+{
+    switch (j->kind) {
+    case JOB_SEAL:
+        return run_seal(&j->seal, w->slot_bytes, &j->err);
+    case JOB_BEGIN:
+        return run_begin(w->home, &j->part, &j->err);
+    case JOB_PACK:
+        return run_pack(w, &j->part, &j->err);
+    case JOB_FINISH:
+        return run_finish(w, &j->part, &j->err);
+    case JOB_FAIL_PART:
+        return run_fail_part(w, &j->part, &j->err);
+    case JOB_ATTEMPT:
+        return run_attempt(w->home, &j->attempt, &j->err);
+    case JOB_LAUNCH:
+        return launch_job_run(w->home, w->node, &j->launch, &j->err);
+    case JOB_PLAN:
+        return run_plan(w, &j->plan, &j->err);
+    case JOB_BATCH:
+        return load_batch(w->load, &w->home, 1, j->batch.job, &j->batch.name, j->batch.plan,
+                          j->batch.memory, &j->batch.stats, &j->err);
+    case JOB_REPORT:
+        return run_report(w->home, &j->report, &j->err);
+    }
+    return CKPT_BUG;
+}
+
+static void run(struct crew_job *base, void *work)
+{
+    struct job *j = (struct job *)base;
+    int64_t begun = jobs_now_ns();
+    j->status = run_once(j, work);
+    if (j->status == CKPT_IO && (j->kind == JOB_PACK || j->kind == JOB_FINISH)) {
+        j->err = (struct ckpt_err){ 0 }; /* once more, to a new file, from memory */
+        j->status = run_once(j, work);
+    }
+    j->took_ns = jobs_now_ns() - begun;
+    j->err.status = j->status;
+}
+
+struct job *job_new(enum job_kind kind)
+{
+    struct job *j = calloc(1, sizeof(*j));
+    if (!j)
+        return NULL;
+    j->base.run = run;
+    j->kind = kind;
+    j->client = UINT32_MAX;
+    if (kind == JOB_SEAL) {
+        j->seal.decl_fd = -1;
+        j->seal.arena.fd = -1;
+    }
+    return j;
+}
+
+void job_free(struct job *j)
+{
+    if (!j)
+        return;
+    if (j->kind == JOB_PLAN) {
+        free((void *)(uintptr_t)j->plan.decls);
+        free(j->plan.clients);
+    }
+    if (j->kind == JOB_BATCH) {
+        for (uint32_t i = 0; j->batch.memory && i < j->batch.plan->use_count; i++)
+            if (j->batch.memory[i] && j->batch.slots[i] == UINT32_MAX)
+                munmap(j->batch.memory[i], j->batch.slot_bytes);
+        free(j->batch.slots);
+        free(j->batch.clients);
+        free((void *)j->batch.memory);
+    }
+    free(j);
+}

@@ -1,0 +1,160 @@
+/* What the crews run.  A job is a struct with what it needs and what comes of it: control
+ * fills it, a crew thread runs it with the thread's own store handle, control takes it
+ * back.  All are idempotent: a worker that starts after another died submits them again. */
+#pragma once
+
+#include "ckptd/arena.h"
+#include "ckptd/committer.h"
+#include "ckptd/ledger.h"
+#include "storage/crew.h"
+#include "storage/repo/launch.h"
+#include "storage/repo/load.h"
+#include "storage/repo/publish.h"
+#include "storage/repo/save.h"
+
+/* A crew thread's working memory. */
+struct jobs_work {
+    struct store *home;
+    struct save_work *save;
+    struct load_work *load;
+    uint64_t slot_bytes;
+    struct save_codec codec;
+    uint8_t node[16];
+};
+struct jobs_setup {
+    struct store *home; /* duplicated by each thread */
+    uint64_t slot_bytes;
+    struct save_codec codec;
+    uint8_t node[16];
+    bool data; /* packs and batches: with their buffers */
+};
+void *jobs_work_new(void *setup, struct ckpt_err *err);
+void jobs_work_free(void *work);
+
+enum job_kind {
+    JOB_SEAL = 1,
+    JOB_BEGIN,
+    JOB_PACK,
+    JOB_FINISH,
+    JOB_FAIL_PART,
+    JOB_ATTEMPT,
+    JOB_LAUNCH,
+    JOB_PLAN,
+    JOB_BATCH,
+    JOB_REPORT,
+};
+struct job_seal {
+    int decl_fd; /* borrowed */
+    uint64_t decl_bytes, want_bytes;
+    uint32_t slots_max;
+    char who[192];
+    /* results */
+    struct decl decl;
+    struct arena arena;
+    uint32_t slots;
+    uint64_t ram_left;
+};
+struct job_part {    /* BEGIN, PACK, FINISH, FAIL_PART: of one rank's save */
+    const char *job; /* borrowed, as all pointers here, until the job is back */
+    struct ckpt_name name;
+    uint32_t rank, world, try_, flags;
+    uint64_t epoch, step;
+    int64_t time_ns;
+    bool has_parent;
+    struct ckpt_name parent;
+    enum ckpt_status fail_status;
+    char fail_text[SESSION_TEXT_MAX];
+    const struct decl *decl;
+    struct ledger_op area; /* a view; not closed by the job */
+    uint64_t stored_bytes;
+    /* PACK */
+    uint32_t slot, image_slot;
+    uint8_t *memory;
+    struct save_packed packed;
+    uint64_t raw_bytes;
+};
+struct job_attempt {
+    enum committer_job what;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name name;
+    uint32_t world, from, rank; /* rank: result, the first missing */
+    struct record_abort abort;
+};
+enum launch_step {
+    LAUNCH_CLAIM,   /* rank 0: an epoch for the token */
+    LAUNCH_RESOLVE, /* rank 0: from where */
+    LAUNCH_FIND,    /* others: has rank 0's node resolved? */
+    LAUNCH_READ,    /* reader: what a restore would take */
+};
+struct job_launch {
+    enum launch_step what;
+    uint64_t launch; /* control's number */
+    char job[CKPT_JOB_NAME_MAX + 1];
+    char token[RECORD_TOKEN_MAX + 1];
+    uint32_t world;
+    uint8_t nonce[16];
+    uint64_t after; /* a rollback: epochs up to here are old */
+    struct lineage_wish wish;
+    /* results */
+    uint64_t epoch;
+    bool has_point, stop;
+    struct ckpt_name point;
+    char why[SESSION_TEXT_MAX];
+};
+struct job_plan {
+    uint32_t group;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name name;
+    unsigned flags;
+    const struct decl **decls; /* owned by the job */
+    uint32_t *clients;         /* owned; control's numbers, UINT32_MAX = gone */
+    size_t count;
+    /* results */
+    struct reader *reader;
+    struct plan *plan;
+};
+struct job_batch {
+    uint32_t group, batch;
+    const char *job;
+    struct ckpt_name name;
+    const struct plan_batch *plan;
+    uint32_t *slots;   /* owned; per use */
+    uint32_t *clients; /* owned; per use: control's number of the session */
+    void **memory;     /* owned; per use; for consumers that are gone: scratch */
+    uint64_t slot_bytes;
+    struct load_stats stats;
+};
+struct job_report {
+    enum record_kind kind; /* RESTORED, PROGRESS, BAD */
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct record_step step;
+    struct record_bad bad;
+};
+struct job {
+    struct crew_job base; /* first */
+    enum job_kind kind;
+    uint32_t client; /* control's number of the session; UINT32_MAX = none */
+    uint64_t op;
+    enum ckpt_status status;
+    struct ckpt_err err;
+    int64_t took_ns;
+    union {
+        struct job_seal seal;
+        struct job_part part;
+        struct job_attempt attempt;
+        struct job_launch launch;
+        struct job_plan plan;
+        struct job_batch batch;
+        struct job_report report;
+    };
+};
+/* Frees a job and what it owns; decl, arena, reader and plan are results: whoever wants
+ * them has taken them out. */
+struct job *job_new(enum job_kind kind);
+void job_free(struct job *j);
+int64_t jobs_now_ns(void);  /* CLOCK_MONOTONIC */
+int64_t jobs_wall_ns(void); /* CLOCK_REALTIME */
+
+/* "STEP", "STEP~EPOCH", "none"; "" = no wish. */
+enum ckpt_status jobs_parse_resume(const char *text, struct lineage_wish *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

@@ -1,0 +1,223 @@
+/* The keeper's loop, and the worker's words to it. */
+#include "ckptd/keeper.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#include "ckptd/log.h"
+
+enum keep_verb { VERB_ADD = 1, VERB_DROP, VERB_READY };
+struct keep_msg {
+    uint32_t verb, kind, index, reserved;
+    uint8_t session[16];
+};
+union keep_room {
+    struct cmsghdr align;
+    char bytes[CMSG_SPACE(sizeof(int))];
+};
+struct keeper {
+    struct keep_table table;
+    int signals, sock;
+    pid_t worker;
+    bool ready, stopping;
+};
+
+static bool say(const struct keep *k, const struct keep_msg *m, int fd)
+{
+    struct iovec iov = { .iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m) };
+    union keep_room room = { 0 };
+    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+    if (fd >= 0) {
+        msg.msg_control = room.bytes;
+        msg.msg_controllen = sizeof(room.bytes);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
+    }
+    ssize_t n;
+    do
+        n = sendmsg(k->fd, &msg, MSG_NOSIGNAL);
+    while (n < 0 && errno == EINTR);
+    return n == (ssize_t)sizeof(*m);
+}
+
+bool keep_add(const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index,
+              int fd)
+{
+    struct keep_msg m = { .verb = VERB_ADD, .kind = kind, .index = index };
+    memcpy(m.session, session, sizeof(m.session));
+    return say(k, &m, fd);
+}
+
+void keep_drop(const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index)
+{
+    struct keep_msg m = { .verb = VERB_DROP, .kind = kind, .index = index };
+    memcpy(m.session, session, sizeof(m.session));
+    (void)say(k, &m, -1);
+}
+
+void keep_ready(const struct keep *k)
+{
+    struct keep_msg m = { .verb = VERB_READY };
+    (void)say(k, &m, -1);
+}
+
+static void table_drop(struct keep_table *t, const struct keep_msg *m)
+{
+    size_t to = 0;
+    for (size_t i = 0; i < t->count; i++) {
+        struct keep_entry *e = &t->entries[i];
+        bool hit = memcmp(e->session, m->session, sizeof(e->session)) == 0 &&
+                   (m->kind == 0 || (e->kind == m->kind && e->index == m->index));
+        if (hit)
+            close(e->fd);
+        else
+            t->entries[to++] = *e;
+    }
+    t->count = to;
+}
+
+static void table_add(struct keep_table *t, const struct keep_msg *m, int fd)
+{
+    table_drop(t, m); /* one descriptor for each name */
+    if (t->count == t->cap) {
+        size_t cap = t->cap ? t->cap * 2 : 64;
+        struct keep_entry *more =
+            cap > KEEPER_ENTRIES_MAX ? NULL : realloc(t->entries, cap * sizeof(*more));
+        if (!more) {
+            log_error("keeper cannot hold more", "entries=%zu", t->count);
+            close(fd);
+            return;
+        }
+        t->entries = more;
+        t->cap = cap;
+    }
+    struct keep_entry *e = &t->entries[t->count++];
+    *e = (struct keep_entry){ .kind = m->kind, .index = m->index, .fd = fd };
+    memcpy(e->session, m->session, sizeof(e->session));
+}
+
+/* Reads one message; false when there is none. */
+static bool hear(struct keeper *k)
+{
+    struct keep_msg m = { 0 };
+    struct iovec iov = { .iov_base = &m, .iov_len = sizeof(m) };
+    union keep_room room = { 0 };
+    struct msghdr msg = { .msg_iov = &iov,
+                          .msg_iovlen = 1,
+                          .msg_control = room.bytes,
+                          .msg_controllen = sizeof(room.bytes) };
+    ssize_t n = recvmsg(k->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (n <= 0)
+        return n < 0 && errno == EINTR;
+    int fd = -1;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+    if (m.verb == VERB_ADD && fd >= 0)
+        table_add(&k->table, &m, fd);
+    else if (m.verb == VERB_DROP)
+        table_drop(&k->table, &m);
+    else if (m.verb == VERB_READY)
+        k->ready = true;
+    return true;
+}
+
+/* Forks a worker.  In the child the signals are as they were before the keeper. */
+static bool start_worker(struct keeper *k, const sigset_t *before, bool *ret_child,
+                         struct keep *ret_keep)
+{
+    int sv[2];
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sv) < 0)
+        return false;
+    k->worker = fork();
+    if (k->worker < 0) {
+        close(sv[0]);
+        close(sv[1]);
+        return false;
+    }
+    *ret_child = k->worker == 0;
+    if (*ret_child) {
+        close(sv[0]);
+        close(k->signals);
+        sigprocmask(SIG_SETMASK, before, NULL);
+        *ret_keep = (struct keep){ .fd = sv[1] };
+    } else {
+        close(sv[1]);
+        k->sock = sv[0];
+    }
+    return true;
+}
+
+/* Waits for the worker's end; its wait status. */
+static int watch_worker(struct keeper *k)
+{
+    int status;
+    for (;;) {
+        struct pollfd p[2] = { { .fd = k->signals, .events = POLLIN },
+                               { .fd = k->sock, .events = POLLIN } };
+        if (poll(p, 2, -1) < 0 && errno != EINTR)
+            return -1;
+        struct signalfd_siginfo si;
+        if (p[0].revents && read(k->signals, &si, sizeof(si)) == (ssize_t)sizeof(si) &&
+            si.ssi_signo != SIGCHLD) {
+            k->stopping = true;
+            kill(k->worker, SIGTERM);
+        }
+        while (hear(k))
+            ;
+        if (waitpid(k->worker, &status, WNOHANG) == k->worker)
+            break;
+        if (p[1].revents & POLLHUP) { /* the worker is about to be waited for */
+            waitpid(k->worker, &status, 0);
+            break;
+        }
+    }
+    while (hear(k)) /* what it said last counts */
+        ;
+    close(k->sock);
+    return status;
+}
+
+int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_table *kept),
+               void *arg)
+{
+    struct keeper k = { 0 };
+    sigset_t mine, before;
+    unsigned quick = 0;
+    sigemptyset(&mine);
+    sigaddset(&mine, SIGCHLD);
+    sigaddset(&mine, SIGTERM);
+    sigaddset(&mine, SIGINT);
+    sigprocmask(SIG_BLOCK, &mine, &before);
+    k.signals = signalfd(-1, &mine, SFD_CLOEXEC | SFD_NONBLOCK);
+    for (;;) {
+        bool child = false;
+        struct keep keep;
+        time_t started = time(NULL);
+        if (!start_worker(&k, &before, &child, &keep)) {
+            log_error("cannot start a worker", "why=\"%m\"");
+            return 1;
+        }
+        if (child)
+            _exit(worker(arg, &keep, &k.table));
+        int status = watch_worker(&k);
+        if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k.ready))
+            return WEXITSTATUS(status);
+        if (!k.ready)
+            return 1;
+        log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k.worker,
+                  WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+                  WIFEXITED(status) ? WEXITSTATUS(status) : 0, k.table.count);
+        /* A worker that cannot live is not restarted in a tight loop. */
+        quick = time(NULL) - started < 2 ? quick + 1 : 0;
+        if (quick > 10)
+            nanosleep(&(struct timespec){ .tv_sec = 1 }, NULL);
+    }
+}

@@ -1,0 +1,112 @@
+/* The launch jobs: thin over storage/repo/launch.h. */
+#include "ckptd/launch_jobs.h"
+
+#include <stdio.h>
+
+static enum ckpt_status run_claim(struct store *home, const uint8_t node[16], struct job_launch *l,
+                                  struct ckpt_err *err)
+{
+    struct launch_who who = {
+        .job = l->job,
+        .token = l->token,
+        .world = l->world,
+        .time_ns = jobs_wall_ns(),
+        .after = l->after,
+    };
+    memcpy(who.nonce, l->nonce, sizeof(who.nonce));
+    memcpy(who.node, node, sizeof(who.node));
+    return launch_claim(home, &who, &l->epoch, err);
+}
+
+static enum ckpt_status take_resolved(struct job_launch *l, struct record_resolved *r,
+                                      struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    l->has_point = r->kind == RESOLVED_POINT;
+    l->point = r->name;
+    l->stop = r->stop;
+    snprintf(l->why, sizeof(l->why), "%.*s", (int)sizeof(l->why) - 1, r->why);
+    if (r->kind == RESOLVED_SUPERSEDED)
+        st = err_set(err, CKPT_SUPERSEDED,
+                     "a newer launch of job %s took over before this one was resolved", l->job);
+    record_resolved_fini(r);
+    return st;
+}
+
+static enum ckpt_status run_resolve(struct store *home, struct job_launch *l, struct ckpt_err *err)
+{
+    struct record_resolved r = { 0 };
+    l->wish.below = l->epoch;
+    enum ckpt_status st = launch_resolve(home, l->job, l->epoch, &l->wish, &r, err);
+    return st == CKPT_OK ? take_resolved(l, &r, err) : st;
+}
+
+static enum ckpt_status run_find(struct store *home, struct job_launch *l, struct ckpt_err *err)
+{
+    struct record_resolved r = { 0 };
+    enum ckpt_status st = launch_find(home, l->job, l->token, &l->epoch, err);
+    if (st == CKPT_OK && l->epoch <= l->after)
+        st = CKPT_NOT_FOUND;
+    if (st == CKPT_OK)
+        st = launch_resolved(home, l->job, l->epoch, &r, err);
+    return st == CKPT_OK ? take_resolved(l, &r, err) : st;
+}
+
+static enum ckpt_status run_read(struct store *home, struct job_launch *l, struct ckpt_err *err)
+{
+    struct lineage history = { 0 };
+    struct record_resolved r = { 0 };
+    l->wish.below = UINT64_MAX;
+    enum ckpt_status st = launch_history(home, l->job, &history, err);
+    if (st != CKPT_OK)
+        return st;
+    st = lineage_pick(&history, &l->wish, &r, err);
+    lineage_fini(&history);
+    if (st == CKPT_REFUSED && !l->wish.forced) { /* a reader may still name a point itself */
+        snprintf(l->why, sizeof(l->why), "%.*s", (int)sizeof(l->why) - 1, err_text(err));
+        *err = (struct ckpt_err){ 0 };
+        return CKPT_OK;
+    }
+    return st == CKPT_OK ? take_resolved(l, &r, err) : st;
+}
+
+enum ckpt_status launch_job_run(struct store *home, const uint8_t node[16], struct job_launch *l,
+                                struct ckpt_err *err)
+{
+    switch (l->what) {
+    case LAUNCH_CLAIM:
+        return run_claim(home, node, l, err);
+    case LAUNCH_RESOLVE:
+        return run_resolve(home, l, err);
+    case LAUNCH_FIND:
+        return run_find(home, l, err);
+    case LAUNCH_READ:
+        return run_read(home, l, err);
+    }
+    return CKPT_BUG;
+}
+
+enum ckpt_status jobs_parse_resume(const char *text, struct lineage_wish *ret, struct ckpt_err *err)
+{
+    char *end = NULL;
+    *ret = (struct lineage_wish){ 0 };
+    if (!text[0])
+        return CKPT_OK;
+    ret->forced = true;
+    if (strcmp(text, "none") == 0) {
+        ret->none = true;
+        return CKPT_OK;
+    }
+    errno = 0;
+    bool ok = text[0] >= '0' && text[0] <= '9';
+    ret->step = ok ? strtoull(text, &end, 10) : 0;
+    if (ok && *end == '~') {
+        ret->has_epoch = true;
+        ok = end[1] >= '0' && end[1] <= '9';
+        ret->epoch = ok ? strtoull(end + 1, &end, 10) : 0;
+    }
+    if (!ok || errno || *end)
+        return err_set(err, CKPT_INVALID,
+                       "resume point \"%.40s\": STEP, STEP~EPOCH or none is expected", text);
+    return CKPT_OK;
+}

@@ -1,0 +1,199 @@
+/* Setting up a worker, and ending it. */
+#include "ckptd/worker.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+
+#include "ckptd/control.h"
+#include "ckptd/log.h"
+#include "ckptd/notify.h"
+
+#define RECORD_THREADS 2
+
+static enum ckpt_status open_store(const struct config *cfg, const uint8_t node[16],
+                                   struct store **ret, struct ckpt_err *err)
+{
+    char text[33];
+    struct record_repo repo;
+    hex_encode(node, 16, text);
+    struct store_options options = { .io = cfg->io, .node = text, .create = true };
+    enum ckpt_status st = store_open(cfg->store, &options, ret, err);
+    if (st != CKPT_OK)
+        return st;
+    st = repo_open(*ret, true, &repo, err);
+    if (st != CKPT_OK) {
+        store_close(*ret);
+        *ret = NULL;
+    }
+    return st;
+}
+
+static enum ckpt_status start_crews(struct control *c, struct store *home, struct jobs_setup *setup,
+                                    struct ckpt_err *err)
+{
+    setup->home = home;
+    struct crew_options data = {
+        .name = "ckptd-data",
+        .threads = c->config->crew,
+        .event_fd = c->done_fd,
+        .work_new = jobs_work_new,
+        .work_free = jobs_work_free,
+        .arg = setup,
+    };
+    struct crew_options records = data;
+    records.name = "ckptd-rec";
+    records.threads = RECORD_THREADS;
+    setup->data = true;
+    enum ckpt_status st = crew_new(&data, &c->data, err);
+    setup->data = false;
+    return st == CKPT_OK ? crew_new(&records, &c->records, err) : st;
+}
+
+static enum ckpt_status make_control(struct control *c, struct ckpt_err *err)
+{
+    sigset_t mask;
+    sigemptyset(&mask);
+    sigaddset(&mask, SIGTERM);
+    sigaddset(&mask, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &mask, NULL);
+    c->signal_fd = signalfd(-1, &mask, SFD_CLOEXEC | SFD_NONBLOCK);
+    c->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    c->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    c->committer = calloc(1, sizeof(*c->committer));
+    c->restores = calloc(1, sizeof(*c->restores));
+    c->plans = calloc(RESTORE_GROUPS_MAX, sizeof(*c->plans));
+    if (c->signal_fd < 0 || c->epoll_fd < 0 || c->done_fd < 0)
+        return err_errno(err, errno, "setting up the worker");
+    if (!c->committer || !c->restores || !c->plans)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory for the worker's tables");
+    const char *arrival = getenv("CKPT_ARRIVAL_MS");
+    c->committer->arrival_ns = COMMITTER_ARRIVAL_NS;
+    if (arrival && strtoll(arrival, NULL, 10) > 0)
+        c->committer->arrival_ns = strtoll(arrival, NULL, 10) * 1000000;
+    c->later_last = &c->later;
+    c->next_key = 1;
+    c->now = c->started_ns = jobs_now_ns();
+    return CKPT_OK;
+}
+
+/* -- what another worker left ------------------------------------------------------------ */
+
+static int kept_fd(const struct keep_table *kept, const uint8_t id[16], enum keep_kind kind,
+                   uint32_t index)
+{
+    for (size_t i = 0; i < kept->count; i++) {
+        const struct keep_entry *e = &kept->entries[i];
+        if (e->kind == kind && e->index == index && memcmp(e->session, id, 16) == 0)
+            return e->fd;
+    }
+    return -1;
+}
+
+/* The descriptors of the table become this worker's; what is not used is closed. */
+static void adopt(struct control *c, const struct keep_table *kept, const struct keep_entry *e)
+{
+    struct ckpt_err err = { 0 };
+    struct client *cl = client_new(c);
+    if (!cl)
+        return;
+    enum ckpt_status st = ledger_open(e->fd, &cl->ledger, cl->s, &err);
+    if (st != CKPT_OK) {
+        log_error("a ledger cannot be read", "why=\"%s\"", err_text(&err));
+        client_free(c, cl);
+        return;
+    }
+    cl->open = true;
+    cl->pidfd = kept_fd(kept, e->session, KEEP_PIDFD, 0);
+    for (uint32_t i = 0; i < SESSION_STATES_MAX; i++) {
+        cl->states[i].decl_fd = kept_fd(kept, e->session, KEEP_DECL, i);
+        cl->states[i].arena.fd = kept_fd(kept, e->session, KEEP_ARENA, i);
+        if (cl->s->states[i].phase == STATE_SEALING && cl->states[i].arena.fd >= 0) {
+            close(cl->states[i].arena.fd); /* made, but not told: made again */
+            cl->states[i].arena.fd = -1;
+        }
+    }
+    if (!control_adopt_states(c, cl, &err)) {
+        log_error("a session cannot be taken over", "job=%s rank=%u why=\"%s\"", cl->s->job,
+                  cl->s->rank, err_text(&err));
+        client_free(c, cl);
+        return;
+    }
+    if (!cl->s->dead)
+        cl->s->detached_ns = c->now;
+    c->served = true;
+    control_launch_adopt(c, cl);
+    if (cl->pidfd >= 0)
+        control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false);
+    log_info("session taken over", "job=%s rank=%u seq=%" PRIu64 " busy=%s", cl->s->job,
+             cl->s->rank, cl->s->seq, session_busy(cl->s) ? "yes" : "no");
+}
+
+static void adopt_all(struct control *c, const struct keep_table *kept)
+{
+    for (size_t i = 0; i < kept->count; i++)
+        if (kept->entries[i].kind == KEEP_LEDGER)
+            adopt(c, kept, &kept->entries[i]);
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+        if (c->clients[i])
+            control_tell(c, c->clients[i], &(struct session_event){ .kind = SESSION_REPLAY });
+}
+
+/* -- the worker ----------------------------------------------------------------------------- */
+
+static void say_ready(const struct worker *w, const struct keep *keep)
+{
+    keep_ready(keep);
+    notify_systemd("READY=1");
+    if (w->ready_fd < 0)
+        return;
+    ssize_t n = write(w->ready_fd, "r", 1);
+    (void)n; /* whoever waited may be gone */
+    close(w->ready_fd);
+}
+
+int worker_main(void *arg, const struct keep *keep, const struct keep_table *kept)
+{
+    const struct worker *w = arg;
+    struct ckpt_err err = { 0 };
+    struct store *home = NULL;
+    struct control *c = calloc(1, sizeof(*c));
+    if (!c)
+        return 1;
+    c->config = w->config;
+    c->keep = keep;
+    c->listen_fd = w->rundir->listen_fd;
+    c->shared_store = store_url_shared(w->config->store);
+    snprintf(c->socket, sizeof(c->socket), "%s", w->rundir->socket);
+    struct jobs_setup setup = { .slot_bytes = w->config->slot_bytes,
+                                .codec = { w->config->codec, w->config->codec_level } };
+    enum ckpt_status st = make_control(c, &err);
+    if (st == CKPT_OK)
+        st = rundir_node(w->rundir, w->config->store, c->node, &err);
+    if (st == CKPT_OK)
+        st = open_store(w->config, c->node, &home, &err);
+    memcpy(setup.node, c->node, sizeof(setup.node));
+    if (st == CKPT_OK)
+        st = start_crews(c, home, &setup, &err);
+    if (st != CKPT_OK) {
+        log_error("cannot start", "status=%s why=\"%s\"", status_name(st), err_text(&err));
+        return 4;
+    }
+    store_to_text(home, c->store_text, sizeof(c->store_text));
+    adopt_all(c, kept);
+    say_ready(w, keep);
+    log_info("serving", "socket=%s store=\"%s\" sessions=%u", c->socket, c->store_text,
+             c->client_count);
+    int rc = control_run(c);
+    if (c->orphan)
+        rundir_say(w->rundir, "ended");
+    if (c->jobs_out > 0)
+        _exit(rc); /* a job hangs in the store; its thread cannot be waited for */
+    crew_free(c->data);
+    crew_free(c->records);
+    store_close(home);
+    return rc;
+}
