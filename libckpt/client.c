@@ -131,10 +131,14 @@ static enum ckpt_status wait_readable(struct ckpt *c, int64_t deadline_ns, struc
     }
 }
 
-static void take_hello_ok(struct ckpt *c, const struct wire_msg *m, bool resumed)
+static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, bool resumed,
+                                      struct ckpt_err *err)
 {
     struct wire_hello_ok ok;
     memcpy(&ok, wire_body(m), sizeof(ok));
+    if (ok.slot_bytes < CKPT_SLOT_BYTES_MIN || ok.slot_bytes > CKPT_SLOT_BYTES_MAX ||
+        ok.slot_bytes % CKPT_BLOCK)
+        return err_set(err, CKPT_CORRUPT, "ckptd says that its slots have %u bytes", ok.slot_bytes);
     pthread_mutex_lock(&c->lock);
     c->shared.epoch = ok.epoch;
     c->shared.ok_flags = ok.flags;
@@ -147,8 +151,25 @@ static void take_hello_ok(struct ckpt *c, const struct wire_msg *m, bool resumed
     for (struct lib_out *o = c->shared.outs; resumed && o; o = o->next)
         o->sent = o->seq <= m->head.ack;
     client_acked(c, m->head.ack);
+    if (!resumed) {
+        c->shared.head = ok.point;
+        c->shared.has_head = ok.flags & WIRE_HAS_POINT;
+        c->shared.progress_sent = false;
+    }
     c->shared.linked = true;
     pthread_mutex_unlock(&c->lock);
+    return CKPT_OK;
+}
+
+static enum ckpt_status take_refusal(const struct wire_msg *m, struct ckpt_err *err)
+{
+    struct wire_refused r;
+    char text[sizeof(err->text)];
+    memcpy(&r, wire_body(m), sizeof(r));
+    wire_text(m, text, sizeof(text));
+    enum ckpt_status st =
+        status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG;
+    return err_set(err, st, "%s", text[0] ? text : status_sentence(st));
 }
 
 static enum ckpt_status send_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
@@ -177,9 +198,10 @@ static enum ckpt_status send_hello(struct ckpt *c, bool resumed, int64_t deadlin
     return wire_send(c->fd, c->out, err);
 }
 
-enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
+enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns, bool *ret_refused,
                               struct ckpt_err *err)
 {
+    *ret_refused = false;
     enum ckpt_status st = send_hello(c, resumed, deadline_ns, err);
     while (st == CKPT_OK) {
         st = wait_readable(c, deadline_ns, err);
@@ -191,17 +213,11 @@ enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
         }
         if (st != CKPT_OK)
             break;
-        if (c->in->head.type == WIRE_HELLO_OK) {
-            take_hello_ok(c, c->in, resumed);
-            return CKPT_OK;
-        }
+        if (c->in->head.type == WIRE_HELLO_OK)
+            return take_hello_ok(c, c->in, resumed, err);
         if (c->in->head.type == WIRE_REFUSED) {
-            struct wire_refused r;
-            char text[sizeof(err->text)];
-            memcpy(&r, wire_body(c->in), sizeof(r));
-            wire_text(c->in, text, sizeof(text));
-            st = status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG;
-            return err_set(err, st, "%s", text);
+            *ret_refused = true;
+            return take_refusal(c->in, err);
         }
         wire_close_fds(c->in);
     }

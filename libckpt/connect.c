@@ -61,9 +61,10 @@ static int try_connect(struct ckpt *c, const char *path)
         close(fd);
         return -e;
     }
-    if (c->fd >= 0)
-        close(c->fd);
-    c->fd = fd;
+    int old = c->fd;
+    c->fd = fd; /* first: a forked child must never find a closed number here */
+    if (old >= 0)
+        close(old);
     return 0;
 }
 
@@ -82,6 +83,9 @@ static enum ckpt_status connect_named(struct ckpt *c, const char *path, int64_t 
         int e = try_connect(c, path);
         if (e == 0)
             return CKPT_OK;
+        if (nobody_listens(e))
+            return err_set(err, CKPT_UNREACHABLE,
+                           "no ckptd listens on %s: start it, or correct CKPT_SOCKET", path);
         if (e != -EAGAIN && e != -EINTR)
             return err_errno(err, -e, "ckptd's socket %s (is ckptd running there?)", path);
         if (pause_until(c, deadline_ns) != CKPT_OK)
@@ -145,27 +149,19 @@ static int bind_listener(const char *path)
     return fd;
 }
 
-/* Runs ckptd with the listener as fd 3 and a log beside the socket.  It goes to the
- * background by itself; what we spawned exits at once. */
-static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
+/* Starts argv in a session of its own, with default signals, the log as its output and
+ * the listener as fd 3; none of the trainer's other descriptors: ckptd outlives it, and
+ * a pipe or a port kept open would be noticed. */
+static int spawn_quietly(pid_t *ret, char *const argv[], const char *log, int listener)
 {
-    char program[4096], log[SOCKPATH_MAX + 8], fd_text[] = "3";
-    pid_t pid;
-    int status;
-    find_ckptd(program, sizeof(program));
-    snprintf(log, sizeof(log), "%s.log", path);
-    char arg[][16] = { "--private", "--store", "--socket", "--listen-fd" };
-    char *argv[] = { program, arg[0], arg[1], c->store, arg[2], NULL, arg[3], fd_text, NULL };
-    CLEANUP_FREE char *socket_arg = strdup(path);
-    argv[5] = socket_arg;
     posix_spawn_file_actions_t fa;
     posix_spawnattr_t at;
     sigset_t none, all;
-    if (!socket_arg || posix_spawn_file_actions_init(&fa))
-        return -ENOMEM;
+    if (posix_spawn_file_actions_init(&fa))
+        return ENOMEM;
     if (posix_spawnattr_init(&at)) {
         posix_spawn_file_actions_destroy(&fa);
-        return -ENOMEM;
+        return ENOMEM;
     }
     sigemptyset(&none);
     sigfillset(&all);
@@ -177,36 +173,62 @@ static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
     posix_spawn_file_actions_addopen(&fa, 1, log, O_WRONLY | O_CREAT | O_APPEND, 0600);
     posix_spawn_file_actions_adddup2(&fa, 1, 2);
     posix_spawn_file_actions_adddup2(&fa, listener, LISTEN_FD);
-    int e = posix_spawnp(&pid, program, &fa, &at, argv, environ);
+    posix_spawn_file_actions_addclosefrom_np(&fa, LISTEN_FD + 1);
+    int e = posix_spawnp(ret, argv[0], &fa, &at, argv, environ);
     posix_spawn_file_actions_destroy(&fa);
     posix_spawnattr_destroy(&at);
+    return e;
+}
+
+/* ckptd goes to the background by itself once it runs; what we spawned then exits with 0.
+ * A trainer that ignores SIGCHLD or reaps every child takes that status away (ECHILD):
+ * whether ckptd runs is then seen by connecting. */
+static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
+{
+    char log[SOCKPATH_MAX + 8], fd_text[] = "3", socket_arg[SOCKPATH_MAX];
+    char arg[][16] = { "--private", "--store", "--socket", "--listen-fd" };
+    char *argv[] = {
+        c->ckptd, arg[0], arg[1], c->store, arg[2], socket_arg, arg[3], fd_text, NULL
+    };
+    pid_t pid, got;
+    int status = 0;
+    snprintf(log, sizeof(log), "%s.log", path);
+    snprintf(socket_arg, sizeof(socket_arg), "%s", path);
+    int e = spawn_quietly(&pid, argv, log, listener);
     if (e)
         return -e;
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0 ? 0 : -ECHILD;
+    do
+        got = waitpid(pid, &status, 0);
+    while (got < 0 && errno == EINTR);
+    return got < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0) ? 0 : -ECHILD;
 }
 
 /* Under the start lock: somebody may have been quicker. */
-static enum ckpt_status start_locked(struct ckpt *c, const char *path, struct ckpt_err *err)
+static enum ckpt_status start_locked(struct ckpt *c, const char *path, int64_t deadline_ns,
+                                     struct ckpt_err *err)
 {
     int e = try_connect(c, path);
     if (e == 0)
         return CKPT_OK;
-    CLEANUP_FD int listener = bind_listener(path);
+    if (!nobody_listens(e))
+        return connect_named(c, path, deadline_ns, err);
+    int listener = bind_listener(path);
     if (listener < 0)
         return err_errno(err, -listener, "binding %s", path);
     e = spawn_ckptd(c, path, listener);
-    if (e < 0) {
+    close(listener); /* before connecting: then only a ckptd that lives accepts */
+    if (e == 0)
+        e = try_connect(c, path);
+    if (e < 0 && e != -EAGAIN) {
+        char why[96];
         unlink(path);
-        return err_errno(err, -e,
-                         "no ckptd listens on %s and starting a private one failed (set CKPT_CKPTD "
-                         "to the program, or see %s.log)",
-                         path, path);
+        return err_set(err, CKPT_UNREACHABLE,
+                       "no ckptd listens on %s and starting a private one (%s) failed: %s; set "
+                       "CKPT_CKPTD to the program, or see %s.log",
+                       path, c->ckptd, strerror_r(-e, why, sizeof(why)), path);
     }
     c->private_daemon = true;
-    e = try_connect(c, path);
-    return e == 0 ? CKPT_OK : err_errno(err, -e, "connecting to %s", path);
+    return e == 0 ? CKPT_OK : connect_named(c, path, deadline_ns, err);
 }
 
 static enum ckpt_status start_private(struct ckpt *c, const char *path, int64_t deadline_ns,
@@ -223,38 +245,73 @@ static enum ckpt_status start_private(struct ckpt *c, const char *path, int64_t 
         if (pause_until(c, deadline_ns) != CKPT_OK)
             return err_set(err, CKPT_TIMEOUT, "another process holds %s", lock);
     }
-    return start_locked(c, path, err);
+    return start_locked(c, path, deadline_ns, err);
 }
 
-static enum ckpt_status default_path(struct ckpt *c, char ret[SOCKPATH_MAX], struct ckpt_err *err)
+static char *copy_of(const char *s)
 {
-    char dir[SOCKPATH_MAX], cwd[4096], store[4096];
+    return s ? strdup(s) : NULL;
+}
+
+/* The store's one spelling and the socket that belongs to it. */
+static enum ckpt_status default_place(struct ckpt *c, const char *store, struct ckpt_err *err)
+{
+    char cwd[4096], whole[4096], path[SOCKPATH_MAX], program[4096];
     if (!getcwd(cwd, sizeof(cwd)))
         return err_errno(err, errno, "working directory");
-    enum ckpt_status st = sockpath_store(c->store, cwd, store, sizeof(store), err);
+    enum ckpt_status st = sockpath_store(store, cwd, whole, sizeof(whole), err);
     if (st == CKPT_OK)
-        st = sockpath_runtime(geteuid(), env("XDG_RUNTIME_DIR"), dir, err);
-    if (st == CKPT_OK)
-        st = make_runtime(dir, err);
-    if (st == CKPT_OK)
-        st = sockpath_socket(geteuid(), env("XDG_RUNTIME_DIR"), store, ret, err);
-    return st;
+        st = sockpath_socket(geteuid(), env("XDG_RUNTIME_DIR"), whole, path, err);
+    if (st != CKPT_OK)
+        return st;
+    find_ckptd(program, sizeof(program));
+    c->may_start = true;
+    c->store = strdup(whole);
+    c->socket = strdup(path);
+    c->ckptd = strdup(program);
+    if (!c->store || !c->socket || !c->ckptd)
+        return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
+    return CKPT_OK;
+}
+
+enum ckpt_status connect_place(struct ckpt *c, const struct ckpt_open_opts *o, struct ckpt_err *err)
+{
+    const char *store = o->store && o->store[0] ? o->store : env("CKPT_STORE");
+    const char *named = o->socket && o->socket[0] ? o->socket : env("CKPT_SOCKET");
+    if (!store && !named)
+        return err_set(err, CKPT_INVALID,
+                       "no store: set .store or CKPT_STORE to a directory, or .socket or "
+                       "CKPT_SOCKET to a running ckptd");
+    if (!named)
+        return default_place(c, store, err);
+    c->store = copy_of(store);
+    c->socket = strdup(named);
+    if (!c->socket || (store && !c->store))
+        return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
+    return CKPT_OK;
+}
+
+static enum ckpt_status check_runtime(const char *path, struct ckpt_err *err)
+{
+    char dir[SOCKPATH_MAX];
+    snprintf(dir, sizeof(dir), "%s", path);
+    *strrchr(dir, '/') = 0;
+    return make_runtime(dir, err);
 }
 
 enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
 {
-    char path[SOCKPATH_MAX];
-    if (c->socket)
+    if (!c->may_start)
         return connect_named(c, c->socket, deadline_ns, err);
-    enum ckpt_status st = default_path(c, path, err);
+    enum ckpt_status st = check_runtime(c->socket, err);
     if (st != CKPT_OK)
         return st;
-    int e = try_connect(c, path);
+    int e = try_connect(c, c->socket);
     if (e == 0)
         return CKPT_OK;
     if (!nobody_listens(e))
-        return connect_named(c, path, deadline_ns, err);
-    return start_private(c, path, deadline_ns, err);
+        return connect_named(c, c->socket, deadline_ns, err);
+    return start_private(c, c->socket, deadline_ns, err);
 }
 
 /* -- the launch token ----------------------------------------------------- */
@@ -271,55 +328,74 @@ static enum ckpt_status random_token(char *ret, size_t cap, struct ckpt_err *err
 }
 
 /* CKPT_LAUNCH, joined with torchrun's restart count when there is one agent: several
- * agents count apart, so the number would not be the same on all ranks. */
+ * agents count apart, so the number would not be the same on all ranks.  Slurm's numbers
+ * likewise; with several agents a restart inside one step is then a reused launch id,
+ * which is refused in time. */
 static enum ckpt_status launch_from_env(char *ret, size_t cap, bool *ret_found,
                                         struct ckpt_err *err)
 {
-    const char *token = env("CKPT_LAUNCH");
-    const char *restarts = env("TORCHELASTIC_RESTART_COUNT");
-    const char *agents = env("GROUP_WORLD_SIZE");
-    const char *job = env("SLURM_JOB_ID"), *slurm = env("SLURM_RESTART_COUNT");
-    const char *stepid = env("SLURM_STEP_ID");
-    *ret_found = true;
-    if (token && restarts && agents && strcmp(agents, "1") != 0)
+    const char *token = env("CKPT_LAUNCH"), *job = env("SLURM_JOB_ID");
+    const char *restarts = env("TORCHELASTIC_RESTART_COUNT"), *agents = env("GROUP_WORLD_SIZE");
+    const char *slurm = env("SLURM_RESTART_COUNT"), *stepid = env("SLURM_STEP_ID");
+    bool several = agents && strcmp(agents, "1") != 0;
+    const char *joined = restarts && !several ? restarts : "";
+    const char *dot = joined[0] ? "." : "";
+    int n = 0;
+    if (token && restarts && several)
         return err_set(err, CKPT_NO_LAUNCH,
                        "CKPT_LAUNCH with %s elastic agents: their restart counts differ; give "
-                       "ckpt_open a broadcast callback, or a new CKPT_LAUNCH at each restart",
+                       "ckpt_open a broadcast callback, or .launch a new value at each restart",
                        agents);
     if (token)
-        snprintf(ret, cap, "%s%s%s", token, restarts ? "." : "", restarts ? restarts : "");
+        n = snprintf(ret, cap, "%s%s%s", token, dot, joined);
     else if (job)
-        snprintf(ret, cap, "slurm-%s.%s.%s", job, stepid ? stepid : "0", slurm ? slurm : "0");
-    else
-        *ret_found = false;
+        n = snprintf(ret, cap, "slurm-%s.%s.%s%s%s", job, stepid ? stepid : "0",
+                     slurm ? slurm : "0", dot, joined);
+    if ((size_t)n >= cap)
+        return err_set(err, CKPT_LIMIT, "the launch id has more than %d bytes", RECORD_TOKEN_MAX);
+    *ret_found = token || job;
     return CKPT_OK;
+}
+
+static enum ckpt_status launch_by_broadcast(const struct ckpt_open_opts *o, char *token, size_t cap,
+                                            struct ckpt_err *err)
+{
+    enum ckpt_status st = o->rank == 0 ? random_token(token, cap, err) : CKPT_OK;
+    if (st == CKPT_OK && o->broadcast(o->broadcast_ctx, token, cap) != 0)
+        return err_set(err, CKPT_NO_LAUNCH, "the broadcast callback failed");
+    token[cap - 1] = 0;
+    if (st == CKPT_OK && !token[0])
+        return err_set(err, CKPT_NO_LAUNCH, "the broadcast callback brought nothing from rank 0");
+    return st;
+}
+
+static enum ckpt_status launch_without_options(const struct ckpt_open_opts *o, char *token,
+                                               size_t cap, struct ckpt_err *err)
+{
+    bool found = false;
+    enum ckpt_status st = launch_from_env(token, cap, &found, err);
+    if (st != CKPT_OK || found)
+        return st;
+    if (o->world == 1)
+        return random_token(token, cap, err);
+    return err_set(err, CKPT_NO_LAUNCH,
+                   "%u ranks and no launch id: set CKPT_LAUNCH to a value that is the same on all "
+                   "ranks and new at each start, or give ckpt_open a broadcast callback",
+                   o->world);
 }
 
 enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret, struct ckpt_err *err)
 {
     char token[RECORD_TOKEN_MAX + 1] = "";
-    bool found = false;
     enum ckpt_status st = CKPT_OK;
     if (o->launch && strlen(o->launch) > RECORD_TOKEN_MAX)
         return err_set(err, CKPT_LIMIT, "the launch id has more than %d bytes", RECORD_TOKEN_MAX);
-    if (o->launch && o->launch[0]) {
+    if (o->launch && o->launch[0])
         snprintf(token, sizeof(token), "%s", o->launch);
-    } else if (o->broadcast) {
-        st = o->rank == 0 ? random_token(token, sizeof(token), err) : CKPT_OK;
-        if (st == CKPT_OK && o->broadcast(o->broadcast_ctx, token, sizeof(token)) != 0)
-            st = err_set(err, CKPT_NO_LAUNCH, "the broadcast callback failed");
-        token[sizeof(token) - 1] = 0;
-    } else {
-        st = launch_from_env(token, sizeof(token), &found, err);
-        if (st == CKPT_OK && !found && o->world == 1)
-            st = random_token(token, sizeof(token), err);
-        else if (st == CKPT_OK && !found)
-            st =
-                err_set(err, CKPT_NO_LAUNCH,
-                        "%u ranks and no launch id: set CKPT_LAUNCH to a value that is the same on "
-                        "all ranks and new at each start, or give ckpt_open a broadcast callback",
-                        o->world);
-    }
+    else if (o->broadcast)
+        st = launch_by_broadcast(o, token, sizeof(token), err);
+    else
+        st = launch_without_options(o, token, sizeof(token), err);
     if (st != CKPT_OK)
         return st;
     *ret = strdup(token);

@@ -8,7 +8,9 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define OPEN_TIMEOUT_MS 600000
+#define OPEN_TIMEOUT_MS  600000
+#define OPEN_TRIES       3 /* HELLOs lost with a worker that died */
+#define LINK_PATIENCE_NS INT64_C(10000000000)
 
 static _Thread_local struct ckpt_err last_error;
 
@@ -56,6 +58,47 @@ enum ckpt_status lib_enter(struct ckpt *c)
     return err.status == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
+enum ckpt_status lib_enter_state(struct ckpt_state *s)
+{
+    struct ckpt_err err = { 0 };
+    if (s)
+        return lib_enter(s->ctx);
+    lib_clear_error();
+    err_set(&err, CKPT_INVALID, "the state is NULL");
+    return lib_fail(&err);
+}
+
+enum ckpt_status lib_enter_wait(struct ckpt *c, int timeout_ms)
+{
+    struct ckpt_err err = { 0 };
+    lib_clear_error();
+    if (!c || c->pid != getpid())
+        return lib_enter(c);
+    if (timeout_ms >= 0)
+        return CKPT_OK;
+    err_set(&err, CKPT_INVALID, "negative timeout: nothing here waits for ever");
+    return lib_fail(&err);
+}
+
+enum ckpt_status lib_take_struct(void *ret, size_t ours, const void *from, size_t least,
+                                 const char *what, struct ckpt_err *err)
+{
+    size_t size = 0;
+    if (from)
+        memcpy(&size, from, sizeof(size));
+    if (size < least)
+        return err_set(err, CKPT_INVALID, "set .size = sizeof(struct %s)%s", what,
+                       from ? "" : " (it is NULL)");
+    for (size_t i = ours; i < size; i++)
+        if (((const uint8_t *)from)[i])
+            return err_set(
+                err, CKPT_UNSUPPORTED,
+                "struct %s uses a field that this libckpt (" CKPT_VERSION ") does not know", what);
+    memset(ret, 0, ours);
+    memcpy(ret, from, size < ours ? size : ours);
+    return CKPT_OK;
+}
+
 bool lib_wait_changed(struct ckpt *c, int64_t deadline_ns)
 {
     struct timespec until = { .tv_sec = deadline_ns / 1000000000,
@@ -76,12 +119,54 @@ void lib_op_end(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const ch
         op->state->shared.copying = 0;
     if (op->load)
         return;
-    if (st == CKPT_OK) {
-        c->shared.info.saves_committed++;
-        c->shared.info.last_step_committed = op->step;
-    } else {
+    if (st != CKPT_OK && !op->committed)
         c->shared.info.saves_failed++;
+}
+
+void lib_op_give_up(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text)
+{
+    if (op->final)
+        return;
+    lib_op_end(c, op, st, text);
+    if (op->load) {
+        struct wire_cancel cancel = { .op = op->id };
+        wire_begin(c->compose, WIRE_CANCEL, &cancel);
+    } else {
+        struct wire_fail fail = { .op = op->id, .status = st };
+        wire_begin(c->compose, WIRE_FAIL, &fail);
+        wire_tail(c->compose, op->text, strlen(op->text));
     }
+    op->told = client_queue(c, c->compose, -1) == CKPT_OK; /* else the daemon's deadline ends it */
+    pthread_cond_broadcast(&c->changed);
+}
+
+/* A daemon that is gone may come back, but training does not wait long for it. */
+static int64_t patience(struct ckpt *c, bool final, int64_t deadline_ns)
+{
+    int64_t until = c->shared.unlinked_ns + LINK_PATIENCE_NS;
+    if (c->shared.linked || final || until > deadline_ns)
+        return deadline_ns;
+    return until;
+}
+
+enum ckpt_status lib_op_wait(struct ckpt *c, struct lib_op *op, bool final, int64_t deadline_ns,
+                             struct ckpt_err *err)
+{
+    while (!op->final && (final || !op->begun)) {
+        int64_t until = patience(c, final, deadline_ns);
+        if (lib_wait_changed(c, until) || op->final || (!final && op->begun) ||
+            lib_now_ns() < patience(c, final, deadline_ns))
+            continue;
+        if (c->shared.linked)
+            lib_op_give_up(c, op, CKPT_TIMEOUT,
+                           op->load ? "restore: not done within the time limit"
+                                    : "save: ckptd did not answer in time");
+        else
+            lib_op_give_up(c, op, CKPT_DAEMON_GONE, "ckptd is gone and has not come back yet");
+    }
+    if (op->final && op->status != CKPT_OK)
+        return err_set(err, op->status, "%s", op->text);
+    return CKPT_OK;
 }
 
 void lib_break(struct ckpt *c, const struct ckpt_err *err)
@@ -96,6 +181,14 @@ void lib_break(struct ckpt *c, const struct ckpt_err *err)
     pthread_cond_broadcast(&c->changed);
 }
 
+bool lib_assert_failed(struct ckpt *c, const char *what, const char *file, int line)
+{
+    struct ckpt_err err = { 0 };
+    err_set(&err, CKPT_BUG, "internal error at %s:%d: %s does not hold", file, line, what);
+    lib_break(c, &err);
+    return false;
+}
+
 struct lib_op *lib_op_find(struct ckpt *c, uint64_t id)
 {
     struct lib_op *op = &c->shared.ops[id % LIB_OPS];
@@ -104,9 +197,15 @@ struct lib_op *lib_op_find(struct ckpt *c, uint64_t id)
 
 struct lib_op *lib_op_new(struct ckpt *c, struct ckpt_state *s, bool load)
 {
+    /* What still uses a caller's memory, or has a caller waiting, keeps its place.  There
+     * are at most LIB_STATES_MAX copies, and a waiter for each. */
+    struct lib_op *op = &c->shared.ops[c->shared.next_op % LIB_OPS];
+    for (int i = 0; i < LIB_OPS && op->id && (op->held || !op->copied); i++)
+        op = &c->shared.ops[++c->shared.next_op % LIB_OPS];
     uint64_t id = c->shared.next_op++;
-    struct lib_op *op = &c->shared.ops[id % LIB_OPS];
-    *op = (struct lib_op){ .id = id, .state = s, .load = load, .begun_ns = lib_now_ns() };
+    *op = (struct lib_op){
+        .id = id, .state = s, .load = load, .held = true, .begun_ns = lib_now_ns()
+    };
     return op;
 }
 
@@ -114,16 +213,18 @@ struct lib_op *lib_op_new(struct ckpt *c, struct ckpt_state *s, bool load)
 static enum ckpt_status read_opts(const struct ckpt_open_opts *given, struct ckpt_open_opts *ret,
                                   struct ckpt_err *err)
 {
-    if (!given || given->size < offsetof(struct ckpt_open_opts, timeout_ms))
-        return err_set(err, CKPT_INVALID,
-                       "options: set .size = sizeof(struct ckpt_open_opts) and the fields");
-    memset(ret, 0, sizeof(*ret));
-    memcpy(ret, given, given->size < sizeof(*ret) ? given->size : sizeof(*ret));
+    enum ckpt_status st =
+        lib_take_struct(ret, sizeof(*ret), given, offsetof(struct ckpt_open_opts, timeout_ms),
+                        "ckpt_open_opts", err);
+    if (st != CKPT_OK)
+        return st;
+    if (ret->flags & ~(uint32_t)CKPT_OPEN_SOLO)
+        return err_set(err, CKPT_INVALID, "options: unknown flags %#x", ret->flags);
     if (ret->mode != CKPT_TRAIN && ret->mode != CKPT_READ)
         return err_set(err, CKPT_INVALID, "options: mode is CKPT_TRAIN or CKPT_READ");
     if (!ret->job)
         return err_set(err, CKPT_INVALID, "options: job is not set");
-    enum ckpt_status st = job_name_check(ret->job, err);
+    st = job_name_check(ret->job, err);
     if (st != CKPT_OK)
         return st;
     if (ret->world == 0)
@@ -149,18 +250,13 @@ static const char *or_env(const char *value, const char *name)
 static enum ckpt_status take_strings(struct ckpt *c, const struct ckpt_open_opts *o,
                                      struct ckpt_err *err)
 {
-    const char *store = or_env(o->store, "CKPT_STORE");
-    const char *sock = or_env(o->socket, "CKPT_SOCKET");
     const char *resume = or_env(o->resume, "CKPT_RESUME");
-    if (!store && !sock)
-        return err_set(err, CKPT_INVALID,
-                       "no store: set .store or CKPT_STORE to a directory, or .socket or "
-                       "CKPT_SOCKET to a running ckptd");
+    enum ckpt_status st = connect_place(c, o, err);
+    if (st != CKPT_OK)
+        return st;
     c->job = strdup(o->job);
-    c->store = store ? strdup(store) : NULL;
-    c->socket = sock ? strdup(sock) : NULL;
     c->resume = strdup(resume ? resume : "");
-    if (!c->job || (store && !c->store) || (sock && !c->socket) || !c->resume)
+    if (!c->job || !c->resume)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
     if (o->mode == CKPT_READ) {
         c->launch = strdup("");
@@ -219,8 +315,10 @@ static void context_free(struct ckpt *c)
         close(c->fd);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
-    pthread_cond_destroy(&c->changed);
-    pthread_mutex_destroy(&c->lock);
+    if (c->pid == getpid()) { /* in a forked child others may seem to wait for ever */
+        pthread_cond_destroy(&c->changed);
+        pthread_mutex_destroy(&c->lock);
+    }
     free(c->in);
     free(c->out);
     free(c->compose);
@@ -229,7 +327,26 @@ static void context_free(struct ckpt *c)
     free(c->socket);
     free(c->launch);
     free(c->resume);
+    free(c->ckptd);
     free(c);
+}
+
+/* A worker that dies between HELLO and its answer is replaced: ask again, but not for
+ * ever, lest a ckptd that cannot start be started again and again. */
+static enum ckpt_status link_first(struct ckpt *c, int64_t deadline, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_DAEMON_GONE;
+    bool refused = false;
+    for (int i = 0; st == CKPT_DAEMON_GONE && !refused && i < OPEN_TRIES; i++) {
+        *err = (struct ckpt_err){ 0 };
+        st = connect_daemon(c, deadline, err);
+        if (st == CKPT_OK)
+            st = client_hello(c, false, deadline, &refused, err);
+    }
+    if (st == CKPT_DAEMON_GONE && !refused)
+        err_prefix(err, "ckptd on %s ended while the launch was being opened (its log says why)",
+                   c->socket);
+    return st;
 }
 
 static enum ckpt_status open_context(struct ckpt *c, const struct ckpt_open_opts *o,
@@ -238,9 +355,9 @@ static enum ckpt_status open_context(struct ckpt *c, const struct ckpt_open_opts
     int64_t deadline = lib_now_ns() + (int64_t)o->timeout_ms * 1000000;
     enum ckpt_status st = take_strings(c, o, err);
     if (st == CKPT_OK)
-        st = connect_daemon(c, deadline, err);
-    if (st == CKPT_OK)
-        st = client_hello(c, false, deadline, err);
+        st = link_first(c, deadline, err);
+    if (st == CKPT_OK && o->mode == CKPT_TRAIN && (c->shared.ok_flags & WIRE_STOP))
+        st = err_set(err, CKPT_REFUSED, "%s", c->shared.why);
     if (st == CKPT_OK)
         st = transfer_start(c, err);
     return st;
@@ -281,9 +398,7 @@ void ckpt_close(struct ckpt *c)
         return;
     if (c->pid == getpid())
         transfer_stop(c);
-    else
-        c->fd = -1; /* the parent's connection: the child must not say anything on it */
-    context_free(c);
+    context_free(c); /* a forked child closes its copy of the socket and says nothing on it */
 }
 
 enum ckpt_status ckpt_resume(struct ckpt *c, struct ckpt_point *ret)
@@ -293,7 +408,7 @@ enum ckpt_status ckpt_resume(struct ckpt *c, struct ckpt_point *ret)
         return st;
     struct ckpt_err err = { 0 };
     if (!ret || ret->size < sizeof(*ret)) {
-        err_set(&err, CKPT_INVALID, "ckpt_resume: set .size of the point");
+        err_set(&err, CKPT_INVALID, "set .size = sizeof(struct ckpt_point)");
         return lib_fail(&err);
     }
     pthread_mutex_lock(&c->lock);
@@ -317,7 +432,7 @@ enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step)
         return st;
     struct ckpt_err err = { 0 };
     pthread_mutex_lock(&c->lock);
-    bool beyond = !(c->shared.ok_flags & WIRE_HAS_POINT) || step > c->shared.point.step;
+    bool beyond = !c->shared.has_head || step > c->shared.head.step;
     if (beyond && !c->shared.progress_sent) {
         struct wire_progress body = { .step = step };
         wire_begin(c->compose, WIRE_PROGRESS, &body);
@@ -337,20 +452,22 @@ enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
     enum ckpt_status st = lib_enter(c);
     if (st != CKPT_OK)
         return st;
-    if (!ret || ret->size < sizeof(*ret)) {
+    if (!ret || ret->size < offsetof(struct ckpt_info, state_bytes)) {
         struct ckpt_err err = { 0 };
-        err_set(&err, CKPT_INVALID, "ckpt_info: set .size = sizeof(struct ckpt_info)");
+        err_set(&err, CKPT_INVALID, "set .size = sizeof(struct ckpt_info)");
         return lib_fail(&err);
     }
-    size_t size = ret->size;
     pthread_mutex_lock(&c->lock);
-    *ret = c->shared.info;
-    ret->size = size;
-    ret->epoch = c->shared.epoch;
-    ret->scoped = (c->shared.ok_flags & WIRE_STAGED_IS_PROCESS) != 0;
-    ret->private_daemon = c->private_daemon;
-    snprintf(ret->why, sizeof(ret->why), "%s", c->shared.why);
+    struct ckpt_info now = c->shared.info;
+    now.size = ret->size;
+    now.epoch = c->shared.epoch;
+    now.scoped = (c->shared.ok_flags & WIRE_STAGED_IS_PROCESS) != 0;
+    now.private_daemon = c->private_daemon;
+    snprintf(now.why, sizeof(now.why), "%s", c->shared.why);
     pthread_mutex_unlock(&c->lock);
+    if (ret->size > sizeof(now)) /* a newer program: what we do not know is 0 */
+        memset((uint8_t *)ret + sizeof(now), 0, ret->size - sizeof(now));
+    memcpy(ret, &now, now.size < sizeof(now) ? now.size : sizeof(now));
     return CKPT_OK;
 }
 

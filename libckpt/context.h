@@ -41,6 +41,9 @@ struct lib_op {
     bool begun;  /* the daemon answered SAVE or LOAD */
     bool copied; /* the caller's memory is free again */
     bool final;  /* nothing more comes */
+    bool told;   /* the daemon said how it ended, or was told that we gave it up */
+    bool held;   /* a caller waits for it: its place in the table is not given away */
+    bool committed;
     uint32_t level;
     uint32_t next_slot; /* number in the image that the next grant fills */
     enum ckpt_status status;
@@ -65,6 +68,8 @@ struct lib_side {
     uint8_t *bytes; /* of the buffer, as long as `len` */
     uint64_t len;
     uint64_t capacity; /* objects: what the user may put; 0 = a volatile tensor */
+    uint64_t used;     /* objects: beyond this `bytes` is zero */
+    bool filled;       /* a restore brought something */
 };
 
 struct ckpt_state {
@@ -72,6 +77,7 @@ struct ckpt_state {
     struct ckpt_state *next;
     uint32_t number;
     struct decl decl; /* finished at seal; read-only from then on */
+    bool closed;      /* ckpt_seal was called: nothing more is declared */
     bool sealed;
     uint64_t arena_want;
     /* set by the transfer thread before `sealed`, constant until free: */
@@ -80,14 +86,15 @@ struct ckpt_state {
     uint64_t slot_bytes, ram_left;
     bool pinned;
     /* of the operation under way; set by the caller before it is begun: */
-    struct strided *at;   /* per piece of the declaration: where it lies */
-    uint64_t *need_bytes; /* per tensor: length the buffer must have */
-    struct lib_side *sides;
+    struct strided *at;     /* per piece of the declaration: where it lies */
+    uint64_t *need_bytes;   /* per tensor: length the buffer must have */
+    struct lib_side *sides; /* sorted by tensor */
     size_t side_count;
     struct { /* under ctx->lock */
         struct lib_grants grants;
         uint64_t copying;    /* op that needs the caller's memory; 0 = none */
-        bool busy;           /* the transfer thread is touching that memory now */
+        bool busy;           /* the transfer thread uses that memory or the arena now */
+        bool announced;      /* STATE was queued: again after a fresh start of ckptd */
         bool answered;       /* STATE_OK or REFUSED came */
         struct ckpt_err err; /* REFUSED */
     } shared;
@@ -100,7 +107,8 @@ struct ckpt {
     int wake_fd; /* eventfd: the transfer thread has something to do */
     struct gpu *gpu;
     /* constant after open: */
-    char *job, *store, *socket, *launch, *resume;
+    char *job, *store, *socket, *launch, *resume, *ckptd;
+    bool may_start; /* the socket was not named: a private ckptd may be started */
     uint8_t session[16];
     enum ckpt_mode mode;
     uint32_t rank, world;
@@ -123,15 +131,19 @@ struct ckpt {
         struct lib_out *outs, **outs_tail;
         struct ckpt_state *states;
         uint32_t next_state;
+        uint64_t last_committed_op;
         struct lib_op ops[LIB_OPS];
         struct {
             uint64_t step;
             uint32_t tries;
         } steps[LIB_STEPS]; /* rule I6: counts save() calls */
-        uint32_t step_at;
+        uint32_t step_at, tries_floor;
         uint64_t epoch;
-        uint32_t ok_flags; /* wire_hello_ok flags */
-        struct wire_name point;
+        uint32_t ok_flags;      /* wire_hello_ok flags */
+        struct wire_name point; /* the launch's resume point, with WIRE_HAS_POINT */
+        struct wire_name head;  /* where this run of steps began: it, or after a rollback */
+        bool has_head;
+        int64_t unlinked_ns; /* since when there is no daemon; with !linked */
         bool progress_sent;
         uint8_t node[16];
         uint32_t slot_bytes;
@@ -143,6 +155,13 @@ struct ckpt {
 /* -- context.c -- */
 /* Refuses NULL, a forked child, a broken context; fills the thread's error. */
 enum ckpt_status lib_enter(struct ckpt *c) CKPT_MUST_CHECK;
+enum ckpt_status lib_enter_state(struct ckpt_state *s) CKPT_MUST_CHECK;
+/* Refuses NULL and a forked child only: for waits, which also end on a broken context. */
+enum ckpt_status lib_enter_wait(struct ckpt *c, int timeout_ms) CKPT_MUST_CHECK;
+/* Copies a caller's struct, which may be shorter (an older program) or longer (a newer
+ * one: what we do not know must be zero) than ours.  `given` is its first field. */
+enum ckpt_status lib_take_struct(void *ret, size_t ours, const void *from, size_t least,
+                                 const char *what, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Records `err` as this thread's last error and returns its status. */
 enum ckpt_status lib_fail(const struct ckpt_err *err);
 void lib_clear_error(void);
@@ -154,16 +173,29 @@ void lib_break(struct ckpt *c, const struct ckpt_err *err);
 struct lib_op *lib_op_find(struct ckpt *c, uint64_t id); /* lock held; NULL */
 /* A new op in the table; lock held. */
 struct lib_op *lib_op_new(struct ckpt *c, struct ckpt_state *s, bool load);
+/* The same for a message that does not follow from anything we asked, or a broken rule of
+ * our own: breaks the context with CKPT_BUG, never aborts the trainer.  Lock held. */
+bool lib_assert_failed(struct ckpt *c, const char *what, const char *file, int line);
+#define LIB_ASSERT(c, cond) ((cond) || lib_assert_failed((c), #cond, __FILE__, __LINE__))
 /* Ends an op with a status; lock held. */
 void lib_op_end(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text);
+
+/* Ends an op on our side and tells the daemon (FAIL, or CANCEL for a load), so that no
+ * other rank waits for us; lock held. */
+void lib_op_give_up(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text);
+/* Waits until the daemon answered SAVE or LOAD (final: until it is over); what it refused
+ * is the result.  Lock held. */
+enum ckpt_status lib_op_wait(struct ckpt *c, struct lib_op *op, bool final, int64_t deadline_ns,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
 
 /* -- client.c: messages and the link to the daemon -- */
 /* Numbers and queues a message (fd taken, also on failure) and wakes the transfer
  * thread; lock held. */
 enum ckpt_status client_queue(struct ckpt *c, struct wire_msg *m, int fd) CKPT_MUST_CHECK;
 void client_wake(struct ckpt *c);
-/* Says HELLO on c->fd and waits for the answer; fills shared from it. */
-enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
+/* Says HELLO on c->fd and waits for the answer; fills shared from it.  *ret_refused: the
+ * daemon answered with a refusal. */
+enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns, bool *ret_refused,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Sends what is queued; CKPT_BUSY when the socket is full. */
 enum ckpt_status client_flush(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -180,14 +212,20 @@ void transfer_forget(struct ckpt_state *s);
 
 /* -- connect.c -- */
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the
- * socket was not named by the caller.  Fills c->fd and c->private_daemon. */
+ * socket was not named by the caller.  Fills c->fd and c->private_daemon.
+ * CKPT_UNREACHABLE when there is none. */
 enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* The launch token (rule I1); malloc'ed. */
 enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 
-/* -- state_api.c -- */
+/* Where the daemon is: c->socket, c->store and c->ckptd, made absolute once, so that a
+ * later chdir or setenv changes nothing. */
+enum ckpt_status connect_place(struct ckpt *c, const struct ckpt_open_opts *o, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+
+/* -- seal.c -- */
 /* Points every piece at the caller's buffers; checks count and lengths.  load: volatile
  * tensors are filled in place; otherwise they and objects are copied aside now. */
 enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
@@ -197,7 +235,14 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
                                     struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Queues STATE for a sealed declaration; lock held. */
 enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The copy aside of a volatile tensor or object, or NULL. */
+struct lib_side *state_side(struct ckpt_state *s, size_t tensor);
+void state_free_memory(struct ckpt_state *s);
+
+/* -- save_api.c -- */
+/* Takes a sealed, idle state for a new op, which is `held`; lock held. */
+enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline_ns,
+                            struct lib_op **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Waits until nothing of `s` touches the caller's memory; lock held. */
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
     CKPT_MUST_CHECK;
-void state_free_memory(struct ckpt_state *s);

@@ -4,8 +4,6 @@
 
 #include "libckpt/context.h"
 
-#define OBJECT_HEAD 8
-
 /* How many bytes tensor `t`'s buffer must have for its pieces; refuses pieces that
  * reach below its start. */
 static enum ckpt_status buffer_need(const struct decl *d, const struct decl_tensor *t,
@@ -39,7 +37,7 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
     struct lib_side *side = &s->sides[s->side_count];
     side->tensor = tensor;
     side->len = s->need_bytes[tensor];
-    side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - OBJECT_HEAD : 0;
+    side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
     side->bytes = calloc(1, side->len ? side->len : 1);
     if (!side->bytes)
         return err_set(err, CKPT_NO_MEMORY, "tensor \"%s\": no memory for its copy of %llu bytes",
@@ -79,7 +77,9 @@ enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err)
                                .decl_bytes = bytes.len,
                                .arena_bytes = s->arena_want };
     wire_begin(s->ctx->compose, WIRE_STATE, &body);
+    s->shared.announced = true;
     s->shared.answered = false;
+    s->shared.err = (struct ckpt_err){ 0 };
     enum ckpt_status st = client_queue(s->ctx, s->ctx->compose, fd);
     return st == CKPT_OK ? CKPT_OK : err_set(err, st, "seal: out of memory");
 }
@@ -104,15 +104,21 @@ static enum ckpt_status wait_answer(struct ckpt_state *s, int64_t deadline, stru
 enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = lib_enter(s ? s->ctx : NULL);
+    enum ckpt_status st = lib_enter_state(s);
     if (st != CKPT_OK)
         return st;
     if (timeout_ms < 0)
         st = err_set(&err, CKPT_INVALID, "ckpt_seal: negative timeout");
-    else if (s->decl.finished)
-        st = err_set(&err, CKPT_WRONG_STATE, "ckpt_seal: the state was sealed before");
-    if (st == CKPT_OK)
-        st = decl_finish(&s->decl, s->ctx->shared.slot_bytes, &err);
+    else if (s->closed)
+        st = err_set(&err, CKPT_WRONG_STATE,
+                     "ckpt_seal: it was called before; if that failed, declare a new state");
+    if (st == CKPT_OK) {
+        pthread_mutex_lock(&s->ctx->lock);
+        uint64_t slot_bytes = s->ctx->shared.slot_bytes;
+        pthread_mutex_unlock(&s->ctx->lock);
+        s->closed = true;
+        st = decl_finish(&s->decl, slot_bytes, &err);
+    }
     if (st == CKPT_OK)
         st = prepare(s, &err);
     if (st == CKPT_OK) {
@@ -128,12 +134,17 @@ enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
 
 /* -- pointing at buffers -------------------------------------------------- */
 
-static struct lib_side *side_of(struct ckpt_state *s, size_t tensor)
+static int by_tensor(const void *key, const void *side)
 {
-    for (size_t i = 0; i < s->side_count; i++)
-        if (s->sides[i].tensor == tensor)
-            return &s->sides[i];
-    return NULL;
+    size_t a = *(const size_t *)key, b = ((const struct lib_side *)side)->tensor;
+    return (a > b) - (a < b);
+}
+
+struct lib_side *state_side(struct ckpt_state *s, size_t tensor)
+{
+    if (s->side_count == 0)
+        return NULL;
+    return bsearch(&tensor, s->sides, s->side_count, sizeof(*s->sides), by_tensor);
 }
 
 static enum ckpt_status check_buffer(struct ckpt_state *s, size_t i, const struct ckpt_buffer *b,
@@ -153,17 +164,47 @@ static enum ckpt_status check_buffer(struct ckpt_state *s, size_t i, const struc
 }
 
 /* Copies what may change before the fence. */
-static void copy_aside(const struct lib_side *side, const struct ckpt_buffer *b, bool object)
+static void copy_aside(struct lib_side *side, const struct ckpt_buffer *b, bool object)
 {
     if (!object) {
-        memcpy(side->bytes, b->base, side->len);
+        if (side->len)
+            memcpy(side->bytes, b->base, side->len);
         return;
     }
-    for (int i = 0; i < OBJECT_HEAD; i++)
+    for (int i = 0; i < DECL_OBJECT_HEAD; i++)
         side->bytes[i] = (uint8_t)(b->bytes >> (8 * i));
     if (b->bytes)
-        memcpy(side->bytes + OBJECT_HEAD, b->base, b->bytes);
-    memset(side->bytes + OBJECT_HEAD + b->bytes, 0, side->capacity - b->bytes);
+        memcpy(side->bytes + DECL_OBJECT_HEAD, b->base, b->bytes);
+    if (side->used > b->bytes) /* only what was there before: a capacity may be large */
+        memset(side->bytes + DECL_OBJECT_HEAD + b->bytes, 0, side->used - b->bytes);
+    side->used = b->bytes;
+}
+
+/* A restore fills it, perhaps only in part: an object may have been saved with a smaller
+ * capacity. */
+static void empty_side(struct lib_side *side, bool object)
+{
+    side->filled = false;
+    if (object) {
+        memset(side->bytes, 0, DECL_OBJECT_HEAD + side->used);
+        side->used = side->capacity; /* what a restore leaves there is not known */
+    }
+}
+
+/* A tensor with negative or zero strides can be read, not filled. */
+static enum ckpt_status check_target(const struct ckpt_state *s, const struct decl_tensor *t,
+                                     struct ckpt_err *err)
+{
+    for (size_t i = 0; i < t->piece_count; i++) {
+        const struct decl_piece *p = &s->decl.pieces[t->first_piece + i];
+        for (uint32_t d = 0; d < t->ndim; d++)
+            if (p->box.len[d] > 1 && p->stride[d] <= 0 && box_volume(&p->box) > 0)
+                return err_set(err, CKPT_UNSUPPORTED,
+                               "tensor \"%s\", piece %zu: restoring needs strides above 0, "
+                               "dimension %u has %lld",
+                               t->name, i, d, (long long)p->stride[d]);
+    }
+    return CKPT_OK;
 }
 
 static void point_pieces(struct ckpt_state *s, const struct decl_tensor *t, uint8_t *base)
@@ -188,14 +229,18 @@ enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buff
                        "order of declaration",
                        count, d->tensor_count);
     for (size_t i = 0; i < count; i++) {
-        enum ckpt_status st = check_buffer(s, i, &buffers[i], side_of(s, i), load, err);
+        enum ckpt_status st = check_buffer(s, i, &buffers[i], state_side(s, i), load, err);
+        if (st == CKPT_OK && load)
+            st = check_target(s, &d->tensors[i], err);
         if (st != CKPT_OK)
             return st;
     }
     for (size_t i = 0; i < count; i++) {
         bool object = d->tensors[i].flags & DECL_OBJECT;
-        struct lib_side *side = side_of(s, i);
-        if (side && !load)
+        struct lib_side *side = state_side(s, i);
+        if (side && load)
+            empty_side(side, object);
+        else if (side)
             copy_aside(side, &buffers[i], object);
         point_pieces(s, &d->tensors[i], side && (!load || object) ? side->bytes : buffers[i].base);
     }
@@ -210,19 +255,20 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
         const struct decl_tensor *t = &s->decl.tensors[side->tensor];
         struct ckpt_buffer *b = &buffers[side->tensor];
         uint64_t len = 0;
-        if (!(t->flags & DECL_OBJECT))
-            continue;
-        for (int k = 0; k < OBJECT_HEAD; k++)
+        if (!(t->flags & DECL_OBJECT) || !side->filled)
+            continue; /* not in the checkpoint: the caller's bytes stay as they are */
+        for (int k = 0; k < DECL_OBJECT_HEAD; k++)
             len |= (uint64_t)side->bytes[k] << (8 * k);
         if (len > side->capacity)
-            return err_set(err, CKPT_CORRUPT, "object \"%s\": claims %llu bytes of %llu", t->name,
-                           (unsigned long long)len, (unsigned long long)side->capacity);
+            return err_set(err, CKPT_MISMATCH,
+                           "object \"%s\": has %llu bytes, it was declared for at most %llu",
+                           t->name, (unsigned long long)len, (unsigned long long)side->capacity);
         if (len > b->bytes)
             return err_set(err, CKPT_INVALID,
                            "object \"%s\": its buffer has %llu bytes, %llu needed", t->name,
                            (unsigned long long)b->bytes, (unsigned long long)len);
         if (len)
-            memcpy(b->base, side->bytes + OBJECT_HEAD, len);
+            memcpy(b->base, side->bytes + DECL_OBJECT_HEAD, len);
         b->bytes = len;
     }
     return CKPT_OK;

@@ -1,12 +1,8 @@
-/* Declaring a state, sealing it, and pointing it at the caller's memory. */
-#include <errno.h>
+/* Declaring a state: tensors, objects, and pieces from layouts. */
 #include <stdio.h>
-#include <sys/mman.h>
 
 #include "formats/layout.h"
 #include "libckpt/context.h"
-
-#define OBJECT_HEAD 8 /* u64 length before an object's bytes */
 
 enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
 {
@@ -66,16 +62,18 @@ void ckpt_state_free(struct ckpt_state *s)
         struct lib_op *op = &c->shared.ops[i];
         if (op->id && op->state == s) {
             if (!op->copied)
-                lib_op_end(c, op, CKPT_CANCELLED, "the state was freed while it was being copied");
+                lib_op_give_up(c, op, CKPT_CANCELLED,
+                               "the state was freed while it was being copied");
             op->state = NULL;
         }
     }
     while (s->shared.busy)
         pthread_cond_wait(&c->changed, &c->lock); /* at most one slot's copy */
     struct ckpt_state **p = &c->shared.states;
-    while (*p != s)
+    while (*p && *p != s)
         p = &(*p)->next;
-    *p = s->next;
+    if (*p)
+        *p = s->next;
     pthread_mutex_unlock(&c->lock);
     state_free_memory(s);
     free(s);
@@ -91,7 +89,7 @@ static enum ckpt_status enter_declaring(struct ckpt_state *s, struct ckpt_err *e
     enum ckpt_status st = lib_enter(s->ctx);
     if (st != CKPT_OK)
         return err_set(err, st, "%s", ckpt_error());
-    if (s->decl.finished)
+    if (s->closed)
         return err_set(err, CKPT_WRONG_STATE, "the state is sealed: nothing can be declared now");
     return CKPT_OK;
 }
@@ -108,6 +106,15 @@ static void piece_of(const struct ckpt_piece *p, uint32_t ndim, struct decl_piec
     ret->offset_bytes = p->offset_bytes;
     ret->replica = p->replica;
     ret->replica_count = p->replica_count ? p->replica_count : 1;
+}
+
+/* Forgets the last tensor, whose pieces were refused: a tensor is declared whole or not. */
+static void undo_tensor(struct decl *d)
+{
+    struct decl_tensor *t = &d->tensors[--d->tensor_count];
+    d->piece_count = t->first_piece;
+    free(t->name);
+    free(t->alias);
 }
 
 static enum ckpt_status declare(struct ckpt_state *s, const struct ckpt_tensor_desc *desc,
@@ -137,11 +144,17 @@ static enum ckpt_status declare(struct ckpt_state *s, const struct ckpt_tensor_d
         t.block[d] = desc->block ? desc->block[d] : 0;
     }
     enum ckpt_status st = decl_add_tensor(&s->decl, &t, err);
+    if (st != CKPT_OK)
+        return st;
     for (size_t i = 0; st == CKPT_OK && i < count; i++) {
         struct decl_piece p;
         piece_of(&pieces[i], desc->ndim, &p);
         st = decl_add_piece(&s->decl, &p, err);
+        if (st != CKPT_OK)
+            err_prefix(err, "rank %u, piece %zu", s->ctx->rank, i);
     }
+    if (st != CKPT_OK)
+        undo_tensor(&s->decl);
     return st;
 }
 
@@ -151,12 +164,11 @@ enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_tensor_desc
     struct ckpt_err err = { 0 };
     struct ckpt_tensor_desc d = { 0 };
     enum ckpt_status st = enter_declaring(s, &err);
-    if (st == CKPT_OK && (!desc || desc->size < offsetof(struct ckpt_tensor_desc, block)))
-        st = err_set(&err, CKPT_INVALID, "tensor: set .size = sizeof(struct ckpt_tensor_desc)");
-    if (st == CKPT_OK) {
-        memcpy(&d, desc, desc->size < sizeof(d) ? desc->size : sizeof(d));
+    if (st == CKPT_OK)
+        st = lib_take_struct(&d, sizeof(d), desc, offsetof(struct ckpt_tensor_desc, block),
+                             "ckpt_tensor_desc", &err);
+    if (st == CKPT_OK)
         st = declare(s, &d, pieces, count, &err);
-    }
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
@@ -164,8 +176,7 @@ static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, u
                                        enum ckpt_object_scope scope, struct ckpt_err *err)
 {
     char full[CKPT_TENSOR_NAME_MAX + 16];
-    if (!name || capacity > CKPT_OBJECT_BYTES_MAX - OBJECT_HEAD ||
-        (unsigned)scope > CKPT_OBJECT_SOLE)
+    if (!name || capacity > CKPT_OBJECT_BYTES_MAX || (unsigned)scope > CKPT_OBJECT_SOLE)
         return err_set(err, CKPT_INVALID, "object \"%s\": capacity %llu, scope %u",
                        name ? name : "(null)", (unsigned long long)capacity, (unsigned)scope);
     int n = scope == CKPT_OBJECT_RANK ? snprintf(full, sizeof(full), "%s@%u", name, s->ctx->rank)
@@ -177,7 +188,7 @@ static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, u
                              .dtype = CKPT_DTYPE_U8,
                              .flags = DECL_OBJECT | DECL_VOLATILE,
                              .ndim = 1,
-                             .shape = { OBJECT_HEAD + capacity } };
+                             .shape = { DECL_OBJECT_HEAD + capacity } };
     struct decl_piece p = { .stride = { 1 }, .replica_count = 1 };
     p.box = box_whole(1, t.shape);
     if (scope == CKPT_OBJECT_SHARED) {
@@ -185,7 +196,12 @@ static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, u
         p.replica_count = s->ctx->world;
     }
     enum ckpt_status st = decl_add_tensor(&s->decl, &t, err);
-    return st == CKPT_OK ? decl_add_piece(&s->decl, &p, err) : st;
+    if (st != CKPT_OK)
+        return st;
+    st = decl_add_piece(&s->decl, &p, err);
+    if (st != CKPT_OK)
+        undo_tensor(&s->decl);
+    return st;
 }
 
 enum ckpt_status ckpt_object(struct ckpt_state *s, const char *name, uint64_t capacity,
@@ -227,7 +243,9 @@ enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
     lib_clear_error();
     uint64_t local[CKPT_DIMS_MAX];
     struct layout_placement place[CKPT_DIMS_MAX];
-    if (!mesh || !ret_count || mesh->ndim > CKPT_DIMS_MAX || ndim > CKPT_DIMS_MAX) {
+    if (!mesh || !ret_count || mesh->ndim > CKPT_DIMS_MAX || ndim > CKPT_DIMS_MAX ||
+        (mesh->ndim && (!mesh->size || !mesh->coord || !mesh->placement)) || (ndim && !shape) ||
+        (cap && !pieces)) {
         err_set(&err, CKPT_INVALID, "mesh: NULL, or more than %d axes or dimensions",
                 CKPT_DIMS_MAX);
         return lib_fail(&err);
@@ -256,7 +274,8 @@ enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct ckpt_piec
 {
     struct ckpt_err err = { 0 };
     lib_clear_error();
-    if (!flat || !ret_count || flat->ndim > CKPT_DIMS_MAX || (flat->box_count && !flat->boxes)) {
+    if (!flat || !ret_count || flat->ndim > CKPT_DIMS_MAX || (flat->box_count && !flat->boxes) ||
+        (cap && !pieces)) {
         err_set(&err, CKPT_INVALID, "flat: NULL, or more than %d dimensions", CKPT_DIMS_MAX);
         return lib_fail(&err);
     }

@@ -2,24 +2,39 @@
  * slots and the caller's memory.  Its loop: send what is queued, take what has come,
  * fill one granted slot, sleep when there is nothing. */
 #include <errno.h>
+#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
 #include "libckpt/context.h"
 
-#define RELINK_PAUSE_MS 100
+#define RELINK_PAUSE_MS   100
+#define RELINK_CONNECT_NS INT64_C(1000000000)
 
 /* -- arena ---------------------------------------------------------------- */
 
 static enum ckpt_status map_arena(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
                                   struct ckpt_err *err)
 {
-    uint64_t bytes = ok->slots * ok->slot_bytes;
+    const int want = F_SEAL_GROW | F_SEAL_SHRINK;
+    uint64_t bytes = ok->slots * s->decl.slot_bytes;
+    struct stat file;
     if (ok->slot_bytes != s->decl.slot_bytes || ok->slots < 1)
-        return err_set(err, CKPT_CORRUPT, "ckptd gave an arena of %u slots of %llu bytes",
-                       ok->slots, (unsigned long long)ok->slot_bytes);
+        return err_set(err, CKPT_MISMATCH,
+                       "ckptd gave an arena of %u slots of %llu bytes, the state was sealed for "
+                       "%llu: start it with the slot size it had",
+                       ok->slots, (unsigned long long)ok->slot_bytes,
+                       (unsigned long long)s->decl.slot_bytes);
+    /* A file that could shrink would kill the trainer by SIGBUS. */
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & want) != want || fstat(fd, &file) < 0 ||
+        (uint64_t)file.st_size != bytes)
+        return err_set(err, CKPT_CORRUPT,
+                       "ckptd gave an arena that is not a sealed memfd of %llu bytes",
+                       (unsigned long long)bytes);
     void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (p == MAP_FAILED)
         return err_errno(err, errno, "mapping the arena of %llu bytes", (unsigned long long)bytes);
@@ -31,10 +46,12 @@ static enum ckpt_status map_arena(struct ckpt_state *s, int fd, const struct wir
     s->ram_left = ok->ram_left_bytes;
     s->pinned = s->ctx->gpu->ops->pin(s->ctx->gpu, p, bytes, NULL) == CKPT_OK;
     struct lib_grants *g = &s->shared.grants;
+    g->slot = calloc(ok->slots, sizeof(*g->slot));
+    g->op = calloc(ok->slots, sizeof(*g->op));
+    if (!g->slot || !g->op)
+        return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
     g->cap = ok->slots;
-    g->slot = calloc(g->cap, sizeof(*g->slot));
-    g->op = calloc(g->cap, sizeof(*g->op));
-    return g->slot && g->op ? CKPT_OK : err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
+    return CKPT_OK;
 }
 
 void transfer_forget(struct ckpt_state *s)
@@ -42,9 +59,11 @@ void transfer_forget(struct ckpt_state *s)
     uint64_t bytes = s->slots * s->slot_bytes;
     if (!s->arena)
         return;
-    if (s->pinned)
-        s->ctx->gpu->ops->unpin(s->ctx->gpu, s->arena, bytes);
-    munmap(s->arena, bytes);
+    if (s->ctx->pid == getpid()) { /* a forked child has something else there: MADV_DONTFORK */
+        if (s->pinned)
+            s->ctx->gpu->ops->unpin(s->ctx->gpu, s->arena, bytes);
+        munmap(s->arena, bytes);
+    }
     s->arena = NULL;
     free(s->shared.grants.slot);
     free(s->shared.grants.op);
@@ -69,13 +88,15 @@ static void on_state_ok(struct ckpt *c, struct wire_msg *m)
     if (!s || s->shared.answered || m->fd_count != 1)
         return;
     transfer_forget(s);
-    s->shared.err = (struct ckpt_err){ 0 };
-    pthread_mutex_unlock(&c->lock); /* populating takes long; nobody else uses the arena yet */
+    s->shared.busy = true; /* keeps the state while the lock is dropped: populating takes long */
+    pthread_mutex_unlock(&c->lock);
     struct ckpt_err err = { 0 };
     enum ckpt_status st = map_arena(s, m->fds[0], &ok, &err);
     pthread_mutex_lock(&c->lock);
+    s->shared.busy = false;
+    s->shared.err = err;
     if (st != CKPT_OK)
-        s->shared.err = err;
+        transfer_forget(s);
     s->shared.answered = true;
 }
 
@@ -88,6 +109,7 @@ static void on_refused(struct ckpt *c, const struct wire_msg *m)
     struct ckpt_state *s = find_state(c, r.state);
     if (r.type != WIRE_STATE || !s || s->shared.answered)
         return;
+    transfer_forget(s); /* of a ckptd before this one */
     s->shared.err = (struct ckpt_err){ 0 };
     err_set(&s->shared.err,
             status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG, "%s", text);
@@ -114,6 +136,43 @@ static void copied(struct ckpt *c, struct lib_op *op)
     c->shared.info.copy_ns = (uint64_t)(lib_now_ns() - op->begun_ns);
 }
 
+static void take_level(struct ckpt *c, struct lib_op *op, const struct wire_op *w)
+{
+    if (w->level > op->level)
+        op->level = w->level;
+    if (op->load || op->committed || op->level < WIRE_LEVEL_LOCAL)
+        return;
+    op->committed = true;
+    c->shared.info.saves_committed++;
+    if (c->shared.info.last_step_committed == UINT64_MAX || op->id > c->shared.last_committed_op)
+        c->shared.info.last_step_committed = op->step;
+    c->shared.last_committed_op = max_u64(op->id, c->shared.last_committed_op);
+}
+
+/* What an OP may say of this op; a daemon that claims more is not believed. */
+static bool makes_sense(const struct lib_op *op, const struct wire_op *w)
+{
+    bool final = w->flags & WIRE_OP_FINAL;
+    if (w->status != CKPT_OK)
+        return status_known(w->status);
+    if (op->load)
+        return w->level == WIRE_LEVEL_NONE ? !final : w->level == WIRE_LEVEL_DONE;
+    /* Staged and more: only of what was handed over. */
+    return w->level <= WIRE_LEVEL_REMOTE && (w->level == WIRE_LEVEL_NONE || op->copied) &&
+           (!final || w->level >= WIRE_LEVEL_LOCAL || op->level >= WIRE_LEVEL_LOCAL);
+}
+
+static void begin_op(struct ckpt *c, struct lib_op *op)
+{
+    op->begun = true;
+    if (op->load || !op->state || op->state->decl.slot_count > 0)
+        return;
+    if (queue_full(c, op, UINT32_MAX, 0, true) != CKPT_OK) /* this rank writes nothing */
+        lib_op_give_up(c, op, CKPT_NO_MEMORY, "save: out of memory");
+    else
+        copied(c, op);
+}
+
 static void on_op(struct ckpt *c, const struct wire_msg *m)
 {
     struct wire_op w;
@@ -124,22 +183,26 @@ static void on_op(struct ckpt *c, const struct wire_msg *m)
     op->name = w.name;
     op->done_bytes = w.done_bytes;
     op->total_bytes = w.total_bytes;
+    if (!op->begun && w.status == CKPT_OK)
+        begin_op(c, op);
+    if (!makes_sense(op, &w)) {
+        lib_op_give_up(c, op, CKPT_CORRUPT, "ckptd said what cannot be of this operation");
+        return;
+    }
     if (w.status != CKPT_OK) {
         char text[512];
         wire_text(m, text, sizeof(text));
-        lib_op_end(c, op, status_known(w.status) ? (enum ckpt_status)w.status : CKPT_BUG, text);
+        op->told = true;
+        lib_op_end(c, op, (enum ckpt_status)w.status,
+                   text[0] ? text : status_sentence((enum ckpt_status)w.status));
         return;
     }
-    if (w.level > op->level)
-        op->level = w.level;
-    bool first = !op->begun;
-    op->begun = true;
+    if (!op->load && w.name.epoch > c->shared.epoch)
+        c->shared.epoch = w.name.epoch; /* a rollback's */
+    take_level(c, op, &w);
     if (w.flags & WIRE_OP_FINAL) {
+        op->told = true;
         lib_op_end(c, op, CKPT_OK, "");
-    } else if (first && !op->load && op->state && op->state->decl.slot_count == 0) {
-        copied(c, op); /* this rank writes nothing: say so at once */
-        if (queue_full(c, op, UINT32_MAX, 0, true) != CKPT_OK)
-            lib_op_end(c, op, CKPT_NO_MEMORY, "save: out of memory");
     }
 }
 
@@ -148,15 +211,19 @@ static void on_grant(struct ckpt *c, const struct wire_msg *m)
     struct wire_grant w;
     memcpy(&w, wire_body(m), sizeof(w));
     struct ckpt_state *s = find_state(c, w.state);
-    const struct lib_op *op = lib_op_find(c, w.op);
-    if (!s || !op || op->state != s || op->final || op->load || w.arena_slot >= s->slots ||
+    struct lib_op *op = lib_op_find(c, w.op);
+    if (!s || !op || op->state != s || op->final || op->load ||
         client_full_unacked(c, w.op, w.state, w.arena_slot))
         return;
+    if (w.arena_slot >= s->slots || !s->arena) {
+        lib_op_give_up(c, op, CKPT_CORRUPT, "save: ckptd granted a slot that does not exist");
+        return;
+    }
     struct lib_grants *g = &s->shared.grants;
     for (uint32_t i = 0; i < g->count; i++)
         if (g->slot[(g->head + i) % g->cap] == w.arena_slot)
-            return; /* said again after a reconnect */
-    if (g->count == g->cap)
+            return;                        /* said again after a reconnect */
+    if (!LIB_ASSERT(c, g->count < g->cap)) /* slots are fewer than cap and each is there once */
         return;
     uint32_t at = (g->head + g->count++) % g->cap;
     g->slot[at] = w.arena_slot;
@@ -197,6 +264,9 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
         box_bytes(box, bits) > s->slot_bytes - f->offset)
         return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a fragment outside tensor \"%s\"",
                        t->name);
+    struct lib_side *side = state_side(s, f->tensor);
+    if (side)
+        side->filled = true;
     return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits, held,
                                      &s->at[piece], err);
 }
@@ -215,6 +285,8 @@ static enum ckpt_status put_frags(struct ckpt_state *s, const struct wire_msg *m
             return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a cut message");
         st = put_frag(s, &f, &box, s->arena + w->arena_slot * s->slot_bytes, err);
     }
+    if (st == CKPT_OK && !cursor_done(&tail))
+        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent more than %u fragments", w->count);
     return st;
 }
 
@@ -224,11 +296,14 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
     memcpy(&w, wire_body(m), sizeof(w));
     struct ckpt_state *s = find_state(c, w.state);
     struct lib_op *op = lib_op_find(c, w.op);
-    if (!s || !s->arena || w.arena_slot >= s->slots)
-        return;
     struct ckpt_err err = { 0 };
     enum ckpt_status st = CKPT_OK;
-    if (op && !op->final && op->state == s) {
+    bool wanted = op && op->load && !op->final;
+    if (wanted && (!s || op->state != s || !s->arena || w.arena_slot >= s->slots)) {
+        lib_op_give_up(c, op, CKPT_CORRUPT, "restore: ckptd named a slot that does not exist");
+        return;
+    }
+    if (wanted) {
         s->shared.busy = true;
         pthread_mutex_unlock(&c->lock);
         st = put_frags(s, m, &w, &err);
@@ -238,14 +313,14 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
         op->done_bytes = w.done_bytes;
         op->total_bytes = w.total_bytes;
         if (st != CKPT_OK)
-            lib_op_end(c, op, st, err_text(&err));
+            lib_op_give_up(c, op, st, err_text(&err));
     }
     if (w.flags & WIRE_FRAGS_MORE)
         return;
     struct wire_back back = { .op = w.op, .state = w.state, .arena_slot = w.arena_slot };
     wire_begin(c->compose, WIRE_BACK, &back);
-    if (client_queue(c, c->compose, -1) != CKPT_OK && op)
-        lib_op_end(c, op, CKPT_NO_MEMORY, "restore: out of memory");
+    if (client_queue(c, c->compose, -1) != CKPT_OK && wanted)
+        lib_op_give_up(c, op, CKPT_NO_MEMORY, "restore: out of memory");
 }
 
 static void on_message(struct ckpt *c, struct wire_msg *m)
@@ -291,17 +366,6 @@ static enum ckpt_status fill_slot(struct ckpt_state *s, uint32_t slot, uint8_t *
     return st;
 }
 
-static void fail_op(struct ckpt *c, struct lib_op *op, enum ckpt_status st,
-                    const struct ckpt_err *err)
-{
-    struct wire_fail fail = { .op = op->id, .status = st };
-    wire_begin(c->compose, WIRE_FAIL, &fail);
-    wire_tail(c->compose, err_text(err), strlen(err_text(err)));
-    lib_op_end(c, op, st, err_text(err));
-    st = client_queue(c, c->compose, -1);
-    (void)st; /* out of memory: the daemon's deadline ends the save */
-}
-
 /* Fills the next granted slot of one state; false if there is none.  Lock held. */
 static bool fill_one(struct ckpt *c, struct ckpt_state *s)
 {
@@ -313,8 +377,12 @@ static bool fill_one(struct ckpt *c, struct ckpt_state *s)
     g->head = (g->head + 1) % g->cap;
     g->count--;
     struct lib_op *op = lib_op_find(c, id);
-    if (!op || op->final || op->next_slot >= s->decl.slot_count)
+    if (!op || op->final)
         return true;
+    if (op->next_slot >= s->decl.slot_count) {
+        lib_op_give_up(c, op, CKPT_CORRUPT, "save: ckptd granted more slots than the state has");
+        return true;
+    }
     uint32_t slot = op->next_slot++;
     struct ckpt_err err = { 0 };
     s->shared.busy = true;
@@ -322,15 +390,16 @@ static bool fill_one(struct ckpt *c, struct ckpt_state *s)
     enum ckpt_status st = fill_slot(s, slot, s->arena + arena_slot * s->slot_bytes, &err);
     pthread_mutex_lock(&c->lock);
     s->shared.busy = false;
-    if (!op->final && st == CKPT_OK) {
-        bool last = slot + 1 == s->decl.slot_count;
-        st = queue_full(c, op, arena_slot, slot, last);
-        if (last)
-            copied(c, op);
-    }
-    if (!op->final && st != CKPT_OK)
-        fail_op(c, op, st, &err);
     pthread_cond_broadcast(&c->changed);
+    if (op->final)
+        return true; /* given up meanwhile */
+    bool last = slot + 1 == s->decl.slot_count;
+    if (st == CKPT_OK && queue_full(c, op, arena_slot, slot, last) != CKPT_OK)
+        st = err_set(&err, CKPT_NO_MEMORY, "save: out of memory");
+    if (st != CKPT_OK)
+        lib_op_give_up(c, op, st, err_text(&err));
+    else if (last)
+        copied(c, op);
     return true;
 }
 
@@ -348,8 +417,10 @@ static bool fill_any(struct ckpt *c)
 
 /* The daemon lost everything of this session (both its processes died): a fresh
  * session under the same launch; what was under way has failed. */
-static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, struct ckpt_err *err)
+static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_refused,
+                                   struct ckpt_err *err)
 {
+    enum ckpt_status st = CKPT_OK;
     pthread_mutex_lock(&c->lock);
     client_drop_queue(c);
     c->shared.next_seq = 1;
@@ -357,17 +428,16 @@ static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, struct ckpt
         if (c->shared.ops[i].id)
             lib_op_end(c, &c->shared.ops[i], CKPT_DAEMON_GONE,
                        "ckptd died together with what it had not finished");
+    /* Now, under the same lock: a save that begins meanwhile comes after its state. */
+    for (struct ckpt_state *s = c->shared.states; st == CKPT_OK && s; s = s->next)
+        if (s->shared.announced)
+            st = state_announce(s, err);
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
-    *err = (struct ckpt_err){ 0 };
-    enum ckpt_status st = connect_daemon(c, deadline, err);
     if (st == CKPT_OK)
-        st = client_hello(c, false, deadline, err);
-    pthread_mutex_lock(&c->lock);
-    for (struct ckpt_state *s = c->shared.states; st == CKPT_OK && s; s = s->next)
-        if (s->decl.finished)
-            st = state_announce(s, err);
-    pthread_mutex_unlock(&c->lock);
+        st = connect_daemon(c, deadline, err);
+    if (st == CKPT_OK)
+        st = client_hello(c, false, deadline, ret_refused, err);
     return st;
 }
 
@@ -379,44 +449,68 @@ static bool stopping(struct ckpt *c)
     return stop;
 }
 
+static void drop_socket(struct ckpt *c)
+{
+    int fd = c->fd;
+    c->fd = -1; /* first: a forked child must never find a closed number here */
+    if (fd >= 0)
+        close(fd);
+}
+
+/* A message that makes no sense: what has our memory in its hands fails; what is staged
+ * goes on, and ckptd says how after the reconnect.  Another version will not get better. */
+static void distrust(struct ckpt *c, enum ckpt_status st, const struct ckpt_err *err)
+{
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; st == CKPT_CORRUPT && i < LIB_OPS; i++)
+        if (c->shared.ops[i].id && !c->shared.ops[i].copied)
+            lib_op_give_up(c, &c->shared.ops[i], st, err_text(err));
+    if (st == CKPT_UNSUPPORTED)
+        lib_break(c, err);
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
+}
+
 /* What a load had under way is gone with the worker; ckpt_restore asks again. */
 static void unlink_daemon(struct ckpt *c)
 {
     pthread_mutex_lock(&c->lock);
     c->shared.linked = false;
-    close(c->fd);
-    c->fd = -1;
+    c->shared.unlinked_ns = lib_now_ns();
+    drop_socket(c);
     for (size_t i = 0; i < LIB_OPS; i++)
         if (c->shared.ops[i].id && c->shared.ops[i].load)
-            lib_op_end(c, &c->shared.ops[i], CKPT_DAEMON_GONE, "ckptd's worker died");
+            lib_op_give_up(c, &c->shared.ops[i], CKPT_DAEMON_GONE, "ckptd's worker died");
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Comes back to the daemon, for as long as it takes; true unless the context ends. */
+/* Comes back to the daemon, for as long as it takes; true unless the context ends.  Only
+ * what the daemon itself refuses ends it: a socket that is not there may come back. */
 static bool relink(struct ckpt *c)
 {
     unlink_daemon(c);
     while (!stopping(c)) {
         struct ckpt_err err = { 0 };
+        bool refused = false;
         int64_t deadline = lib_now_ns() + (int64_t)c->timeout_ms * 1000000;
-        enum ckpt_status st = connect_daemon(c, lib_now_ns() + 1000000000, &err);
+        enum ckpt_status st = connect_daemon(c, lib_now_ns() + RELINK_CONNECT_NS, &err);
         if (st == CKPT_OK)
-            st = client_hello(c, true, deadline, &err);
-        if (st == CKPT_NOT_FOUND)
-            st = start_over(c, deadline, &err);
+            st = client_hello(c, true, deadline, &refused, &err);
+        if (refused && st == CKPT_NOT_FOUND) {
+            refused = false;
+            err = (struct ckpt_err){ 0 };
+            st = start_over(c, deadline, &refused, &err);
+        }
         if (st == CKPT_OK)
             return true;
-        if (status_class(st) == CKPT_CLASS_CALLER) {
+        if (st == CKPT_UNSUPPORTED || (refused && status_class(st) == CKPT_CLASS_CALLER)) {
             pthread_mutex_lock(&c->lock);
-            err.status = st;
             lib_break(c, &err);
             pthread_mutex_unlock(&c->lock);
             return false;
         }
-        if (c->fd >= 0)
-            close(c->fd);
-        c->fd = -1;
+        drop_socket(c);
         struct pollfd p = { .fd = c->wake_fd, .events = 0 };
         poll(&p, 1, RELINK_PAUSE_MS);
     }
@@ -458,6 +552,7 @@ static void *transfer_main(void *arg)
         if (st == CKPT_OK)
             st = drain(c, &err);
         if (st != CKPT_OK) {
+            distrust(c, st, &err);
             if (!relink(c))
                 break;
             continue;
@@ -485,6 +580,10 @@ void transfer_stop(struct ckpt *c)
 {
     if (c->thread_running) {
         pthread_mutex_lock(&c->lock);
+        for (size_t i = 0; i < LIB_OPS; i++)
+            if (c->shared.ops[i].id && !c->shared.ops[i].copied)
+                lib_op_give_up(c, &c->shared.ops[i], CKPT_CANCELLED,
+                               "the context was closed while the state was being copied");
         c->shared.stop = true;
         pthread_cond_broadcast(&c->changed);
         pthread_mutex_unlock(&c->lock);

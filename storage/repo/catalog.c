@@ -144,9 +144,12 @@ static enum ckpt_status keep_tag(void *arg, const struct ckpt_name *name, const 
 static enum ckpt_status read_tags(struct building *b)
 {
     struct key prefix = key_tags(b->job);
-    struct tag_walk w = {
-        .s = b->s, .prefix_len = strlen(prefix.text), .each = keep_tag, .arg = b, .err = b->err
-    };
+    struct tag_walk w = { .s = b->s,
+                          .job = b->job,
+                          .prefix_len = strlen(prefix.text),
+                          .each = keep_tag,
+                          .arg = b,
+                          .err = b->err };
     return repo_list(b->s, prefix.text, false, tag_each, &w, b->err);
 }
 

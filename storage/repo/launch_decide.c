@@ -4,7 +4,7 @@
  * An attempt without c/ is undecided.  All parts there: it is committed, as its own
  * committer would have done.  A part that says it failed, or parts that do not fit
  * together: ABORT.  Else it is left alone: its nodes may still bring the rest, and gc
- * gives it up later. */
+ * gives it up later.  A commit whose committer died before h/ gets its h/. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -13,28 +13,28 @@
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
 
-#define PEEK_BYTES 64
+#define PEEK_BYTES     64
+#define HELD_TRIES_MAX 8 /* commits without h/ that a launch looks at, the newest */
 
-/* What the manifests that are there say of an attempt. */
-struct parts {
+struct undecided {
     struct store *s;
     const char *job;
     const struct ckpt_name *name;
     uint32_t world; /* 0 = no manifest could be read */
-    uint64_t count;
-    bool failed;
-    struct record_abort why; /* failed: who and why */
+    bool decided;   /* committed, but without h/ */
+    uint64_t epoch; /* of the launch that decides */
     size_t prefix_len;
     struct ckpt_err *err;
 };
 
 /* A manifest's header without its blocks, which may be large. */
-static enum ckpt_status read_header(const struct parts *p, const struct key *key, uint64_t bytes,
-                                    struct manifest_header *ret, struct ckpt_err *err)
+static enum ckpt_status read_header(const struct undecided *u, const struct key *key,
+                                    uint64_t bytes, struct manifest_header *ret,
+                                    struct ckpt_err *err)
 {
     uint8_t peek[PEEK_BYTES] = { 0 };
     struct store_range range = { .bytes = min_u64(bytes, sizeof(peek)), .base = peek };
-    enum ckpt_status st = store_get(p->s, key->text, &range, 1, err);
+    enum ckpt_status st = store_get(u->s, key->text, &range, 1, err);
     if (st != CKPT_OK)
         return st;
     uint32_t len = manifest_header_peek(peek, range.bytes);
@@ -44,7 +44,7 @@ static enum ckpt_status read_header(const struct parts *p, const struct key *key
     if (!header)
         return err_set(err, CKPT_NO_MEMORY, "no memory for the header of %s", key->text);
     range = (struct store_range){ .bytes = len, .base = header };
-    st = store_get(p->s, key->text, &range, 1, err);
+    st = store_get(u->s, key->text, &range, 1, err);
     return st == CKPT_OK ? manifest_header_decode(header, len, NULL, ret, err) : st;
 }
 
@@ -56,79 +56,83 @@ static bool out_of_reach(enum ckpt_status st)
 
 static enum ckpt_status part_each(void *arg, const struct store_entry *e)
 {
-    struct parts *p = arg;
-    struct key_data_parts at = { .name = *p->name };
-    if (key_parse_data(e->key + p->prefix_len, &at) != KEY_MANIFEST)
+    struct undecided *u = arg;
+    struct key_data_parts at = { .name = *u->name };
+    if (key_parse_data(e->key + u->prefix_len, &at) != KEY_MANIFEST)
         return CKPT_OK;
-    struct key key = key_manifest(p->job, p->name, at.rank);
+    struct key key = key_manifest(u->job, u->name, at.rank);
     struct manifest_header h;
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = read_header(p, &key, e->stat.bytes, &h, &why);
+    enum ckpt_status st = read_header(u, &key, e->stat.bytes, &h, &why);
     if (out_of_reach(st))
-        return err_set(p->err, st, "%s", err_text(&why));
-    if (st != CKPT_OK) /* not ours to judge: not counted, so the attempt is left */
+        return err_set(u->err, st, "%s", err_text(&why));
+    if (st != CKPT_OK) /* another part may tell as well */
         return CKPT_OK;
-    p->world = h.world;
-    p->count++;
-    if (h.flags & MANIFEST_FLAG_FAILED && !p->failed) {
-        p->failed = true;
-        p->why.status = h.fail_status;
-        p->why.rank = at.rank;
-    }
+    u->world = h.world;
     manifest_header_fini(&h);
-    return CKPT_OK;
+    return CKPT_CANCELLED;
 }
 
-static enum ckpt_status look_at_parts(struct parts *p, unsigned shards)
+/* Any part that is there knows how many there must be. */
+static enum ckpt_status find_world(struct undecided *u, unsigned shards)
 {
     enum ckpt_status st = CKPT_OK;
-    for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
+    for (unsigned h = 0; h < 16 && st == CKPT_OK && !u->world; h++) {
         if (!(shards >> h & 1))
             continue;
-        struct key prefix = key_data(p->job, h, p->name);
-        p->prefix_len = strlen(prefix.text);
-        st = repo_list(p->s, prefix.text, false, part_each, p, p->err);
+        struct key prefix = key_data(u->job, h, u->name);
+        u->prefix_len = strlen(prefix.text);
+        st = repo_list(u->s, prefix.text, false, part_each, u, u->err);
     }
     return st;
 }
 
-static enum ckpt_status abort_it(struct parts *p)
+static enum ckpt_status give_up(const struct undecided *u, enum ckpt_status because)
 {
+    const struct record_abort why = { .status = because, .rank = UINT32_MAX, .by_epoch = u->epoch };
     struct ckpt_err lost = { 0 };
-    enum ckpt_status st = publish_abort(p->s, p->job, p->name, &p->why, &lost);
+    enum ckpt_status st = publish_abort(u->s, u->job, u->name, &why, &lost);
     if (st == CKPT_OK || st == CKPT_EXISTS)
         return CKPT_OK;
-    return err_set(p->err, st, "%s", err_text(&lost));
+    return err_set(u->err, st, "%s", err_text(&lost));
 }
 
-static enum ckpt_status decide_one(struct parts *p)
+/* publish() knows a failed part (ABORT) and a missing one (NOT_FOUND: left). */
+static enum ckpt_status decide_one(const struct undecided *u)
 {
     struct record_commit commit;
     struct ckpt_err why = { 0 };
-    if (p->failed)
-        return abort_it(p);
-    if (!p->world || p->count < p->world)
-        return CKPT_OK;
-    enum ckpt_status st = publish(p->s, p->job, p->name, p->world, &commit, &why);
-    switch (status_class(st)) {
-    case CKPT_CLASS_OK:
-    case CKPT_CLASS_CORRUPT: /* another copy may still mend it: left */
-    case CKPT_CLASS_DEVICE:
-        return CKPT_OK;
-    case CKPT_CLASS_CALLER:
-        p->why.status = st;
-        if (st == CKPT_COVER || st == CKPT_MISMATCH || st == CKPT_VANISHED)
-            return abort_it(p);
-        return CKPT_OK;
-    case CKPT_CLASS_BUSY:
-        if (st == CKPT_ABORTED)
-            return CKPT_OK;
-        break;
-    case CKPT_CLASS_STORE:
-    case CKPT_CLASS_BUG:
-        break;
+    enum ckpt_status st = publish(u->s, u->job, u->name, u->world, &commit, &why);
+    if (!u->decided && (st == CKPT_COVER || st == CKPT_MISMATCH || st == CKPT_VANISHED))
+        return give_up(u, st);
+    enum ckpt_class class = status_class(st);
+    bool left = st == CKPT_ABORTED || class == CKPT_CLASS_OK || class == CKPT_CLASS_CALLER ||
+                class == CKPT_CLASS_CORRUPT; /* damaged: another copy may still mend it */
+    return left ? CKPT_OK : err_set(u->err, st, "%s", err_text(&why));
+}
+
+/* The committer died between c/ and h/: publishing again puts h/, if all parts are here. */
+static enum ckpt_status finish_held(struct store *home, const char *job, uint64_t epoch,
+                                    const struct roster *commits, struct ckpt_err *err)
+{
+    CLEANUP_ROSTER struct roster helds = { 0 };
+    enum ckpt_status st = roster_helds(home, job, &helds, err);
+    unsigned tries = 0;
+    for (size_t i = 0; i < commits->count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
+        const struct roster_entry *e = &commits->entries[i];
+        if (e->name.epoch >= epoch || roster_is_abort(e) || roster_find(&helds, &e->name))
+            continue;
+        struct undecided u = { .s = home,
+                               .job = job,
+                               .name = &e->name,
+                               .world = 1, /* not used: the commit record knows it */
+                               .decided = true,
+                               .epoch = epoch,
+                               .err = err };
+        tries++;
+        st = decide_one(&u);
     }
-    return err_set(p->err, st, "%s", err_text(&why));
+    return st;
 }
 
 enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
@@ -143,16 +147,14 @@ enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epo
         const struct roster_entry *e = &data.entries[i];
         if (e->name.epoch >= epoch || roster_find(&commits, &e->name))
             continue;
-        struct parts p = { .s = home,
-                           .job = job,
-                           .name = &e->name,
-                           .why = { .rank = UINT32_MAX, .by_epoch = epoch },
-                           .err = err };
-        st = look_at_parts(&p, e->shards);
-        if (st == CKPT_OK)
-            st = decide_one(&p);
+        struct undecided u = {
+            .s = home, .job = job, .name = &e->name, .epoch = epoch, .err = err
+        };
+        st = find_world(&u, e->shards);
+        if (st == CKPT_OK && u.world)
+            st = decide_one(&u);
     }
-    return st;
+    return st == CKPT_OK ? finish_held(home, job, epoch, &commits, err) : st;
 }
 
 /* ---- inventory ---- */

@@ -140,13 +140,16 @@ static enum ckpt_status read_head(struct attempt *a, struct ckpt_err *err)
 
 /* --- what to read, and whereto -------------------------------------------------- */
 
-/* The last fragment of a slot may be read on to the end of its block: nothing lies
- * behind it, the pack's body goes on at least as far, and direct I/O stays direct. */
-static uint64_t direct_bytes(const struct attempt *a, const struct plan_frag *f, uint64_t bytes)
+/* The last fragment of a slot may be read on to the end of its block, when blocks of
+ * pack and slot match: nothing lies behind it, the pack's body goes on at least as far,
+ * and direct I/O stays direct. */
+static uint64_t direct_bytes(const struct attempt *a, const struct plan_frag *f, uint64_t offset,
+                             uint64_t bytes)
 {
     const struct plan_use *use = &a->batch->uses[use_of(a->batch, f->consumer)];
     bool last = f->slot_offset + bytes == use->slot_used;
-    return last && f->slot_offset % CKPT_BLOCK == 0 ? align_up(bytes, CKPT_BLOCK) : bytes;
+    bool alike = f->slot_offset % CKPT_BLOCK == offset % CKPT_BLOCK;
+    return last && alike ? align_up(offset + bytes, CKPT_BLOCK) - offset : bytes;
 }
 
 /* Joins a chunk to the range before it when pack and slot go on alike.  Between two
@@ -163,7 +166,7 @@ static bool join_direct(struct attempt *a, uint32_t i, uint64_t offset, const ui
     if (before->consumer != f->consumer || offset < last->offset ||
         base + (offset - last->offset) != to)
         return false;
-    last->bytes = offset - last->offset + direct_bytes(a, f, a->batch->chunks[i].raw_bytes);
+    last->bytes = offset - last->offset + direct_bytes(a, f, offset, a->batch->chunks[i].raw_bytes);
     return true;
 }
 
@@ -175,7 +178,7 @@ static void want_direct(struct attempt *a, uint32_t i, const struct plan_frag *f
     if (!join_direct(a, i, offset, to))
         w->ranges[w->range_count++] = (struct store_range){
             .offset = offset,
-            .bytes = direct_bytes(a, f, a->batch->chunks[i].raw_bytes),
+            .bytes = direct_bytes(a, f, offset, a->batch->chunks[i].raw_bytes),
             .base = to,
         };
     w->state[i] = CHUNK_DIRECT;

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 
-from lint_tree import FOLDERS, PRODUCT, Skip
+from lint_tree import DATA_FOLDERS, FOLDERS, PRODUCT, Skip
 
 # Folder -> what its files may include.  A folder, or one header of it.
 MAY_INCLUDE = {
@@ -15,9 +15,8 @@ MAY_INCLUDE = {
     "libckpt": ("formats/", "libckpt/"),
     "tools": ("formats/", "storage/", "tools/", "libckpt/ckpt.h"),
 }
-# Names that each folder has by convention, and folders that hold data.
+# Names that each folder has by convention.
 SHARED_NAMES = ("CMakeLists.txt", "README.md", ".gitignore", ".clang-tidy", "__init__.py")
-DATA_FOLDERS = ("tests/golden/", "tests/fuzz/corpus/")
 LIBC_FAMILY = re.compile(r"^(libc|libm|libdl|librt|libpthread|ld-linux[-\w]*)\.so(\.\d+)?$")
 
 

@@ -7,6 +7,8 @@ import subprocess
 
 PRODUCT = ("formats", "storage", "ckptd", "libckpt", "tools")
 FOLDERS = PRODUCT + ("tests",)
+# Objects whose names may look like sources ("0.h" is a record).
+DATA_FOLDERS = ("tests/golden/v", "tests/fuzz/corpus/")
 
 _TOKEN = re.compile(
     r"""//[^\n]* | /\*.*?\*/ | "(?:\\.|[^"\\\n])*" | '(?:\\.|[^'\\\n])*'""",
@@ -48,7 +50,8 @@ class Tree:
                 yield os.path.relpath(os.path.join(folder, name), self.root)
 
     def sources(self, *endings):
-        return [f for f in self.files if f.endswith(endings or (".c", ".h"))]
+        return [f for f in self.files
+                if f.endswith(endings or (".c", ".h")) and not f.startswith(DATA_FOLDERS)]
 
     def text(self, name):
         if name not in self._text:

@@ -1,5 +1,7 @@
 /* Declarations: encode o decode = identity, tiles fill slots as image.h says, shares
- * of replicas cover, and everything that must be refused is, by name. */
+ * of replicas cover, and everything that must be refused is, by name.  Covers decl.c,
+ * decl_bytes.c, desc.c and, as its first user, disjoint.c (more: test_cover.c). */
+#include "formats/disjoint.h"
 #include "unit/decl_random.h"
 
 #define SLOT (UINT64_C(8) << 20)
@@ -123,7 +125,7 @@ static struct decl_piece rows_of(uint64_t row, uint64_t rows, uint64_t cols)
 /* Over all replicas of a box, each element is written once. */
 static int test_replicas(unsigned long long *seed)
 {
-    int split = 0, whole = 0, first[4] = { 0 };
+    int split = 0, whole = 0, first[4] = { 0 }, locked[4] = { 0 };
     for (int round = 0; round < 200; round++) {
         uint32_t count = 1 + (uint32_t)below(seed, 4);
         uint64_t rows = 1 + below(seed, 6000), volume = 0;
@@ -146,6 +148,7 @@ static int test_replicas(unsigned long long *seed)
                                           box_equal(&other, &d.pieces[0].share)));
             if (d.pieces[0].writes) {
                 first[r] += writers == 0;
+                locked[r] += t.kind == DECL_LOCKED;
                 share[writers++] = d.pieces[0].share;
                 volume += box_volume(&d.pieces[0].share);
             }
@@ -161,6 +164,7 @@ static int test_replicas(unsigned long long *seed)
         *(count > 1 && writers > 1 ? &split : &whole) += 1;
     }
     CHECK(split > 10 && whole > 10 && first[1] > 5 && first[2] > 5);
+    CHECK(locked[1] > 2 && locked[2] > 2);
     return 200;
 }
 
@@ -207,6 +211,15 @@ static struct {
     { "object w",
       CKPT_INVALID,
       { .name = name_w, .dtype = 12, .flags = DECL_OBJECT, .ndim = 1, .shape = { 8 } },
+      { { .replica = 0 } },
+      0 },
+    { "object w: 1099511627785",
+      CKPT_LIMIT,
+      { .name = name_w,
+        .dtype = 2,
+        .flags = DECL_OBJECT,
+        .ndim = 1,
+        .shape = { (1ull << 40) + 9 } },
       { { .replica = 0 } },
       0 },
     { "object w: 7",
@@ -291,7 +304,7 @@ static struct {
       { .name = name_w, .dtype = 12 },
       { { .replica_count = 1 }, { .replica_count = 1 } },
       2 },
-    { "tiles",
+    { "at most 16777216 tiles",
       CKPT_LIMIT,
       { .name = name_w, .dtype = 12, .ndim = 2, .shape = { 1u << 27, 1u << 20 } },
       { { .replica_count = 1, .box = { .ndim = 2, .len = { 1u << 27, 1u << 20 } } } },
@@ -344,6 +357,11 @@ static int test_pairs_refused(void)
     err = (struct ckpt_err){ 0 };
     v.ndim = 1;
     v.shape[0] = 3;
+    CHECK_OK(decl_add_tensor(&d, &t, &err));
+    CHECK_EQ(declare(&d, v, NULL, 0, &err), CKPT_MISMATCH);
+    decl_fini(&d);
+    v.ndim = 0;
+    v.dtype = CKPT_DTYPE_I32;
     CHECK_OK(decl_add_tensor(&d, &t, &err));
     CHECK_EQ(declare(&d, v, NULL, 0, &err), CKPT_MISMATCH);
     decl_fini(&d);
@@ -401,6 +419,11 @@ static int test_signature(void)
     u = t, u.kind = DECL_LOCKED;
     signature(u, &got);
     CHECK(!digest_equal(&base, &got));
+    u = t, u.kind = DECL_BLOCKED, u.block[0] = 2;
+    signature(u, &base);
+    u.block[0] = 4;
+    signature(u, &got);
+    CHECK(!digest_equal(&base, &got));
     u = t, u.name = name_v;
     signature(u, &got);
     CHECK(!digest_equal(&base, &got));
@@ -450,6 +473,72 @@ static int test_hostile(unsigned long long *seed)
     }
     CHECK(sane > 10);
     return cases;
+}
+
+static enum ckpt_status reseal_decode(struct buf *b)
+{
+    struct decl back;
+    struct digest sum = digest_of(b->data, b->len - 16);
+    memcpy(b->data + b->len - 16, sum.b, 16);
+    enum ckpt_status st = decl_decode(b->data, b->len, SLOT, &back, NULL);
+    if (st == CKPT_OK)
+        decl_fini(&back);
+    return st;
+}
+
+/* Nonsense whose digest is right. */
+static int test_nonsense(void)
+{
+    char text[] = "ab";
+    struct decl_tensor t = { .name = text, .dtype = CKPT_DTYPE_F32 };
+    struct decl d = { 0 };
+    struct buf b = { 0 };
+    CHECK_OK(declare(&d, t, NULL, 0, NULL));
+    decl_encode(&d, &b);
+    CHECK_OK(reseal_decode(&b));
+    b.data[27] = 0; /* a NUL inside the name */
+    CHECK_EQ(reseal_decode(&b), CKPT_CORRUPT);
+    b.data[27] = 'b';
+    b.data[28] = 'c'; /* no NUL behind it */
+    CHECK_EQ(reseal_decode(&b), CKPT_CORRUPT);
+    b.data[28] = 0;
+    b.data[8] = 2;
+    CHECK_EQ(reseal_decode(&b), CKPT_UNSUPPORTED);
+    b.data[8] = 1;
+    b.data[10] = 1;
+    CHECK_EQ(reseal_decode(&b), CKPT_CORRUPT);
+    b.data[10] = 0;
+    buf_zero(&b, 1); /* one byte too many */
+    CHECK_EQ(reseal_decode(&b), CKPT_CORRUPT);
+    buf_fini(&b);
+    decl_fini(&d);
+    return 5;
+}
+
+/* A long box that a later one meets beyond short ones between; and a budget. */
+static int test_disjoint(void)
+{
+    struct box boxes[9], common;
+    const struct box *list[9];
+    uint64_t budget = disjoint_budget(9);
+    for (uint64_t i = 0; i < 9; i++) {
+        boxes[i] = (struct box){ .ndim = 2, .off = { 20 + i, 0 }, .len = { 1, 1 } };
+        list[i] = &boxes[i];
+    }
+    CHECK_OK(disjoint_check(list, 9, &budget, &common));
+    boxes[0] = (struct box){ .ndim = 2, .off = { 0, 0 }, .len = { 10, 1 } };
+    boxes[1] = (struct box){ .ndim = 2, .off = { 1, 1 }, .len = { 1, 1 } };
+    CHECK_OK(disjoint_check(list, 9, &budget, &common));
+    boxes[2] = (struct box){ .ndim = 2, .off = { 5, 0 }, .len = { 1, 1 } };
+    CHECK_EQ(disjoint_check(list, 9, &budget, &common), CKPT_COVER);
+    CHECK(box_equal(&common, &boxes[2]));
+    budget = 0;
+    CHECK_EQ(disjoint_check(list, 9, &budget, &common), CKPT_LIMIT);
+    struct box cross[2] = { { .ndim = 2, .len = { 2, 2 } },
+                            { .ndim = 2, .off = { 1, 2 }, .len = { 1, 2 } } };
+    const struct box *two[2] = { &cross[0], &cross[1] };
+    CHECK_EQ(disjoint_check(two, 2, &budget, &common), CKPT_LIMIT);
+    return 5;
 }
 
 /* Large and regular is a sort; large and crooked is refused, not computed for hours. */
@@ -517,6 +606,7 @@ int main(void)
     int cases = test_identity(&seed) + test_replicas(&seed) + test_refusals();
     cases += test_pairs_refused() + test_empty() + test_signature();
     cases += test_hostile(&seed) + test_large() + test_pinwheels();
+    cases += test_nonsense() + test_disjoint();
     TEST_CASES(cases);
     return 0;
 }

@@ -1,4 +1,5 @@
-/* Sums and digests against published vectors; parts against the whole; hex. */
+/* Sums and digests against published vectors; parts against the whole; hex.  Covers
+ * digest.c, digest_crc32c.c and digest_sha256.c alike. */
 #include "formats/digest.h"
 
 #include "check.h"

@@ -1,5 +1,6 @@
 /* The index: expand o fold = identity in any order of input, regular splits are few
- * runs, asking a run equals asking its boxes, and damage is found. */
+ * runs, asking a run equals asking its boxes, and damage is found.  Covers index.c,
+ * index_fold.c and index_read.c together. */
 #include "formats/index.h"
 #include "unit/decl_random.h"
 
@@ -40,6 +41,7 @@ static size_t check_fold(unsigned long long *seed, const struct index_from *boxe
     memset(runs, 0, n * sizeof(*runs));
     size_t count = index_fold(work, n, ndim, runs), total = 0;
     for (size_t r = 0; r < count; r++) {
+        CHECK(runs[r].count == 1 || runs[r].step >= runs[r].box0.len[runs[r].axis]);
         for (uint32_t i = 0; i < runs[r].count; i++) {
             uint32_t rank;
             struct box box = index_run_box(&runs[r], i, &rank);
@@ -108,6 +110,13 @@ static int test_random(unsigned long long *seed)
         for (uint32_t d = 0; d < ndim; d++)
             shape[d] = 1 + below(seed, 12);
         size_t n = random_split(seed, box_whole(ndim, shape), unit, parts, 1 + below(seed, 64));
+        size_t all = n;
+        for (size_t i = n = 0; i < all; i++) { /* some are missing, some overlap */
+            if (below(seed, 6))
+                parts[n++] = parts[i];
+            else if (ndim && parts[i].off[0] && below(seed, 2))
+                parts[i].off[0]--, parts[n++] = parts[i];
+        }
         for (size_t i = 0; i < n; i++)
             boxes[i] = from_box(&parts[i],
                                 (uint32_t)below(seed, 3) ? (uint32_t)i : (uint32_t)below(seed, 9));
@@ -119,7 +128,8 @@ static int test_random(unsigned long long *seed)
             cases++;
         }
     }
-    CHECK(hits > 1000 && long_runs > 100);
+    printf("%zu hits, %zu long runs\n", hits, long_runs);
+    CHECK(hits > 1000 && long_runs > 50);
     return cases;
 }
 
@@ -183,6 +193,20 @@ static int test_regular(unsigned long long *seed)
         free(runs);
     }
     return (int)ARRAY_COUNT(splits);
+}
+
+/* A short box ends its run even where the next one keeps step. */
+static int test_short_inside(unsigned long long *seed)
+{
+    static const uint64_t lens[4] = { 4, 3, 4, 4 };
+    struct index_from boxes[4];
+    struct index_run runs[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        struct box b = { .ndim = 1, .off = { 4 * i }, .len = { lens[i] } };
+        boxes[i] = from_box(&b, i);
+    }
+    CHECK_EQ(check_fold(seed, boxes, 4, 1, runs), 2);
+    return 1;
 }
 
 struct sample {
@@ -345,7 +369,7 @@ static int test_identity(unsigned long long *seed)
 static int test_segments(unsigned long long *seed)
 {
     struct sample s;
-    sample_init(&s, seed, 12);
+    sample_init(&s, seed, 14);
     for (size_t i = 0; i < s.tensors.count; i++) {
         struct index_tensor *t = &s.tensors.tensors[i];
         uint32_t n = 80000;
@@ -421,11 +445,123 @@ static int test_hostile(unsigned long long *seed)
     return cases;
 }
 
+/* Nonsense whose digests are right.  Offsets are those of an index of four ranks and
+ * the tensor "a" of 8 floats, split evenly: one run; see FORMAT.md. */
+#define SMALL_HEADER 157
+#define SMALL_BLOCK  333
+#define SMALL_BYTES  405
+
+static const struct {
+    size_t at, width;
+    uint64_t value;
+    const char *text;
+} nonsense[] = {
+    { 0, 1, 'X', "not an index" },    { 10, 1, 1, "header" },
+    { 12, 4, 158, "header" },         { 40, 4, 0, "limits" },
+    { 40, 4, 1 << 21, "limits" },     { 40, 4, 3, "rank table" },
+    { 44, 4, 2, "tables differ" },    { 44, 4, 0, "segments" },
+    { 44, 4, 5000, "segments" },      { 48, 4, 2, "more blocks" },
+    { 52, 4, 9, "more blocks" },      { 52, 4, 0, "add up" },
+    { 56, 8, 2, "add up" },           { 64, 1, 1, "header" },
+    { 126, 4, 1, "beyond the last" }, { 126, 4, 2, "skip" },
+    { 130, 4, 0, "block table" },     { 130, 4, 71, "wrong size" },
+    { 134, 4, 0, "too small" },       { 104, 4, 1, "rank table" },
+    { 156, 1, 'b', "not sorted" },    { 333, 1, 77, "description" },
+    { 353, 4, 2, "more runs" },       { 353, 4, 0, "left over" },
+    { 357, 4, 0, "no sense" },        { 357, 4, 5, "no sense" },
+    { 361, 4, 1, "no sense" },        { 365, 4, 2, "no sense" },
+    { 369, 4, 1, "no sense" },        { 373, 8, 1, "no sense" },
+    { 373, 8, 3, "no sense" },        { 373, 8, 1ull << 63, "no sense" },
+    { 381, 8, 0, "no sense" },        { 381, 8, 3, "no sense" },
+    { 389, 8, 1, "no sense" },        { 397, 8, 0, "no sense" },
+    { 397, 8, 9, "no sense" },
+};
+
+static void small_init(struct sample *s)
+{
+    struct index_from from[4];
+    memset(s, 0, sizeof(*s));
+    s->world = 4;
+    s->ranks = calloc(4, sizeof(*s->ranks));
+    s->tensors.tensors = calloc(1, sizeof(*s->tensors.tensors));
+    s->tensors.count = 1;
+    struct index_tensor *t = &s->tensors.tensors[0];
+    *t = (struct index_tensor){ .name = strdup("a"), .dtype = CKPT_DTYPE_F32, .ndim = 1 };
+    t->shape[0] = 8;
+    t->runs = calloc(4, sizeof(*t->runs));
+    for (uint32_t r = 0; r < 4; r++)
+        from[r] =
+            (struct index_from){ .box = { .ndim = 1, .off = { 2 * r }, .len = { 2 } }, .rank = r };
+    t->run_count = (uint32_t)index_fold(from, 4, 1, t->runs);
+    CHECK_EQ(t->run_count, 1);
+    sample_encode(s);
+    CHECK_EQ(s->header_bytes, SMALL_HEADER);
+    CHECK_EQ(s->segments[0].len, SMALL_BYTES);
+}
+
+static enum ckpt_status decode_small(const struct buf *b, struct ckpt_err *err)
+{
+    struct index_header h;
+    struct index_tensors t;
+    enum ckpt_status st = index_header_decode(b->data, SMALL_HEADER, NULL, &h, err);
+    if (st != CKPT_OK)
+        return st;
+    st = index_block_decode(&h, 0, b->data + SMALL_BLOCK, b->len - SMALL_BLOCK, &t, err);
+    if (st == CKPT_OK)
+        index_tensors_fini(&t);
+    index_header_fini(&h);
+    return st;
+}
+
+static int test_nonsense(void)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(nonsense); i++) {
+        struct sample s;
+        struct ckpt_err err = { 0 };
+        small_init(&s);
+        CHECK_OK(decode_small(&s.segments[0], NULL));
+        uint8_t *data = s.segments[0].data;
+        for (size_t k = 0; k < nonsense[i].width; k++)
+            data[nonsense[i].at + k] = (uint8_t)(nonsense[i].value >> (8 * k));
+        struct digest sum = digest_of(data + SMALL_BLOCK, SMALL_BYTES - SMALL_BLOCK);
+        memcpy(data + 138, sum.b, sizeof(sum.b));
+        enum ckpt_status st = decode_small(&s.segments[0], &err);
+        if (st == CKPT_OK || !strstr(err.text, nonsense[i].text))
+            fprintf(stderr, "nonsense at %zu: %s: %s\n", nonsense[i].at, status_name(st), err.text);
+        CHECK(st == CKPT_CORRUPT && strstr(err.text, nonsense[i].text));
+        sample_fini(&s);
+    }
+    return (int)ARRAY_COUNT(nonsense);
+}
+
+/* Blocks out of order, with the caller's trust (no SHA-256 to check against). */
+static int test_order(unsigned long long *seed)
+{
+    struct sample s;
+    struct index_header h;
+    struct ckpt_err err = { 0 };
+    sample_init(&s, seed, 400);
+    sample_encode(&s);
+    CHECK_OK(index_header_decode(s.segments[0].data, s.header_bytes, &s.sha, &h, NULL));
+    CHECK(h.block_count > 1);
+    char *name =
+        memmem(s.segments[0].data, s.header_bytes, h.blocks[1].first, strlen(h.blocks[1].first));
+    index_header_fini(&h);
+    CHECK(name);
+    *name = '!';
+    CHECK_EQ(index_header_decode(s.segments[0].data, s.header_bytes, NULL, &h, &err), CKPT_CORRUPT);
+    CHECK(strstr(err.text, "not sorted"));
+    sample_fini(&s);
+    return 1;
+}
+
 int main(void)
 {
     unsigned long long seed = test_seed(20260103);
-    int cases = test_random(&seed) + test_regular(&seed) + test_identity(&seed);
+    int cases =
+        test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) + test_identity(&seed);
     cases += test_segments(&seed) + test_hostile(&seed);
+    cases += test_nonsense() + test_order(&seed);
     TEST_CASES(cases);
     return 0;
 }

@@ -1,4 +1,5 @@
-/* Keys and names: exact texts, the order of listings, and everything that is no name. */
+/* Keys and names: exact texts, the order of listings, and everything that is no name.
+ * Covers key.c and key_check.c alike. */
 #include "formats/key.h"
 
 #include "check.h"

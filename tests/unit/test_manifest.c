@@ -1,5 +1,6 @@
 /* Manifests: what a declaration says comes back whole, part by part; whatever a
- * digest covers is refused when changed; sizes that lie buy no memory. */
+ * digest covers is refused when changed; sizes that lie buy no memory.  Covers
+ * manifest.c (writing) and manifest_read.c (reading). */
 #include "formats/manifest.h"
 #include "unit/decl_random.h"
 
@@ -307,10 +308,164 @@ static int test_lies(void)
     return (int)ARRAY_COUNT(lies);
 }
 
+/* Nonsense whose digests are right: each patch is refused for its own reason.
+ * Offsets are those of a manifest with tensor "a" (8 floats, one box) and its alias
+ * "b"; see FORMAT.md. */
+#define SMALL_HEADER 256
+#define SMALL_BYTES  370
+
+static const struct {
+    size_t at, width;
+    uint64_t value;
+    const char *text;
+} nonsense[] = {
+    { 40, 4, 4, "rank and world" },
+    { 44, 4, 0, "rank and world" },
+    { 44, 4, 1 << 21, "rank and world" },
+    { 120, 8, 2, "do not add up" },
+    { 128, 8, 3, "do not add up" },
+    { 176, 2, 0, "" },
+    { 185, 4, 0, "pack table" },
+    { 185, 4, 16385, "pack table" },
+    { 209, 4, 0, "block table" },
+    { 213, 4, 100, "block table" },
+    { 213, 4, 2, "differ" },
+    { 213, 4, 0, "more boxes" },
+    { 217, 4, 1, "differ" },
+    { 205, 4, 113, "wrong size" },
+    { 237, 2, 0, "" },
+    { 178, 1, '/', "job" },
+    { 239, 1, 'b', "not sorted" },
+    { 256, 1, 99, "description" },
+    { 260, 1, 17, "description" },
+    { 261, 1, 1, "description" },
+    { 264, 2, 9, "description" },
+    { 267, 1, 'x', "description" },
+    { 276, 4, 2, "more boxes" },
+    { 280, 4, 1, "more boxes" },
+    { 284, 8, 1, "outside" },
+    { 292, 8, 0, "outside" },
+    { 292, 8, 9, "outside" },
+    { 300, 8, 0, "tiles" },
+    { 300, 8, 4, "tiles" },
+    { 316, 8, 2, "tiles" },
+    { 308, 8, 1, "beyond" },
+    { 308, 8, UINT64_MAX, "beyond" },
+    { 342, 2, 0, "description" },
+    { 350, 1, 'a', "not sorted" },
+    { 362, 4, 1, "more boxes" },
+};
+
+static void small_init(struct sample *s)
+{
+    char a[] = "a", b[] = "b";
+    struct decl_tensor t = { .name = a, .dtype = CKPT_DTYPE_F32, .ndim = 1, .shape = { 8 } };
+    struct decl_piece p = { .box = { .ndim = 1, .len = { 8 } }, .stride = { 1 } };
+    p.replica_count = 1;
+    memset(s, 0, sizeof(*s));
+    CHECK_OK(decl_add_tensor(&s->d, &t, NULL));
+    CHECK_OK(decl_add_piece(&s->d, &p, NULL));
+    t.name = b;
+    t.alias = a;
+    t.flags = DECL_ALIAS;
+    CHECK_OK(decl_add_tensor(&s->d, &t, NULL));
+    CHECK_OK(decl_finish(&s->d, SLOT, NULL));
+    s->digests = calloc(1, sizeof(*s->digests));
+    s->packs = calloc(1, sizeof(*s->packs));
+    s->packs[0].chunks = 1;
+    s->h.packs = s->packs;
+    s->h.pack_count = 1;
+    s->h.world = 4;
+    memcpy(s->h.job, "j", 2);
+    manifest_encode(&s->h, &s->d, s->digests, &s->bytes, &s->sha);
+    CHECK_EQ(s->bytes.len, SMALL_BYTES);
+    CHECK_EQ(manifest_header_peek(s->bytes.data, s->bytes.len), SMALL_HEADER);
+}
+
+static enum ckpt_status decode_small(const struct buf *b, struct ckpt_err *err)
+{
+    struct manifest_header h;
+    struct manifest_tensors t;
+    enum ckpt_status st = manifest_header_decode(b->data, b->len, NULL, &h, err);
+    if (st != CKPT_OK)
+        return st;
+    st = manifest_block_decode(&h, 0, b->data + SMALL_HEADER, b->len - SMALL_HEADER, &t, err);
+    if (st == CKPT_OK)
+        manifest_tensors_fini(&t);
+    manifest_header_fini(&h);
+    return st;
+}
+
+static int test_nonsense(void)
+{
+    for (size_t i = 0; i < ARRAY_COUNT(nonsense); i++) {
+        struct sample s;
+        struct ckpt_err err = { 0 };
+        small_init(&s);
+        CHECK_OK(decode_small(&s.bytes, NULL));
+        for (size_t k = 0; k < nonsense[i].width; k++)
+            s.bytes.data[nonsense[i].at + k] = (uint8_t)(nonsense[i].value >> (8 * k));
+        reseal(&s.bytes, SMALL_HEADER, 1);
+        enum ckpt_status st = decode_small(&s.bytes, &err);
+        if (st == CKPT_OK || !strstr(err.text, nonsense[i].text))
+            fprintf(stderr, "nonsense at %zu: %s: %s\n", nonsense[i].at, status_name(st), err.text);
+        CHECK(st == CKPT_CORRUPT && strstr(err.text, nonsense[i].text));
+        sample_fini(&s);
+    }
+    return (int)ARRAY_COUNT(nonsense);
+}
+
+static int test_alias_with_boxes(void)
+{
+    struct sample s;
+    struct ckpt_err err = { 0 };
+    small_init(&s);
+    buf_patch_u32(&s.bytes, 213, 2); /* two boxes in the block: one more, of the alias */
+    buf_patch_u32(&s.bytes, 362, 1);
+    reseal(&s.bytes, SMALL_HEADER, 1);
+    CHECK_EQ(decode_small(&s.bytes, &err), CKPT_CORRUPT);
+    if (!strstr(err.text, "alias"))
+        fprintf(stderr, "%s\n", err.text);
+    CHECK(strstr(err.text, "alias with boxes"));
+    sample_fini(&s);
+    return 1;
+}
+
+/* Another manifest that is whole is not the one the index means; blocks and slots
+ * out of order are refused. */
+static int test_order(unsigned long long *seed)
+{
+    struct sample s;
+    struct manifest_header h;
+    struct ckpt_err err = { 0 };
+    sample_init(&s, seed, 1500);
+    s.sha.b[0] ^= 1;
+    CHECK_EQ(manifest_header_decode(s.bytes.data, s.bytes.len, &s.sha, &h, &err), CKPT_CORRUPT);
+    CHECK(strstr(err.text, "SHA-256"));
+    CHECK_OK(manifest_header_decode(s.bytes.data, s.bytes.len, NULL, &h, NULL));
+    uint32_t n = h.header_bytes;
+    char *name = memmem(s.bytes.data, n, h.blocks[1].first, strlen(h.blocks[1].first));
+    CHECK(h.block_count > 1 && h.pack_count > 1 && name);
+    uint8_t *slot = memmem(s.bytes.data, n, &h.packs[1].id, sizeof(h.packs[1].id));
+    manifest_header_fini(&h);
+    for (int what = 0; what < 2; what++) {
+        err = (struct ckpt_err){ 0 };
+        what ? (void)(*name = '!') : (void)(slot[-8] = 0);
+        struct digest sum = digest_of(s.bytes.data, n - 16);
+        memcpy(s.bytes.data + n - 16, sum.b, 16);
+        CHECK_EQ(manifest_header_decode(s.bytes.data, s.bytes.len, NULL, &h, &err), CKPT_CORRUPT);
+        CHECK(strstr(err.text, what ? "not sorted" : "pack table"));
+        slot[-8] = 1;
+    }
+    sample_fini(&s);
+    return 3;
+}
+
 int main(void)
 {
     unsigned long long seed = test_seed(20260102);
     int cases = test_identity(&seed) + test_failed() + test_hostile(&seed) + test_lies();
+    cases += test_nonsense() + test_alias_with_boxes() + test_order(&seed);
     TEST_CASES(cases);
     return 0;
 }

@@ -1,5 +1,6 @@
 /* Records: fields survive, sizes tell ABORT from COMMIT, and a well-summed record
- * that makes no sense is refused.  (Damage of every kind: test_golden.c.) */
+ * that makes no sense is refused.  Covers record.c, record_commit.c and record_launch.c
+ * together.  (Damage of every kind: test_golden.c) */
 #include <math.h>
 #include <stdio.h>
 

@@ -1,0 +1,175 @@
+/* restore: the caller's side.  The copying itself is transfer.c. */
+#include <stdio.h>
+
+#include "libckpt/context.h"
+
+#define RESTORE_TIMEOUT_MS 3600000
+
+/* One ckpt_restore. */
+struct load_call {
+    struct ckpt_state *s;
+    struct ckpt_buffer *buffers;
+    size_t count;
+    struct wire_load body;
+    int64_t deadline;
+    /* of the last try: */
+    bool asked; /* the daemon was asked at all */
+    uint64_t op, done_bytes;
+};
+
+/* Lock held, dropped while the state is pointed at the buffers. */
+static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    pthread_mutex_unlock(&c->lock);
+    enum ckpt_status st = state_bind(l->s, l->buffers, l->count, true, err);
+    pthread_mutex_lock(&c->lock);
+    if (st == CKPT_OK && op->final) /* the worker died meanwhile */
+        return err_set(err, op->status, "%s", op->text);
+    if (st == CKPT_OK) {
+        l->body.op = op->id;
+        wire_begin(c->compose, WIRE_LOAD, &l->body);
+        if (client_queue(c, c->compose, -1) != CKPT_OK)
+            st = err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
+    }
+    if (st != CKPT_OK)
+        lib_op_end(c, op, st, err_text(err));
+    l->asked |= st == CKPT_OK;
+    return st;
+}
+
+/* One try: asks and waits to the end.  Lock held. */
+static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    struct lib_op *op = NULL;
+    enum ckpt_status st = state_take(l->s, true, l->deadline, &op, err);
+    if (st != CKPT_OK)
+        return st;
+    l->op = op->id;
+    st = ask_load(l, op, err);
+    if (st == CKPT_OK)
+        st = lib_op_wait(c, op, true, l->deadline, err);
+    while (l->s->shared.busy)
+        pthread_cond_wait(&c->changed, &c->lock); /* one message's fragments at most */
+    l->done_bytes = op->done_bytes;
+    op->held = false;
+    return st;
+}
+
+/* Tells the daemon how this rank fared: it keeps the launch's record.  Lock held. */
+static void report(struct load_call *l, enum ckpt_status st, const struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    struct wire_restored body = { .op = l->op, .point = l->body.point, .status = st };
+    wire_begin(c->compose, WIRE_RESTORED, &body);
+    if (st != CKPT_OK)
+        wire_tail(c->compose, err_text(err), strlen(err_text(err)));
+    st = client_queue(c, c->compose, -1);
+    (void)st; /* out of memory: the launch then counts as not restored, which is safe */
+}
+
+/* Training goes on from this point. */
+static void move_head(struct ckpt *c, const struct wire_name *point)
+{
+    c->shared.head = *point;
+    c->shared.has_head = true;
+    c->shared.progress_sent = false;
+}
+
+static bool same_name(const struct wire_name *a, const struct wire_name *b)
+{
+    return a->epoch == b->epoch && a->step == b->step && a->attempt == b->attempt;
+}
+
+/* Lock held. */
+static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    enum ckpt_status st = load_once(l, err);
+    while (st == CKPT_DAEMON_GONE && lib_now_ns() < l->deadline && !c->shared.broken) {
+        *err = (struct ckpt_err){ 0 }; /* the worker died: ask the next one */
+        st = load_once(l, err);
+    }
+    if (st == CKPT_OK)
+        st = state_take_objects(l->s, l->buffers, err);
+    if (l->asked && c->mode == CKPT_TRAIN)
+        report(l, st, err);
+    if (st == CKPT_OK && (l->body.flags & WIRE_LOAD_ROLLBACK))
+        move_head(c, &l->body.point);
+    if (st == CKPT_OK)
+        c->shared.info.restored_bytes = l->done_bytes;
+    return st;
+}
+
+/* Which checkpoint, and whether that turns history back.  Lock held. */
+static enum ckpt_status choose_point(struct load_call *l, const struct ckpt_point *point,
+                                     struct ckpt_err *err)
+{
+    const struct ckpt *c = l->s->ctx;
+    bool has = c->shared.ok_flags & WIRE_HAS_POINT;
+    if (point)
+        l->body.point = (struct wire_name){ point->epoch, point->step, point->attempt };
+    else if (has)
+        l->body.point = c->shared.point;
+    else
+        return err_set(err, CKPT_NOT_FOUND, "restore: %s",
+                       c->shared.why[0] ? c->shared.why : "the job has no checkpoint yet");
+    if (has && same_name(&l->body.point, &c->shared.point))
+        l->body.flags |= WIRE_LOAD_RESUME;
+    if (c->mode == CKPT_TRAIN &&
+        (!c->shared.has_head || !same_name(&l->body.point, &c->shared.head)))
+        l->body.flags = (l->body.flags & ~(uint32_t)WIRE_LOAD_RESUME) | WIRE_LOAD_ROLLBACK;
+    return CKPT_OK;
+}
+
+static enum ckpt_status check_opts(const struct ckpt_restore_opts *given,
+                                   const struct ckpt_point *point, struct ckpt_restore_opts *o,
+                                   struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    memset(o, 0, sizeof(*o));
+    if (given)
+        st = lib_take_struct(o, sizeof(*o), given, offsetof(struct ckpt_restore_opts, timeout_ms),
+                             "ckpt_restore_opts", err);
+    if (st != CKPT_OK)
+        return st;
+    if (o->flags & ~(uint32_t)CKPT_RESTORE_PARTIAL)
+        return err_set(err, CKPT_INVALID, "ckpt_restore: unknown flags %#x", o->flags);
+    if (o->timeout_ms < 0)
+        return err_set(err, CKPT_INVALID, "ckpt_restore: negative timeout");
+    if (o->timeout_ms == 0)
+        o->timeout_ms = RESTORE_TIMEOUT_MS;
+    if (point && point->size < sizeof(*point))
+        return err_set(err, CKPT_INVALID, "set .size = sizeof(struct ckpt_point)");
+    return CKPT_OK;
+}
+
+enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
+                              struct ckpt_buffer *buffers, size_t count, void *stream,
+                              const struct ckpt_restore_opts *opts)
+{
+    struct ckpt_err err = { 0 };
+    struct ckpt_restore_opts o;
+    enum ckpt_status st = lib_enter_state(s);
+    if (st != CKPT_OK)
+        return st;
+    st = check_opts(opts, point, &o, &err);
+    if (st == CKPT_OK)
+        st = s->ctx->gpu->ops->record_user(s->ctx->gpu, NULL, stream, &err);
+    if (st != CKPT_OK)
+        return lib_fail(&err);
+    struct load_call l = { .s = s,
+                           .buffers = buffers,
+                           .count = count,
+                           .deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000 };
+    l.body.state = s->number;
+    l.body.flags = o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0;
+    pthread_mutex_lock(&s->ctx->lock);
+    st = choose_point(&l, point, &err);
+    if (st == CKPT_OK)
+        st = load_all(&l, &err);
+    pthread_mutex_unlock(&s->ctx->lock);
+    err.status = st;
+    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+}

@@ -1,0 +1,36 @@
+# Sourced by the cases: a call must end with the wanted exit status, and its words are
+# kept in files out and err.
+# shellcheck shell=bash
+
+make_jobs() {
+    "$BUILD/tests/make_jobs" "$@"
+}
+
+# ends STATUS COMMAND...
+ends() {
+    local want=$1 got=0
+    shift
+    "$@" >out 2>err || got=$?
+    if [[ $got != "$want" ]]; then
+        echo "\"$*\" ended with $got, expected $want"
+        cat out err
+        exit 1
+    fi
+}
+
+# says FILE PATTERN: the extended regular expression is in the file.
+says() {
+    grep -Eq -- "$2" "$1" || {
+        echo "\"$2\" is not in $1:"
+        cat "$1"
+        exit 1
+    }
+}
+
+silent() {
+    [[ ! -s $1 ]] || {
+        echo "$1 is not empty:"
+        cat "$1"
+        exit 1
+    }
+}

@@ -1,0 +1,212 @@
+/* The catalog: what is listed, what it costs, and what people type. */
+#include "storage/repo/catalog.h"
+#include "storage/repo/launch.h"
+#include "storage/repo/publish.h"
+#include "storage/store/wrap.h"
+#include "unit/history_fixture.h"
+
+static void resolve(struct store *s, const char *token, uint64_t forced_step)
+{
+    struct launch_who who = { .job = FX_JOB, .token = token, .world = FX_WORLD };
+    struct lineage_wish wish = { .forced = forced_step != 0, .step = forced_step };
+    struct record_resolved r;
+    uint64_t epoch;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
+    record_resolved_fini(&r);
+}
+
+/* 1: 40 80 100(deleted) 120;  2, forced back to 80: 90, 110(aborted), 130(gone). */
+static struct store *history(void)
+{
+    struct store *s = fx_open();
+    struct record_abort why = { .status = CKPT_FULL, .rank = 1, .by_epoch = 2 };
+    resolve(s, "one", 0);
+    fx_commit(s, 1, 40);
+    struct ckpt_name c80 = fx_commit(s, 1, 80), c100 = fx_commit(s, 1, 100),
+                     aborted = fx_name(2, 110);
+    fx_commit(s, 1, 120);
+    resolve(s, "two", 80);
+    struct ckpt_name c90 = fx_commit(s, 2, 90), gone = fx_commit(s, 2, 130);
+    fx_life(s, &c100, 1, LIFE_DELETED, 1);
+    fx_life(s, &gone, 1, LIFE_DELETED, 1);
+    fx_life(s, &gone, 2, LIFE_GONE, 2);
+    CHECK_OK(publish_abort(s, FX_JOB, &aborted, &why, NULL));
+    fx_tag(s, &c80, "best", 1, true);
+    fx_tag(s, &c80, "old", 1, true);
+    fx_tag(s, &c80, "old", 2, false);
+    fx_tag(s, &c90, "best", 1, true);
+    fx_tag(s, &c90, "release", 1, true);
+    return s;
+}
+
+static void to_text(const struct catalog *c, char *buf, size_t cap)
+{
+    buf[0] = 0;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct catalog_entry *e = &c->entries[i];
+        snprintf(buf + strlen(buf), cap - strlen(buf), "%s%" PRIu64 ".%" PRIu64 "%c%s%s",
+                 i ? " " : "", e->name.epoch, e->name.step, "LDGA"[e->state],
+                 e -> on_lineage ? "+" : "", e->held ? "h" : "");
+        for (size_t t = 0; t < e->tag_count; t++)
+            snprintf(buf + strlen(buf), cap - strlen(buf), "#%s", e->tags[t]);
+    }
+}
+
+static int test_lists(void)
+{
+    static const struct {
+        unsigned flags;
+        const char *text;
+    } cases[] = {
+        { 0, "2.90L+h 1.80L+h 1.40L+h" },
+        { CATALOG_TAGS, "2.90L+h#best#release 1.80L+h#best 1.40L+h" },
+        { CATALOG_ALL, "2.130G 2.110A 2.90L+h 1.120Lh 1.100Dh 1.80L+h 1.40L+h" },
+    };
+    struct store *s = history();
+    char text[512];
+    struct catalog c;
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        CHECK_OK(catalog_read(s, FX_JOB, cases[i].flags, &c, NULL));
+        to_text(&c, text, sizeof(text));
+        CHECK_STR(text, cases[i].text);
+        catalog_fini(&c);
+    }
+    /* GONE without c/ is still told of while its log stands. */
+    struct ckpt_name gone = fx_name(2, 130), c90 = fx_name(2, 90), c80 = fx_name(1, 80);
+    CHECK_OK(store_remove(s, key_commit(FX_JOB, &gone).text, NULL));
+    CHECK_OK(catalog_read(s, FX_JOB, CATALOG_ALL | CATALOG_SIZES, &c, NULL));
+    CHECK_EQ(c.count, 7);
+    CHECK_EQ(c.entries[0].state, CATALOG_GONE);
+    CHECK(c.entries[1].abort.status == CKPT_FULL && c.entries[1].abort.rank == 1);
+    CHECK_EQ(c.entries[2].stored_bytes, 201);
+    CHECK_EQ(c.entries[2].commit.raw_bytes, 90000);
+    catalog_fini(&c);
+    /* Without a rank's `.h` the size is unknown; a damaged commit has no figures. */
+    CHECK_OK(store_remove(s, key_rank_held(FX_JOB, &c90, 1).text, NULL));
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &c90).text, NULL));
+    CHECK_OK(store_remove(s, key_commit(FX_JOB, &c80).text, NULL));
+    char junk[300] = "junk";
+    CHECK_OK(store_put_record(s, key_commit(FX_JOB, &c80).text, junk, sizeof(junk), NULL));
+    CHECK_OK(catalog_read(s, FX_JOB, CATALOG_SIZES, &c, NULL));
+    CHECK_EQ(c.count, 3);
+    CHECK(c.entries[0].stored_bytes == UINT64_MAX && !c.entries[0].held);
+    CHECK(c.entries[1].commit.world == 0 && c.entries[1].name.step == 80);
+    catalog_fini(&c);
+    bool tagged;
+    struct ckpt_name c40 = fx_name(1, 40);
+    CHECK_OK(catalog_tagged(s, FX_JOB, &c80, &tagged, NULL));
+    CHECK(tagged);
+    CHECK_OK(catalog_tagged(s, FX_JOB, &c40, &tagged, NULL));
+    CHECK(!tagged);
+    CHECK_OK(catalog_read(s, "nobody", CATALOG_ALL, &c, NULL));
+    CHECK_EQ(c.count, 0);
+    catalog_fini(&c);
+    CHECK_EQ(catalog_read(s, "no/job", 0, &c, NULL), CKPT_BAD_NAME);
+    store_close(s);
+    return 14;
+}
+
+/* However many checkpoints there are: a handful of listings, one read a checkpoint. */
+static int test_is_cheap(void)
+{
+    struct store *s = fx_open(), *inner, *counted;
+    struct store_counts counts = { 0 };
+    struct catalog c;
+    resolve(s, "one", 0);
+    for (uint64_t step = 1; step <= 100; step++)
+        fx_commit(s, 1, step);
+    CHECK_OK(store_dup(s, &inner, NULL));
+    CHECK_OK(wrap_count(inner, &counts, &counted, NULL));
+    CHECK_OK(catalog_read(counted, FX_JOB, CATALOG_TAGS, &c, NULL));
+    CHECK_EQ(c.count, 100);
+    CHECK(counts.lists <= 5);
+    CHECK_EQ(counts.gets, 100 + 2); /* claim and resolved */
+    catalog_fini(&c);
+    store_close(counted);
+    store_close(s);
+    return 3;
+}
+
+static int test_jobs(void)
+{
+    struct store *s = history();
+    char **jobs;
+    CHECK_OK(store_put_record(s, "another/l/x", "x", 1, NULL));
+    CHECK_OK(store_put_record(s, "-no job/l/x", "x", 1, NULL));
+    CHECK_OK(store_put_record(s, "ckpt.repo", "x", 1, NULL));
+    CHECK_OK(catalog_jobs(s, &jobs, NULL));
+    CHECK_STR(jobs[0], "another");
+    CHECK_STR(jobs[1], FX_JOB);
+    CHECK(!jobs[2]);
+    catalog_jobs_free(jobs);
+    catalog_jobs_free(NULL);
+    store_close(s);
+    return 3;
+}
+
+static const struct {
+    const char *text;
+    enum ckpt_status status;
+    uint64_t epoch, step;
+    const char *says;
+} finds[] = {
+    { "run-1", CKPT_OK, 2, 90, NULL },
+    { "run-1@latest", CKPT_OK, 2, 90, NULL },
+    { "run-1@80", CKPT_OK, 1, 80, NULL },
+    { "run-1@120~1", CKPT_OK, 1, 120, NULL },
+    { "run-1@100~1", CKPT_OK, 1, 100, NULL },
+    { "run-1@0000000080", CKPT_OK, 1, 80, NULL },
+    { "run-1@120", CKPT_NOT_FOUND, 0, 0, "another branch has it: 120~1" },
+    { "run-1@100", CKPT_NOT_FOUND, 0, 0, "nearest is 90" },
+    { "run-1@85", CKPT_NOT_FOUND, 0, 0, "nearest are 80 and 90" },
+    { "run-1@1", CKPT_NOT_FOUND, 0, 0, "nearest is 40" },
+    { "run-1@85~1", CKPT_NOT_FOUND, 0, 0, "nearest are 80 and 120" },
+    { "run-1@130~2", CKPT_NOT_FOUND, 0, 0, "in epoch 2" },
+    { "run-1@7~9", CKPT_NOT_FOUND, 0, 0, "in epoch 9" },
+    { "run-2@7", CKPT_NOT_FOUND, 0, 0, "jobs here: run-1" },
+    { "run-2", CKPT_NOT_FOUND, 0, 0, "jobs here: run-1" },
+    { "run-1@", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@x", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@-1", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@1~", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@~1", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@1~2~3", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@18446744073709551616", CKPT_INVALID, 0, 0, "JOB@STEP" },
+    { "run-1@18446744073709551615", CKPT_NOT_FOUND, 0, 0, "nearest is 90" },
+    { "", CKPT_BAD_NAME, 0, 0, "" },
+    { "@5", CKPT_BAD_NAME, 0, 0, "" },
+    { "../x@5", CKPT_BAD_NAME, 0, 0, "" },
+};
+
+static int test_finds(void)
+{
+    struct store *s = history();
+    for (size_t i = 0; i < ARRAY_COUNT(finds); i++) {
+        struct catalog_spec spec = { 0 };
+        struct ckpt_name name = { 0 };
+        struct ckpt_err err = { 0 };
+        enum ckpt_status st = catalog_parse(finds[i].text, &spec, &err);
+        if (st == CKPT_OK)
+            st = catalog_find(s, &spec, &name, &err);
+        if (st != finds[i].status || (finds[i].says && !strstr(err.text, finds[i].says)))
+            fprintf(stderr, "%s: %s\n", finds[i].text, err.text);
+        CHECK_EQ(st, finds[i].status);
+        CHECK_EQ(name.epoch, finds[i].epoch);
+        CHECK_EQ(name.step, finds[i].step);
+        CHECK(!finds[i].says || strstr(err.text, finds[i].says));
+    }
+    store_close(s);
+    return ARRAY_COUNT(finds);
+}
+
+int main(void)
+{
+    char long_job[200];
+    struct catalog_spec spec;
+    memset(long_job, 'j', sizeof(long_job));
+    long_job[sizeof(long_job) - 1] = 0;
+    CHECK_EQ(catalog_parse(long_job, &spec, NULL), CKPT_BAD_NAME);
+    TEST_CASES(test_lists() + test_is_cheap() + test_jobs() + test_finds() + 1);
+    return 0;
+}

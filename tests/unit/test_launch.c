@@ -1,0 +1,327 @@
+/* Launches over a store: tokens, epochs, SUPERSEDED, deciding what was left, idempotence. */
+#include "storage/repo/launch.h"
+#include "storage/repo/life.h"
+#include "storage/repo/publish.h"
+#include "unit/history_fixture.h"
+
+static struct launch_who who_is(const char *token, uint8_t nonce)
+{
+    return (
+        struct launch_who){ .job = FX_JOB, .token = token, .world = FX_WORLD, .nonce = { nonce } };
+}
+
+static uint64_t claim(struct store *s, const char *token)
+{
+    struct launch_who who = who_is(token, 1);
+    uint64_t epoch = 0;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    return epoch;
+}
+
+static struct record_resolved resolve(struct store *s, uint64_t epoch)
+{
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r;
+    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
+    CHECK_EQ(r.epoch, epoch);
+    return r;
+}
+
+/* Resolves and says only where to. */
+static uint64_t resolve_step(struct store *s, uint64_t epoch)
+{
+    struct record_resolved r = resolve(s, epoch);
+    CHECK_EQ(r.kind, RESOLVED_POINT);
+    record_resolved_fini(&r);
+    return r.name.step;
+}
+
+static enum publish_state state_of(struct store *s, const struct ckpt_name *name)
+{
+    enum publish_state state;
+    CHECK_OK(publish_look(s, FX_JOB, name, &state, NULL, NULL));
+    return state;
+}
+
+static int test_tokens(void)
+{
+    struct store *s = fx_open();
+    uint64_t epoch = 99;
+    CHECK_EQ(launch_find(s, FX_JOB, "a", &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(claim(s, "a"), 1);
+    CHECK_EQ(claim(s, "a"), 1); /* a retry of the same process */
+    struct launch_who other = who_is("a", 2);
+    struct ckpt_err err = { 0 };
+    CHECK_EQ(launch_claim(s, &other, &epoch, &err), CKPT_LAUNCH_REUSED);
+    CHECK(strstr(err.text, "\"a\"") && strstr(err.text, FX_JOB));
+    CHECK_EQ(epoch, 99);
+    CHECK_EQ(claim(s, "b"), 2);
+    CHECK_EQ(claim(s, "a"), 1);
+    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
+    CHECK_EQ(epoch, 2);
+    /* A rollback inside the process: the next epoch, found again by a retry. */
+    struct launch_who again = who_is("b", 1);
+    again.after = 2;
+    CHECK_OK(launch_claim(s, &again, &epoch, NULL));
+    CHECK_EQ(epoch, 3);
+    CHECK_OK(launch_claim(s, &again, &epoch, NULL));
+    CHECK_EQ(epoch, 3);
+    CHECK_EQ(claim(s, "b"), 3);
+    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
+    CHECK_EQ(epoch, 3);
+    /* Above all claims, also above those that left nothing else. */
+    CHECK_EQ(claim(s, "c"), 4);
+    struct launch_who none = who_is("", 1), bad = who_is("d", 1);
+    CHECK_EQ(launch_claim(s, &none, &epoch, NULL), CKPT_NO_LAUNCH);
+    bad.job = "../x";
+    CHECK_EQ(launch_claim(s, &bad, &epoch, NULL), CKPT_BAD_NAME);
+    store_close(s);
+    return 14;
+}
+
+static int test_resolve(void)
+{
+    struct store *s = fx_open();
+    uint64_t e1 = claim(s, "one");
+    CHECK_EQ(launch_resolved(s, FX_JOB, e1, &(struct record_resolved){ 0 }, NULL), CKPT_NOT_FOUND);
+    struct record_resolved r = resolve(s, e1);
+    CHECK_EQ(r.kind, RESOLVED_NOTHING);
+    CHECK_OK(launch_current(s, FX_JOB, e1, NULL));
+    fx_commit(s, e1, 80);
+    fx_commit(s, e1, 120);
+    /* Its own `resolved` is found again, whatever happened since. */
+    r = resolve(s, e1);
+    CHECK_EQ(r.kind, RESOLVED_NOTHING);
+    uint64_t e2 = claim(s, "two");
+    CHECK_OK(launch_current(s, FX_JOB, e1, NULL)); /* a claim alone shuts nobody out */
+    CHECK_EQ(resolve_step(s, e2), 120);
+    CHECK_EQ(launch_current(s, FX_JOB, e1, NULL), CKPT_SUPERSEDED);
+    CHECK_OK(launch_current(s, FX_JOB, e2, NULL));
+    CHECK_OK(launch_resolved(s, FX_JOB, e2, &r, NULL));
+    CHECK_EQ(r.name.step, 120);
+    record_resolved_fini(&r);
+    bool named;
+    struct ckpt_name c80 = fx_name(e1, 80), c120 = fx_name(e1, 120);
+    CHECK_OK(launch_names(s, FX_JOB, &c120, &named, NULL));
+    CHECK(named);
+    CHECK_OK(launch_names(s, FX_JOB, &c80, &named, NULL));
+    CHECK(!named);
+    /* Rolled back to 80, the job does not wake up in the abandoned branch. */
+    uint64_t e3 = claim(s, "three");
+    struct lineage_wish back = { .forced = true, .step = 80 };
+    CHECK_OK(launch_resolve(s, FX_JOB, e3, &back, &r, NULL));
+    CHECK(r.forced && r.name.step == 80);
+    record_resolved_fini(&r);
+    CHECK_EQ(resolve_step(s, claim(s, "four")), 80);
+    fx_commit(s, e3, 90);
+    fx_commit(s, e2, 500); /* a late one sorts behind */
+    CHECK_EQ(resolve_step(s, claim(s, "five")), 90);
+    store_close(s);
+    return 15;
+}
+
+static int test_superseded(void)
+{
+    struct store *s = fx_open();
+    uint64_t e1 = claim(s, "one"), e2 = claim(s, "two"), e3 = claim(s, "three");
+    fx_commit(s, e1, 10);
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r = { .epoch = 55 };
+    /* Epoch 1 has commits but no `resolved`: it is no part of the lineage. */
+    CHECK_EQ(launch_resolve(s, FX_JOB, e3, &wish, &r, NULL), CKPT_REFUSED);
+    CHECK_EQ(r.epoch, 55);
+    struct ckpt_err err = { 0 };
+    CHECK_EQ(launch_resolve(s, FX_JOB, e2, &wish, &r, &err), CKPT_SUPERSEDED);
+    CHECK_EQ(launch_resolve(s, FX_JOB, e1, &wish, &r, NULL), CKPT_SUPERSEDED);
+    CHECK_OK(launch_resolved(s, FX_JOB, e2, &r, NULL));
+    CHECK_EQ(r.kind, RESOLVED_SUPERSEDED);
+    record_resolved_fini(&r);
+    /* SUPERSEDED epochs are not the newest and shut nobody out. */
+    CHECK_EQ(launch_newest(s, FX_JOB, &r, NULL), CKPT_NOT_FOUND);
+    CHECK_OK(launch_current(s, FX_JOB, 0, NULL));
+    wish.forced = wish.none = true;
+    CHECK_OK(launch_resolve(s, FX_JOB, e3, &wish, &r, NULL));
+    CHECK(r.kind == RESOLVED_NOTHING && r.forced);
+    CHECK_EQ(launch_current(s, FX_JOB, e2, NULL), CKPT_SUPERSEDED);
+    store_close(s);
+    return 9;
+}
+
+/* A lower epoch that resolves between our claim and our reading is seen; what is left
+ * undecided is decided. */
+static int test_decides(void)
+{
+    struct store *s = fx_open();
+    uint64_t e1 = claim(s, "one");
+    struct record_resolved r = resolve(s, e1);
+    struct ckpt_name complete = fx_name(e1, 10), half = fx_name(e1, 20), failed = fx_name(e1, 30),
+                     no_held = fx_name(e1, 40), only_failed = fx_name(e1, 50);
+    fx_parts(s, &complete);
+    CHECK_OK(fx_part(s, &half, 1, false, NULL));
+    CHECK_OK(fx_part(s, &failed, 0, false, NULL));
+    CHECK_OK(fx_part(s, &failed, 1, true, NULL));
+    CHECK_OK(fx_part(s, &only_failed, 1, true, NULL));
+    fx_commit(s, e1, 40);
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &no_held).text, NULL));
+    uint64_t e2 = claim(s, "two");
+    struct ckpt_name mine = fx_name(e2, 60);
+    fx_parts(s, &mine);
+    CHECK_OK(launch_decide(s, FX_JOB, e2, NULL));
+    CHECK_EQ(state_of(s, &complete), PUBLISH_COMMITTED);
+    CHECK(fx_there(s, key_held(FX_JOB, &complete)));
+    CHECK_EQ(state_of(s, &half), PUBLISH_UNDECIDED);
+    CHECK_EQ(state_of(s, &failed), PUBLISH_ABORTED);
+    CHECK_EQ(state_of(s, &only_failed), PUBLISH_ABORTED);
+    CHECK_EQ(state_of(s, &mine), PUBLISH_UNDECIDED); /* not below its own epoch */
+    CHECK(fx_there(s, key_held(FX_JOB, &no_held)));
+    CHECK_EQ(resolve_step(s, e2), 40);
+    /* What the old launch brings later is decided by the next. */
+    CHECK_OK(fx_part(s, &half, 0, false, NULL));
+    CHECK_OK(launch_decide(s, FX_JOB, claim(s, "three"), NULL));
+    CHECK_EQ(state_of(s, &half), PUBLISH_COMMITTED);
+    CHECK_EQ(state_of(s, &mine), PUBLISH_COMMITTED);
+    record_resolved_fini(&r);
+    store_close(s);
+    return 10;
+}
+
+static int test_brings_back(void)
+{
+    struct store *s = fx_open();
+    struct record_resolved r = resolve(s, claim(s, "one"));
+    struct ckpt_name c = fx_commit(s, 1, 10);
+    CHECK_EQ(resolve_step(s, claim(s, "two")), 10);
+    fx_life(s, &c, 1, LIFE_DELETED, 5);
+    CHECK_EQ(resolve_step(s, claim(s, "three")), 10);
+    enum life life;
+    uint64_t n;
+    CHECK_OK(life_look(s, FX_JOB, &c, false, &life, &n, NULL, NULL));
+    CHECK_EQ(life, LIFE_LIVE);
+    CHECK_EQ(n, 2);
+    /* The resolver died between `resolved` and LIVE: it does so when it comes again. */
+    fx_life(s, &c, 3, LIFE_DELETED, 6);
+    CHECK_EQ(resolve_step(s, 3), 10);
+    CHECK_OK(life_look(s, FX_JOB, &c, false, &life, &n, NULL, NULL));
+    CHECK(life == LIFE_LIVE && n == 4);
+    /* GONE: its open fails, the next launch looks elsewhere. */
+    fx_life(s, &c, 5, LIFE_GONE, 7);
+    struct lineage_wish wish = { 0 };
+    struct ckpt_err err = { 0 };
+    CHECK_EQ(launch_resolve(s, FX_JOB, 3, &wish, &r, &err), CKPT_REFUSED);
+    CHECK(strstr(err.text, "for good"));
+    struct record_resolved fresh = resolve(s, claim(s, "four"));
+    CHECK_EQ(fresh.kind, RESOLVED_NOTHING);
+    record_resolved_fini(&fresh);
+    store_close(s);
+    return 8;
+}
+
+static int test_history_reads_reports(void)
+{
+    struct store *s = fx_open();
+    struct record_resolved r = resolve(s, claim(s, "one"));
+    struct ckpt_name c = fx_commit(s, 1, 10), gone = fx_commit(s, 1, 20),
+                     deleted = fx_commit(s, 1, 30), away = fx_commit(s, 1, 40);
+    struct ckpt_name aborted = fx_name(1, 50);
+    fx_life(s, &gone, 1, LIFE_DELETED, 1);
+    fx_life(s, &gone, 2, LIFE_GONE, 2);
+    fx_life(s, &deleted, 1, LIFE_DELETED, 1);
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &away).text, NULL));
+    CHECK_OK(
+        publish_abort(s, FX_JOB, &aborted, &(struct record_abort){ .status = CKPT_FULL }, NULL));
+    CHECK_OK(store_remove(s, key_rank_held(FX_JOB, &away, 0).text, NULL));
+    CHECK_EQ(resolve_step(s, claim(s, "two")), 10);
+    struct record_step step = { .epoch = 2, .step = 10 };
+    CHECK_OK(launch_put_step(s, FX_JOB, RECORD_RESTORED, &step, NULL));
+    CHECK_OK(launch_put_step(s, FX_JOB, RECORD_PROGRESS, &step, NULL));
+    struct record_bad bad = { .epoch = 2, .rank = 0, .name = c, .text = "timed out" };
+    CHECK_OK(launch_put_bad(s, FX_JOB, &bad, NULL));
+    bad = (struct record_bad){ .epoch = 2, .rank = 1, .name = c, .corrupt = true, .text = "rot" };
+    CHECK_OK(launch_put_bad(s, FX_JOB, &bad, NULL));
+    bad.rank = 2;
+    bad.corrupt = false;
+    CHECK_OK(launch_put_bad(s, FX_JOB, &bad, NULL));
+    struct lineage l;
+    CHECK_OK(launch_history(s, FX_JOB, &l, NULL));
+    CHECK_EQ(l.launch_count, 2);
+    const struct lineage_launch *two = &l.launches[0];
+    CHECK(two->epoch == 2 && two->claimed && two->resolved && two->restored);
+    CHECK_STR(two->token, "two");
+    CHECK(!two->progressed); /* step 10 is where it resumed: not beyond */
+    CHECK_EQ(two->bad_count, 3);
+    CHECK(two->corrupt && strcmp(two->bad_text, "rot") == 0);
+    CHECK_EQ(l.commit_count, 3);
+    CHECK_EQ(l.commits[0].name.step, 40);
+    CHECK(l.commits[0].known && !l.commits[0].restorable && l.commits[0].why_not[0]);
+    CHECK(l.commits[1].name.step == 30 && l.commits[1].life == LIFE_DELETED);
+    CHECK(l.commits[2].restorable && l.commits[2].life == LIFE_LIVE);
+    lineage_fini(&l);
+    /* The first report of a key stands. */
+    step.step = 99;
+    CHECK_OK(launch_put_step(s, FX_JOB, RECORD_PROGRESS, &step, NULL));
+    CHECK_OK(launch_history(s, FX_JOB, &l, NULL));
+    CHECK_EQ(l.launches[0].progress_step, 10);
+    lineage_fini(&l);
+    /* Wrong digests: the next launch goes elsewhere, here: nowhere. */
+    struct lineage_wish wish = { 0 };
+    CHECK_EQ(launch_resolve(s, FX_JOB, claim(s, "three"), &wish, &r, NULL), CKPT_REFUSED);
+    store_close(s);
+    return 14;
+}
+
+/* A damaged report counts as not there; a damaged `resolved` stops the open. */
+static int test_damaged_records(void)
+{
+    struct store *s = fx_open();
+    struct record_resolved r = resolve(s, claim(s, "one"));
+    fx_commit(s, 1, 10);
+    CHECK_OK(store_put_record(s, key_progress(FX_JOB, 1).text, "junk", 4, NULL));
+    CHECK_OK(store_put_record(s, key_restored(FX_JOB, 1).text, "junk", 4, NULL));
+    CHECK_OK(store_put_record(s, key_bad(FX_JOB, 1, 0).text, "junk", 4, NULL));
+    CHECK_OK(store_put_record(s, key_claim(FX_JOB, 2).text, "junk", 4, NULL));
+    CHECK_OK(store_put_record(s, FX_JOB "/l/what-is-this", "junk", 4, NULL));
+    CHECK_EQ(claim(s, "two"), 3);
+    CHECK_EQ(resolve_step(s, 3), 10);
+    struct ckpt_name c = fx_name(1, 10);
+    CHECK_OK(store_put_record(s, key_life(FX_JOB, &c, false, 1).text, "junk", 4, NULL));
+    struct lineage l;
+    CHECK_OK(launch_history(s, FX_JOB, &l, NULL));
+    CHECK(!l.commits[0].restorable && strstr(l.commits[0].why_not, "damaged"));
+    lineage_fini(&l);
+    CHECK_OK(store_put_record(s, key_resolved(FX_JOB, 9).text, "junk", 4, NULL));
+    CHECK_EQ(launch_history(s, FX_JOB, &l, NULL), CKPT_CORRUPT);
+    CHECK_EQ(launch_current(s, FX_JOB, 3, NULL), CKPT_CORRUPT);
+    record_resolved_fini(&r);
+    store_close(s);
+    return 7;
+}
+
+static int test_inventory(void)
+{
+    struct store *s = fx_open();
+    fx_commit(s, 1, 10);
+    struct ckpt_name half = fx_name(1, 20);
+    CHECK_OK(fx_part(s, &half, 1, false, NULL));
+    struct record_node n;
+    CHECK_OK(launch_inventory(s, FX_JOB, &n, NULL));
+    CHECK_EQ(n.count, 3);
+    unsigned of_half = 0;
+    for (uint32_t i = 0; i < n.count; i++)
+        of_half += name_equal(&n.holdings[i].name, &half) && n.holdings[i].rank == 1;
+    CHECK_EQ(of_half, 1);
+    CHECK_OK(launch_put_node(s, FX_JOB, 1, &n, NULL));
+    record_node_fini(&n);
+    CHECK_OK(launch_inventory(s, "empty", &n, NULL));
+    CHECK_EQ(n.count, 0);
+    record_node_fini(&n);
+    store_close(s);
+    return 4;
+}
+
+int main(void)
+{
+    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() +
+               test_brings_back() + test_history_reads_reports() + test_damaged_records() +
+               test_inventory());
+    return 0;
+}

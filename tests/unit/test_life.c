@@ -1,0 +1,317 @@
+/* Delete, undelete and gc, one at a time; their races are in test_history_races.c. */
+#include "storage/repo/launch.h"
+#include "storage/repo/life.h"
+#include "storage/repo/publish.h"
+#include "storage/store/wrap.h"
+#include "unit/history_fixture.h"
+
+#define HOUR_NS (INT64_C(3600) * 1000000000)
+
+static uint64_t resolve(struct store *s, const char *token)
+{
+    struct launch_who who = { .job = FX_JOB, .token = token, .world = FX_WORLD };
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r;
+    uint64_t epoch;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
+    record_resolved_fini(&r);
+    return epoch;
+}
+
+static enum life life_of(struct store *s, const struct ckpt_name *name, uint64_t *ret_n)
+{
+    enum life life;
+    uint64_t n;
+    int64_t time_ns;
+    CHECK_OK(life_look(s, FX_JOB, name, false, &life, &n, &time_ns, NULL));
+    if (ret_n)
+        *ret_n = n;
+    return life;
+}
+
+static size_t count_keys(struct store *s, const char *part)
+{
+    struct store_entry *e = malloc(512 * sizeof(*e));
+    size_t n, hits = 0;
+    bool more;
+    CHECK(e);
+    CHECK_OK(store_list(s, "", false, "", e, 512, &n, &more, NULL));
+    CHECK(!more);
+    for (size_t i = 0; i < n; i++)
+        hits += strstr(e[i].key, part) != NULL;
+    free(e);
+    return hits;
+}
+
+static size_t count_of(struct store *s, const struct ckpt_name *name)
+{
+    char text[NAME_TEXT];
+    name_to_text(name, text);
+    return count_keys(s, text);
+}
+
+static struct life_gc_report gc(struct store *s, int64_t grace_ns, int64_t keep_ns, bool undecided)
+{
+    struct life_gc_options o = { .grace_ns = grace_ns,
+                                 .abort_keep_ns = keep_ns,
+                                 .undecided = undecided };
+    struct life_gc_report r;
+    CHECK_OK(life_gc(s, FX_JOB, &o, &r, NULL));
+    return r;
+}
+
+static int test_delete(void)
+{
+    struct store *s = fx_open();
+    resolve(s, "one");
+    struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), c = fx_commit(s, 1, 30),
+                     none = fx_name(1, 99);
+    uint64_t n;
+    CHECK_EQ(life_of(s, &a, &n), LIFE_LIVE);
+    CHECK_EQ(n, 0);
+    CHECK_OK(life_delete(s, FX_JOB, &a, "test", NULL));
+    CHECK_EQ(life_of(s, &a, &n), LIFE_DELETED);
+    CHECK_EQ(n, 1);
+    CHECK_OK(life_delete(s, FX_JOB, &a, "again", NULL));
+    CHECK_EQ(life_of(s, &a, &n), LIFE_DELETED);
+    CHECK_EQ(n, 1);
+    CHECK_OK(life_undelete(s, FX_JOB, &a, "test", NULL));
+    CHECK_OK(life_undelete(s, FX_JOB, &a, "again", NULL));
+    CHECK_EQ(life_of(s, &a, &n), LIFE_LIVE);
+    CHECK_EQ(n, 2);
+    CHECK(fx_there(s, key_commit(FX_JOB, &a)));
+    /* Never: what is not there, the newest, the tagged, what a launch resumes from. */
+    struct ckpt_err err = { 0 };
+    CHECK_EQ(life_delete(s, FX_JOB, &none, "test", &err), CKPT_NOT_FOUND);
+    CHECK_EQ(life_undelete(s, FX_JOB, &none, "test", NULL), CKPT_NOT_FOUND);
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(life_delete(s, FX_JOB, &c, "test", &err), CKPT_REFUSED);
+    CHECK(strstr(err.text, "newest"));
+    fx_tag(s, &b, "best", 1, true);
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(life_delete(s, FX_JOB, &b, "test", &err), CKPT_REFUSED);
+    CHECK(strstr(err.text, "tag"));
+    fx_tag(s, &b, "best", 2, false);
+    CHECK_OK(life_delete(s, FX_JOB, &b, "test", NULL));
+    CHECK_EQ(resolve(s, "two"), 2);
+    fx_commit(s, 2, 40);
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(life_delete(s, FX_JOB, &c, "test", &err), CKPT_REFUSED);
+    CHECK(strstr(err.text, "resumed from"));
+    CHECK_EQ(life_of(s, &c, &n), LIFE_LIVE);
+    CHECK_EQ(n, 0);
+    resolve(s, "three");
+    CHECK_OK(life_delete(s, FX_JOB, &c, "test", NULL));
+    /* The newest that can be *restored*: 40 has lost its h/, so 10 is kept. */
+    struct ckpt_name d = fx_name(2, 40);
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &d).text, NULL));
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(life_delete(s, FX_JOB, &a, "test", &err), CKPT_REFUSED);
+    store_close(s);
+    return 20;
+}
+
+/* Whoever deleted died before it looked at `resolved`: a second delete looks. */
+static int test_delete_looks_again(void)
+{
+    struct store *s = fx_open();
+    resolve(s, "one");
+    struct ckpt_name a = fx_commit(s, 1, 10);
+    resolve(s, "two");
+    fx_commit(s, 2, 20);
+    fx_life(s, &a, 1, LIFE_DELETED, 1);
+    CHECK_EQ(life_delete(s, FX_JOB, &a, "test", NULL), CKPT_REFUSED);
+    uint64_t n;
+    CHECK_EQ(life_of(s, &a, &n), LIFE_LIVE);
+    CHECK_EQ(n, 2);
+    store_close(s);
+    return 3;
+}
+
+static int test_gc_deleted(void)
+{
+    struct store *s = fx_open();
+    resolve(s, "one");
+    struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), c = fx_commit(s, 1, 30);
+    int64_t now;
+    CHECK_OK(store_now(s, &now, NULL));
+    fx_life(s, &a, 1, LIFE_DELETED, now - 2 * HOUR_NS);
+    fx_life(s, &b, 1, LIFE_DELETED, now);
+    struct life_gc_options dry = { .grace_ns = HOUR_NS, .abort_keep_ns = HOUR_NS, .dry_run = true };
+    struct life_gc_report r;
+    size_t before = count_keys(s, "");
+    CHECK_OK(life_gc(s, FX_JOB, &dry, &r, NULL));
+    CHECK_EQ(r.collected, 1);
+    CHECK_EQ(r.objects, 6); /* two packs, manifests and .h */
+    CHECK(r.bytes > 8);
+    CHECK_EQ(count_keys(s, ""), before);
+    r = gc(s, HOUR_NS, HOUR_NS, false);
+    CHECK_EQ(r.collected, 1);
+    CHECK_EQ(r.objects, 6);
+    CHECK_EQ(life_of(s, &a, NULL), LIFE_GONE);
+    CHECK_EQ(count_of(s, &a), 2); /* the log */
+    CHECK_EQ(life_of(s, &b, NULL), LIFE_DELETED);
+    CHECK_EQ(count_of(s, &b), 9);
+    CHECK_EQ(count_of(s, &c), 8);
+    CHECK_EQ(life_undelete(s, FX_JOB, &a, "test", NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(life_delete(s, FX_JOB, &a, "test", NULL), CKPT_NOT_FOUND);
+    /* Nothing more happens until GONE has stood for abort_keep. */
+    r = gc(s, HOUR_NS, HOUR_NS, true);
+    CHECK_EQ(r.collected + r.aborted + r.objects, 0);
+    CHECK_EQ(count_of(s, &a), 2);
+    gc(s, HOUR_NS, 0, true);
+    CHECK_EQ(count_of(s, &a), 0);
+    CHECK_EQ(count_of(s, &b), 9);
+    /* A clock that was set back makes nothing old. */
+    fx_life(s, &c, 1, LIFE_DELETED, now + 1000 * HOUR_NS);
+    r = gc(s, 0, 0, true);
+    CHECK_EQ(life_of(s, &c, NULL), LIFE_DELETED);
+    CHECK_EQ(r.collected, 1); /* b, whose grace is nothing now */
+    store_close(s);
+    return 16;
+}
+
+static int test_gc_spares(void)
+{
+    struct store *s = fx_open();
+    resolve(s, "one");
+    struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 5);
+    resolve(s, "two");
+    fx_commit(s, 2, 20);
+    fx_life(s, &a, 1, LIFE_DELETED, 1); /* launch 2 resumes from it */
+    fx_life(s, &b, 1, LIFE_DELETED, 1);
+    fx_tag(s, &b, "kept", 1, true);
+    struct life_gc_report r = gc(s, HOUR_NS, HOUR_NS, false);
+    CHECK_EQ(r.restored_to_live, 1);
+    CHECK_EQ(r.collected, 0);
+    CHECK_EQ(life_of(s, &a, NULL), LIFE_LIVE);
+    CHECK_EQ(life_of(s, &b, NULL), LIFE_DELETED);
+    CHECK_EQ(count_of(s, &b), 10);
+    store_close(s);
+    return 4;
+}
+
+static int test_gc_undecided(void)
+{
+    struct store *s = fx_open();
+    resolve(s, "one");
+    struct ckpt_name half = fx_name(1, 10), aborted = fx_name(1, 20), mine = fx_name(2, 30);
+    struct record_abort why = { .status = CKPT_FULL, .rank = 1 };
+    CHECK_OK(fx_part(s, &half, 0, false, NULL));
+    fx_parts(s, &aborted);
+    CHECK_OK(publish_abort(s, FX_JOB, &aborted, &why, NULL));
+    struct launch_who who = { .job = FX_JOB, .token = "two", .world = FX_WORLD };
+    uint64_t epoch;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    /* A claim alone makes nothing old. */
+    struct life_gc_report r = gc(s, 0, HOUR_NS, true);
+    CHECK_EQ(r.aborted + r.objects, 0);
+    resolve(s, "two");
+    CHECK_OK(fx_part(s, &mine, 0, false, NULL));
+    r = gc(s, 0, HOUR_NS, false);
+    CHECK_EQ(r.aborted, 0);
+    CHECK_EQ(r.objects, 6); /* those of the ABORT */
+    CHECK_EQ(count_of(s, &aborted), 1);
+    CHECK_EQ(count_of(s, &half), 3);
+    r = gc(s, 0, HOUR_NS, true);
+    CHECK_EQ(r.aborted, 1);
+    CHECK_EQ(count_of(s, &half), 1); /* ABORT: a late part cannot bring it back */
+    CHECK_EQ(count_of(s, &mine), 3);
+    CHECK_OK(fx_part(s, &half, 1, false, NULL));
+    CHECK_OK(fx_part(s, &half, 0, false, NULL));
+    struct record_commit c;
+    CHECK_EQ(publish(s, FX_JOB, &half, FX_WORLD, &c, NULL), CKPT_ABORTED);
+    gc(s, 0, 0, true);
+    CHECK_EQ(count_of(s, &half), 1); /* what came late went first, ABORT stays for now */
+    gc(s, 0, 0, true);
+    CHECK_EQ(count_of(s, &half) + count_of(s, &aborted), 0);
+    CHECK_EQ(count_of(s, &mine), 3);
+    store_close(s);
+    return 11;
+}
+
+/* gc dies at its n-th operation, for every n; the next one ends in the same place, and
+ * nothing live is touched. */
+static int test_gc_dies_anywhere(void)
+{
+    int cases = 0;
+    for (uint64_t nth = 1;; nth++) {
+        struct store *s = fx_open(), *inner, *faulty;
+        resolve(s, "one");
+        struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), half = fx_name(1, 30);
+        resolve(s, "two");
+        fx_commit(s, 2, 40);
+        CHECK_OK(fx_part(s, &half, 0, false, NULL));
+        fx_life(s, &a, 1, LIFE_DELETED, 1);
+        struct wrap_fault_rule rule = { .kind = nth % 2 ? FAULT_FAIL : FAULT_LOST_REPLY,
+                                        .status = CKPT_IO,
+                                        .nth = nth };
+        struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+        struct life_gc_options o = { .abort_keep_ns = HOUR_NS, .undecided = true };
+        struct life_gc_report r;
+        CHECK_OK(store_dup(s, &inner, NULL));
+        CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+        enum ckpt_status st = life_gc(faulty, FX_JOB, &o, &r, NULL);
+        store_close(faulty);
+        if (fx_there(s, key_commit(FX_JOB, &a)) == false)
+            CHECK(!fx_there(s, fx_pack_key(&a, 0)) && !fx_there(s, fx_pack_key(&a, 1)));
+        if (!fx_there(s, fx_pack_key(&a, 0)))
+            CHECK_EQ(life_of(s, &a, NULL), LIFE_GONE);
+        gc(s, 0, HOUR_NS, true);
+        CHECK_EQ(count_of(s, &a), 2);
+        CHECK_EQ(count_of(s, &b), 8);
+        CHECK_EQ(count_of(s, &half), 1);
+        store_close(s);
+        cases++;
+        if (!plan.hits) {
+            CHECK_OK(st);
+            break;
+        }
+    }
+    return cases;
+}
+
+/* Forgetting removes the newest entry last: an older DELETED or LIVE alone would wake up
+ * what is gone. */
+static int test_forgetting_dies_anywhere(void)
+{
+    int cases = 0;
+    for (uint64_t nth = 1;; nth++) {
+        struct store *s = fx_open(), *inner, *faulty;
+        resolve(s, "one");
+        struct ckpt_name a = fx_name(1, 10);
+        fx_life(s, &a, 1, LIFE_DELETED, 1);
+        fx_life(s, &a, 2, LIFE_LIVE, 2);
+        fx_life(s, &a, 3, LIFE_DELETED, 3);
+        fx_life(s, &a, 4, LIFE_GONE, 4);
+        struct wrap_fault_rule rule = {
+            .kind = FAULT_FAIL, .status = CKPT_IO, .nth = nth, .op = 'r'
+        };
+        struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+        struct life_gc_options o = { 0 };
+        struct life_gc_report r;
+        CHECK_OK(store_dup(s, &inner, NULL));
+        CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+        enum ckpt_status st = life_gc(faulty, FX_JOB, &o, &r, NULL);
+        store_close(faulty);
+        CHECK_EQ(st, plan.hits ? CKPT_IO : CKPT_OK);
+        if (plan.hits)
+            CHECK_EQ(life_of(s, &a, NULL), LIFE_GONE);
+        gc(s, 0, 0, false);
+        CHECK_EQ(count_of(s, &a), 0);
+        store_close(s);
+        cases++;
+        if (!plan.hits)
+            break;
+    }
+    CHECK(cases > 3);
+    return cases;
+}
+
+int main(void)
+{
+    TEST_CASES(test_delete() + test_delete_looks_again() + test_gc_deleted() + test_gc_spares() +
+               test_gc_undecided() + test_gc_dies_anywhere() + test_forgetting_dies_anywhere());
+    return 0;
+}

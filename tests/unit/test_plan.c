@@ -1,0 +1,207 @@
+/* What the planner refuses, what it leaves open, and what it reads. */
+#include "props/engine_kit.h"
+
+static uint64_t cases;
+static struct store *store;
+
+static struct kit_model model(void)
+{
+    struct kit_model m = { 0 };
+    kit_model_add(&m, "w", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 12, 8 });
+    kit_model_add(&m, "locked", CKPT_DTYPE_U8, 1, (const uint64_t[]){ 24 });
+    kit_model_add(&m, "scales", CKPT_DTYPE_F32, 1, (const uint64_t[]){ 24 });
+    kit_model_add(&m, "big", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 5000, 1000 });
+    m.tensors[1].kind = DECL_LOCKED;
+    m.tensors[2].kind = DECL_BLOCKED;
+    m.tensors[2].block[0] = 4;
+    return m;
+}
+
+static struct reader *saved(uint32_t world)
+{
+    struct kit_model m = model();
+    struct kit_layout l;
+    struct kit_save how = { .name = { 1, world, world } };
+    struct record_commit commit;
+    struct reader *r;
+    kit_layout_rows(&l, &m, world);
+    kit_save_parts(store, &l, &how);
+    CHECK_OK(publish(store, KIT_JOB, &how.name, world, &commit, NULL));
+    CHECK_OK(reader_open(&store, 1, KIT_JOB, &how.name, &r, NULL));
+    kit_layout_fini(&l);
+    return r;
+}
+
+static enum ckpt_status plan_for(struct reader *r, const struct kit_model *m, uint32_t world,
+                                 unsigned flags, struct plan **p, struct ckpt_err *err)
+{
+    struct kit_layout l;
+    kit_layout_rows(&l, m, world);
+    *err = (struct ckpt_err){ 0 };
+    *p = NULL;
+    enum ckpt_status st = plan_new(r, l.list, world, KIT_SLOT, flags, p, err);
+    kit_layout_fini(&l);
+    cases++;
+    return st;
+}
+
+static void refuse(struct reader *r, const struct kit_model *m, uint32_t world,
+                   enum ckpt_status want, const char *word)
+{
+    struct plan *p;
+    struct ckpt_err err;
+    CHECK_EQ(plan_for(r, m, world, 0, &p, &err), want);
+    if (!strstr(err_text(&err), word)) {
+        fprintf(stderr, "\"%s\" lacks \"%s\"\n", err_text(&err), word);
+        exit(1);
+    }
+    CHECK(p == NULL);
+}
+
+static void test_refusals(struct reader *r)
+{
+    struct kit_model m = model();
+    m.tensors[0].dtype = CKPT_DTYPE_I32;
+    refuse(r, &m, 2, CKPT_MISMATCH, "tensor w: asked for as I32, saved as F32");
+    m = model();
+    m.tensors[0].shape[1] = 9;
+    refuse(r, &m, 2, CKPT_MISMATCH, "[12, 9]");
+    m = model();
+    m.tensors[0].ndim = 1;
+    refuse(r, &m, 2, CKPT_MISMATCH, "tensor w");
+    m = model();
+    snprintf(m.tensors[0].name, sizeof(m.tensors[0].name), "nobody");
+    refuse(r, &m, 2, CKPT_NOT_FOUND, "tensor nobody");
+    m = model();
+    m.tensors[1].flags = DECL_OBJECT;
+    refuse(r, &m, 2, CKPT_MISMATCH, "object");
+    m = model();
+    refuse(r, &m, 3, CKPT_REFUSED, "tensor locked is locked");
+    m.tensors[0] = m.tensors[2]; /* blocked by 4, asked for in cuts of 24 / 5 */
+    m.tensors[0].kind = DECL_ELEMENTWISE;
+    m.tensors[0].block[0] = 0;
+    m.count = 1;
+    refuse(r, &m, 5, CKPT_REFUSED, "block of 4");
+}
+
+static void test_partial(struct reader *r)
+{
+    struct kit_model m = model();
+    struct plan *p;
+    struct ckpt_err err;
+    snprintf(m.tensors[0].name, sizeof(m.tensors[0].name), "nobody");
+    CHECK_OK(plan_for(r, &m, 2, PLAN_PARTIAL, &p, &err));
+    CHECK_EQ(p->gap_count, 2); /* one a consumer */
+    CHECK_EQ(p->gaps[1].consumer, 1);
+    CHECK_EQ(p->gaps[1].tensor, 0);
+    CHECK_EQ(p->unasked_count, 1);
+    CHECK_STR(p->unasked[0], "w");
+    plan_free(p);
+    m.tensors[0].flags = DECL_OPTIONAL;
+    CHECK_OK(plan_for(r, &m, 2, PLAN_NO_UNASKED, &p, &err));
+    CHECK_EQ(p->gap_count, 2);
+    CHECK_EQ(p->unasked_count, 0);
+    plan_free(p);
+}
+
+/* Bytes, batches and places add up. */
+static void check_plan(const struct plan *p, uint32_t world, uint64_t total)
+{
+    uint64_t sum = 0, read = 0;
+    for (uint32_t c = 0; c < world; c++)
+        sum += p->consumer_bytes[c];
+    CHECK_EQ(sum, total);
+    for (size_t i = 0; i < p->batch_count; i++) {
+        const struct plan_batch *b = &p->batches[i];
+        uint32_t frags = 0;
+        CHECK(b->chunk_count && b->use_count && b->frag_count);
+        for (uint32_t k = 0; k < b->use_count; k++) {
+            CHECK(b->uses[k].slot_used <= KIT_SLOT && b->uses[k].slot_used > 0);
+            CHECK(k == 0 || b->uses[k].consumer > b->uses[k - 1].consumer);
+        }
+        for (uint32_t k = 0; k < b->chunk_count; k++) {
+            CHECK(b->chunks[k].index < b->pack.chunks);
+            CHECK(k == 0 || b->chunks[k].index > b->chunks[k - 1].index);
+            CHECK_EQ(b->chunks[k].first_frag, frags);
+            frags += b->chunks[k].frag_count;
+            read += b->chunks[k].raw_bytes;
+        }
+        CHECK_EQ(frags, b->frag_count);
+        if (i > 0)
+            CHECK(b->rank > b[-1].rank ||
+                  (b->rank == b[-1].rank && b->pack.slot >= b[-1].pack.slot));
+    }
+    CHECK_EQ(read, p->read_bytes);
+}
+
+static void test_sums(struct reader *r, uint32_t from)
+{
+    struct kit_model m = model();
+    uint64_t total = 12 * 8 * 4 + 24 + 24 * 4 + 5000 * 1000 * 4;
+    m.tensors[1] = m.tensors[3]; /* without the locked one */
+    m.count = 3;
+    for (uint32_t world = 1; world <= 6; world += world == 1 ? 1 : 2) {
+        struct plan *p;
+        struct ckpt_err err;
+        if (plan_for(r, &m, world, 0, &p, &err) != CKPT_OK) {
+            fprintf(stderr, "%s\n", err_text(&err));
+            exit(1);
+        }
+        check_plan(p, world, total - 24);
+        CHECK(p->manifests_hit <= from);
+        if (world == from) /* the same layout: every byte once */
+            CHECK_EQ(p->read_bytes, total - 24);
+        plan_free(p);
+    }
+}
+
+/* So many tiny pieces of one chunk that they take more than one slot. */
+static void test_tiny_pieces(void)
+{
+    enum { N = 140000 };
+    struct kit_model m = { 0 };
+    struct kit_layout from, to = { .world = 1 };
+    struct kit_save how = { .name = { 1, 99, 99 } };
+    struct record_commit commit;
+    struct decl d = { 0 };
+    const struct decl *list[] = { &d };
+    char tensor[] = "tiny";
+    struct decl_tensor t = { .name = tensor, .dtype = CKPT_DTYPE_U8, .ndim = 1, .shape = { N } };
+    kit_model_add(&m, tensor, CKPT_DTYPE_U8, 1, (const uint64_t[]){ N });
+    kit_layout_rows(&from, &m, 1);
+    kit_save_parts(store, &from, &how);
+    CHECK_OK(publish(store, KIT_JOB, &how.name, 1, &commit, NULL));
+    CHECK_OK(decl_add_tensor(&d, &t, NULL));
+    for (uint64_t i = 0; i < N; i++) {
+        struct decl_piece p = { .box = { .ndim = 1, .off = { i }, .len = { 1 } },
+                                .stride = { 1 },
+                                .replica_count = 1 };
+        CHECK_OK(decl_add_piece(&d, &p, NULL));
+    }
+    CHECK_OK(decl_finish(&d, KIT_SLOT, NULL));
+    to.d = &d;
+    to.list = list;
+    struct load_stats stats = { 0 };
+    CHECK_OK(kit_restore(&store, 1, &how.name, &to, &stats, NULL));
+    CHECK_EQ(stats.raw_bytes, 2 * N); /* two batches read the chunk */
+    decl_fini(&d);
+    kit_layout_fini(&from);
+    cases++;
+}
+
+int main(void)
+{
+    store = kit_store("mem://plan");
+    struct reader *r = saved(2);
+    test_refusals(r);
+    test_partial(r);
+    test_sums(r, 2);
+    reader_close(r);
+    r = saved(4);
+    test_sums(r, 4);
+    reader_close(r);
+    test_tiny_pieces();
+    store_close(store);
+    TEST_CASES(cases);
+    return 0;
+}

@@ -1,0 +1,256 @@
+/* Damage of every kind to every object of a checkpoint: verify finds it, restore gives
+ * the right bytes or an error, repair mends it. */
+#include "props/engine_kit.h"
+#include "storage/repo/scrub.h"
+
+#define CASES 2400
+
+struct object {
+    char key[STORE_KEY_MAX + 1];
+    uint8_t *bytes;
+    size_t len;
+};
+struct snapshot {
+    struct object o[256];
+    size_t count;
+    struct store *s;
+};
+
+static enum ckpt_status take(void *arg, const struct store_entry *e)
+{
+    struct snapshot *snap = arg;
+    struct object *o = &snap->o[snap->count++];
+    void *bytes;
+    CHECK(snap->count <= ARRAY_COUNT(snap->o));
+    memcpy(o->key, e->key, sizeof(o->key));
+    CHECK_OK(store_get_all(snap->s, o->key, SIZE_MAX / 2, &bytes, &o->len, NULL));
+    o->bytes = bytes;
+    return CKPT_OK;
+}
+
+static void snapshot(struct snapshot *snap, struct store *s)
+{
+    *snap = (struct snapshot){ .s = s };
+    CHECK_OK(repo_list(s, KIT_JOB "/", false, take, snap, NULL));
+    CHECK(snap->count > 10);
+}
+
+static void put(struct store *s, const char *key, const void *bytes, size_t len)
+{
+    struct iovec iov = { .iov_len = len };
+    memcpy(&iov.iov_base, &bytes, sizeof(bytes));
+    CHECK_OK(store_put(s, key, &iov, 1, 0, NULL));
+}
+
+static void snapshot_free(struct snapshot *snap)
+{
+    for (size_t i = 0; i < snap->count; i++)
+        free(snap->o[i].bytes);
+}
+
+/* Two checkpoints of one job, images and coded packs, several ranks. */
+static void build(struct store *s, struct kit_layout *l, unsigned long long *rand)
+{
+    struct kit_model m = { 0 };
+    kit_model_add(&m, "a.weight", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 60, 33 });
+    kit_model_add(&m, "b.bias", CKPT_DTYPE_BF16, 1, (const uint64_t[]){ 77 });
+    kit_model_add(&m, "c.table", CKPT_DTYPE_F64, 2, (const uint64_t[]){ 300, 100 });
+    kit_model_add(&m, "d.step", CKPT_DTYPE_I64, 0, NULL);
+    (void)rand;
+    kit_layout_rows(l, &m, 3);
+    for (uint64_t i = 1; i <= 2; i++) {
+        struct kit_save how = { .name = { 1, i, i }, .codec = { CODEC_STORED, 0 } };
+        struct record_commit commit;
+        if (i == 2)
+            how.codec = (struct save_codec){ CODEC_ZSTD, 1 };
+        kit_save_parts(s, l, &how);
+        CHECK_OK(publish(s, KIT_JOB, &how.name, l->world, &commit, NULL));
+    }
+    kit_layout_fini(l);
+    kit_layout_rows(l, &m, 2); /* restored by two ranks */
+}
+
+static const char *damage(struct store *s, const struct snapshot *snap, size_t i,
+                          unsigned long long *rand)
+{
+    const struct object *o = &snap->o[i];
+    CLEANUP_FREE uint8_t *bytes = malloc(o->len + 64);
+    memcpy(bytes, o->bytes, o->len);
+    switch (test_rand(rand) % 8) {
+    default: {
+        size_t at = test_rand(rand) % o->len;
+        bytes[at] ^= (uint8_t)(1u << (test_rand(rand) % 8));
+        put(s, o->key, bytes, o->len);
+        return "flip";
+    }
+    case 3:
+        put(s, o->key, bytes, test_rand(rand) % o->len);
+        return "truncate";
+    case 4: {
+        size_t more = 1 + test_rand(rand) % 63;
+        memset(bytes + o->len, 0, more);
+        put(s, o->key, bytes, o->len + more);
+        return "extend";
+    }
+    case 5:
+        put(s, o->key, bytes, 0);
+        return "empty";
+    case 6: { /* another object under this key */
+        const struct object *other = &snap->o[test_rand(rand) % snap->count];
+        if (other->len == o->len && memcmp(other->bytes, o->bytes, o->len) == 0)
+            return NULL;
+        put(s, o->key, other->bytes, other->len);
+        return "swap";
+    }
+    case 7:
+        if (strstr(o->key, "/h/")) /* absent h/ is a state that a crash leaves */
+            return NULL;
+        CHECK_OK(store_remove(s, o->key, NULL));
+        return "remove";
+    }
+}
+
+static void check_named(const struct object *o, const char *how, const struct ckpt_err *err,
+                        enum ckpt_status st)
+{
+    if (st != CKPT_OK && !err->text[0]) {
+        fprintf(stderr, "%s of %s: %s without words\n", how, o->key, status_name(st));
+        exit(1);
+    }
+}
+
+static struct ckpt_name name_of_object(const struct object *o)
+{
+    struct ckpt_name name = { 1, 1, 1 }, second = { 1, 2, 2 };
+    char text[NAME_TEXT];
+    name_to_text(&second, text);
+    return strstr(o->key, text) ? second : name;
+}
+
+static uint64_t test_damage(struct store *s, const struct snapshot *snap,
+                            const struct kit_layout *l, struct store *good,
+                            unsigned long long *rand)
+{
+    uint64_t cases = 0, restored = 0, refused = 0, repaired = 0;
+    while (cases < CASES) {
+        size_t i = test_rand(rand) % snap->count;
+        const struct object *o = &snap->o[i];
+        const char *how = damage(s, snap, i, rand);
+        if (!how)
+            continue;
+        struct ckpt_name name = name_of_object(o);
+        struct ckpt_err err = { 0 };
+        struct scrub_report report;
+        struct load_stats stats = { 0 };
+        bool gone = strcmp(how, "remove") == 0 && strstr(o->key, "/c/");
+        enum ckpt_status st =
+            scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, &err);
+        if (st != (gone ? CKPT_NOT_FOUND : CKPT_CORRUPT)) {
+            fprintf(stderr, "verify did not see: %s of %s: %s %s\n", how, o->key, status_name(st),
+                    err_text(&err));
+            exit(1);
+        }
+        err = (struct ckpt_err){ 0 };
+        st = kit_restore(&s, 1, &name, l, &stats, &err);
+        check_named(o, how, &err, st);
+        restored += st == CKPT_OK;
+        refused += st != CKPT_OK;
+        /* With a second store behind it every byte is there. */
+        struct store *const tiers[] = { s, good };
+        err = (struct ckpt_err){ 0 };
+        if (kit_restore(tiers, 2, &name, l, &stats, &err) != CKPT_OK) {
+            fprintf(stderr, "two tiers, %s of %s: %s\n", how, o->key, err_text(&err));
+            exit(1);
+        }
+        err = (struct ckpt_err){ 0 };
+        if (cases % 4 == 0) {
+            st = scrub_repair(s, good, KIT_JOB, &name, NULL, &report, &err);
+            if (st != CKPT_OK || report.repaired != 1) {
+                fprintf(stderr, "repair, %s of %s: %s %s\n", how, o->key, status_name(st),
+                        err_text(&err));
+                exit(1);
+            }
+            CHECK_OK(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL));
+            repaired++;
+        }
+        put(s, o->key, o->bytes, o->len);
+        cases++;
+    }
+    printf("damage: %llu restored right, %llu refused, %llu repaired\n",
+           (unsigned long long)restored, (unsigned long long)refused, (unsigned long long)repaired);
+    CHECK(restored && refused && repaired);
+    return cases;
+}
+
+static void count_extra(void *arg, const struct scrub_finding *f)
+{
+    unsigned *n = arg;
+    CHECK_EQ(f->kind, SCRUB_EXTRA);
+    ++*n;
+}
+
+static uint64_t test_extra(struct store *s)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    struct key dir = key_data(KIT_JOB, 3, &name);
+    struct digest id = { { 1, 2, 3 } };
+    struct key pack = key_pack(KIT_JOB, &name, 0, 0, &id);
+    char foreign[STORE_KEY_MAX];
+    struct scrub_report report;
+    unsigned found = 0;
+    struct scrub_callbacks cb = { .finding = count_extra, .arg = &found };
+    snprintf(foreign, sizeof(foreign), "%snotes.txt", dir.text);
+    put(s, foreign, "x", 1);
+    put(s, pack.text, "y", 1);
+    CHECK_OK(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, &cb, &report, NULL));
+    CHECK_EQ(found, 2);
+    CHECK_EQ(report.extra, 2);
+    CHECK(report.chunks > 0 && report.objects > 0);
+    CHECK_OK(store_remove(s, foreign, NULL));
+    CHECK_OK(store_remove(s, pack.text, NULL));
+    return 2;
+}
+
+/* A commit whose own sums are right but which no set of manifests leads to. */
+static uint64_t test_forged_commit(struct store *s)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    struct key key = key_commit(KIT_JOB, &name);
+    struct record_commit commit;
+    struct scrub_report report;
+    struct ckpt_err err = { 0 };
+    CLEANUP_FREE void *bytes = NULL;
+    CLEANUP_BUF struct buf b = { 0 };
+    size_t len;
+    CHECK_OK(store_get_all(s, key.text, 1 << 20, &bytes, &len, NULL));
+    CHECK_OK(record_commit_decode(bytes, len, key.text, &commit, NULL));
+    commit.raw_bytes++;
+    record_commit_encode(&commit, key.text, &b);
+    put(s, key.text, b.data, b.len);
+    CHECK_EQ(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, &err),
+             CKPT_CORRUPT);
+    put(s, key.text, bytes, len);
+    CHECK_OK(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL));
+    return 1;
+}
+
+int main(void)
+{
+    unsigned long long rand = test_seed(77);
+    struct store *s = kit_store("mem://scrub"), *good = kit_store("mem://scrub-good");
+    struct kit_layout l;
+    struct snapshot snap;
+    build(s, &l, &rand);
+    snapshot(&snap, s);
+    for (size_t i = 0; i < snap.count; i++)
+        put(good, snap.o[i].key, snap.o[i].bytes, snap.o[i].len);
+    uint64_t cases = test_extra(s);
+    cases += test_forged_commit(s);
+    cases += test_damage(s, &snap, &l, good, &rand);
+    snapshot_free(&snap);
+    kit_layout_fini(&l);
+    store_close(s);
+    store_close(good);
+    TEST_CASES(cases);
+    return 0;
+}

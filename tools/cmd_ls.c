@@ -1,0 +1,209 @@
+/* ckpt ls: the checkpoints of a store. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "tools/output.h"
+#include "tools/tool.h"
+
+struct ls {
+    struct store *store;
+    bool all;
+    bool damaged; /* a commit record was listed that cannot be read */
+    int64_t now_ns;
+    json_t *json; /* array, or NULL for a table */
+    struct output_table table;
+};
+
+static const struct output_column columns[] = {
+    { "JOB", OUTPUT_LEFT },     { "STEP", OUTPUT_RIGHT },  { "EPOCH", OUTPUT_RIGHT },
+    { "LEVEL", OUTPUT_LEFT },   { "TIME", OUTPUT_LEFT },   { "RAW", OUTPUT_RIGHT },
+    { "STORED", OUTPUT_RIGHT }, { "WORLD", OUTPUT_RIGHT }, { "TAGS", OUTPUT_LEFT },
+};
+enum {
+    COL_JOB,
+    COL_STEP,
+    COL_EPOCH,
+    COL_LEVEL,
+    COL_TIME,
+    COL_RAW,
+    COL_STORED,
+    COL_WORLD,
+    COL_TAGS
+};
+
+/* Without a world the commit record is there and damaged. */
+static bool is_damaged(const struct catalog_entry *e)
+{
+    return e->state == CATALOG_LIVE && e->commit.world == 0;
+}
+
+static bool has_commit(const struct catalog_entry *e)
+{
+    return (e->state == CATALOG_LIVE || e->state == CATALOG_DELETED) && e->commit.world > 0;
+}
+
+/* How safe it is; for what is listed only with --all, what became of it. */
+static const char *level_of(const struct catalog_entry *e)
+{
+    switch (e->state) {
+    case CATALOG_LIVE:
+        return is_damaged(e) ? "damaged" : e->on_lineage ? "local" : "abandoned";
+    case CATALOG_DELETED:
+        return "deleted";
+    case CATALOG_GONE:
+        return "gone";
+    case CATALOG_ABORTED:
+        break;
+    }
+    return "aborted";
+}
+
+static json_t *entry_json(const char *job, const struct catalog_entry *e)
+{
+    char when[OUTPUT_TEXT];
+    json_t *o = output_point(job, &e->name);
+    json_t *tags = json_array();
+    for (size_t i = 0; i < e->tag_count; i++)
+        json_array_append_new(tags, json_string(e->tags[i]));
+    bool known = has_commit(e);
+    json_object_set_new(o, "level", json_string(level_of(e)));
+    json_object_set_new(o, "time",
+                        known ? json_string(output_time(e->commit.time_ns, when)) : json_null());
+    json_object_set_new(o, "bytes_raw",
+                        known ? json_integer((json_int_t)e->commit.raw_bytes) : json_null());
+    json_object_set_new(o, "bytes_stored",
+                        known && e->stored_bytes != UINT64_MAX
+                            ? json_integer((json_int_t)e->stored_bytes)
+                            : json_null());
+    json_object_set_new(o, "world", known ? json_integer(e->commit.world) : json_null());
+    json_object_set_new(o, "tags", tags);
+    return o;
+}
+
+static void tags_text(const struct catalog_entry *e, char *ret, size_t cap)
+{
+    size_t len = 0;
+    *ret = 0;
+    for (size_t i = 0; i < e->tag_count && len < cap; i++)
+        len += (size_t)snprintf(ret + len, cap - len, "%s%s", i ? "," : "", e->tags[i]);
+}
+
+static void entry_row(struct ls *ls, const char *job, const struct catalog_entry *e)
+{
+    struct output_table *t = &ls->table;
+    char text[512];
+    bool normal = e->state == CATALOG_LIVE && e->on_lineage;
+    output_row(t, is_damaged(e) ? OUTPUT_BAD : normal ? OUTPUT_PLAIN : OUTPUT_DIM);
+    output_cell(t, COL_JOB, "%s", job);
+    output_cell(t, COL_STEP, "%llu", (unsigned long long)e->name.step);
+    output_cell(t, COL_EPOCH, "%llu", (unsigned long long)e->name.epoch);
+    output_cell(t, COL_LEVEL, "%s", level_of(e));
+    tags_text(e, text, sizeof(text));
+    output_cell(t, COL_TAGS, "%s", text);
+    if (!has_commit(e))
+        return;
+    output_cell(t, COL_TIME, "%s", output_age(e->commit.time_ns, ls->now_ns, text));
+    output_cell(t, COL_RAW, "%s", output_bytes(e->commit.raw_bytes, text));
+    output_cell(t, COL_STORED, "%s",
+                e->stored_bytes == UINT64_MAX ? "-" : output_bytes(e->stored_bytes, text));
+    output_cell(t, COL_WORLD, "%u", e->commit.world);
+}
+
+static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err *err)
+{
+    struct catalog c = { 0 };
+    unsigned flags = CATALOG_SIZES | CATALOG_TAGS | (ls->all ? CATALOG_ALL : 0);
+    enum ckpt_status st = catalog_read(ls->store, job, flags, &c, err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; i < c.count; i++) {
+        const struct catalog_entry *e = &c.entries[i];
+        ls->damaged |= is_damaged(e);
+        if (ls->json)
+            json_array_append_new(ls->json, entry_json(job, e));
+        else
+            entry_row(ls, job, e);
+    }
+    catalog_fini(&c);
+    return CKPT_OK;
+}
+
+static enum ckpt_status list_all(struct ls *ls, struct ckpt_err *err)
+{
+    char **jobs;
+    enum ckpt_status st = catalog_jobs(ls->store, &jobs, err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; jobs[i] && st == CKPT_OK; i++)
+        st = list_job(ls, jobs[i], err);
+    catalog_jobs_free(jobs);
+    return st;
+}
+
+static enum ckpt_status print(struct ls *ls, struct ckpt_err *err)
+{
+    if (ls->json)
+        return output_json(json_incref(ls->json), err);
+    if (ls->table.row_count == 0 && !ls->table.failed) {
+        fprintf(stderr, "no checkpoints%s\n",
+                ls->all ? "" : " (--all also shows what was given up)");
+        return CKPT_OK;
+    }
+    enum ckpt_status st = output_table_print(&ls->table, stdout, err);
+    return st == CKPT_OK ? output_flush(err) : st;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    static const struct option options[] = { { "all", no_argument, NULL, 'a' }, { 0 } };
+    struct ls ls = { .now_ns = output_now_ns() };
+    int c;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "a", options, NULL)) != -1) {
+        if (c != 'a')
+            return tool_bad_option("ls", argv);
+        ls.all = true;
+    }
+    if (argc - optind > 1)
+        return tool_misuse("ls", "one JOB at most");
+    const char *job = optind < argc ? argv[optind] : NULL;
+    CLEANUP_STORE struct store *store = NULL;
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = tool_open(t, &store, &err);
+    if (st != CKPT_OK)
+        return tool_fail(st, &err);
+    ls.store = store;
+    ls.json = t->json ? json_array() : NULL;
+    output_table_init(&ls.table, columns, ARRAY_COUNT(columns));
+    if (job)
+        st = tool_job_check(store, job, &err);
+    if (st == CKPT_OK)
+        st = job ? list_job(&ls, job, &err) : list_all(&ls, &err);
+    if (st == CKPT_OK)
+        st = print(&ls, &err);
+    json_decref(ls.json);
+    output_table_fini(&ls.table);
+    if (st != CKPT_OK)
+        return tool_fail(st, &err);
+    if (ls.damaged)
+        fprintf(stderr, "ckpt: a commit record is damaged; \"ckpt verify\" says how\n");
+    return ls.damaged ? TOOL_DAMAGE : TOOL_FINE;
+}
+
+const struct tool_verb cmd_ls = {
+    .name = "ls",
+    .arguments = "[JOB] [--all]",
+    .summary = "list checkpoints",
+    .help = "Lists the checkpoints of JOB, or of all jobs: newest lineage, newest first.\n"
+            "\n"
+            "  --all   also what a resume left behind (abandoned), deleted and aborted ones\n"
+            "\n"
+            "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
+            "damaged: its commit record cannot be read (exit status 1).\n"
+            "RAW is the size of the tensors, STORED what they take in this store, WORLD the\n"
+            "number of ranks that saved.\n"
+            "\n"
+            "--json prints an array of {job, step, epoch, attempt, level, time, bytes_raw,\n"
+            "bytes_stored, world, tags}.",
+    .run = run,
+};

@@ -1,0 +1,191 @@
+/* ckpt restore: a checkpoint as safetensors files; or why the next launch would resume
+ * from where it would. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "storage/repo/launch.h"
+#include "tools/export.h"
+#include "tools/output.h"
+#include "tools/tool.h"
+
+#define EXPLAIN_TEXT (64 << 10)
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+    output_progress_step(arg, done, total, output_monotonic());
+}
+
+static enum ckpt_status report(const struct tool *t, const char *job, const struct ckpt_name *name,
+                               const struct export_options *o, const struct export_report *r,
+                               double seconds, struct ckpt_err *err)
+{
+    char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT];
+    if (t->json) {
+        json_t *out = output_point(job, name);
+        json_t *more = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", o->dir, "files",
+                                 (json_int_t)r->files, "tensors", (json_int_t)r->tensors, "ties",
+                                 (json_int_t)r->ties, "objects", (json_int_t)r->objects, "bytes",
+                                 (json_int_t)r->bytes, "seconds", seconds);
+        json_object_update(out, more);
+        json_decref(more);
+        return output_json(out, err);
+    }
+    printf("%s@%llu~%llu: %llu tensors in %llu file%s, %llu objects, %s to %s in %s (%s)\n", job,
+           (unsigned long long)name->step, (unsigned long long)name->epoch,
+           (unsigned long long)r->tensors, (unsigned long long)r->files, r->files == 1 ? "" : "s",
+           (unsigned long long)r->objects, output_bytes(r->bytes, bytes), o->dir,
+           output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
+    return output_flush(err);
+}
+
+static enum ckpt_status restore(const struct tool *t, struct store *s, const char *text,
+                                struct export_options *o, struct ckpt_err *err)
+{
+    struct catalog_spec spec = { 0 };
+    struct ckpt_name name;
+    struct export_report r = { 0 };
+    enum ckpt_status st = tool_find(s, text, &spec, &name, err);
+    if (st != CKPT_OK)
+        return st;
+    struct output_progress progress = output_progress_start("restoring");
+    o->progress = on_progress;
+    o->progress_arg = &progress;
+    st = export_checkpoint(s, spec.job, &name, o, &r, err);
+    output_progress_end(&progress);
+    if (st != CKPT_OK)
+        return st;
+    return report(t, spec.job, &name, o, &r, output_monotonic() - progress.started, err);
+}
+
+/* -- explain ------------------------------------------------------------- */
+
+static json_t *resolved_json(const char *job, const struct record_resolved *r)
+{
+    json_t *skips = json_array();
+    for (uint32_t i = 0; i < r->skip_count; i++) {
+        json_t *skip = output_point(job, &r->skips[i].name);
+        json_object_set_new(skip, "why", json_string(r->skips[i].why));
+        json_array_append_new(skips, skip);
+    }
+    return json_pack("{s:s, s:I, s:o, s:b, s:s, s:o}", "job", job, "epoch", (json_int_t)r->epoch,
+                     "point", r->kind == RESOLVED_POINT ? output_point(job, &r->name) : json_null(),
+                     "stop", r->stop, "why", r->why, "skipped", skips);
+}
+
+static enum ckpt_status explain_print(const struct tool *t, const char *job,
+                                      const struct lineage *l, const struct record_resolved *next,
+                                      struct ckpt_err *err)
+{
+    if (t->json)
+        return output_json(resolved_json(job, next), err);
+    CLEANUP_FREE char *text = malloc(EXPLAIN_TEXT);
+    if (!text)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the explanation");
+    lineage_to_text(l, next, text, EXPLAIN_TEXT);
+    fputs(text, stdout);
+    return output_flush(err);
+}
+
+/* What the next launch would decide, if it started now. */
+static enum ckpt_status explain(const struct tool *t, struct store *s, const char *job,
+                                struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    struct record_resolved next = { 0 };
+    enum ckpt_status st = tool_job_check(s, job, err);
+    if (st == CKPT_OK)
+        st = launch_history(s, job, &l, err);
+    if (st != CKPT_OK)
+        return st;
+    struct lineage_wish wish = { .below = l.launch_count ? l.launches[0].epoch + 1 : 1 };
+    st = lineage_pick(&l, &wish, &next, err);
+    if (st == CKPT_OK)
+        st = explain_print(t, job, &l, &next, err);
+    record_resolved_fini(&next);
+    lineage_fini(&l);
+    return st;
+}
+
+/* ------------------------------------------------------------------------ */
+
+struct restore_args {
+    struct export_options o;
+    const char *explain;
+};
+
+/* 0, or the exit code of a misuse. */
+static int parse(int argc, char **argv, struct restore_args *a)
+{
+    static const struct option options[] = {
+        { "to", required_argument, NULL, 't' },      { "tensors", required_argument, NULL, 'g' },
+        { "force", no_argument, NULL, 'f' },         { "file-size", required_argument, NULL, 's' },
+        { "explain", required_argument, NULL, 'e' }, { 0 }
+    };
+    int c;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        switch (c) {
+        case 't':
+            a->o.dir = optarg;
+            break;
+        case 'g':
+            a->o.glob = optarg;
+            break;
+        case 'f':
+            a->o.force = true;
+            break;
+        case 's':
+            if (!output_parse_bytes(optarg, &a->o.file_bytes_max) || a->o.file_bytes_max == 0)
+                return tool_misuse("restore", "--file-size \"%s\" is no size", optarg);
+            break;
+        case 'e':
+            a->explain = optarg;
+            break;
+        default:
+            return tool_bad_option("restore", argv);
+        }
+    }
+    if (a->explain)
+        return argc == optind ? 0 : tool_misuse("restore", "--explain takes one JOB");
+    if (argc - optind != 1)
+        return tool_misuse("restore", "which checkpoint? JOB or JOB@STEP");
+    if (!a->o.dir || !*a->o.dir)
+        return tool_misuse("restore", "where to? --to DIR");
+    return 0;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct restore_args a = { 0 };
+    int code = parse(argc, argv, &a);
+    if (code)
+        return code;
+    CLEANUP_STORE struct store *store = NULL;
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = tool_open(t, &store, &err);
+    if (st == CKPT_OK)
+        st = a.explain ? explain(t, store, a.explain, &err)
+                       : restore(t, store, argv[optind], &a.o, &err);
+    return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
+}
+
+const struct tool_verb cmd_restore = {
+    .name = "restore",
+    .arguments = "JOB[@STEP[~EPOCH]] --to DIR | --explain JOB",
+    .summary = "write a checkpoint as safetensors, or explain what a restart takes",
+    .help = "Writes the checkpoint's tensors, whole, to DIR/model.safetensors (several files and\n"
+            "model.safetensors.index.json above 5 GB), its objects to DIR/objects/NAME.  Every\n"
+            "byte is checked.  The files get their names when all are complete and durable.\n"
+            "Changes nothing in the store.\n"
+            "\n"
+            "  --to DIR            where to; made if it is not there, refused if not empty\n"
+            "  --force             DIR may hold files; those of the same name are replaced\n"
+            "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
+            "  --file-size SIZE    start another file above this (default 5000000000)\n"
+            "  --explain JOB       write nothing; print the job's history and from where its\n"
+            "                      next launch would resume, with the reasons\n"
+            "\n"
+            "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
+            "bytes, seconds}; with --explain {job, epoch, point, stop, why, skipped}.",
+    .run = run,
+};

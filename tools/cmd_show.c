@@ -1,0 +1,307 @@
+/* ckpt show: what one checkpoint holds. */
+#include <fnmatch.h>
+#include <getopt.h>
+#include <stdio.h>
+
+#include "formats/dtype.h"
+#include "storage/repo/reader.h"
+#include "tools/output.h"
+#include "tools/tool.h"
+
+#define RUNS_SHOWN 3 /* in the table; JSON has all */
+
+struct show {
+    struct store *store;
+    struct catalog_spec spec;
+    struct ckpt_name name;
+    const char *glob; /* NULL = all tensors */
+    struct reader *reader;
+    uint64_t stored_bytes; /* UINT64_MAX = unknown */
+    struct catalog catalog;
+    const struct catalog_entry *entry; /* in it; NULL if the catalog does not list it */
+    uint64_t matched;
+};
+
+static const struct output_column columns[] = {
+    { "TENSOR", OUTPUT_LEFT }, { "DTYPE", OUTPUT_LEFT },   { "SHAPE", OUTPUT_LEFT },
+    { "BYTES", OUTPUT_RIGHT }, { "HELD BY", OUTPUT_LEFT },
+};
+enum { COL_NAME, COL_DTYPE, COL_SHAPE, COL_BYTES, COL_RUNS };
+
+static bool wanted(const struct show *s, const struct index_tensor *t)
+{
+    return !s->glob || fnmatch(s->glob, t->name, 0) == 0;
+}
+
+static uint64_t tensor_bytes(const struct index_tensor *t)
+{
+    struct box whole = box_whole(t->ndim, t->shape);
+    return box_bytes(&whole, dtype_bits(t->dtype));
+}
+
+/* -- text ---------------------------------------------------------------- */
+
+static void shape_text(const struct index_tensor *t, char *ret, size_t cap)
+{
+    size_t len = (size_t)snprintf(ret, cap, "[");
+    for (uint32_t i = 0; i < t->ndim && len < cap; i++)
+        len += (size_t)snprintf(ret + len, cap - len, "%s%llu", i ? ", " : "",
+                                (unsigned long long)t->shape[i]);
+    if (len < cap)
+        snprintf(ret + len, cap - len, "]");
+}
+
+/* "rank 0 [0:4, 0:8]" or "ranks 0..7 [0:4, 0:8] + 7 more along axis 0" */
+static size_t run_text(const struct index_run *run, char *ret, size_t cap)
+{
+    char box[256];
+    box_to_text(&run->box0, box, sizeof(box));
+    if (run->count == 1)
+        return (size_t)snprintf(ret, cap, "rank %u %s", run->rank0, box);
+    return (size_t)snprintf(ret, cap, "ranks %u..%u%s %s and so on along axis %u", run->rank0,
+                            run->rank0 + (run->count - 1) * run->rank_step,
+                            run->rank_step == 1 ? "" : " (stepwise)", box, run->axis);
+}
+
+static void runs_text(const struct index_tensor *t, char *ret, size_t cap)
+{
+    size_t len = 0;
+    *ret = 0;
+    if (t->alias) {
+        snprintf(ret, cap, "tied to %s", t->alias);
+        return;
+    }
+    for (uint32_t i = 0; i < t->run_count && i < RUNS_SHOWN && len < cap; i++) {
+        len += (size_t)snprintf(ret + len, cap - len, "%s", i ? "; " : "");
+        if (len < cap)
+            len += run_text(&t->runs[i], ret + len, cap - len);
+    }
+    if (t->run_count > RUNS_SHOWN && len < cap)
+        snprintf(ret + len, cap - len, "; %u more", t->run_count - RUNS_SHOWN);
+}
+
+static void tensor_row(struct output_table *table, const struct index_tensor *t)
+{
+    char text[1024];
+    output_row(table, t->alias ? OUTPUT_DIM : OUTPUT_PLAIN);
+    output_cell(table, COL_NAME, "%s", t->name);
+    output_cell(table, COL_DTYPE, "%s", t->flags & DECL_OBJECT ? "object" : dtype_name(t->dtype));
+    shape_text(t, text, sizeof(text));
+    output_cell(table, COL_SHAPE, "%s", text);
+    output_cell(table, COL_BYTES, "%s", output_bytes(tensor_bytes(t), text));
+    runs_text(t, text, sizeof(text));
+    output_cell(table, COL_RUNS, "%s", text);
+}
+
+static void print_point(const char *label, const struct ckpt_name *name)
+{
+    printf("%-9s step %llu, epoch %llu, attempt %016llx\n", label, (unsigned long long)name->step,
+           (unsigned long long)name->epoch, (unsigned long long)name->attempt);
+}
+
+static void print_metrics(const struct record_commit *c)
+{
+    char name[RECORD_METRIC_NAME_MAX + 1];
+    if (c->metric_count == 0)
+        return;
+    printf("%-9s", "metrics");
+    for (uint32_t i = 0; i < c->metric_count; i++)
+        printf(" %s=%.9g", output_clean(c->metrics[i].name, name, sizeof(name)),
+               c->metrics[i].value);
+    puts("");
+}
+
+static void print_summary(const struct show *s)
+{
+    const struct record_commit *c = reader_commit(s->reader);
+    char a[OUTPUT_TEXT], b[OUTPUT_TEXT];
+    printf("%-9s %s\n", "job", s->spec.job);
+    print_point("this", &c->name);
+    if (c->has_parent)
+        print_point("parent", &c->parent);
+    else
+        printf("%-9s none: the first of its history\n", "parent");
+    if (s->entry && !s->entry->on_lineage)
+        printf("%-9s abandoned: the newest launch does not descend from it\n", "branch");
+    printf("%-9s %s (%s)\n", "saved", output_time(c->time_ns, a),
+           output_age(c->time_ns, output_now_ns(), b));
+    printf("%-9s %s, stored %s\n", "size", output_bytes(c->raw_bytes, a),
+           s->stored_bytes == UINT64_MAX ? "unknown" : output_bytes(s->stored_bytes, b));
+    printf("%-9s %u\n", "world", c->world);
+    printf("%-9s %llu, in %llu packs\n", "tensors", (unsigned long long)c->tensor_count,
+           (unsigned long long)c->pack_count);
+    print_metrics(c);
+    for (size_t i = 0; s->entry && i < s->entry->tag_count; i++)
+        printf("%-9s %s\n", i ? "" : "tags", s->entry->tags[i]);
+    puts("");
+}
+
+static enum ckpt_status print_text(struct show *s, struct ckpt_err *err)
+{
+    struct output_table table;
+    enum ckpt_status st = CKPT_OK;
+    output_table_init(&table, columns, ARRAY_COUNT(columns));
+    for (uint64_t i = 0; i < reader_tensor_count(s->reader) && st == CKPT_OK; i++) {
+        const struct index_tensor *t;
+        st = reader_tensor_at(s->reader, i, &t, err);
+        if (st == CKPT_OK && wanted(s, t)) {
+            tensor_row(&table, t);
+            s->matched++;
+        }
+    }
+    if (st == CKPT_OK) {
+        print_summary(s);
+        st = output_table_print(&table, stdout, err);
+    }
+    output_table_fini(&table);
+    return st == CKPT_OK ? output_flush(err) : st;
+}
+
+/* -- JSON ---------------------------------------------------------------- */
+
+static json_t *numbers_json(const uint64_t *n, uint32_t count)
+{
+    json_t *a = json_array();
+    for (uint32_t i = 0; i < count; i++)
+        json_array_append_new(a, json_integer((json_int_t)n[i]));
+    return a;
+}
+
+static json_t *run_json(const struct index_run *run)
+{
+    return json_pack("{s:i, s:I, s:I, s:i, s:I, s:I, s:o, s:o}", "count", (int)run->count, "rank",
+                     (json_int_t)run->rank0, "rank_step", (json_int_t)run->rank_step, "axis",
+                     (int)run->axis, "step", (json_int_t)run->step, "last_length",
+                     (json_int_t)run->last_len, "offset",
+                     numbers_json(run->box0.off, run->box0.ndim), "length",
+                     numbers_json(run->box0.len, run->box0.ndim));
+}
+
+static json_t *tensor_json(const struct index_tensor *t)
+{
+    json_t *runs = json_array();
+    for (uint32_t i = 0; i < t->run_count; i++)
+        json_array_append_new(runs, run_json(&t->runs[i]));
+    return json_pack("{s:s, s:s, s:o, s:I, s:b, s:s?, s:o}", "name", t->name, "dtype",
+                     dtype_name(t->dtype), "shape", numbers_json(t->shape, t->ndim), "bytes",
+                     (json_int_t)tensor_bytes(t), "object", (t->flags & DECL_OBJECT) != 0, "alias",
+                     t->alias, "runs", runs);
+}
+
+static json_t *summary_json(const struct show *s)
+{
+    const struct record_commit *c = reader_commit(s->reader);
+    char when[OUTPUT_TEXT];
+    json_t *o = output_point(s->spec.job, &c->name);
+    json_t *metrics = json_object();
+    json_t *tags = json_array();
+    for (uint32_t i = 0; i < c->metric_count; i++) {
+        json_t *value = json_real(c->metrics[i].value);
+        json_object_set_new(metrics, c->metrics[i].name, value ? value : json_null());
+    }
+    for (size_t i = 0; s->entry && i < s->entry->tag_count; i++)
+        json_array_append_new(tags, json_string(s->entry->tags[i]));
+    json_object_set_new(o, "parent",
+                        c->has_parent ? output_point(s->spec.job, &c->parent) : json_null());
+    json_object_set_new(o, "abandoned", json_boolean(s->entry && !s->entry->on_lineage));
+    json_object_set_new(o, "time", json_string(output_time(c->time_ns, when)));
+    json_object_set_new(o, "bytes_raw", json_integer((json_int_t)c->raw_bytes));
+    json_object_set_new(o, "bytes_stored",
+                        s->stored_bytes == UINT64_MAX ? json_null()
+                                                      : json_integer((json_int_t)s->stored_bytes));
+    json_object_set_new(o, "world", json_integer(c->world));
+    json_object_set_new(o, "metrics", metrics);
+    json_object_set_new(o, "tags", tags);
+    return o;
+}
+
+static enum ckpt_status print_json(struct show *s, struct ckpt_err *err)
+{
+    json_t *o = summary_json(s);
+    json_t *tensors = json_array();
+    json_object_set_new(o, "tensors", tensors);
+    for (uint64_t i = 0; i < reader_tensor_count(s->reader); i++) {
+        const struct index_tensor *t;
+        enum ckpt_status st = reader_tensor_at(s->reader, i, &t, err);
+        if (st != CKPT_OK) {
+            json_decref(o);
+            return st;
+        }
+        if (wanted(s, t)) {
+            json_array_append_new(tensors, tensor_json(t));
+            s->matched++;
+        }
+    }
+    return output_json(o, err);
+}
+
+/* ------------------------------------------------------------------------ */
+
+/* The catalog knows tags, stored bytes and the branch. */
+static enum ckpt_status look_up(struct show *s, struct ckpt_err *err)
+{
+    unsigned flags = CATALOG_ALL | CATALOG_SIZES | CATALOG_TAGS;
+    enum ckpt_status st = catalog_read(s->store, s->spec.job, flags, &s->catalog, err);
+    if (st != CKPT_OK)
+        return st;
+    s->stored_bytes = UINT64_MAX;
+    for (size_t i = 0; i < s->catalog.count; i++) {
+        if (name_equal(&s->catalog.entries[i].name, &s->name))
+            s->entry = &s->catalog.entries[i];
+    }
+    if (s->entry)
+        s->stored_bytes = s->entry->stored_bytes;
+    return CKPT_OK;
+}
+
+static enum ckpt_status show(struct show *s, const char *spec, bool json, struct ckpt_err *err)
+{
+    enum ckpt_status st = tool_find(s->store, spec, &s->spec, &s->name, err);
+    if (st == CKPT_OK)
+        st = look_up(s, err);
+    if (st == CKPT_OK)
+        st = reader_open(&s->store, 1, s->spec.job, &s->name, &s->reader, err);
+    if (st == CKPT_OK)
+        st = json ? print_json(s, err) : print_text(s, err);
+    if (st == CKPT_OK && s->glob && s->matched == 0)
+        st = err_set(err, CKPT_NOT_FOUND, "%s has no tensor that matches \"%s\"", spec, s->glob);
+    if (s->reader)
+        reader_close(s->reader);
+    catalog_fini(&s->catalog);
+    return st;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    static const struct option options[] = { { 0 } };
+    opterr = 0;
+    if (getopt_long(argc, argv, "", options, NULL) != -1)
+        return tool_bad_option("show", argv);
+    if (argc - optind < 1 || argc - optind > 2)
+        return tool_misuse("show",
+                           "which checkpoint? JOB or JOB@STEP, then a tensor pattern if any");
+    CLEANUP_STORE struct store *store = NULL;
+    struct ckpt_err err = { 0 };
+    struct show s = { .glob = argv[optind + 1] };
+    enum ckpt_status st = tool_open(t, &store, &err);
+    s.store = store;
+    if (st == CKPT_OK)
+        st = show(&s, argv[optind], t->json, &err);
+    return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
+}
+
+const struct tool_verb cmd_show = {
+    .name = "show",
+    .arguments = "JOB[@STEP[~EPOCH]] [TENSOR-PATTERN]",
+    .summary = "what one checkpoint holds: parent, metrics, tensors and their holders",
+    .help = "Shows one checkpoint: its place in the job's history, metrics, size, and each tensor\n"
+            "with dtype, shape, bytes and the ranks that hold its parts.  The pattern is a shell\n"
+            "pattern ('layers.0.*').\n"
+            "\n"
+            "--json prints {job, step, epoch, attempt, parent, abandoned, time, bytes_raw,\n"
+            "bytes_stored, world, metrics, tags, tensors: [{name, dtype, shape, bytes, object,\n"
+            "alias, runs: [{count, rank, rank_step, axis, step, last_length, offset, length}]}]}.\n"
+            "A run is `count` equal boxes: box i belongs to rank + i * rank_step and lies\n"
+            "i * step further along `axis`, where the last one may be shorter (last_length).",
+    .run = run,
+};

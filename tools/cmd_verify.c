@@ -1,0 +1,200 @@
+/* ckpt verify: reads checkpoints whole and checks every sum and digest. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "storage/repo/scrub.h"
+#include "tools/output.h"
+#include "tools/tool.h"
+
+struct verify {
+    struct tool *tool;
+    struct store *store;
+    json_t *json; /* array of checkpoints, or NULL */
+    uint64_t sound, damaged;
+    /* of the checkpoint under way: */
+    const char *job;
+    struct ckpt_name name;
+    json_t *findings;
+    struct output_progress progress;
+};
+
+static const char *kind_word(enum scrub_kind kind)
+{
+    switch (kind) {
+    case SCRUB_MISSING:
+        return "missing";
+    case SCRUB_DAMAGED:
+        return "damaged";
+    case SCRUB_EXTRA:
+        break;
+    }
+    return "extra";
+}
+
+static void on_finding(void *arg, const struct scrub_finding *f)
+{
+    struct verify *v = arg;
+    if (v->json) {
+        json_array_append_new(v->findings, json_pack("{s:s, s:s, s:s}", "kind", kind_word(f->kind),
+                                                     "object", f->key, "text", f->text));
+        return;
+    }
+    char text[sizeof(f->text)];
+    output_progress_end(&v->progress);
+    printf("%s@%llu~%llu: %s %s: %s\n", v->job, (unsigned long long)v->name.step,
+           (unsigned long long)v->name.epoch, kind_word(f->kind), f->key,
+           output_clean(f->text, text, sizeof(text)));
+}
+
+static void on_progress(void *arg, uint64_t done, uint64_t total)
+{
+    struct verify *v = arg;
+    output_progress_step(&v->progress, done, total, output_monotonic());
+}
+
+static void report_json(struct verify *v, bool sound, const struct scrub_report *r)
+{
+    json_t *o = output_point(v->job, &v->name);
+    json_object_set_new(o, "ok", json_boolean(sound));
+    json_object_set_new(o, "objects", json_integer((json_int_t)r->objects));
+    json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
+    json_object_set_new(o, "findings", v->findings);
+    v->findings = NULL;
+    json_array_append_new(v->json, o);
+}
+
+static void report_text(const struct verify *v, bool sound, const struct scrub_report *r,
+                        double seconds)
+{
+    char bytes[OUTPUT_TEXT], rate[OUTPUT_TEXT];
+    printf("%s@%llu~%llu: %s (%llu objects, %s, %s)", v->job, (unsigned long long)v->name.step,
+           (unsigned long long)v->name.epoch, sound ? "sound" : "DAMAGED",
+           (unsigned long long)r->objects, output_bytes(r->bytes, bytes),
+           output_rate(r->bytes, seconds, rate));
+    if (!sound)
+        printf(": %llu damaged, %llu missing", (unsigned long long)r->damaged,
+               (unsigned long long)r->missing);
+    puts("");
+    fflush(stdout);
+}
+
+/* Damage is counted, not returned: the other checkpoints are looked at too. */
+static enum ckpt_status verify_one(struct verify *v, const char *job, const struct ckpt_name *name,
+                                   struct ckpt_err *err)
+{
+    struct scrub_callbacks cb = { on_finding, on_progress, v };
+    struct scrub_report report = { 0 };
+    struct ckpt_err why = { 0 };
+    char what[CKPT_JOB_NAME_MAX + 64];
+    snprintf(what, sizeof(what), "verifying %s@%llu", job, (unsigned long long)name->step);
+    v->job = job;
+    v->name = *name;
+    v->findings = v->json ? json_array() : NULL;
+    v->progress = output_progress_start(what);
+    double started = output_monotonic();
+    enum ckpt_status st =
+        scrub_verify(v->store, job, name, CKPT_SLOT_BYTES_MAX, &cb, &report, &why);
+    output_progress_end(&v->progress);
+    if (st != CKPT_OK && st != CKPT_CORRUPT) {
+        json_decref(v->findings);
+        return err_set(err, st, "%s@%llu could not be looked at: %s", job,
+                       (unsigned long long)name->step, err_text(&why));
+    }
+    if (st == CKPT_OK)
+        v->sound++;
+    else
+        v->damaged++;
+    if (v->json)
+        report_json(v, st == CKPT_OK, &report);
+    else
+        report_text(v, st == CKPT_OK, &report, output_monotonic() - started);
+    return CKPT_OK;
+}
+
+static enum ckpt_status verify_job(struct verify *v, const char *job, struct ckpt_err *err)
+{
+    struct catalog c = { 0 };
+    enum ckpt_status st = catalog_read(v->store, job, CATALOG_ALL, &c, err);
+    for (size_t i = 0; st == CKPT_OK && i < c.count; i++) {
+        if (c.entries[i].state == CATALOG_LIVE)
+            st = verify_one(v, job, &c.entries[i].name, err);
+    }
+    catalog_fini(&c);
+    return st;
+}
+
+static enum ckpt_status verify_all(struct verify *v, struct ckpt_err *err)
+{
+    char **jobs;
+    enum ckpt_status st = catalog_jobs(v->store, &jobs, err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; jobs[i] && st == CKPT_OK; i++)
+        st = verify_job(v, jobs[i], err);
+    catalog_jobs_free(jobs);
+    return st;
+}
+
+/* "JOB" means all its checkpoints, "JOB@STEP" that one. */
+static enum ckpt_status verify_named(struct verify *v, const char *text, struct ckpt_err *err)
+{
+    struct catalog_spec spec = { 0 };
+    struct ckpt_name name;
+    if (!strchr(text, '@')) {
+        enum ckpt_status st = tool_job_check(v->store, text, err);
+        return st == CKPT_OK ? verify_job(v, text, err) : st;
+    }
+    enum ckpt_status st = tool_find(v->store, text, &spec, &name, err);
+    return st == CKPT_OK ? verify_one(v, spec.job, &name, err) : st;
+}
+
+static enum ckpt_status conclude(struct verify *v, struct ckpt_err *err)
+{
+    if (v->json)
+        return output_json(json_incref(v->json), err);
+    if (v->sound + v->damaged == 0)
+        puts("no checkpoints to verify");
+    else
+        printf("%llu sound, %llu damaged\n", (unsigned long long)v->sound,
+               (unsigned long long)v->damaged);
+    if (v->damaged)
+        fprintf(stderr, "ckpt: damage was found: restore from another checkpoint (\"ckpt ls\") and "
+                        "look after the disk\n");
+    return output_flush(err);
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    static const struct option options[] = { { 0 } };
+    opterr = 0;
+    if (getopt_long(argc, argv, "", options, NULL) != -1)
+        return tool_bad_option("verify", argv);
+    if (argc - optind > 1)
+        return tool_misuse("verify", "one JOB or JOB@STEP at most");
+    CLEANUP_STORE struct store *store = NULL;
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = tool_open(t, &store, &err);
+    if (st != CKPT_OK)
+        return tool_fail(st, &err);
+    struct verify v = { .tool = t, .store = store, .json = t->json ? json_array() : NULL };
+    st = optind < argc ? verify_named(&v, argv[optind], &err) : verify_all(&v, &err);
+    if (st == CKPT_OK)
+        st = conclude(&v, &err);
+    json_decref(v.json);
+    if (st != CKPT_OK)
+        return tool_fail(st, &err);
+    return v.damaged ? TOOL_DAMAGE : TOOL_FINE;
+}
+
+const struct tool_verb cmd_verify = {
+    .name = "verify",
+    .arguments = "[JOB[@STEP[~EPOCH]]]",
+    .summary = "read checkpoints whole and check every byte",
+    .help = "Reads a checkpoint, all of a job, or all of the store (default: everything that is\n"
+            "not deleted) and checks every sum, digest and reference.  Prints what is damaged:\n"
+            "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged.\n"
+            "\n"
+            "--json prints an array of {job, step, epoch, attempt, ok, objects, bytes,\n"
+            "findings: [{kind, object, text}]}.",
+    .run = run,
+};

@@ -1,0 +1,376 @@
+/* Sizes, ages, tables, JSON and progress for people and scripts. */
+#include "tools/output.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <time.h>
+
+#define PROGRESS_AFTER_S 2.0
+#define PROGRESS_TTY_S   0.2
+#define PROGRESS_PLAIN_S 10.0
+
+/* -- numbers ------------------------------------------------------------- */
+
+char *output_bytes(uint64_t bytes, char ret[OUTPUT_TEXT])
+{
+    static const char *const units[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
+    if (bytes < 1000) {
+        snprintf(ret, OUTPUT_TEXT, "%" PRIu64 " B", bytes);
+        return ret;
+    }
+    double value = (double)bytes / 1024;
+    size_t unit = 0;
+    /* 999.5 would print as "1000". */
+    for (; value >= 999.5 && unit + 1 < ARRAY_COUNT(units); unit++)
+        value /= 1024;
+    int digits = value < 9.995 ? 2 : value < 99.95 ? 1 : 0;
+    snprintf(ret, OUTPUT_TEXT, "%.*f %s", digits, value, units[unit]);
+    return ret;
+}
+
+char *output_rate(uint64_t bytes, double seconds, char ret[OUTPUT_TEXT])
+{
+    if (!(seconds > 0) || (double)bytes / seconds >= 0x1p63) {
+        snprintf(ret, OUTPUT_TEXT, "-");
+        return ret;
+    }
+    output_bytes((uint64_t)((double)bytes / seconds), ret);
+    size_t len = strlen(ret);
+    snprintf(ret + len, OUTPUT_TEXT - len, "/s");
+    return ret;
+}
+
+char *output_seconds(double seconds, char ret[OUTPUT_TEXT])
+{
+    if (!(seconds > 0))
+        seconds = 0;
+    if (seconds < 0.9995)
+        snprintf(ret, OUTPUT_TEXT, "%.0f ms", seconds * 1e3);
+    else if (seconds < 59.95)
+        snprintf(ret, OUTPUT_TEXT, "%.1f s", seconds);
+    else if (seconds < 3599.5)
+        snprintf(ret, OUTPUT_TEXT, "%d min %02d s", (int)lround(seconds) / 60,
+                 (int)lround(seconds) % 60);
+    else if (seconds < 86400)
+        snprintf(ret, OUTPUT_TEXT, "%d h %02d min", (int)lround(seconds) / 3600,
+                 (int)lround(seconds) / 60 % 60);
+    else
+        snprintf(ret, OUTPUT_TEXT, "%.0f d %d h", floor(seconds / 86400),
+                 (int)(fmod(seconds, 86400) / 3600));
+    return ret;
+}
+
+char *output_age(int64_t then_ns, int64_t now_ns, char ret[OUTPUT_TEXT])
+{
+    if (then_ns <= 0) {
+        snprintf(ret, OUTPUT_TEXT, "-");
+        return ret;
+    }
+    double seconds = ((double)now_ns - (double)then_ns) / 1e9;
+    const char *after = seconds < 0 ? "" : " ago";
+    const char *before = seconds < 0 ? "in " : "";
+    double s = fabs(seconds);
+    if (s < 60)
+        snprintf(ret, OUTPUT_TEXT, "%s%d s%s", before, (int)s, after);
+    else if (s < 3600)
+        snprintf(ret, OUTPUT_TEXT, "%s%d min%s", before, (int)s / 60, after);
+    else if (s < 2 * 86400.0)
+        snprintf(ret, OUTPUT_TEXT, "%s%d h%s", before, (int)s / 3600, after);
+    else
+        snprintf(ret, OUTPUT_TEXT, "%s%.0f d%s", before, floor(s / 86400), after);
+    return ret;
+}
+
+char *output_time(int64_t time_ns, char ret[OUTPUT_TEXT])
+{
+    int64_t second = time_ns / 1000000000;
+    int64_t rest = time_ns % 1000000000;
+    if (rest < 0) {
+        rest += 1000000000;
+        second--;
+    }
+    time_t t = (time_t)second;
+    struct tm tm;
+    size_t len = gmtime_r(&t, &tm) ? strftime(ret, OUTPUT_TEXT, "%Y-%m-%dT%H:%M:%S", &tm) : 0;
+    snprintf(ret + len, OUTPUT_TEXT - len, ".%03dZ", (int)(rest / 1000000));
+    return ret;
+}
+
+bool output_parse_u64(const char *text, uint64_t *ret)
+{
+    if (*text < '0' || *text > '9')
+        return false;
+    char *end;
+    errno = 0;
+    unsigned long long value = strtoull(text, &end, 10);
+    if (errno || *end)
+        return false;
+    *ret = value;
+    return true;
+}
+
+bool output_parse_bytes(const char *text, uint64_t *ret)
+{
+    static const char units[] = "kmgtp";
+    if (*text < '0' || *text > '9')
+        return false;
+    char *end;
+    errno = 0;
+    uint64_t value = strtoull(text, &end, 10);
+    if (errno)
+        return false;
+    if (*end) {
+        const char *unit = strchr(units, *end | 0x20);
+        if (!unit)
+            return false;
+        uint64_t factor = UINT64_C(1) << (10 * (unit - units + 1));
+        if (__builtin_mul_overflow(value, factor, &value))
+            return false;
+        end++;
+        if (strcmp(end, "iB") == 0 || strcmp(end, "B") == 0)
+            end += strlen(end);
+    }
+    if (*end)
+        return false;
+    *ret = value;
+    return true;
+}
+
+char *output_clean(const char *text, char *ret, size_t cap)
+{
+    size_t n = 0;
+    for (; text[n] && n + 1 < cap; n++) {
+        unsigned char c = (unsigned char)text[n];
+        ret[n] = c < 0x20 || c == 0x7f ? '?' : text[n];
+    }
+    ret[n] = 0;
+    return ret;
+}
+
+int64_t output_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return ts.tv_sec * INT64_C(1000000000) + ts.tv_nsec;
+}
+
+double output_monotonic(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* -- tables -------------------------------------------------------------- */
+
+void output_table_init(struct output_table *t, const struct output_column *columns, size_t count)
+{
+    *t = (struct output_table){ .columns = columns, .column_count = count };
+}
+
+void output_table_fini(struct output_table *t)
+{
+    for (size_t i = 0; i < t->row_count * t->column_count; i++)
+        free(t->cells[i]);
+    free(t->cells);
+    free(t->tones);
+    *t = (struct output_table){ 0 };
+}
+
+static bool more_rows(struct output_table *t)
+{
+    if (t->row_count < t->row_cap)
+        return true;
+    size_t cap = t->row_cap ? t->row_cap * 2 : 32;
+    char **cells = reallocarray(t->cells, cap, t->column_count * sizeof(*cells));
+    if (cells)
+        t->cells = cells;
+    enum output_tone *tones = reallocarray(t->tones, cap, sizeof(*tones));
+    if (tones)
+        t->tones = tones;
+    if (!cells || !tones)
+        return false;
+    t->row_cap = cap;
+    return true;
+}
+
+void output_row(struct output_table *t, enum output_tone tone)
+{
+    if (t->failed || !more_rows(t)) {
+        t->failed = true;
+        return;
+    }
+    memset(&t->cells[t->row_count * t->column_count], 0, t->column_count * sizeof(*t->cells));
+    t->tones[t->row_count++] = tone;
+}
+
+void output_cell(struct output_table *t, size_t column, const char *fmt, ...)
+{
+    if (t->failed)
+        return;
+    char *text = NULL;
+    va_list ap;
+    va_start(ap, fmt);
+    int n = vasprintf(&text, fmt, ap);
+    va_end(ap);
+    if (n < 0) {
+        t->failed = true;
+        return;
+    }
+    output_clean(text, text, (size_t)n + 1);
+    char **cell = &t->cells[(t->row_count - 1) * t->column_count + column];
+    free(*cell);
+    *cell = text;
+}
+
+/* Characters of UTF-8, which is what a terminal shows a cell of. */
+static int text_width(const char *text)
+{
+    int width = 0;
+    for (; *text; text++)
+        width += ((unsigned char)*text & 0xc0) != 0x80;
+    return width;
+}
+
+static int column_width(const struct output_table *t, size_t column)
+{
+    int width = text_width(t->columns[column].title);
+    for (size_t row = 0; row < t->row_count; row++) {
+        const char *cell = t->cells[row * t->column_count + column];
+        int w = cell ? text_width(cell) : 0;
+        width = w > width ? w : width;
+    }
+    return width;
+}
+
+/* One cell; the last column gets no blanks behind it. */
+static void print_cell(const struct output_table *t, size_t column, int width, const char *cell,
+                       FILE *to)
+{
+    int pad = width - text_width(cell);
+    bool last = column + 1 == t->column_count;
+    if (t->columns[column].align == OUTPUT_RIGHT)
+        fprintf(to, "%*s%s", pad, "", cell);
+    else
+        fprintf(to, "%s%*s", cell, last ? 0 : pad, "");
+    fputs(last ? "\n" : "  ", to);
+}
+
+static const char *tone_code(enum output_tone tone)
+{
+    static const char *const codes[] = { "", "\033[2m", "\033[32m", "\033[31m" };
+    return codes[tone];
+}
+
+static bool coloured(FILE *to)
+{
+    const char *no = getenv("NO_COLOR");
+    return isatty(fileno(to)) && !(no && *no);
+}
+
+enum ckpt_status output_table_print(const struct output_table *t, FILE *to, struct ckpt_err *err)
+{
+    CLEANUP_FREE int *widths = calloc(t->column_count, sizeof(*widths));
+    if (t->failed || !widths)
+        return err_set(err, CKPT_NO_MEMORY, "no memory to print a table");
+    bool colour = coloured(to);
+    for (size_t c = 0; c < t->column_count; c++)
+        widths[c] = column_width(t, c);
+    for (size_t c = 0; c < t->column_count; c++)
+        print_cell(t, c, widths[c], t->columns[c].title, to);
+    for (size_t row = 0; row < t->row_count; row++) {
+        bool toned = colour && t->tones[row] != OUTPUT_PLAIN;
+        fputs(toned ? tone_code(t->tones[row]) : "", to);
+        for (size_t c = 0; c < t->column_count; c++) {
+            const char *cell = t->cells[row * t->column_count + c];
+            print_cell(t, c, widths[c], cell ? cell : "", to);
+        }
+        fputs(toned ? "\033[0m" : "", to);
+    }
+    return CKPT_OK;
+}
+
+/* -- JSON ---------------------------------------------------------------- */
+
+enum ckpt_status output_flush(struct ckpt_err *err)
+{
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return err_errno(err, errno ? errno : EIO, "cannot write the answer to standard output");
+    return CKPT_OK;
+}
+
+enum ckpt_status output_json(json_t *value, struct ckpt_err *err)
+{
+    CLEANUP_FREE char *text =
+        value ? json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17))
+              : NULL;
+    json_decref(value);
+    if (!text)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the answer as JSON");
+    puts(text);
+    return output_flush(err);
+}
+
+json_t *output_attempt(uint64_t attempt)
+{
+    return json_sprintf("%016" PRIx64, attempt);
+}
+
+json_t *output_point(const char *job, const struct ckpt_name *name)
+{
+    return json_pack("{s:s, s:I, s:I, s:o}", "job", job, "step", (json_int_t)name->step, "epoch",
+                     (json_int_t)name->epoch, "attempt", output_attempt(name->attempt));
+}
+
+/* -- progress ------------------------------------------------------------ */
+
+struct output_progress output_progress_start(const char *what)
+{
+    double now = output_monotonic();
+    return (struct output_progress){
+        .what = what, .to = stderr, .tty = isatty(STDERR_FILENO), .started = now, .last = now
+    };
+}
+
+/* True when it is time for a line; then counts as shown. */
+static bool progress_due(struct output_progress *p, double now)
+{
+    double pause = !p->shown ? PROGRESS_AFTER_S : p->tty ? PROGRESS_TTY_S : PROGRESS_PLAIN_S;
+    if (now - p->started < PROGRESS_AFTER_S || now - p->last < pause)
+        return false;
+    p->shown = true;
+    p->last = now;
+    return true;
+}
+
+void output_progress_step(struct output_progress *p, uint64_t done, uint64_t total, double now)
+{
+    if (!progress_due(p, now))
+        return;
+    char a[OUTPUT_TEXT], b[OUTPUT_TEXT], rate[OUTPUT_TEXT], eta[OUTPUT_TEXT];
+    double elapsed = now - p->started;
+    double left = done ? elapsed * (double)(total > done ? total - done : 0) / (double)done : 0;
+    int percent = total ? (int)(100.0 * (double)min_u64(done, total) / (double)total) : 100;
+    fprintf(p->to, "%s%s: %s of %s (%d %%), %s, %s left%s", p->tty ? "\r\033[K" : "", p->what,
+            output_bytes(done, a), output_bytes(total, b), percent,
+            output_rate(done, elapsed, rate), done ? output_seconds(left, eta) : "unknown time",
+            p->tty ? "" : "\n");
+    fflush(p->to);
+}
+
+void output_progress_wait(struct output_progress *p, const char *phase, double now)
+{
+    char text[OUTPUT_TEXT];
+    if (!progress_due(p, now))
+        return;
+    fprintf(p->to, "%s%s: %s, %s%s", p->tty ? "\r\033[K" : "", p->what, phase,
+            output_seconds(now - p->started, text), p->tty ? "" : "\n");
+    fflush(p->to);
+}
+
+void output_progress_end(struct output_progress *p)
+{
+    if (p->shown && p->tty)
+        fputs("\r\033[K", p->to);
+    p->shown = false;
+}

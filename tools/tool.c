@@ -1,0 +1,190 @@
+/* What the verbs of `ckpt` share. */
+#include "tools/tool.h"
+
+#include <getopt.h>
+#include <stdio.h>
+
+#include "tools/output.h"
+
+int tool_exit_code(enum ckpt_status st)
+{
+    switch (st) {
+    case CKPT_OK:
+        return TOOL_FINE;
+    case CKPT_CORRUPT:
+    case CKPT_ABORTED:
+    case CKPT_CANCELLED:
+    case CKPT_COVER:
+        return TOOL_DAMAGE;
+    case CKPT_INVALID:
+    case CKPT_BAD_NAME:
+    case CKPT_LIMIT:
+    case CKPT_NO_LAUNCH:
+        return TOOL_USAGE;
+    case CKPT_NOT_FOUND:
+        return TOOL_NOT_FOUND;
+    case CKPT_MISMATCH:
+    case CKPT_EXISTS:
+    case CKPT_NOT_PLANNED:
+    case CKPT_WRONG_STATE:
+    case CKPT_LAUNCH_REUSED:
+    case CKPT_SUPERSEDED:
+    case CKPT_VANISHED:
+    case CKPT_REFUSED:
+    case CKPT_BUSY:
+    case CKPT_CONFLICT:
+        return TOOL_REFUSED;
+    case CKPT_UNSUPPORTED:
+    case CKPT_TIMEOUT:
+    case CKPT_NO_MEMORY:
+    case CKPT_IO:
+    case CKPT_FULL:
+    case CKPT_DENIED:
+    case CKPT_UNREACHABLE:
+    case CKPT_DAEMON_GONE:
+    case CKPT_DEVICE:
+    case CKPT_BUG:
+        break;
+    }
+    return TOOL_STORE;
+}
+
+int tool_fail(enum ckpt_status st, const struct ckpt_err *err)
+{
+    char text[sizeof(err->text)];
+    bool words = err->status != CKPT_OK && err->text[0];
+    fprintf(stderr, "ckpt: %s\n",
+            output_clean(words ? err->text : status_sentence(st), text, sizeof(text)));
+    return tool_exit_code(st);
+}
+
+int tool_misuse(const char *verb, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    fprintf(stderr, "ckpt %s: ", verb);
+    vfprintf(stderr, fmt, ap);
+    fprintf(stderr, "; \"ckpt %s --help\" shows how to call it\n", verb);
+    va_end(ap);
+    return TOOL_USAGE;
+}
+
+int tool_bad_option(const char *verb, char **argv)
+{
+    if (optopt > 0 && optopt < 128)
+        return tool_misuse(verb, "-%c is no option, or lacks its value", optopt);
+    return tool_misuse(verb, "%s is no option, or its value is missing or too much",
+                       argv[optind - 1]);
+}
+
+enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
+{
+    if (!t->store_url || !*t->store_url)
+        return err_set(err, CKPT_INVALID,
+                       "no store was named: give --store DIR (or URL), or set CKPT_STORE");
+    CLEANUP_STORE struct store *s = NULL;
+    struct store_options options = { .readonly = true };
+    enum ckpt_status st = store_open(t->store_url, &options, &s, err);
+    if (st != CKPT_OK)
+        return st;
+    struct record_repo repo;
+    struct ckpt_err why = { 0 };
+    st = repo_open(s, false, &repo, &why);
+    if (st == CKPT_NOT_FOUND)
+        return err_set(err, st,
+                       "no checkpoint store at %s: it has no " KEY_REPO
+                       " (the first save makes one); is --store right?",
+                       t->store_url);
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&why));
+    *ret = TAKE_PTR(s);
+    return CKPT_OK;
+}
+
+/* -- suggestions --------------------------------------------------------- */
+
+/* Edits from a to b (insert, delete, replace), names of at most CKPT_JOB_NAME_MAX. */
+static unsigned edits(const char *a, const char *b)
+{
+    unsigned row[CKPT_JOB_NAME_MAX + 1];
+    size_t n = strnlen(b, CKPT_JOB_NAME_MAX);
+    for (size_t j = 0; j <= n; j++)
+        row[j] = (unsigned)j;
+    for (size_t i = 0; a[i] && i < CKPT_JOB_NAME_MAX; i++) {
+        unsigned diagonal = row[0];
+        row[0] = (unsigned)i + 1;
+        for (size_t j = 0; j < n; j++) {
+            unsigned replaced = diagonal + (a[i] != b[j]);
+            unsigned moved = (row[j] < row[j + 1] ? row[j] : row[j + 1]) + 1;
+            diagonal = row[j + 1];
+            row[j + 1] = replaced < moved ? replaced : moved;
+        }
+    }
+    return row[n];
+}
+
+const char *tool_nearest(const char *word, const char *const *words, size_t count)
+{
+    const char *best = NULL;
+    unsigned best_edits = (unsigned)strlen(word) / 3 + 2;
+    for (size_t i = 0; i < count; i++) {
+        unsigned n = edits(word, words[i]);
+        if (n < best_edits) {
+            best = words[i];
+            best_edits = n;
+        }
+    }
+    return best;
+}
+
+static enum ckpt_status no_such_job(char *const *jobs, const char *job, const char *url,
+                                    struct ckpt_err *err)
+{
+    char list[512] = "";
+    size_t count = 0, len = 0;
+    for (; jobs[count]; count++) {
+        if (len < sizeof(list))
+            len += (size_t)snprintf(list + len, sizeof(list) - len, "%s%s", count ? ", " : "",
+                                    jobs[count]);
+    }
+    if (count == 0)
+        return err_set(err, CKPT_NOT_FOUND, "no job \"%.128s\" in %.300s: the store is empty", job,
+                       url);
+    const char *nearest = tool_nearest(job, (const char *const *)jobs, count);
+    return err_set(err, CKPT_NOT_FOUND, "no job \"%.128s\" in %.200s; %s%s%sthere is: %s%s", job,
+                   url, nearest ? "did you mean " : "", nearest ? nearest : "", nearest ? "? " : "",
+                   list, len >= sizeof(list) ? " ..." : "");
+}
+
+enum ckpt_status tool_job_check(struct store *s, const char *job, struct ckpt_err *err)
+{
+    enum ckpt_status st = job_name_check(job, err);
+    if (st != CKPT_OK)
+        return st;
+    char **jobs;
+    st = catalog_jobs(s, &jobs, err);
+    if (st != CKPT_OK)
+        return st;
+    bool found = false;
+    for (size_t i = 0; jobs[i]; i++)
+        found |= strcmp(jobs[i], job) == 0;
+    if (!found)
+        st = no_such_job(jobs, job, s->url, err);
+    catalog_jobs_free(jobs);
+    return st;
+}
+
+enum ckpt_status tool_find(struct store *s, const char *text, struct catalog_spec *ret_spec,
+                           struct ckpt_name *ret, struct ckpt_err *err)
+{
+    struct catalog_spec spec = { 0 };
+    enum ckpt_status st = catalog_parse(text, &spec, err);
+    if (st != CKPT_OK)
+        return st;
+    st = tool_job_check(s, spec.job, err);
+    if (st == CKPT_OK)
+        st = catalog_find(s, &spec, ret, err);
+    if (st == CKPT_OK)
+        *ret_spec = spec;
+    return st;
+}

@@ -1,0 +1,60 @@
+/* What the verbs of `ckpt` share: the store they work on, how they end, how they
+ * refuse.  One verb is one file, cmd_<verb>.c, and one row in ckpt.c. */
+#pragma once
+
+#include "formats/base.h"
+#include "storage/repo/catalog.h"
+#include "storage/store/store.h"
+
+/* Exit codes, fixed: scripts depend on them. */
+enum tool_exit {
+    TOOL_FINE = 0,
+    TOOL_DAMAGE = 1, /* damage found, or incomplete */
+    TOOL_USAGE = 2,
+    TOOL_NOT_FOUND = 3,
+    TOOL_STORE = 4, /* store or I/O failure */
+    TOOL_REFUSED = 5,
+};
+
+struct tool {
+    const char *program;
+    const char *store_url; /* --store, else CKPT_STORE, else NULL */
+    bool json;
+};
+struct tool_verb {
+    const char *name;
+    const char *arguments; /* of the usage line */
+    const char *summary;   /* one line, for the list of verbs */
+    const char *help;      /* what follows the usage line */
+    /* argv[0] is the verb; options of ckpt itself are taken out.  Returns the exit code. */
+    int (*run)(struct tool *t, int argc, char **argv);
+};
+extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_restore, cmd_save, cmd_status,
+    cmd_bench;
+
+/* The one map from statuses to exit codes. */
+int tool_exit_code(enum ckpt_status st);
+/* Prints "ckpt: <words>" on stderr and returns the exit code. */
+int tool_fail(enum ckpt_status st, const struct ckpt_err *err);
+/* A wrong call: prints what and where help is; returns TOOL_USAGE. */
+int tool_misuse(const char *verb, const char *fmt, ...) CKPT_PRINTF(2, 3);
+/* After getopt_long said '?' or ':': the same for an option. */
+int tool_bad_option(const char *verb, char **argv);
+/* Opens the repository for reading; says what to do when there is none. */
+enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* CKPT_OK if the store has the job; else CKPT_NOT_FOUND with the nearest names. */
+enum ckpt_status tool_job_check(struct store *s, const char *job, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* "JOB[@STEP[~EPOCH]]" to the checkpoint it means. */
+enum ckpt_status tool_find(struct store *s, const char *text, struct catalog_spec *ret_spec,
+                           struct ckpt_name *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The word of `words` that is nearest to `word` by edits, NULL if none is near. */
+const char *tool_nearest(const char *word, const char *const *words, size_t count);
+
+static inline void tool_close_store(struct store **s)
+{
+    if (*s)
+        store_close(*s);
+}
+#define CLEANUP_STORE __attribute__((cleanup(tool_close_store)))
