@@ -106,9 +106,9 @@ static enum ckpt_status on_save(struct client *cl, const struct wire_msg *m,
         if (cl->s->ops[i].phase != OP_NONE)
             continue;
         const struct session_state *t = &cl->s->states[state];
-        ledger_op_close(&cl->ledger, i, &cl->areas[i], true);
+        ledger_op_close(&cl->ledger, i, &cl->areas[i], false);
         enum ckpt_status st =
-            ledger_op_open(&cl->ledger, i, t->image_slots, t->chunk_count, &cl->areas[i], err);
+            ledger_op_new(&cl->ledger, i, t->image_slots, t->chunk_count, &cl->areas[i], err);
         if (st != CKPT_OK)
             return st;
         *cl->areas[i].metric_count = b.metric_count;

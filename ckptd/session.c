@@ -390,7 +390,8 @@ static enum ckpt_status check_full(const struct session *s, const struct session
                        op->image_slots);
     uint64_t before = ev->packs[ev->image_slot].full_seq;
     if (before != 0 && before <= s->seq)
-        return err_set(err, CKPT_INVALID, "FULL names part %u a second time", ev->image_slot);
+        return err_set(err, CKPT_INVALID, "FULL %llu names part %u, which came with message %llu",
+                       (unsigned long long)ev->seq, ev->image_slot, (unsigned long long)before);
     bool last = op->filled + 1 == op->image_slots;
     if (last != ((ev->flags & WIRE_FULL_LAST) != 0))
         return err_set(err, CKPT_INVALID, "FULL number %u of %u says %s", op->filled + 1,
