@@ -462,3 +462,27 @@ int control_run(struct control *c)
              c->committer->aborted, left ? "yes" : "no");
     return 0;
 }
+
+void control_fini(struct control *c)
+{
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+        if (c->clients[i])
+            client_free(c, c->clients[i]);
+    while (c->conns) {
+        struct conn *conn = c->conns;
+        c->conns = conn->next;
+        conn_free(conn);
+    }
+    control_launch_reap(c);
+    for (uint32_t i = 0; c->plans && i < RESTORE_GROUPS_MAX; i++) {
+        plan_free(c->plans[i].plan);
+        reader_close(c->plans[i].reader);
+        restore_free(&c->restores->groups[i]);
+    }
+    free(c->plans);
+    free(c->restores);
+    free(c->committer);
+    close(c->epoll_fd);
+    close(c->done_fd);
+    close(c->signal_fd);
+}

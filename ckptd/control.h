@@ -111,6 +111,7 @@ struct control {
 
 /* control.c */
 int control_run(struct control *c);
+void control_fini(struct control *c); /* no job is out */
 void control_watch(struct control *c, int fd, uint64_t tag, bool write);
 struct client *client_new(struct control *c);
 void client_free(struct control *c, struct client *cl);

@@ -194,6 +194,8 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
         _exit(rc); /* a job hangs in the store; its thread cannot be waited for */
     crew_free(c->data);
     crew_free(c->records);
+    control_fini(c);
+    free(c);
     store_close(home);
     return rc;
 }

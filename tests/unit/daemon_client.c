@@ -411,6 +411,11 @@ void tc_bye(struct tc *c)
 {
     wire_begin(&out, WIRE_BYE, NULL);
     (void)!wire_send(c->fd, &out, NULL);
+    tc_drop(c);
+}
+
+void tc_drop(struct tc *c)
+{
     close(c->fd);
     c->fd = -1;
     if (c->arena)

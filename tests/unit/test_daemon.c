@@ -568,7 +568,7 @@ static void hostile_message(unsigned long long *rnd, bool with_state)
         if (!tc_raw(&c, m.bytes, len))
             break;
     }
-    close(c.fd);
+    tc_drop(&c);
     cases++;
 }
 
