@@ -157,6 +157,9 @@ static const struct {
     { "TP over columns, few rows", 8192, 640, 4, 64, false, 4 },
     { "FSDP inside TP, both over rows", 8192, 4, 128, 8, true, 8 },
     { "one rank", 5, 5, 1, 1, false, 1 },
+    { "16,384 ranks: TP over columns, FSDP over rows", 65536, 640, 2048, 8, false, 8 },
+    { "16,384 ranks: FSDP inside TP, both over rows", 65536, 4, 2048, 8, true, 8 },
+    { "16,384 ranks: FSDP uneven", 1000003, 64, 16384, 1, false, 1 },
 };
 
 static int test_regular(unsigned long long *seed)
