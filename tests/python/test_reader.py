@@ -202,6 +202,20 @@ def check_chunk_twice(golden, tmp):
     return 1
 
 
+def check_crc_lies(golden, tmp):
+    """A pack whose head gives a chunk another CRC, with the head's own sums right."""
+    liar = Liar(golden, tmp, "lying-crc")
+    _, slot, n, pid = liar.ck.manifest(0)[0][0]
+    path = liar.path(0, "0-%d-%s" % (slot, pid.hex()))
+    data = bytearray(path.read_bytes())
+    data[128 + 16] ^= 1
+    data[120:124] = struct.pack("<I", ckpt_read.crc32c(bytes(data[128:-(-(n + 4) // 128) * 4096])))
+    data[124:128] = struct.pack("<I", ckpt_read.crc32c(bytes(data[:124])))
+    path.write_bytes(data)
+    assert "chunk 0: wrong CRC" in damage(liar.root), damage(liar.root)
+    return 1
+
+
 def check_same(golden, made):
     """The encoders still write what they wrote; packs coded by another zstd may differ."""
     cases = 0
@@ -231,7 +245,7 @@ def main():
         cases += check_tensors(pathlib.Path(GOLDEN)) + check_tensors(pathlib.Path(made))
         assert damage(pathlib.Path(made)) == ""
         cases += check_index_lies(GOLDEN, tmp) + check_chunk_twice(GOLDEN, tmp)
-        cases += check_flips(GOLDEN, tmp)
+        cases += check_crc_lies(GOLDEN, tmp) + check_flips(GOLDEN, tmp)
     print("%d cases" % cases)
     return 0 if cases > 500 else 1
 

@@ -212,6 +212,20 @@ static int test_short_inside(unsigned long long *seed)
     return 1;
 }
 
+/* A square of four: two runs either way, so the lowest axis. */
+static int test_equals(unsigned long long *seed)
+{
+    struct index_from boxes[4];
+    struct index_run runs[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        struct box b = { .ndim = 2, .off = { 4 * (i / 2), 4 * (i % 2) }, .len = { 4, 4 } };
+        boxes[i] = from_box(&b, i);
+    }
+    CHECK_EQ(check_fold(seed, boxes, 4, 2, runs), 2);
+    CHECK(runs[0].axis == 0 && runs[1].axis == 0 && runs[0].rank_step == 2);
+    return 1;
+}
+
 struct sample {
     uint32_t world;
     struct index_rank *ranks;
@@ -561,8 +575,8 @@ static int test_order(unsigned long long *seed)
 int main(void)
 {
     unsigned long long seed = test_seed(20260103);
-    int cases =
-        test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) + test_identity(&seed);
+    int cases = test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) +
+                test_equals(&seed) + test_identity(&seed);
     cases += test_segments(&seed) + test_hostile(&seed);
     cases += test_nonsense() + test_order(&seed);
     TEST_CASES(cases);
