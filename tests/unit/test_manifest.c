@@ -1,6 +1,6 @@
 /* Manifests: what a declaration says comes back whole, part by part; whatever a
  * digest covers is refused when changed; sizes that lie buy no memory.  Covers
- * manifest.c (writing) and manifest_read.c (reading). */
+ * manifest.c (writing), manifest_read.c (reading) and manifest_claims.c together. */
 #include "formats/manifest.h"
 #include "unit/decl_random.h"
 
@@ -151,6 +151,23 @@ static size_t check_tensor(const struct sample *s, const struct manifest_tensor 
     return boxes + witnesses;
 }
 
+/* The last chunk of each box once more, alone: refused, as is anything it overlaps. */
+static void check_claimed_again(struct manifest_claims *claims, const struct manifest_tensors *t)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        if (!t->tensors[i].box_count)
+            continue;
+        struct manifest_box box = t->tensors[i].boxes[t->tensors[i].box_count - 1];
+        struct manifest_tensor again = { .name = "again", .boxes = &box, .box_count = 1 };
+        struct manifest_tensors one = { .tensors = &again, .count = 1 };
+        struct ckpt_err err = { 0 };
+        box.first_chunk += box.chunks - 1;
+        box.chunks = 1;
+        CHECK_EQ(manifest_claims_add(claims, &one, &err), CKPT_CORRUPT);
+        CHECK(strstr(err.text, "another box's too"));
+    }
+}
+
 static int test_identity(unsigned long long *seed)
 {
     size_t parts = 0, many_blocks = 0;
@@ -162,6 +179,8 @@ static int test_identity(unsigned long long *seed)
         check_header(&s, &h);
         size_t tensors = 0;
         uint64_t end = h.header_bytes;
+        struct manifest_claims claims;
+        CHECK_OK(manifest_claims_init(&claims, &h, NULL));
         for (uint32_t b = 0; b < h.block_count; b++) {
             struct manifest_tensors t;
             CHECK_EQ(h.blocks[b].offset, end);
@@ -173,9 +192,16 @@ static int test_identity(unsigned long long *seed)
                 CHECK_EQ(manifest_block_of(&h, t.tensors[i].name), b);
             }
             tensors += t.count;
+            CHECK_EQ(manifest_claims_finish(&claims, NULL),
+                     claims.claimed < h.chunk_count ? CKPT_CORRUPT : CKPT_OK);
+            CHECK_OK(manifest_claims_add(&claims, &t, NULL));
+            if (claims.claimed)
+                check_claimed_again(&claims, &t);
             manifest_tensors_fini(&t);
         }
         CHECK_EQ(end, s.bytes.len);
+        CHECK_OK(manifest_claims_finish(&claims, NULL));
+        manifest_claims_fini(&claims);
         CHECK_EQ(tensors, s.d.tensor_count);
         CHECK_EQ(manifest_block_of(&h, "!"), UINT32_MAX);
         many_blocks += h.block_count > 2;
@@ -204,6 +230,7 @@ static int test_failed(void)
     manifest_header_fini(&back);
     manifest_header_fini(NULL);
     manifest_tensors_fini(NULL);
+    manifest_claims_fini(NULL);
     buf_fini(&bytes);
     return 1;
 }
