@@ -1,5 +1,5 @@
 /* A daemon's status as text. */
-#include "tools/status_view.h"
+#include "tools/page_view.h"
 
 #include <inttypes.h>
 
@@ -163,7 +163,7 @@ static void print_plain(const json_t *page, FILE *to)
     }
 }
 
-enum ckpt_status status_view_print(const json_t *page, FILE *to, struct ckpt_err *err)
+enum ckpt_status page_view_print(const json_t *page, FILE *to, struct ckpt_err *err)
 {
     const char *key;
     json_t *value;
