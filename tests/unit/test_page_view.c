@@ -37,6 +37,14 @@ int main(void)
            "\nsessions\nJOB      HELD\ngpt  2.00 KiB\nx           -\n"
            "\nsessions[0].ops\nOP  LEVEL\n 1  st?aged\n");
     expect("{\"tiers\":[1,2]}", "");
+    expect("{\"errors\":[\"one\",\"two\"],\"uptime\":2.5,\"counters\":{\"pack_bytes\":1024}}",
+           "errors                   one\n"
+           "                         two\n"
+           "uptime                   2.5 s\n"
+           "counters.pack_bytes      1.00 KiB\n");
+    expect("{\"ops\":[{\"op\":1},{\"op\":2,\"rate\":1048576,\"eta\":0.5}]}",
+           "\nops\nOP        RATE     ETA\n 1           -       -\n"
+           " 2  1.00 MiB/s  500 ms\n");
     json_t *list = json_array();
     CHECK_EQ(page_view_print(list, stdout, NULL), CKPT_CORRUPT);
     json_decref(list);
