@@ -199,7 +199,7 @@ static void answer_waiting(struct control *c, struct launch *l)
     }
 }
 
-static void launch_ready(struct control *c, struct launch *l, const struct job_launch *r)
+static void launch_ready(struct launch *l, const struct job_launch *r)
 {
     l->result = *r;
     l->epoch = r->epoch;
@@ -230,7 +230,7 @@ void control_launch_done(struct control *c, struct job *j)
         l->claimed_ns = c->now;
         l->phase = LAUNCH_DRAINING;
     } else {
-        launch_ready(c, l, &j->launch);
+        launch_ready(l, &j->launch);
     }
     if (l->rollback && (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED))
         control_rolled_back(c, l);
