@@ -164,5 +164,5 @@ void control_plan_done(struct control *c, struct job *j);
 void control_batch_done(struct control *c, struct job *j);
 void control_rolled_back(struct control *c, struct launch *l);
 
-/* status_view.c: the page as a memfd; -1 with err. */
-int status_view(const struct control *c, struct ckpt_err *err);
+/* status_page.c: the page as a memfd; -1 with err. */
+int status_page(const struct control *c, struct ckpt_err *err);

@@ -21,7 +21,7 @@ static void on_status(const struct control *c, struct conn *conn)
 {
     struct ckpt_err err = { 0 };
     struct wire_msg *m = control_msg();
-    int fd = status_view(c, &err);
+    int fd = status_page(c, &err);
     if (fd < 0) {
         control_refuse(conn, WIRE_STATUS, CKPT_NO_MEMORY, err_text(&err));
         return;

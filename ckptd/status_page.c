@@ -133,7 +133,7 @@ static json_t *errors_json(void)
     return j;
 }
 
-int status_view(const struct control *c, struct ckpt_err *err)
+int status_page(const struct control *c, struct ckpt_err *err)
 {
     char node[33];
     hex_encode(c->node, 16, node);

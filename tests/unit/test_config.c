@@ -1,0 +1,92 @@
+/* Options: what is taken, what is refused and in which words; and who shares whose fate. */
+#include "ckptd/arena.h"
+#include "ckptd/config.h"
+#include "ckptd/peer.h"
+
+#include "check.h"
+
+static long cases;
+static const char *env_store, *env_remote;
+
+static char *fake_env(const char *name)
+{
+    const char *v = strcmp(name, "CKPT_STORE") == 0    ? env_store
+                    : strcmp(name, "CKPT_REMOTE") == 0 ? env_remote
+                                                       : NULL;
+    return (char *)(uintptr_t)v;
+}
+
+static enum ckpt_status parse(struct config *c, struct ckpt_err *err, const char *a, const char *b,
+                              const char *d)
+{
+    char *argv[5] = { (char[]){ "ckptd" } };
+    const char *in[] = { a, b, d };
+    int argc = 1;
+    for (int i = 0; i < 3 && in[i]; i++)
+        argv[argc++] = (char *)(uintptr_t)in[i];
+    *err = (struct ckpt_err){ 0 };
+    cases++;
+    return config_parse(argc, argv, fake_env, c, err);
+}
+
+static void refused(const char *a, const char *b, const char *words)
+{
+    struct config c;
+    struct ckpt_err err;
+    CHECK(parse(&c, &err, a, b, NULL) != CKPT_OK);
+    if (!strstr(err.text, words))
+        fprintf(stderr, "%s: %s\n", a, err.text);
+    CHECK(strstr(err.text, words));
+}
+
+int main(void)
+{
+    struct config c;
+    struct ckpt_err err;
+    refused(NULL, NULL, "CKPT_STORE");
+    env_store = "/s";
+    CHECK_OK(parse(&c, &err, NULL, NULL, NULL));
+    CHECK_STR(c.store, "/s");
+    CHECK(c.crew == 2 && c.slot_bytes == CKPT_SLOT_BYTES && c.listen_fd == -1 && !c.private_);
+    CHECK_OK(parse(&c, &err, "--store=/t", "--private", "--slot-bytes=16M"));
+    CHECK_STR(c.store, "/t");
+    CHECK(c.private_ && c.slot_bytes == 16 * MIB);
+    CHECK_OK(parse(&c, &err, "--codec", "zstd:5", "--foreground"));
+    CHECK(c.codec == CODEC_ZSTD && c.codec_level == 5 && c.foreground);
+    CHECK_OK(parse(&c, &err, "--local", "/s/", NULL));
+    CHECK_OK(parse(&c, &err, "--help", NULL, NULL));
+    CHECK(c.help);
+    refused("--stor", "/x", "--stor");
+    refused("--store", NULL, "needs a value");
+    refused("--crew", "0", "from 1 to 64");
+    refused("--crew", "-1", "from 1 to 64");
+    refused("--crew", "2x", "from 1 to 64");
+    refused("--slot-bytes", "7M", "8388608");
+    refused("--slot-bytes", "129M", "8388608");
+    refused("--slot-bytes", "8388609", "4096");
+    refused("--io", "magic", "threads");
+    refused("--codec", "lz4", "zstd");
+    refused("--codec", "zstd:99", "19");
+    refused("--socket", "relative", "absolute");
+    refused("--local", "/other", "not in this version");
+    refused("--remote", "s3://b", "not in this version");
+    env_remote = "s3://b";
+    refused(NULL, NULL, "not in this version");
+    /* Fate. */
+    CHECK(!peer_cgroups_share_fate("0::/user.slice/a\n", "0::/user.slice/a\n", false));
+    CHECK(peer_cgroups_share_fate("0::/user.slice/a\n", "0::/user.slice/a\n", true));
+    CHECK(peer_cgroups_share_fate("0::/system.slice/slurmstepd.scope/job_1\n",
+                                  "0::/system.slice/slurmstepd.scope/job_1\n", false));
+    CHECK(!peer_cgroups_share_fate("0::/a/slurm/1\n", "0::/a/slurm/2\n", true));
+    CHECK(peer_cgroups_share_fate("0::/kubepods/x\n", "0::/kubepods/x\n", false));
+    CHECK(!peer_cgroups_share_fate("", "", true));
+    /* Memory. */
+    struct arena_room room;
+    arena_room_from("MemTotal: 9\nMemAvailable:   16777216 kB\n", "0::/\n", "/nonexistent", &room);
+    CHECK(room.available == 16 * GIB && room.cgroup == UINT64_MAX);
+    CHECK_EQ(room.left, 16 * GIB - 256 * MIB);
+    arena_room_from("MemAvailable: 1024 kB\n", "", "/nonexistent", &room);
+    CHECK_EQ(room.left, MIB - MIB / 16);
+    TEST_CASES(cases + 9);
+    return 0;
+}
