@@ -268,6 +268,8 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
     struct lib_side *side = state_side(s, f->tensor);
     if (side)
         side->filled = true;
+    if (!(t->flags & (DECL_OBJECT | DECL_OPTIONAL)))
+        s->came_bytes += box_bytes(box, bits);
     return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits, held,
                                      &s->at[piece], err);
 }

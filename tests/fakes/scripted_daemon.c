@@ -61,7 +61,13 @@ static uint64_t slot_bytes(const struct fake_daemon *d)
 static void say(struct fake_daemon *d)
 {
     d->out.head.ack = d->seq;
-    enum ckpt_status st = d->fd >= 0 ? wire_send(d->fd, &d->out, NULL) : CKPT_OK;
+    enum ckpt_status st;
+    if (d->fd < 0)
+        return;
+    while ((st = wire_send(d->fd, &d->out, NULL)) == CKPT_BUSY) {
+        struct pollfd p = { .fd = d->fd, .events = POLLOUT };
+        poll(&p, 1, 1000);
+    }
     (void)st; /* a client that goes: its last words are still to be read */
 }
 
@@ -319,7 +325,7 @@ static void say_frags(struct fake_daemon *d, uint32_t number, uint32_t image_slo
         if (d->script.lie == FAKE_SLOT)
             w.arena_slot = 1000;
         wire_begin(&d->out, WIRE_FRAGS, &w);
-        for (int i = 0; more && i < 3; i++) {
+        for (int i = 0; more && i < 3 + (d->script.lie == FAKE_LOSES); i++) {
             if (!d->script.omit_objects || !(s->decl.tensors[t.tensor].flags & DECL_OBJECT)) {
                 add_frag(d, s, &t);
                 w.count++;
@@ -331,7 +337,8 @@ static void say_frags(struct fake_daemon *d, uint32_t number, uint32_t image_slo
         if (d->script.lie == FAKE_EXTRA)
             wire_tail(&d->out, "x", 1);
         memcpy(d->out.bytes + sizeof(struct wire_head), &w, sizeof(w));
-        say(d);
+        if (d->script.lie != FAKE_LOSES || !more)
+            say(d);
     }
 }
 

@@ -26,6 +26,7 @@ enum fake_lie {
     FAKE_NDIM,     /* 17 dimensions */
     FAKE_CUT,      /* a message that ends too early */
     FAKE_EXTRA,    /* bytes after the last fragment */
+    FAKE_LOSES,    /* leaves out fragments */
     FAKE_SLOT,     /* a slot that is not there */
     FAKE_GRANT,    /* grants a slot that is not there */
     FAKE_MANY,     /* grants one slot more than the state has */
