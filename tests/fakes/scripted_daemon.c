@@ -128,7 +128,7 @@ static void grant(struct fake_daemon *d, uint32_t number)
 {
     struct fake_state *s = &d->states[number];
     uint32_t want = s->decl.slot_count + (d->script.lie == FAKE_MANY);
-    for (uint32_t i = 0; s->op && i < s->slots; i++) {
+    for (uint32_t i = 0; s->op && number != d->script.hold_state && i < s->slots; i++) {
         if (s->lent[i] || s->granted >= want || s->granted >= d->script.grants)
             continue;
         s->lent[i] = true;
@@ -291,7 +291,7 @@ static void lie_about_frag(const struct fake_daemon *d, struct wire_frag *f, str
         f->tensor = 1000;
     if (d->script.lie == FAKE_PIECE)
         f->piece = 1000;
-    if (d->script.lie == FAKE_OUTSIDE && f->ndim)
+    if (d->script.lie == FAKE_OUTSIDE && f->ndim == 2) /* inside the shape all the same */
         box->off[0] += 1;
     if (d->script.lie == FAKE_OFFSET)
         f->offset = slot_bytes(d) - 1;
