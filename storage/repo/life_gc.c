@@ -82,6 +82,20 @@ static enum ckpt_status collect(struct gc *g, const struct attempt *a)
     return st;
 }
 
+/* Removing is not durable by itself: after a power cut c/ or data may be back.  While
+ * GONE or ABORT stands that is harmless, so this comes before the guard goes. */
+static enum ckpt_status removed_for_good(struct gc *g, const struct ckpt_name *name)
+{
+    if (g->o->dry_run)
+        return CKPT_OK;
+    enum ckpt_status st = store_sync(g->s, key_commits(g->job).text, g->err);
+    if (st == CKPT_OK)
+        st = store_sync(g->s, key_helds(g->job).text, g->err);
+    for (unsigned h = 0; h < 16 && st == CKPT_OK; h++)
+        st = store_sync(g->s, key_data(g->job, h, name).text, g->err);
+    return st;
+}
+
 struct forgetting {
     struct gc *g;
     const char *newest;
@@ -102,7 +116,9 @@ static enum ckpt_status forget(struct gc *g, const struct attempt *a)
     struct key newest = key_life(g->job, &a->name, false, a->log->n);
     struct forgetting f = { .g = g, .newest = newest.text };
     struct key log = key_life_of(g->job, &a->name, false);
-    enum ckpt_status st = repo_list(g->s, log.text, false, remove_but_newest, &f, g->err);
+    enum ckpt_status st = removed_for_good(g, &a->name);
+    if (st == CKPT_OK)
+        st = repo_list(g->s, log.text, false, remove_but_newest, &f, g->err);
     return st == CKPT_OK ? remove_record(g, newest) : st;
 }
 
@@ -177,7 +193,8 @@ static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
         return remove_data(g, &a->name, a->data->shards);
     if (!older(g, a->commit->stat.mtime_ns, g->o->abort_keep_ns))
         return CKPT_OK;
-    return remove_record(g, key_commit(g->job, &a->name));
+    enum ckpt_status st = removed_for_good(g, &a->name);
+    return st == CKPT_OK ? remove_record(g, key_commit(g->job, &a->name)) : st;
 }
 
 /* ---- the pass ---- */

@@ -11,17 +11,20 @@
 #include "storage/repo/life.h"
 #include "storage/repo/scrub.h"
 
-#define MUST(call)                                                                                \
-    do {                                                                                          \
-        struct ckpt_err err = { 0 };                                                              \
-        enum ckpt_status must_ = (call);                                                          \
-        if (must_ != CKPT_OK) {                                                                   \
-            fprintf(stderr, "recovery: %s: %s: %s\n", #call, status_name(must_), err_text(&err)); \
-            exit(1);                                                                              \
-        }                                                                                         \
+#define MUST(call)                                                                       \
+    do {                                                                                 \
+        struct ckpt_err err = { 0 };                                                     \
+        enum ckpt_status must_ = (call);                                                 \
+        if (must_ != CKPT_OK) {                                                          \
+            fprintf(stderr, "%s: %s: %s: %s\n", oracle_where, #call, status_name(must_), \
+                    err_text(&err));                                                     \
+            exit(1);                                                                     \
+        }                                                                                \
     } while (0)
 
 #define LAST_STEP 1000
+
+char oracle_where[512];
 
 struct ckpt_name oracle_name(int commit)
 {
@@ -76,8 +79,8 @@ void oracle_save(struct store *s, const struct kit_layout *l, const struct ckpt_
 
 static void complain(const char *what, const struct ckpt_name *name)
 {
-    fprintf(stderr, "recovery: %s (epoch %" PRIu64 ", step %" PRIu64 ")\n", what, name->epoch,
-            name->step);
+    fprintf(stderr, "%s: %s (epoch %" PRIu64 ", step %" PRIu64 ")\n", oracle_where, what,
+            name->epoch, name->step);
     exit(1);
 }
 
@@ -96,13 +99,21 @@ static void check_choice(const struct oracle *o, const struct record_resolved *r
     }
 }
 
+static void say_finding(void *arg, const struct scrub_finding *f)
+{
+    (void)arg;
+    if (f->kind != SCRUB_EXTRA)
+        fprintf(stderr, "%s: %s\n", f->key, f->text);
+}
+
 static void check_whole(struct store *s, const struct ckpt_name *name)
 {
     struct kit_layout l;
     struct scrub_report report;
     struct load_stats stats = { 0 };
+    const struct scrub_callbacks cb = { .finding = say_finding };
     oracle_layout(&l, 1);
-    MUST(scrub_verify(s, KIT_JOB, name, CKPT_SLOT_BYTES_MAX, NULL, &report, &err));
+    MUST(scrub_verify(s, KIT_JOB, name, CKPT_SLOT_BYTES_MAX, &cb, &report, &err));
     MUST(kit_restore(&s, 1, name, &l, &stats, &err));
     kit_layout_fini(&l);
 }
@@ -143,7 +154,7 @@ static void check_no_temporary(const char *dir)
     for (const struct dirent *e = tmp ? readdir(tmp) : NULL; e; e = readdir(tmp)) {
         if (e->d_name[0] == '.')
             continue;
-        fprintf(stderr, "recovery: the temporary file %s is left\n", e->d_name);
+        fprintf(stderr, "%s: the temporary file %s is left\n", oracle_where, e->d_name);
         exit(1);
     }
     if (tmp)
@@ -156,7 +167,7 @@ static void check_repo(struct store *s, const struct oracle *o)
     struct ckpt_err why = { 0 };
     enum ckpt_status st = repo_open(s, false, &repo, &why);
     if (o->repo && st != CKPT_OK) {
-        fprintf(stderr, "recovery: the repository is lost: %s\n", err_text(&why));
+        fprintf(stderr, "%s: the repository is lost: %s\n", oracle_where, err_text(&why));
         exit(1);
     }
     MUST(repo_open(s, true, &repo, &err));

@@ -31,6 +31,8 @@ struct ckpt_name oracle_name(int commit);
 void oracle_mark(enum oracle_mark_kind kind, int a, int b);
 void oracle_apply(struct oracle *o, int mark);
 
+/* Said in front of every complaint: where the cut was. */
+extern char oracle_where[512];
 /* Opens the store in `dir`, as the next launch does: claims, resolves, verifies and
  * restores every live checkpoint, saves and publishes the next, collects what was left.
  * Whatever is not as the oracle says ends the process with words.  `good` mends a

@@ -74,6 +74,8 @@ static void cut(struct walk *w, struct disk *d, const struct oracle *o)
 
 static void walk(struct walk *w)
 {
+    static const char *const ops[] = { "create", "mkdir", "link", "rename", "unlink",
+                                       "write",  "size",  "sync", "mark" };
     struct disk d;
     struct oracle o; /* padding is hashed */
     memset(&o, 0, sizeof(o));
@@ -82,6 +84,8 @@ static void walk(struct walk *w)
     for (size_t i = 0; i < w->log->count; i++) {
         const struct disk_event *e = &w->log->events[i];
         disk_apply(&d, e, i == w->swallow);
+        snprintf(oracle_where, sizeof(oracle_where), "cut at %zu, %s %.*s%s", i, ops[e->op],
+                 2 * DISK_NAME, e->name, e->label);
         if (e->op == DISK_MARK)
             oracle_apply(&o, e->mark);
         if (i >= w->swallow || w->swallow == SIZE_MAX)

@@ -1,4 +1,4 @@
-/* The recorded workload.  See workload.h. */
+/* The recorded workloads.  See workload.h. */
 #include "crash/workload.h"
 
 #include <stdio.h>
@@ -9,49 +9,264 @@
 #include "storage/repo/life.h"
 #include "storage/repo/scrub.h"
 
+#define LONG_NS INT64_C(3600000000000)
+
+/* Commits of the workload (the first half is of epoch 1). */
+enum {
+    FIRST,
+    SECOND,
+    THIRD,
+    HALF,      /* one rank's part is missing */
+    BROKEN,    /* one rank's part failed */
+    UNDECIDED, /* all parts are there; the next launch commits it */
+    NEXT = ORACLE_COMMITS / 2,
+    LAST,
+};
+
 static struct store *s;
 static struct kit_layout layout;
 
-static void launch(const char *token)
+static void life(int commit, enum oracle_life now)
+{
+    oracle_mark(MARK_LIFE, commit, (int)now);
+}
+
+/* ---- steps: each returns what a killed process sees ---- */
+
+static enum ckpt_status open_store(const char *base)
+{
+    char root[300];
+    struct record_repo repo;
+    snprintf(root, sizeof(root), "%s/disk/store", base);
+    recording.phase = "open";
+    enum ckpt_status st = store_open(root, &(struct store_options){ .create = true }, &s, NULL);
+    if (st == CKPT_OK)
+        st = repo_open(s, true, &repo, NULL);
+    if (st == CKPT_OK)
+        oracle_mark(MARK_REPO, 0, 0);
+    return st;
+}
+
+static enum ckpt_status launch(const char *token, uint64_t *ret_epoch)
 {
     struct launch_who who = { .job = KIT_JOB, .token = token, .world = 2, .nonce = { 1 } };
     struct lineage_wish wish = { 0 };
     struct record_resolved r = { 0 };
-    uint64_t epoch;
     recording.phase = "launch";
-    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
-    oracle_mark(MARK_CLAIM, (int)epoch, 0);
-    CHECK_OK(launch_resolve(s, KIT_JOB, epoch, &wish, &r, NULL));
-    record_resolved_fini(&r);
+    enum ckpt_status st = launch_claim(s, &who, ret_epoch, NULL);
+    if (st != CKPT_OK)
+        return st;
+    oracle_mark(MARK_CLAIM, (int)*ret_epoch, 0);
+    st = launch_resolve(s, KIT_JOB, *ret_epoch, &wish, &r, NULL);
+    if (st == CKPT_OK)
+        record_resolved_fini(&r);
+    return st;
 }
 
-static void save(int commit)
+static enum ckpt_status save_part(int commit, uint32_t rank)
+{
+    struct kit_save how = { .name = oracle_name(commit) };
+    recording.phase = "save";
+    return kit_save_part(s, &layout, rank, &how, NULL);
+}
+
+static enum ckpt_status save(int commit)
 {
     struct ckpt_name name = oracle_name(commit);
-    recording.phase = "save";
-    oracle_save(s, &layout, &name);
-    oracle_mark(MARK_LIFE, commit, ORACLE_LIVE);
+    struct record_commit record;
+    enum ckpt_status st = CKPT_OK;
+    for (uint32_t rank = 0; rank < layout.world && st == CKPT_OK; rank++)
+        st = save_part(commit, rank);
+    recording.phase = "publish";
+    if (st == CKPT_OK)
+        st = publish(s, KIT_JOB, &name, layout.world, &record, NULL);
+    if (st == CKPT_OK)
+        life(commit, ORACLE_LIVE);
+    return st;
 }
 
-struct store *workload_record(const char *base)
+/* ---- the whole workload ---- */
+
+static void set_deleted(int commit, bool deleted)
 {
-    char disk[256], root[300];
+    struct ckpt_name name = oracle_name(commit);
+    recording.phase = deleted ? "delete" : "undelete";
+    life(commit, ORACLE_MAY);
+    CHECK_OK(deleted ? life_delete(s, KIT_JOB, &name, "test", NULL)
+                     : life_undelete(s, KIT_JOB, &name, "test", NULL));
+    life(commit, deleted ? ORACLE_DELETED : ORACLE_LIVE);
+}
+
+static struct life_gc_report gc(int64_t abort_keep_ns)
+{
+    struct life_gc_options o = { .abort_keep_ns = abort_keep_ns, .undecided = true };
+    struct life_gc_report report = { 0 };
+    recording.phase = abort_keep_ns ? "gc" : "gc that forgets";
+    CHECK_OK(life_gc(s, KIT_JOB, &o, &report, NULL));
+    return report;
+}
+
+static void fail_attempt(void)
+{
+    struct ckpt_name name = oracle_name(BROKEN);
+    struct kit_save how = { .name = name };
+    struct manifest_header h;
+    struct record_commit record;
+    kit_header(&h, &layout, 1, &how);
+    h.flags |= MANIFEST_FLAG_FAILED;
+    h.fail_status = CKPT_FULL;
+    CHECK_OK(save_part(BROKEN, 0));
+    recording.phase = "failed part";
+    CHECK_OK(save_failed(s, &h, NULL));
+    CHECK_EQ(publish(s, KIT_JOB, &name, 2, &record, NULL), CKPT_ABORTED);
+}
+
+static void first_launch(void)
+{
+    uint64_t epoch;
+    CHECK_OK(launch("first", &epoch));
+    CHECK_EQ(epoch, 1);
+    for (int i = FIRST; i <= THIRD; i++)
+        CHECK_OK(save(i));
+    const struct record_step progress = { .epoch = 1, .step = 12 };
+    CHECK_OK(launch_put_step(s, KIT_JOB, RECORD_PROGRESS, &progress, NULL));
+    set_deleted(FIRST, true);
+    set_deleted(FIRST, false);
+    set_deleted(FIRST, true);
+    set_deleted(SECOND, true);
+    CHECK_EQ(gc(LONG_NS).collected, 2);
+    life(FIRST, ORACLE_NEVER);
+    life(SECOND, ORACLE_NEVER);
+    gc(0);
+    life(HALF, ORACLE_NEVER);
+    CHECK_OK(save_part(HALF, 0));
+    life(BROKEN, ORACLE_NEVER);
+    fail_attempt();
+    CHECK_OK(save_part(UNDECIDED, 0));
+    CHECK_OK(save_part(UNDECIDED, 1));
+}
+
+static void second_launch(void)
+{
+    uint64_t epoch;
+    CHECK_OK(launch("second", &epoch));
+    CHECK_EQ(epoch, 2);
+    life(UNDECIDED, ORACLE_LIVE);
+    CHECK_OK(save(NEXT));
+    CHECK_EQ(gc(LONG_NS).aborted, 1);
+    gc(0);
+}
+
+/* ---- damage and repair ---- */
+
+struct damaging {
+    struct store *good;
+    unsigned count;
+};
+
+static void put(struct store *to, const char *key, const uint8_t *bytes, size_t len)
+{
+    struct iovec iov = { .iov_len = len };
+    memcpy(&iov.iov_base, &bytes, sizeof(bytes));
+    CHECK_OK(store_put(to, key, &iov, 1, 0, NULL));
+}
+
+static enum ckpt_status copy_and_damage(void *arg, const struct store_entry *e)
+{
+    struct damaging *d = arg;
+    char name[NAME_TEXT];
+    struct ckpt_name next = oracle_name(NEXT);
+    CLEANUP_FREE uint8_t *bytes = NULL;
+    size_t len;
+    CHECK_OK(store_get_all(s, e->key, SIZE_MAX / 2, (void **)&bytes, &len, NULL));
+    put(d->good, e->key, bytes, len);
+    name_to_text(&next, name);
+    if (!strstr(e->key, name))
+        return CKPT_OK;
+    bytes[len / 2] ^= 1;
+    put(s, e->key, bytes, len);
+    d->count++;
+    return CKPT_OK;
+}
+
+/* Every object of one checkpoint is damaged, then mended from another store. */
+static void repair(struct store *good)
+{
+    struct ckpt_name name = oracle_name(NEXT);
+    struct scrub_report report;
+    struct damaging d = { .good = good };
+    oracle_mark(MARK_DAMAGED, NEXT, 0);
+    recording.phase = "damage";
+    CHECK_OK(repo_list(s, KIT_JOB "/", false, copy_and_damage, &d, NULL));
+    recording.phase = "repair";
+    CHECK_OK(scrub_repair(s, good, KIT_JOB, &name, NULL, &report, NULL));
+    CHECK_EQ(report.repaired, d.count);
+    CHECK(d.count >= 9);
+    oracle_mark(MARK_MENDED, 0, 0);
+}
+
+static void begin(const char *base)
+{
+    char disk[256];
     snprintf(disk, sizeof(disk), "%s/disk", base);
-    snprintf(root, sizeof(root), "%s/store", disk);
     CHECK_EQ(mkdir(disk, 0777), 0);
     recording_start(disk);
     file_io_set_maker(record_maker);
     oracle_layout(&layout, 2);
-    recording.phase = "open";
-    CHECK_OK(store_open(root, &(struct store_options){ .create = true }, &s, NULL));
-    struct record_repo repo;
-    CHECK_OK(repo_open(s, true, &repo, NULL));
-    oracle_mark(MARK_REPO, 0, 0);
-    launch("first");
-    save(0);
-    save(1);
+}
+
+static void end(void)
+{
     store_close(s);
+    s = NULL;
     file_io_set_maker(NULL);
     kit_layout_fini(&layout);
-    return kit_store("mem://crash-good");
+}
+
+struct store *workload_record(const char *base)
+{
+    struct store *good = kit_store("mem://crash-good");
+    begin(base);
+    CHECK_OK(open_store(base));
+    first_launch();
+    second_launch();
+    repair(good);
+    store_close(s);
+    CHECK_OK(open_store(base));
+    CHECK_OK(save(LAST));
+    end();
+    return good;
+}
+
+/* ---- two processes ---- */
+
+static enum ckpt_status first_process(const char *base)
+{
+    uint64_t epoch;
+    enum ckpt_status st = open_store(base);
+    if (st == CKPT_OK)
+        st = launch("first", &epoch);
+    if (st == CKPT_OK)
+        st = save(FIRST);
+    return st;
+}
+
+bool workload_record_killed(const char *base, size_t kill_at, size_t *ret_second)
+{
+    begin(base);
+    recording.kill_at = kill_at;
+    bool killed = first_process(base) != CKPT_OK;
+    store_close(s);
+    s = NULL;
+    recording.kill_at = SIZE_MAX;
+    *ret_second = recording.log.count;
+    uint64_t epoch = 0;
+    CHECK_OK(open_store(base));
+    CHECK_OK(launch("second", &epoch));
+    if (epoch == 1)
+        CHECK_OK(launch("third", &epoch));
+    CHECK_EQ(epoch, 2);
+    CHECK_OK(save(NEXT));
+    end();
+    return killed;
 }
