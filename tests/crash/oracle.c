@@ -173,6 +173,20 @@ static void check_repo(struct store *s, const struct oracle *o)
     MUST(repo_open(s, true, &repo, &err));
 }
 
+/* What was acknowledged does not need another launch to be seen. */
+static void check_acknowledged(struct store *s, const struct oracle *o)
+{
+    for (int i = 0; i < ORACLE_COMMITS; i++) {
+        struct ckpt_name name = oracle_name(i);
+        enum publish_state state = PUBLISH_UNDECIDED;
+        if (o->life[i] != ORACLE_LIVE || i == o->damaged)
+            continue;
+        MUST(publish_look(s, KIT_JOB, &name, &state, NULL, &err));
+        if (state != PUBLISH_COMMITTED)
+            complain("before any launch, there is no commit", &name);
+    }
+}
+
 void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
 {
     struct store *s;
@@ -183,6 +197,7 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     MUST(store_open(dir, &(struct store_options){ .io = "threads", .create = true }, &s, &err));
     check_no_temporary(dir);
     check_repo(s, o);
+    check_acknowledged(s, o);
     MUST(launch_claim(s, &who, &epoch, &err));
     if (epoch <= o->epoch)
         complain("an epoch is claimed twice", &(struct ckpt_name){ .epoch = epoch });

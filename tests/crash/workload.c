@@ -8,6 +8,7 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/scrub.h"
+#include "store/scratch.h"
 
 #define LONG_NS INT64_C(3600000000000)
 
@@ -18,6 +19,7 @@ enum {
     THIRD,
     HALF,      /* one rank's part is missing */
     BROKEN,    /* one rank's part failed */
+    GIVEN_UP,  /* aborted although all parts are there */
     UNDECIDED, /* all parts are there; the next launch commits it */
     NEXT = ORACLE_COMMITS / 2,
     LAST,
@@ -42,25 +44,36 @@ static enum ckpt_status open_store(const char *base)
     enum ckpt_status st = store_open(root, &(struct store_options){ .create = true }, &s, NULL);
     if (st == CKPT_OK)
         st = repo_open(s, true, &repo, NULL);
+    return st;
+}
+
+static enum ckpt_status claim(const char *token, uint64_t *ret_epoch)
+{
+    struct launch_who who = { .job = KIT_JOB, .token = token, .world = 2, .nonce = { 1 } };
+    recording.phase = "claim";
+    enum ckpt_status st = launch_claim(s, &who, ret_epoch, NULL);
+    if (st == CKPT_OK) {
+        oracle_mark(MARK_REPO, 0, 0); /* the claim's directories are synced up to the root */
+        oracle_mark(MARK_CLAIM, (int)*ret_epoch, 0);
+    }
+    return st;
+}
+
+static enum ckpt_status resolve(uint64_t epoch)
+{
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r = { 0 };
+    recording.phase = "resolve";
+    enum ckpt_status st = launch_resolve(s, KIT_JOB, epoch, &wish, &r, NULL);
     if (st == CKPT_OK)
-        oracle_mark(MARK_REPO, 0, 0);
+        record_resolved_fini(&r);
     return st;
 }
 
 static enum ckpt_status launch(const char *token, uint64_t *ret_epoch)
 {
-    struct launch_who who = { .job = KIT_JOB, .token = token, .world = 2, .nonce = { 1 } };
-    struct lineage_wish wish = { 0 };
-    struct record_resolved r = { 0 };
-    recording.phase = "launch";
-    enum ckpt_status st = launch_claim(s, &who, ret_epoch, NULL);
-    if (st != CKPT_OK)
-        return st;
-    oracle_mark(MARK_CLAIM, (int)*ret_epoch, 0);
-    st = launch_resolve(s, KIT_JOB, *ret_epoch, &wish, &r, NULL);
-    if (st == CKPT_OK)
-        record_resolved_fini(&r);
-    return st;
+    enum ckpt_status st = claim(token, ret_epoch);
+    return st == CKPT_OK ? resolve(*ret_epoch) : st;
 }
 
 static enum ckpt_status save_part(int commit, uint32_t rank)
@@ -121,6 +134,18 @@ static void fail_attempt(void)
     CHECK_EQ(publish(s, KIT_JOB, &name, 2, &record, NULL), CKPT_ABORTED);
 }
 
+static void give_up_attempt(void)
+{
+    struct ckpt_name name = oracle_name(GIVEN_UP);
+    const struct record_abort why = { .status = CKPT_TIMEOUT, .rank = 1, .by_epoch = 1 };
+    life(GIVEN_UP, ORACLE_MAY);
+    for (uint32_t rank = 0; rank < 2; rank++)
+        CHECK_OK(save_part(GIVEN_UP, rank));
+    recording.phase = "abort";
+    CHECK_OK(publish_abort(s, KIT_JOB, &name, &why, NULL));
+    life(GIVEN_UP, ORACLE_NEVER);
+}
+
 static void first_launch(void)
 {
     uint64_t epoch;
@@ -142,6 +167,7 @@ static void first_launch(void)
     CHECK_OK(save_part(HALF, 0));
     life(BROKEN, ORACLE_NEVER);
     fail_attempt();
+    give_up_attempt();
     CHECK_OK(save_part(UNDECIDED, 0));
     CHECK_OK(save_part(UNDECIDED, 1));
 }
@@ -228,6 +254,7 @@ struct store *workload_record(const char *base)
     struct store *good = kit_store("mem://crash-good");
     begin(base);
     CHECK_OK(open_store(base));
+    oracle_mark(MARK_REPO, 0, 0);
     first_launch();
     second_launch();
     repair(good);
@@ -251,6 +278,23 @@ static enum ckpt_status first_process(const char *base)
     return st;
 }
 
+/* The first process may have died before its own claim. */
+static enum ckpt_status claim_second(uint64_t *ret_epoch)
+{
+    enum ckpt_status st = claim("second", ret_epoch);
+    return st == CKPT_OK && *ret_epoch == 1 ? claim("third", ret_epoch) : st;
+}
+
+/* What the first process began to publish, published again, is acknowledged. */
+static void publish_again(void)
+{
+    struct ckpt_name name = oracle_name(FIRST);
+    struct record_commit record;
+    recording.phase = "publish again";
+    if (publish(s, KIT_JOB, &name, 2, &record, NULL) == CKPT_OK)
+        life(FIRST, ORACLE_LIVE);
+}
+
 bool workload_record_killed(const char *base, size_t kill_at, size_t *ret_second)
 {
     begin(base);
@@ -262,11 +306,18 @@ bool workload_record_killed(const char *base, size_t kill_at, size_t *ret_second
     *ret_second = recording.log.count;
     uint64_t epoch = 0;
     CHECK_OK(open_store(base));
-    CHECK_OK(launch("second", &epoch));
-    if (epoch == 1)
-        CHECK_OK(launch("third", &epoch));
-    CHECK_EQ(epoch, 2);
+    CHECK_OK(claim_second(&epoch));
+    publish_again();
+    CHECK_OK(resolve(epoch));
     CHECK_OK(save(NEXT));
     end();
     return killed;
+}
+
+void workload_forget(const char *base)
+{
+    char disk[256];
+    snprintf(disk, sizeof(disk), "%s/disk", base);
+    scratch_remove(disk);
+    recording_fini();
 }
