@@ -72,7 +72,11 @@ static enum ckpt_status remove_record(struct gc *g, struct key key)
 /* GONE stands.  A crash in here leaves c/ until the last, so that the next gc comes back. */
 static enum ckpt_status collect(struct gc *g, const struct attempt *a)
 {
-    enum ckpt_status st = a->data ? remove_data(g, &a->name, a->data->shards) : CKPT_OK;
+    enum ckpt_status st = CKPT_OK;
+    if (!g->o->dry_run) /* another gc may have been killed before GONE was named for good */
+        st = store_sync(g->s, key_life_of(g->job, &a->name, false).text, g->err);
+    if (st == CKPT_OK && a->data)
+        st = remove_data(g, &a->name, a->data->shards);
     if (st == CKPT_OK)
         st = remove_record(g, key_held(g->job, &a->name));
     if (st == CKPT_OK)
@@ -179,6 +183,14 @@ static enum ckpt_status give_up(struct gc *g, const struct attempt *a)
     return remove_data(g, &a->name, a->data->shards);
 }
 
+/* The same for ABORT, which may not be named for good yet either. */
+static enum ckpt_status collect_aborted(struct gc *g, const struct attempt *a)
+{
+    enum ckpt_status st =
+        g->o->dry_run ? CKPT_OK : store_sync(g->s, key_commits(g->job).text, g->err);
+    return st == CKPT_OK ? remove_data(g, &a->name, a->data->shards) : st;
+}
+
 static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
 {
     if (a->log)
@@ -190,7 +202,7 @@ static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
     if (!roster_is_abort(a->commit))
         return CKPT_OK;
     if (a->data)
-        return remove_data(g, &a->name, a->data->shards);
+        return collect_aborted(g, a);
     if (!older(g, a->commit->stat.mtime_ns, g->o->abort_keep_ns))
         return CKPT_OK;
     enum ckpt_status st = removed_for_good(g, &a->name);

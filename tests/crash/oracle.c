@@ -119,7 +119,8 @@ static void check_whole(struct store *s, const struct ckpt_name *name)
 }
 
 /* Every live checkpoint is whole, and those that must be live are. */
-static void check_commits(struct store *s, const struct oracle *o, const struct record_resolved *r)
+static void check_commits(struct store *s, const struct oracle *o, const struct record_resolved *r,
+                          bool whole)
 {
     struct catalog c = { 0 };
     bool live[ORACLE_COMMITS] = { false };
@@ -127,7 +128,8 @@ static void check_commits(struct store *s, const struct oracle *o, const struct 
     for (size_t i = 0; i < c.count; i++) {
         if (c.entries[i].state != CATALOG_LIVE)
             continue;
-        check_whole(s, &c.entries[i].name);
+        if (whole)
+            check_whole(s, &c.entries[i].name);
         for (int k = 0; k < ORACLE_COMMITS; k++) {
             struct ckpt_name name = oracle_name(k);
             live[k] = live[k] || name_equal(&name, &c.entries[i].name);
@@ -208,7 +210,7 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     }
     MUST(launch_resolve(s, KIT_JOB, epoch, &wish, &r, &err));
     check_choice(o, &r);
-    check_commits(s, o, &r);
+    check_commits(s, o, &r, true);
 
     struct kit_layout l;
     struct ckpt_name next = { .epoch = epoch, .step = LAST_STEP, .attempt = 7 };
@@ -221,7 +223,7 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     kit_layout_fini(&l);
     check_whole(s, &next);
     MUST(life_gc(s, KIT_JOB, &gc, &report, &err));
-    check_commits(s, o, &r);
+    check_commits(s, o, &r, false);
     record_resolved_fini(&r);
     store_close(s);
     check_no_temporary(dir);

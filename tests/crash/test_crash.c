@@ -1,7 +1,8 @@
 /* Power cuts: a workload runs once on a recording disk; after each operation every state
  * that a cut there may leave (or 64 of them, drawn by seed; CKPT_DEEP=1: 4,096) is
  * written out, recovered and verified.  CKPT_DEEP=1 also swallows each sync in turn:
- * what then goes unnoticed is printed, and must be a sync that had nothing to do. */
+ * what then goes unnoticed is printed, and must be a sync that had nothing to do.
+ * ("test_crash swallow" does that alone.) */
 #include <fcntl.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -281,10 +282,11 @@ static void test_swallow(const struct walk *like, const char *base)
     CHECK_EQ(unnoticed, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     char base[200], killed[240];
     bool deep = getenv("CKPT_DEEP") != NULL;
+    bool swallow_only = argc > 1 && strcmp(argv[1], "swallow") == 0;
     unsigned long long seed = test_seed(4);
     struct kills kills = { 0 };
     if (access("/dev/shm", W_OK) == 0)
@@ -297,18 +299,20 @@ int main(void)
     snprintf(killed, sizeof(killed), "%s/killed", base);
     CHECK_EQ(mkdir(killed, 0777), 0);
     w.log = &recording.log;
-    walk_killed(&w, killed, deep ? 1 : 3, &kills);
+    walk_killed(&w, killed, deep ? 1 : swallow_only ? 50 : 5, &kills);
     scratch_remove(killed);
     printf("kill, go on, cut: %llu kills, %llu cuts, %llu states drawn, %llu recovered\n",
            (unsigned long long)kills.kills, (unsigned long long)kills.cuts,
            (unsigned long long)kills.drawn, (unsigned long long)kills.recovered);
     w.good = workload_record(base);
     printf("workload: %zu operations\n", recording.log.count);
+    w.from = swallow_only ? SIZE_MAX : 0;
     walk(&w);
     printf("cut: %llu cuts (%llu exhaustive), %llu states drawn, %llu recovered\n",
            (unsigned long long)w.cuts, (unsigned long long)w.exhaustive,
            (unsigned long long)w.drawn, (unsigned long long)w.recovered);
-    if (deep)
+    w.from = 0;
+    if (deep || swallow_only)
         test_swallow(&w, base);
     store_close(w.good);
     recording_fini();

@@ -27,6 +27,7 @@ enum {
 
 static struct store *s;
 static struct kit_layout layout;
+static bool deleting; /* the killed process had begun to delete FIRST */
 
 static void life(int commit, enum oracle_life now)
 {
@@ -275,7 +276,19 @@ static enum ckpt_status first_process(const char *base)
         st = launch("first", &epoch);
     if (st == CKPT_OK)
         st = save(FIRST);
-    return st;
+    if (st == CKPT_OK)
+        st = save(SECOND);
+    if (st != CKPT_OK)
+        return st;
+    struct ckpt_name name = oracle_name(FIRST);
+    struct life_gc_report report;
+    struct life_gc_options o = { .abort_keep_ns = LONG_NS };
+    life(FIRST, ORACLE_MAY);
+    deleting = true;
+    st = life_delete(s, KIT_JOB, &name, "test", NULL);
+    if (st == CKPT_OK)
+        life(FIRST, ORACLE_DELETED);
+    return st == CKPT_OK ? life_gc(s, KIT_JOB, &o, &report, NULL) : st;
 }
 
 /* The first process may have died before its own claim. */
@@ -291,7 +304,7 @@ static void publish_again(void)
     struct ckpt_name name = oracle_name(FIRST);
     struct record_commit record;
     recording.phase = "publish again";
-    if (publish(s, KIT_JOB, &name, 2, &record, NULL) == CKPT_OK)
+    if (!deleting && publish(s, KIT_JOB, &name, 2, &record, NULL) == CKPT_OK)
         life(FIRST, ORACLE_LIVE);
 }
 
@@ -299,6 +312,7 @@ bool workload_record_killed(const char *base, size_t kill_at, size_t *ret_second
 {
     begin(base);
     recording.kill_at = kill_at;
+    deleting = false;
     bool killed = first_process(base) != CKPT_OK;
     store_close(s);
     s = NULL;
@@ -309,6 +323,8 @@ bool workload_record_killed(const char *base, size_t kill_at, size_t *ret_second
     CHECK_OK(claim_second(&epoch));
     publish_again();
     CHECK_OK(resolve(epoch));
+    gc(LONG_NS);
+    oracle_mark(MARK_REPO, 0, 0); /* a cut here */
     CHECK_OK(save(NEXT));
     end();
     return killed;
