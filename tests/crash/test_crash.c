@@ -86,7 +86,7 @@ static void class_of(const struct disk_event *e, char ret[DISK_LABEL])
     for (at = at ? at + 2 : ""; *at;) {
         size_t part = strcspn(at, "/"), slash = at[part] == '/';
         bool varies = part >= 16 || (part == 1 && at[0] >= '0' && at[0] <= '9');
-        if (strncmp(at, "f", 1) == 0 || !varies) {
+        if (len == 0 || !varies) {
             memcpy(ret + len, at, part + slash);
             len += part + slash;
         } else {
