@@ -135,16 +135,10 @@ int dir_fsync_above(struct store_dir *d, const char *path)
 int dir_make_above(struct store_dir *d, const char *key)
 {
     char path[STORE_KEY_MAX + DIR_TEMP_NAME_MAX];
-    char parent[sizeof(path)];
     snprintf(path, sizeof(path), "%s", key);
     for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         int rc = d->io->ops->mkdir(d->io, d->root_fd, path);
-        if (rc == 0) {
-            snprintf(parent, sizeof(parent), "%s", path);
-            cut_last(parent);
-            rc = dir_fsync(d, parent);
-        }
         if (rc < 0 && rc != -EEXIST)
             return rc;
         *slash = '/';
