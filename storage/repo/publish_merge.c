@@ -462,7 +462,7 @@ static enum ckpt_status prove_cover(const struct merge *m, const struct merge_te
         return cover_tensor(t, true, err);
     enum ckpt_status st = cover_tensor(t, false, NULL);
     /* Box by box once more, for a message that names the right ranks. */
-    return st == CKPT_COVER ? cover_tensor(t, true, err) : st;
+    return st == CKPT_OK ? st : cover_tensor(t, true, err);
 }
 
 static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
@@ -478,9 +478,9 @@ static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
     }
     n = index_fold(boxes, n, t->desc.ndim, runs);
     struct index_run *fit = realloc(runs, (n + 1) * sizeof(*runs));
-    runs = NULL;
     if (!fit)
         return no_memory(err);
+    runs = NULL;
     t->desc.runs = fit;
     t->desc.run_count = (uint32_t)n;
     return CKPT_OK;

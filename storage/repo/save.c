@@ -191,12 +191,16 @@ enum ckpt_status save_finish_source(struct store *s, const struct manifest_heade
     }
     if (st != CKPT_OK)
         return st;
+    /* Before the manifest: once all manifests are there anybody may commit, and a commit
+     * whose parts are not all accounted for is not held, so nobody could resume from it.
+     * A crash behind this line leaves an account of packs that nobody refers to. */
+    st = put_rank_held(s, h, stored_bytes, err);
+    if (st != CKPT_OK)
+        return st;
     CLEANUP_BUF struct buf b = { 0 };
     struct sha256 sha;
     manifest_encode_source(h, from, &b, &sha);
-    st = put_manifest(s, h, &b, err);
-    /* A crash here leaves a part that counts; `.h` is only the account of it. */
-    return st != CKPT_OK ? st : put_rank_held(s, h, stored_bytes, err);
+    return put_manifest(s, h, &b, err);
 }
 
 enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,
