@@ -158,7 +158,8 @@ class Runner:
         self.seeds = os.path.join(self.work, "seeds")
         os.mkdir(self.seeds)
         subprocess.run([self.program("make_seeds"), self.seeds], check=True,
-                       stdout=subprocess.DEVNULL)
+                       stdout=subprocess.DEVNULL,
+                       env={**os.environ, "LLVM_PROFILE_FILE": os.devnull})
 
     def program(self, name):
         return os.path.join(self.folder, "tests", "fuzz", "fuzz_" + name)
