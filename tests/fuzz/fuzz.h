@@ -6,6 +6,8 @@
  * other half of its mutants has not. */
 #pragma once
 
+#include <stdio.h>
+
 #include "formats/cursor.h"
 #include "formats/digest.h"
 
@@ -17,8 +19,6 @@
             abort();                                                               \
         }                                                                          \
     } while (0)
-
-#include <stdio.h>
 
 /* The two parts of a target. */
 void fuzz_one(const uint8_t *bytes, size_t len);
