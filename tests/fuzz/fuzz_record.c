@@ -28,7 +28,20 @@ ROUND_TRIP(commit)
 ROUND_TRIP(held)
 ROUND_TRIP(rank_held)
 ROUND_TRIP(tag)
-ROUND_TRIP(life)
+
+static enum ckpt_status one_life(const uint8_t *bytes, size_t len, const char *key,
+                                 struct ckpt_err *err)
+{
+    struct record_life r;
+    CLEANUP_BUF struct buf again = { 0 };
+    enum ckpt_status st = record_life_decode(bytes, len, key, &r, err);
+    if (st != CKPT_OK)
+        return st;
+    FUZZ_CHECK(r.life <= LIFE_GONE);
+    record_life_encode(&r, key, &again);
+    fuzz_same(&again, bytes, len);
+    return st;
+}
 
 static enum ckpt_status one_repo(const uint8_t *bytes, size_t len, const char *key,
                                  struct ckpt_err *err)
@@ -68,6 +81,7 @@ static enum ckpt_status one_resolved(const uint8_t *bytes, size_t len, const cha
     enum ckpt_status st = record_resolved_decode(bytes, len, key, &r, err);
     if (st != CKPT_OK)
         return st;
+    FUZZ_CHECK(r.kind <= RESOLVED_SUPERSEDED && r.skip_count <= RECORD_SKIPS_MAX);
     record_resolved_encode(&r, key, &again);
     fuzz_same(&again, bytes, len);
     record_resolved_fini(&r);
