@@ -572,13 +572,41 @@ static int test_order(unsigned long long *seed)
     return 1;
 }
 
+/* The last tensor of a block is named behind the first of the next one: nobody would find
+ * it there. */
+static int test_order_of_blocks(unsigned long long *seed)
+{
+    struct sample s;
+    struct index_header h;
+    struct index_tensors t;
+    struct ckpt_err err = { 0 };
+    sample_init(&s, seed, 400);
+    sample_encode(&s);
+    uint8_t *data = s.segments[0].data;
+    CHECK_OK(index_header_decode(data, s.header_bytes, &s.sha, &h, NULL));
+    struct index_block *b = &h.blocks[0];
+    CHECK(h.block_count > 1 && b->segment == 0);
+    CHECK_OK(index_block_decode(&h, 0, data + b->offset, b->bytes, &t, NULL));
+    const char *last = t.tensors[t.count - 1].name;
+    uint8_t *name = memmem(data + b->offset, b->bytes, last, strlen(last) + 1);
+    index_tensors_fini(&t);
+    CHECK(name);
+    *name = '~';
+    b->digest = digest_of(data + b->offset, b->bytes);
+    CHECK_EQ(index_block_decode(&h, 0, data + b->offset, b->bytes, &t, &err), CKPT_CORRUPT);
+    CHECK(strstr(err.text, "not sorted"));
+    index_header_fini(&h);
+    sample_fini(&s);
+    return 1;
+}
+
 int main(void)
 {
     unsigned long long seed = test_seed(20260103);
     int cases = test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) +
                 test_equals(&seed) + test_identity(&seed);
     cases += test_segments(&seed) + test_hostile(&seed);
-    cases += test_nonsense() + test_order(&seed);
+    cases += test_nonsense() + test_order(&seed) + test_order_of_blocks(&seed);
     TEST_CASES(cases);
     return 0;
 }
