@@ -132,6 +132,15 @@ enum ckpt_status ledger_op_open(const struct ledger *l, uint32_t index, uint32_t
     return CKPT_OK;
 }
 
+enum ckpt_status ledger_op_new(const struct ledger *l, uint32_t index, uint32_t image_slots,
+                               uint64_t chunks, struct ledger_op *ret, struct ckpt_err *err)
+{
+    if (fallocate(l->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+                  (off_t)(OP_START + index * OP_STRIDE), (off_t)OP_STRIDE) < 0)
+        return err_errno(err, errno, "empty a save's ledger");
+    return ledger_op_open(l, index, image_slots, chunks, ret, err);
+}
+
 void ledger_op_close(const struct ledger *l, uint32_t index, struct ledger_op *op, bool void_it)
 {
     if (!op->base)

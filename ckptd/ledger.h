@@ -34,7 +34,12 @@ enum ckpt_status ledger_open(int fd, struct ledger *ret, struct session *ret_ses
 void ledger_close(struct ledger *l);
 /* After this the session survives the worker's death as it is now. */
 void ledger_commit(struct ledger *l, const struct session *s);
-/* Maps the area of ops[index]. */
+/* An empty area for ops[index], whatever an earlier save, or a worker that was killed
+ * before it could void it, has left there. */
+enum ckpt_status ledger_op_new(const struct ledger *l, uint32_t index, uint32_t image_slots,
+                               uint64_t chunks, struct ledger_op *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* Maps the area of a save that is under way. */
 enum ckpt_status ledger_op_open(const struct ledger *l, uint32_t index, uint32_t image_slots,
                                 uint64_t chunks, struct ledger_op *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;

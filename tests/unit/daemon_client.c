@@ -413,6 +413,9 @@ void tc_bye(struct tc *c)
     (void)!wire_send(c->fd, &out, NULL);
     close(c->fd);
     c->fd = -1;
+    if (c->arena)
+        munmap(c->arena, c->slots * TC_SLOT);
+    decl_fini(&c->decl);
 }
 
 bool tc_raw(struct tc *c, const void *bytes, size_t len)

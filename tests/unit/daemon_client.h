@@ -54,7 +54,7 @@ enum ckpt_status tc_wait_final(struct tc *c, uint64_t op);
 /* Restores `point` (NULL = the resume point) and checks every element against `step`. */
 enum ckpt_status tc_load(struct tc *c, const struct wire_name *point, uint64_t step,
                          uint32_t flags);
-void tc_bye(struct tc *c);
+void tc_bye(struct tc *c); /* also frees what it holds */
 /* Sends bytes as they are (hostile tests); false if the daemon closed. */
 bool tc_raw(struct tc *c, const void *bytes, size_t len);
 int tc_connect(const char *socket);

@@ -84,6 +84,12 @@ int main(void)
     ledger_op_close(&l, 0, &op, true); /* void: zero again */
     CHECK_OK(ledger_op_open(&l, 0, 100, 1000, &op, NULL));
     CHECK(op.digests[999].b[15] == 0 && op.packs[99].full_seq == 0 && *op.metric_count == 0);
+    /* A worker that was killed before it voided the area: the next save starts empty. */
+    op.packs[99].full_seq = 8;
+    *op.metric_count = 3;
+    ledger_op_close(&l, 0, &op, false);
+    CHECK_OK(ledger_op_new(&l, 0, 100, 1000, &op, NULL));
+    CHECK(op.packs[99].full_seq == 0 && *op.metric_count == 0);
     CHECK_EQ(ledger_op_open(&l, 1, 1, UINT64_C(1) << 40, &other, NULL), CKPT_LIMIT);
     ledger_close(&l);
     int fd = memfd_create("x", MFD_CLOEXEC);
