@@ -11,6 +11,11 @@
 #define KIT_SLOT CKPT_SLOT_BYTES_MIN
 #define KIT_JOB  "kit"
 
+/* What saving and restoring take their own memory from, so that a test that fails the
+ * engine's allocations can spare these. */
+extern void *(*kit_calloc)(size_t count, size_t bytes);
+extern void *(*kit_aligned)(size_t align, size_t bytes);
+
 /* Goes into the bytes of all tensors, so that two saves can differ; 0 at start. */
 extern uint64_t kit_salt;
 /* The bytes of `box` (dense row-major) of the tensor called `name`: noise, but for names
