@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -12,7 +13,8 @@
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
 #endif
-#define POPULATE_PIECE (UINT64_C(64) << 20)
+#define POPULATE_PIECE   (UINT64_C(64) << 20)
+#define POPULATE_HELPERS 3 /* threads beside the caller */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t pending; /* under lock: admitted, not touched yet */
@@ -138,19 +140,51 @@ static enum ckpt_status admit(const char *who, uint64_t bytes, uint64_t *ret_lef
                    bytes / MIB, who, room.available / MIB, group, room.keep_free / MIB);
 }
 
+/* An arena being touched: the threads take piece after piece. */
+struct populate {
+    uint8_t *base;
+    uint64_t bytes;
+    _Atomic uint64_t next;
+    atomic_int error; /* errno of one that failed */
+};
+
+static int populate_piece(uint8_t *base, uint64_t bytes)
+{
+    if (madvise(base, bytes, MADV_POPULATE_WRITE) == 0)
+        return 0;
+    if (errno != EINVAL)
+        return errno;
+    for (uint64_t k = 0; k < bytes; k += CKPT_BLOCK) /* before Linux 5.14 */
+        *(volatile uint8_t *)(base + k) = 0;
+    return 0;
+}
+
+static void *populate_main(void *arg)
+{
+    struct populate *p = arg;
+    for (;;) {
+        uint64_t at = atomic_fetch_add(&p->next, POPULATE_PIECE);
+        if (at >= p->bytes || atomic_load(&p->error))
+            return NULL;
+        int e = populate_piece(p->base + at, min_u64(POPULATE_PIECE, p->bytes - at));
+        if (e)
+            atomic_store(&p->error, e);
+    }
+}
+
 /* Touches all pages, so that no page fault of the trainer waits for memory. */
 static int populate(uint8_t *base, uint64_t bytes)
 {
-    for (uint64_t at = 0; at < bytes; at += POPULATE_PIECE) {
-        uint64_t n = min_u64(POPULATE_PIECE, bytes - at);
-        if (madvise(base + at, n, MADV_POPULATE_WRITE) == 0)
-            continue;
-        if (errno != EINVAL)
-            return errno;
-        for (uint64_t k = at; k < at + n; k += CKPT_BLOCK) /* before Linux 5.14 */
-            *(volatile uint8_t *)(base + k) = 0;
-    }
-    return 0;
+    struct populate p = { .base = base, .bytes = bytes };
+    pthread_t helpers[POPULATE_HELPERS];
+    size_t count = 0;
+    while (count < POPULATE_HELPERS && (count + 1) * POPULATE_PIECE < bytes &&
+           pthread_create(&helpers[count], NULL, populate_main, &p) == 0)
+        count++;
+    populate_main(&p); /* alone, if no thread is to be had */
+    for (size_t i = 0; i < count; i++)
+        pthread_join(helpers[i], NULL);
+    return atomic_load(&p.error);
 }
 
 static enum ckpt_status make(const char *who, uint64_t bytes, struct arena *ret,

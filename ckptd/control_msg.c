@@ -85,6 +85,8 @@ static enum ckpt_status on_save(struct client *cl, const struct wire_msg *m,
     for (uint32_t i = 0; i < b.metric_count; i++) {
         cursor_str(&cur, metrics[i].name, sizeof(metrics[i].name));
         metrics[i].value = cursor_f64(&cur);
+        if (!metrics[i].name[0]) /* the commit that took it over could not be read */
+            cursor_fail(&cur);
     }
     if (!cursor_done(&cur))
         return err_set(err, CKPT_INVALID, "SAVE with metrics that do not fit their message");

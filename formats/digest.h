@@ -24,6 +24,8 @@ struct digest_state {
 void digest_begin(struct digest_state *s);
 void digest_add(struct digest_state *s, const void *bytes, size_t len);
 struct digest digest_end(const struct digest_state *s);
+/* digest_of and crc32c of the same bytes in one pass over memory. */
+struct digest digest_and_crc32c(const void *bytes, size_t len, uint32_t *ret_crc);
 bool digest_equal(const struct digest *a, const struct digest *b);
 bool sha256_equal(const struct sha256 *a, const struct sha256 *b);
 /* First 8 bytes of digest_of, as a big-endian number: for hashing names to places. */

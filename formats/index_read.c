@@ -262,10 +262,10 @@ static enum ckpt_status get_tensor(struct cursor *c, const struct index_header *
     return st;
 }
 
-static enum ckpt_status get_tensors(struct cursor *c, const struct index_header *h,
-                                    const struct index_block *b, struct index_tensors *to,
-                                    struct ckpt_err *err)
+static enum ckpt_status get_tensors(struct cursor *c, const struct index_header *h, uint32_t block,
+                                    struct index_tensors *to, struct ckpt_err *err)
 {
+    const struct index_block *b = &h->blocks[block];
     to->tensors = calloc(b->tensors, sizeof(*to->tensors));
     if (!to->tensors)
         return err_set(err, CKPT_NO_MEMORY, "no memory for a block of %u tensors", b->tensors);
@@ -278,6 +278,8 @@ static enum ckpt_status get_tensors(struct cursor *c, const struct index_header 
         if (i ? strcmp(t[-1].name, t->name) >= 0 : strcmp(b->first, t->name) != 0)
             return bad(err, "tensors are not sorted");
     }
+    if (block + 1 < h->block_count && strcmp(to->tensors[to->count - 1].name, b[1].first) >= 0)
+        return bad(err, "tensors are not sorted");
     return cursor_done(c) ? CKPT_OK : bad(err, "bytes left over in a block");
 }
 
@@ -291,7 +293,7 @@ enum ckpt_status index_block_decode(const struct index_header *h, uint32_t block
         return st;
     struct index_tensors to = { 0 };
     struct cursor c = cursor_over(bytes, len);
-    st = get_tensors(&c, h, &h->blocks[block], &to, err);
+    st = get_tensors(&c, h, block, &to, err);
     if (st == CKPT_OK)
         *ret = to;
     else

@@ -117,6 +117,22 @@ enum ckpt_status manifest_block_decode(const struct manifest_header *h, uint32_t
                                        const void *bytes, size_t len, struct manifest_tensors *ret,
                                        struct ckpt_err *err) CKPT_MUST_CHECK;
 void manifest_tensors_fini(struct manifest_tensors *t);
+/* Of a whole manifest: the chunks that boxes claim, seen block by block.  Each chunk of
+ * the rank belongs to exactly one box; a block alone cannot tell.  One bit a chunk. */
+struct manifest_claims {
+    uint64_t *bits; /* owned */
+    uint64_t chunks, claimed;
+};
+enum ckpt_status manifest_claims_init(struct manifest_claims *c, const struct manifest_header *h,
+                                      struct ckpt_err *err) CKPT_MUST_CHECK;
+/* CKPT_CORRUPT when a box claims a chunk that one claimed before.  `t` is of the same
+ * manifest. */
+enum ckpt_status manifest_claims_add(struct manifest_claims *c, const struct manifest_tensors *t,
+                                     struct ckpt_err *err) CKPT_MUST_CHECK;
+/* After all blocks: CKPT_CORRUPT when a chunk belongs to nobody. */
+enum ckpt_status manifest_claims_finish(const struct manifest_claims *c, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void manifest_claims_fini(struct manifest_claims *c);
 /* The block that holds `name` if any does; UINT32_MAX if none can. */
 uint32_t manifest_block_of(const struct manifest_header *h, const char *name);
 /* The pack that holds chunk `ordinal`, by binary search; UINT32_MAX if out of range. */

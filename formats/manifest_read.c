@@ -80,7 +80,8 @@ static enum ckpt_status check_fixed(const struct manifest_header *h, struct ckpt
         return bad(err, "a parent that is none");
     if (failed != (h->fail_status != CKPT_OK))
         return bad(err, "flag and status of failure differ");
-    if (failed && (h->pack_count || h->block_count || h->chunk_count || h->tensor_count))
+    if (failed &&
+        (h->pack_count || h->block_count || h->chunk_count || h->tensor_count || h->raw_bytes))
         return bad(err, "a failed part that holds something");
     if (h->metric_count > RECORD_METRICS_MAX || h->tensor_count > CKPT_TENSORS_MAX ||
         h->chunk_count > DECL_CHUNKS_MAX || h->raw_bytes > DECL_BYTES_MAX)
@@ -95,9 +96,14 @@ static enum ckpt_status get_texts(struct cursor *c, struct manifest_header *h, s
     for (uint32_t i = 0; cursor_ok(c) && i < h->metric_count; i++) {
         cursor_str(c, h->metrics[i].name, sizeof(h->metrics[i].name));
         h->metrics[i].value = cursor_f64(c);
+        /* The commit takes rank 0's metrics over, and refuses such a one when it is read. */
+        if (cursor_ok(c) && !h->metrics[i].name[0])
+            return bad(err, "a metric without a name");
     }
     if (!cursor_ok(c))
         return bad(err, "header cut short");
+    if (h->fail_text[0] && !(h->flags & MANIFEST_FLAG_FAILED))
+        return bad(err, "words of failure in a part that did not fail");
     return job_name_check(h->job, NULL) == CKPT_OK ? CKPT_OK : bad(err, "no job name");
 }
 
@@ -256,6 +262,7 @@ static enum ckpt_status get_witness(struct cursor *c, const struct manifest_tens
 struct reader {
     const struct manifest_header *h;
     const struct manifest_block *b;
+    const char *next; /* first name of the next block; NULL: this is the last */
     struct manifest_tensors *to;
     uint32_t boxes, witnesses; /* so far */
 };
@@ -315,6 +322,8 @@ static enum ckpt_status get_tensors(struct reader *r, struct cursor *c, struct c
         if (st != CKPT_OK)
             return st;
     }
+    if (r->next && strcmp(to->tensors[to->count - 1].name, r->next) >= 0)
+        return bad(err, "tensors are not sorted");
     if (r->boxes != b->boxes || r->witnesses != b->witnesses || !cursor_done(c))
         return bad(err, "a block and its entry in the header differ");
     return CKPT_OK;
@@ -330,7 +339,8 @@ enum ckpt_status manifest_block_decode(const struct manifest_header *h, uint32_t
     if (!digest_equal(&sum, &h->blocks[block].digest))
         return bad(err, "a block's digest does not match");
     struct manifest_tensors to = { 0 };
-    struct reader r = { .h = h, .b = &h->blocks[block], .to = &to };
+    const char *next = block + 1 < h->block_count ? h->blocks[block + 1].first : NULL;
+    struct reader r = { .h = h, .b = &h->blocks[block], .next = next, .to = &to };
     struct cursor c = cursor_over(bytes, len);
     enum ckpt_status st = get_tensors(&r, &c, err);
     if (st == CKPT_OK)

@@ -30,12 +30,12 @@
  * the status (ckpt_status_class) and go on unless it is CKPT_CLASS_CALLER or _BUG.
  *
  * Common to all calls.  Structs start with their size (sizeof in the caller's build),
- * so that older programs work with newer libraries; fields that are 0 mean the
- * default.  Waits take milliseconds; 0 looks once, negative is refused: nothing here
+ * so that older programs work with newer libraries, and a field that this library does
+ * not know is refused (CKPT_UNSUPPORTED) unless it is 0; 0 means the default.  Waits take milliseconds; 0 looks once, negative is refused: nothing here
  * waits for ever.  Names are UTF-8.  Sizes are bytes, offsets into tensors elements.
  * Threads: calls on one context may come from any thread; those on one state must not
  * overlap in time, except ckpt_fence.  A context does not survive fork(): in the child
- * every call returns CKPT_WRONG_STATE and ckpt_close frees only memory.
+ * every call returns CKPT_WRONG_STATE and ckpt_close frees only what is the child's own.
  * The library prints nothing, never exits and never aborts the process. */
 #pragma once
 
@@ -190,8 +190,9 @@ CKPT_API void ckpt_state_free(struct ckpt_state *s);
  * nothing.  Tensors are numbered 0, 1, ... in order of declaration, together with
  * objects; ckpt_save and ckpt_restore take one buffer for each.  All ranks declare a
  * tensor with the same shape, dtype and kind; ranks that hold nothing of it need not.
- * Errors: CKPT_BAD_NAME, CKPT_EXISTS (name twice), CKPT_INVALID (box outside shape,
- * overlapping pieces: the text names tensor, rank and box), CKPT_LIMIT. */
+ * A tensor that is refused is not declared at all.  Errors: CKPT_BAD_NAME, CKPT_INVALID
+ * (box outside shape: the text names tensor, rank and box), CKPT_LIMIT.  What only the
+ * whole shows (a name twice, overlapping pieces) is refused by ckpt_seal. */
 CKPT_API enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_tensor_desc *desc,
                                       const struct ckpt_piece *pieces, size_t count);
 
@@ -246,8 +247,9 @@ CKPT_API enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct 
 
 /* Ends the declaration: validates it, agrees on it with the daemon, gets and touches
  * the staging memory.  After this nothing can be declared.  `info` of the context says
- * what it took.  Errors: CKPT_NO_MEMORY (admission: what was asked, what is left),
- * CKPT_LIMIT, STORE class. */
+ * what it took.  After a failure: free it and declare a new state.  Errors: CKPT_NO_MEMORY
+ * (admission: what was asked, what is left), CKPT_INVALID (a name twice, strides that
+ * reach outside any buffer), CKPT_COVER (overlapping pieces: named), CKPT_LIMIT, STORE. */
 CKPT_API enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms);
 
 /* -- saving -------------------------------------------------------------- */
@@ -328,6 +330,7 @@ struct ckpt_restore_opts { /* NULL = the defaults */
  * Errors: CKPT_NOT_FOUND (the point, or a tensor: named), CKPT_MISMATCH (dtype, shape),
  * CKPT_CORRUPT (no copy has the right bytes: tensor and object named; the launch must
  * end, the next one goes further back), STORE class, CKPT_TIMEOUT.
+ * CKPT_UNSUPPORTED: a piece with a stride of 0 or less can be saved, not filled.
  * On any error the buffers' contents are undefined. */
 CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
                                        struct ckpt_buffer *buffers, size_t count, void *stream,

@@ -88,6 +88,8 @@ struct ckpt_state {
     /* of the operation under way; set by the caller before it is begun: */
     struct strided *at;     /* per piece of the declaration: where it lies */
     uint64_t *need_bytes;   /* per tensor: length the buffer must have */
+    uint64_t must_bytes;    /* what a restore must bring: all but objects and optional tensors */
+    uint64_t came_bytes;    /* of it, so far */
     struct lib_side *sides; /* sorted by tensor */
     size_t side_count;
     struct { /* under ctx->lock */

@@ -52,6 +52,11 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
         st = lib_op_wait(c, op, true, l->deadline, err);
     while (l->s->shared.busy)
         pthread_cond_wait(&c->changed, &c->lock); /* one message's fragments at most */
+    /* A lost fragment would leave old bytes in a tensor without anybody noticing. */
+    if (st == CKPT_OK && !(l->body.flags & WIRE_LOAD_PARTIAL) &&
+        l->s->came_bytes != l->s->must_bytes)
+        st = err_set(err, CKPT_CORRUPT, "restore: ckptd brought %llu of %llu bytes and said done",
+                     (unsigned long long)l->s->came_bytes, (unsigned long long)l->s->must_bytes);
     l->done_bytes = op->done_bytes;
     op->held = false;
     return st;

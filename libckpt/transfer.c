@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 
 #include "libckpt/context.h"
@@ -267,6 +268,8 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
     struct lib_side *side = state_side(s, f->tensor);
     if (side)
         side->filled = true;
+    if (!(t->flags & (DECL_OBJECT | DECL_OPTIONAL)))
+        s->came_bytes += box_bytes(box, bits);
     return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits, held,
                                      &s->at[piece], err);
 }
@@ -576,6 +579,23 @@ enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err)
     return CKPT_OK;
 }
 
+/* The last words.  A socket that is closed with unread messages resets the connection, and
+ * the daemon would see that before it sees ours: so nothing more may come, and what came
+ * is taken. */
+static void say_bye(struct ckpt *c)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = client_flush(c, &err);
+    wire_begin(c->out, WIRE_BYE, NULL);
+    if (st == CKPT_OK)
+        st = wire_send(c->fd, c->out, &err);
+    shutdown(c->fd, SHUT_RD);
+    while (st == CKPT_OK) { /* failed: the daemon sees the end of the connection in any case */
+        st = wire_recv(c->fd, c->in, &err);
+        wire_close_fds(c->in);
+    }
+}
+
 void transfer_stop(struct ckpt *c)
 {
     if (c->thread_running) {
@@ -591,11 +611,6 @@ void transfer_stop(struct ckpt *c)
         pthread_join(c->thread, NULL);
         c->thread_running = false;
     }
-    if (c->fd >= 0 && c->shared.linked) {
-        struct ckpt_err err = { 0 };
-        enum ckpt_status st = client_flush(c, &err);
-        wire_begin(c->out, WIRE_BYE, NULL);
-        st = st == CKPT_OK ? wire_send(c->fd, c->out, &err) : st;
-        (void)st; /* the daemon sees the end of the connection in any case */
-    }
+    if (c->fd >= 0 && c->shared.linked)
+        say_bye(c);
 }

@@ -44,6 +44,16 @@ static void find_ckptd(char *ret, size_t cap)
     snprintf(ret, cap, "ckptd");
 }
 
+/* The end of its log, which goes with the scratch directory. */
+static enum ckpt_status daemon_failed(const char *log, struct ckpt_err *err)
+{
+    char text[512] = "";
+    CLEANUP_FD int fd = open(log, O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
+        text[0] = 0;
+    return err_set(err, CKPT_UNREACHABLE, "ckptd did not come up: %s", text);
+}
+
 static enum ckpt_status start_daemon(struct bench_run *b, struct ckpt_err *err)
 {
     char program[4200], log[4200];
@@ -64,7 +74,7 @@ static enum ckpt_status start_daemon(struct bench_run *b, struct ckpt_err *err)
     double until = output_monotonic() + START_S;
     while (access(b->socket, F_OK) != 0) {
         if (output_monotonic() > until || waitpid(b->daemon, NULL, WNOHANG) != 0)
-            return err_set(err, CKPT_UNREACHABLE, "ckptd did not come up; its log is %s", log);
+            return daemon_failed(log, err);
         usleep(10000);
     }
     return CKPT_OK;

@@ -363,7 +363,10 @@ static enum ckpt_status bench(struct bench *b, struct ckpt_err *err)
         return err_set(err, CKPT_NOT_FOUND,
                        "fio is the yardstick and is not installed: "
                        "apt-get install fio");
-    snprintf(b->scratch, sizeof(b->scratch), "%s/ckpt-bench-%ld", b->dir, (long)getpid());
+    CLEANUP_FREE char *dir = realpath(b->dir, NULL); /* ckptd's socket wants a whole path */
+    if (!dir)
+        return err_errno(err, errno, "cannot write to %s", b->dir);
+    snprintf(b->scratch, sizeof(b->scratch), "%s/ckpt-bench-%ld", dir, (long)getpid());
     snprintf(b->fio_dir, sizeof(b->fio_dir), "%s/fio", b->scratch);
     if (mkdir(b->scratch, 0700) != 0 || mkdir(b->fio_dir, 0700) != 0)
         return err_errno(err, errno, "cannot make %s", b->scratch);

@@ -10,7 +10,7 @@
 #include "formats/sockpath.h"
 #include "formats/wire.h"
 #include "tools/output.h"
-#include "tools/status_view.h"
+#include "tools/page_view.h"
 #include "tools/tool.h"
 
 #define ANSWER_MS  10000
@@ -113,7 +113,7 @@ static enum ckpt_status status(const struct tool *t, const char *socket, struct 
         return st;
     if (t->json)
         return output_json(page, err);
-    st = status_view_print(page, stdout, err);
+    st = page_view_print(page, stdout, err);
     json_decref(page);
     return st == CKPT_OK ? output_flush(err) : st;
 }

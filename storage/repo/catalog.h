@@ -13,8 +13,8 @@ enum catalog_state {
 struct catalog_entry {
     struct ckpt_name name;
     enum catalog_state state;
-    bool on_lineage; /* on the branch that the newest launch continues */
-    bool held;       /* h/ is there: everything lies in this store */
+    bool on_lineage;             /* on the branch that the newest launch continues */
+    bool held;                   /* h/ is there: everything lies in this store */
     struct record_commit commit; /* LIVE and DELETED; world 0: the record is damaged */
     struct record_abort abort;   /* ABORTED */
     uint64_t stored_bytes;       /* from the .h records; UINT64_MAX = unknown */
@@ -26,12 +26,12 @@ struct catalog {
     size_t count;
 };
 enum catalog_flags {
-    CATALOG_SIZES = 1,   /* read the .h records */
-    CATALOG_ALL = 2,     /* also aborted, deleted, gone and abandoned ones */
+    CATALOG_SIZES = 1, /* read the .h records */
+    CATALOG_ALL = 2,   /* also aborted, deleted, gone and abandoned ones */
     CATALOG_TAGS = 4,
 };
-enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags,
-                              struct catalog *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
 void catalog_fini(struct catalog *c);
 /* True if the checkpoint has any tag now. */
 enum ckpt_status catalog_tagged(struct store *s, const char *job, const struct ckpt_name *name,
@@ -48,7 +48,7 @@ struct catalog_spec {
     bool has_step, has_epoch;
     uint64_t step, epoch;
 };
-enum ckpt_status catalog_parse(const char *text, struct catalog_spec *ret,
-                               struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status catalog_parse(const char *text, struct catalog_spec *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 enum ckpt_status catalog_find(struct store *s, const struct catalog_spec *spec,
                               struct ckpt_name *ret, struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -56,8 +56,11 @@ static enum ckpt_status claim_once(struct store *home, const struct launch_who *
                        "): give every start of the job an id of its own",
                        who->token, who->job, mine->epoch);
     if (mine && mine->epoch > who->after) {
-        *ret_epoch = mine->epoch;
-        return CKPT_OK;
+        /* Its writer may have been killed before the claim was named for good. */
+        enum ckpt_status st = store_sync(home, key_launch(who->job, mine->epoch).text, err);
+        if (st == CKPT_OK)
+            *ret_epoch = mine->epoch;
+        return st;
     }
     uint64_t newest = l->launch_count ? l->launches[0].epoch : 0;
     if (newest >= UINT64_MAX - 1)
@@ -167,6 +170,11 @@ static enum ckpt_status find_own(struct store *home, const char *job, uint64_t e
     if (r.kind == RESOLVED_SUPERSEDED) {
         record_resolved_fini(&r);
         return superseded(job, epoch, err);
+    }
+    st = store_sync(home, key_launch(job, epoch).text, err); /* as with a claim found again */
+    if (st != CKPT_OK) {
+        record_resolved_fini(&r);
+        return st;
     }
     *ret = r;
     return CKPT_OK;

@@ -72,13 +72,31 @@ static enum ckpt_status remove_record(struct gc *g, struct key key)
 /* GONE stands.  A crash in here leaves c/ until the last, so that the next gc comes back. */
 static enum ckpt_status collect(struct gc *g, const struct attempt *a)
 {
-    enum ckpt_status st = a->data ? remove_data(g, &a->name, a->data->shards) : CKPT_OK;
+    enum ckpt_status st = CKPT_OK;
+    if (!g->o->dry_run) /* another gc may have been killed before GONE was named for good */
+        st = store_sync(g->s, key_life_of(g->job, &a->name, false).text, g->err);
+    if (st == CKPT_OK && a->data)
+        st = remove_data(g, &a->name, a->data->shards);
     if (st == CKPT_OK)
         st = remove_record(g, key_held(g->job, &a->name));
     if (st == CKPT_OK)
         st = remove_record(g, key_commit(g->job, &a->name));
     if (st == CKPT_OK)
         g->report.collected++;
+    return st;
+}
+
+/* Removing is not durable by itself: after a power cut c/ or data may be back.  While
+ * GONE or ABORT stands that is harmless, so this comes before the guard goes. */
+static enum ckpt_status removed_for_good(struct gc *g, const struct ckpt_name *name)
+{
+    if (g->o->dry_run)
+        return CKPT_OK;
+    enum ckpt_status st = store_sync(g->s, key_commits(g->job).text, g->err);
+    if (st == CKPT_OK)
+        st = store_sync(g->s, key_helds(g->job).text, g->err);
+    for (unsigned h = 0; h < 16 && st == CKPT_OK; h++)
+        st = store_sync(g->s, key_data(g->job, h, name).text, g->err);
     return st;
 }
 
@@ -102,7 +120,9 @@ static enum ckpt_status forget(struct gc *g, const struct attempt *a)
     struct key newest = key_life(g->job, &a->name, false, a->log->n);
     struct forgetting f = { .g = g, .newest = newest.text };
     struct key log = key_life_of(g->job, &a->name, false);
-    enum ckpt_status st = repo_list(g->s, log.text, false, remove_but_newest, &f, g->err);
+    enum ckpt_status st = removed_for_good(g, &a->name);
+    if (st == CKPT_OK)
+        st = repo_list(g->s, log.text, false, remove_but_newest, &f, g->err);
     return st == CKPT_OK ? remove_record(g, newest) : st;
 }
 
@@ -163,6 +183,14 @@ static enum ckpt_status give_up(struct gc *g, const struct attempt *a)
     return remove_data(g, &a->name, a->data->shards);
 }
 
+/* The same for ABORT, which may not be named for good yet either. */
+static enum ckpt_status collect_aborted(struct gc *g, const struct attempt *a)
+{
+    enum ckpt_status st =
+        g->o->dry_run ? CKPT_OK : store_sync(g->s, key_commits(g->job).text, g->err);
+    return st == CKPT_OK ? remove_data(g, &a->name, a->data->shards) : st;
+}
+
 static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
 {
     if (a->log)
@@ -174,10 +202,11 @@ static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
     if (!roster_is_abort(a->commit))
         return CKPT_OK;
     if (a->data)
-        return remove_data(g, &a->name, a->data->shards);
+        return collect_aborted(g, a);
     if (!older(g, a->commit->stat.mtime_ns, g->o->abort_keep_ns))
         return CKPT_OK;
-    return remove_record(g, key_commit(g->job, &a->name));
+    enum ckpt_status st = removed_for_good(g, &a->name);
+    return st == CKPT_OK ? remove_record(g, key_commit(g->job, &a->name)) : st;
 }
 
 /* ---- the pass ---- */

@@ -27,6 +27,8 @@ struct trail {
     size_t count, cap;
     size_t branch; /* the first so many are the branch; behind them the transparent ones' own */
     bool failed;   /* out of memory */
+    const struct ckpt_name *wanted; /* NULL, or the name that is asked about ... */
+    bool off_branch, covered;       /* ... and whether the branch covers it */
 };
 
 void lineage_fini(struct lineage *l)
@@ -95,8 +97,20 @@ static const struct lineage_launch *resolved_at(const struct lineage *l, uint64_
 
 /* ---- the trail ---- */
 
+static bool stretch_covers(const struct stretch *s, const struct ckpt_name *name)
+{
+    if (name->epoch != s->epoch || name->step > s->top)
+        return false;
+    return !s->is_point || name->step < s->top || name_equal(name, &s->point);
+}
+
+/* Asked about one name, a trail keeps nothing: the answer must not depend on memory. */
 static void trail_add(struct trail *t, struct stretch s)
 {
+    if (t->wanted) {
+        t->covered = t->covered || (!t->off_branch && stretch_covers(&s, t->wanted));
+        return;
+    }
     if (t->count == t->cap) {
         size_t cap = t->cap ? 2 * t->cap : 16;
         struct stretch *grown = realloc(t->stretches, cap * sizeof(*grown));
@@ -139,6 +153,7 @@ static void trail_walk(const struct lineage *l, uint64_t below, struct trail *t)
         trail_add(t, (struct stretch){ .epoch = head->epoch, .top = UINT64_MAX });
     trail_descend(l, head, t);
     t->branch = t->count;
+    t->off_branch = true;
     /* The transparent launches' own resume points, the oldest launch's first. */
     uint64_t above = head ? head->epoch : 0;
     while (newest && newest->epoch > above) {
@@ -151,22 +166,11 @@ static void trail_walk(const struct lineage *l, uint64_t below, struct trail *t)
     }
 }
 
-static bool stretch_covers(const struct stretch *s, const struct ckpt_name *name)
-{
-    if (name->epoch != s->epoch || name->step > s->top)
-        return false;
-    return !s->is_point || name->step < s->top || name_equal(name, &s->point);
-}
-
 bool lineage_on_branch(const struct lineage *l, const struct ckpt_name *name)
 {
-    struct trail t = { 0 };
+    struct trail t = { .wanted = name };
     trail_walk(l, UINT64_MAX, &t);
-    bool found = false;
-    for (size_t i = 0; i < t.branch && !found; i++)
-        found = stretch_covers(&t.stretches[i], name);
-    free(t.stretches);
-    return found;
+    return t.covered;
 }
 
 /* ---- crash loops (I5) ---- */

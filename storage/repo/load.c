@@ -277,9 +277,9 @@ static bool finish_direct(const struct attempt *a, uint32_t i)
 {
     const struct plan_chunk *c = &a->batch->chunks[i];
     const uint8_t *raw = frag_memory(a, &a->batch->frags[c->first_frag]);
-    struct digest digest = digest_of(raw, c->raw_bytes);
-    return crc32c(raw, c->raw_bytes) == a->w->chunks[c->index].crc &&
-           digest_equal(&digest, &c->digest);
+    uint32_t crc;
+    struct digest digest = digest_and_crc32c(raw, c->raw_bytes, &crc);
+    return crc == a->w->chunks[c->index].crc && digest_equal(&digest, &c->digest);
 }
 
 static void finish_chunks(struct attempt *a, uint32_t from, uint32_t to)

@@ -96,7 +96,7 @@ enum ckpt_status publish_abort(struct store *s, const char *job, const struct ck
     assert(state == PUBLISH_ABORTED || state == PUBLISH_UNDECIDED);
     if (state == PUBLISH_UNDECIDED) /* somebody collected it in between */
         return err_set(err, CKPT_IO, "%s came and went: try again", key.text);
-    return CKPT_OK;
+    return store_sync(s, key_commits(job).text, err); /* its writer may have been killed */
 }
 
 static enum ckpt_status say_aborted(const struct key *key, const struct record_abort *a,
@@ -147,10 +147,14 @@ static enum ckpt_status check_vanished(struct store *s, const struct merge *m, s
 
 /* --- writing -------------------------------------------------------------------- */
 
-/* A crash behind this leaves segments that nobody refers to. */
+/* The syncs are also for the parts: a rank's writer may have been killed between naming
+ * its manifest and syncing the name, and c/ must not outlive what it refers to.  A crash
+ * behind this leaves segments that nobody refers to. */
 static enum ckpt_status put_index(struct store *s, const struct merge *m, struct ckpt_err *err)
 {
     bool used[16] = { false };
+    for (uint32_t rank = 0; rank < m->commit.world; rank++)
+        used[key_shard(rank)] = true;
     for (uint32_t k = 0; k < m->segment_count; k++) {
         struct key key = key_index(m->job, &m->name, k);
         const struct iovec iov = { m->segments[k].data, m->segments[k].len };
@@ -261,8 +265,8 @@ static enum ckpt_status decide(struct store *s, const char *job, struct record_c
         return decided ? CKPT_OK
                        : err_set(err, CKPT_ABORTED, "%s: deleted before it was committed",
                                  key_commit(job, &c->name).text);
-    if (!decided)
-        st = put_commit(s, job, c, err);
+    /* Who put it may have been killed before it was named for good. */
+    st = decided ? store_sync(s, key_commits(job).text, err) : put_commit(s, job, c, err);
     /* A crash here leaves a commit without h/: whoever publishes again puts it. */
     return st == CKPT_OK ? put_held(s, job, c, err) : st;
 }

@@ -287,9 +287,28 @@ static enum ckpt_status add_block(struct merge *m, const struct merge_manifest *
         err_prefix(err, "manifest of rank %u", from->header.rank);
         return st;
     }
+    st = manifest_claims_add(&m->claims, &t, err);
     for (size_t i = 0; i < t.count && st == CKPT_OK; i++)
         st = add_tensor(m, from->header.rank, &t.tensors[i], err);
     manifest_tensors_fini(&t);
+    return st;
+}
+
+/* Every block, each behind the other, each chunk claimed by one box. */
+static enum ckpt_status add_blocks(struct merge *m, const struct merge_manifest *from,
+                                   struct ckpt_err *err)
+{
+    const struct manifest_header *h = &from->header;
+    uint64_t end = h->header_bytes;
+    enum ckpt_status st = manifest_claims_init(&m->claims, h, err);
+    for (uint32_t i = 0; i < h->block_count && st == CKPT_OK; i++)
+        st = add_block(m, from, i, &end, err);
+    if (st == CKPT_OK)
+        st = manifest_claims_finish(&m->claims, err);
+    manifest_claims_fini(&m->claims);
+    if (st == CKPT_OK && end != from->len)
+        return err_set(err, CKPT_CORRUPT, "rank %u's manifest goes on behind its last block",
+                       h->rank);
     return st;
 }
 
@@ -297,15 +316,10 @@ static enum ckpt_status add_manifest(struct merge *m, uint32_t rank,
                                      const struct merge_manifest *from, struct ckpt_err *err)
 {
     const struct manifest_header *h = &from->header;
-    uint64_t end = h->header_bytes;
-    enum ckpt_status st = CKPT_OK;
     m->hint = 0;
-    for (uint32_t i = 0; i < h->block_count && st == CKPT_OK; i++)
-        st = add_block(m, from, i, &end, err);
+    enum ckpt_status st = add_blocks(m, from, err);
     if (st != CKPT_OK)
         return st;
-    if (end != from->len)
-        return err_set(err, CKPT_CORRUPT, "rank %u's manifest goes on behind its last block", rank);
     m->ranks[rank] = (struct index_rank){ .sha = sha256_of(from->bytes, h->header_bytes),
                                           .header_bytes = h->header_bytes,
                                           .bytes = from->len };
@@ -448,7 +462,7 @@ static enum ckpt_status prove_cover(const struct merge *m, const struct merge_te
         return cover_tensor(t, true, err);
     enum ckpt_status st = cover_tensor(t, false, NULL);
     /* Box by box once more, for a message that names the right ranks. */
-    return st == CKPT_COVER ? cover_tensor(t, true, err) : st;
+    return st == CKPT_OK ? st : cover_tensor(t, true, err);
 }
 
 static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
@@ -464,9 +478,9 @@ static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
     }
     n = index_fold(boxes, n, t->desc.ndim, runs);
     struct index_run *fit = realloc(runs, (n + 1) * sizeof(*runs));
-    runs = NULL;
     if (!fit)
         return no_memory(err);
+    runs = NULL;
     t->desc.runs = fit;
     t->desc.run_count = (uint32_t)n;
     return CKPT_OK;

@@ -40,6 +40,7 @@ struct merge {
     struct merge_witness *witnesses;
     size_t witness_count, witness_cap;
     struct index_rank *ranks;
+    struct manifest_claims claims; /* of the manifest that is being added */
     /* of a failed part */
     enum ckpt_status fail_status;
     uint32_t fail_rank;

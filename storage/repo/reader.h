@@ -28,12 +28,12 @@ enum ckpt_status reader_tensor_at(struct reader *r, uint64_t i, const struct ind
 enum ckpt_status reader_tensor(struct reader *r, const char *name, const struct index_tensor **ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status reader_manifest(struct reader *r, uint32_t rank,
-                                 const struct manifest_header **ret,
-                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+                                 const struct manifest_header **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* What `rank` wrote of the tensor: reads one block of its manifest. */
 enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
-                              const struct manifest_tensor **ret,
-                              struct ckpt_err *err) CKPT_MUST_CHECK;
+                              const struct manifest_tensor **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 
 /* For those that walk a whole checkpoint (scrub): the index header, a rank's entry in
  * it, and one block of a manifest.  Borrowed until close (or reader_forget). */
@@ -41,7 +41,7 @@ const struct index_header *reader_index(const struct reader *r);
 enum ckpt_status reader_rank(struct reader *r, uint32_t rank, const struct index_rank **ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status reader_block(struct reader *r, uint32_t rank, uint32_t block,
-                              const struct manifest_tensors **ret,
-                              struct ckpt_err *err) CKPT_MUST_CHECK;
+                              const struct manifest_tensors **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Drops what is cached of a rank's manifest. */
 void reader_forget(struct reader *r, uint32_t rank);

@@ -60,12 +60,13 @@ static void digest_slot(struct save_work *w, const struct save_slot *in, struct 
         uint32_t i = tile.place.chunk;
         memset(in->memory + end, 0, tile.place.offset - end);
         end = tile.place.offset + tile.bytes;
-        digests[i] = digest_of(in->memory + tile.place.offset, tile.bytes);
         w->raw_bytes[i] = tile.bytes;
         w->chunks[i] = (struct pack_chunk){ .offset = tile.place.offset,
                                             .stored_bytes = tile.bytes,
                                             .raw_bytes = tile.bytes,
                                             .codec = CODEC_STORED };
+        digests[i] =
+            digest_and_crc32c(in->memory + tile.place.offset, tile.bytes, &w->chunks[i].crc);
     }
     memset(in->memory + end, 0, align_up(end, CKPT_BLOCK) - end);
 }
@@ -90,6 +91,8 @@ static enum ckpt_status code_chunks(struct save_work *w, const struct save_slot 
             return st;
         if (id == CODEC_STORED)
             memcpy(w->coded + at, raw, chunk->raw_bytes);
+        if (id != CODEC_STORED)
+            chunk->crc = crc32c(w->coded + at, bytes);
         chunk->codec = (uint8_t)id;
         chunk->offset = at;
         chunk->stored_bytes = (uint32_t)bytes;
@@ -103,8 +106,6 @@ static enum ckpt_status code_chunks(struct save_work *w, const struct save_slot 
 static enum ckpt_status put_pack(struct store *s, struct save_work *w, const struct save_slot *in,
                                  struct pack_head *head, uint8_t *body, struct ckpt_err *err)
 {
-    for (uint32_t i = 0; i < head->chunk_count; i++)
-        w->chunks[i].crc = crc32c(body + w->chunks[i].offset, w->chunks[i].stored_bytes);
     pack_head_encode(head, w->head);
     const struct iovec iov[] = {
         { .iov_base = w->head, .iov_len = pack_head_bytes(head->chunk_count) },
@@ -190,12 +191,16 @@ enum ckpt_status save_finish_source(struct store *s, const struct manifest_heade
     }
     if (st != CKPT_OK)
         return st;
+    /* Before the manifest: once all manifests are there anybody may commit, and a commit
+     * whose parts are not all accounted for is not held, so nobody could resume from it.
+     * A crash behind this line leaves an account of packs that nobody refers to. */
+    st = put_rank_held(s, h, stored_bytes, err);
+    if (st != CKPT_OK)
+        return st;
     CLEANUP_BUF struct buf b = { 0 };
     struct sha256 sha;
     manifest_encode_source(h, from, &b, &sha);
-    st = put_manifest(s, h, &b, err);
-    /* A crash here leaves a part that counts; `.h` is only the account of it. */
-    return st != CKPT_OK ? st : put_rank_held(s, h, stored_bytes, err);
+    return put_manifest(s, h, &b, err);
 }
 
 enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,

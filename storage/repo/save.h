@@ -1,7 +1,7 @@
 /* Saving a rank's part: slots become packs, then the manifest says what they hold.
  *
  * Order that keeps rule S1: packs (durable) → store_sync of the attempt's directories
- * → manifest (put-if-absent) → `.h`.  A crash in between leaves packs nobody refers to. */
+ * → `.h` → manifest (put-if-absent).  A crash in between leaves packs nobody refers to. */
 #pragma once
 
 #include "formats/manifest.h"
@@ -37,19 +37,19 @@ struct save_packed {
  * digests in order.  The pack is durable on return, named for good after the sync of
  * save_finish. */
 enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct save_slot *in,
-                           struct digest *digests, struct save_packed *ret,
-                           struct ckpt_err *err) CKPT_MUST_CHECK;
+                           struct digest *digests, struct save_packed *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 
-/* Ends a rank's part: syncs the attempt's directories, puts the manifest (one that
- * exists with equal bytes is adopted, else CKPT_CONFLICT), then `.h`.
+/* Ends a rank's part: syncs the attempt's directories, puts `.h`, then the manifest (one
+ * that exists with equal bytes is adopted, else CKPT_CONFLICT).
  * h: identity, metrics, packs (pack_count = d->slot_count); digests: all chunks. */
-enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
-                             const struct decl *d, const struct digest *digests,
-                             uint64_t stored_bytes, struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,
+                             const struct digest *digests, uint64_t stored_bytes,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The same with what this rank digested of its replicas' shares. */
 enum ckpt_status save_finish_source(struct store *s, const struct manifest_header *h,
                                     const struct manifest_source *from, uint64_t stored_bytes,
                                     struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Says that this rank's part failed; the committer will abort. */
-enum ckpt_status save_failed(struct store *s, const struct manifest_header *h,
-                             struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

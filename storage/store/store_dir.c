@@ -135,16 +135,10 @@ int dir_fsync_above(struct store_dir *d, const char *path)
 int dir_make_above(struct store_dir *d, const char *key)
 {
     char path[STORE_KEY_MAX + DIR_TEMP_NAME_MAX];
-    char parent[sizeof(path)];
     snprintf(path, sizeof(path), "%s", key);
     for (char *slash = strchr(path, '/'); slash; slash = strchr(slash + 1, '/')) {
         *slash = 0;
         int rc = d->io->ops->mkdir(d->io, d->root_fd, path);
-        if (rc == 0) {
-            snprintf(parent, sizeof(parent), "%s", path);
-            cut_last(parent);
-            rc = dir_fsync(d, parent);
-        }
         if (rc < 0 && rc != -EEXIST)
             return rc;
         *slash = '/';
@@ -349,8 +343,18 @@ static enum ckpt_status dir_dup(const struct store *s, struct store **ret, struc
     return CKPT_OK;
 }
 
-/* mkdir -p, each new directory followed by fsync of the one that names it. */
-static int make_root(struct store_dir *d)
+/* fsync of the directory that names `path`. */
+static int fsync_parent(struct store_dir *d, char *path)
+{
+    if (!cut_last(path))
+        memcpy(path, ".", 2);
+    return fsync_at(d, AT_FDCWD, path[0] ? path : "/");
+}
+
+/* mkdir -p, each directory followed by fsync of the one that names it.  That also covers
+ * a process that made one and was killed before its own fsync; only what we may not
+ * open is left to its owner. */
+static int make_root(struct store_dir *d, bool there)
 {
     CLEANUP_FREE char *path = malloc(strlen(d->root) + 2);
     CLEANUP_FREE char *parent = malloc(strlen(d->root) + 2);
@@ -362,14 +366,12 @@ static int make_root(struct store_dir *d)
             continue;
         memcpy(path, d->root, i);
         path[i] = 0;
-        int rc = d->io->ops->mkdir(d->io, AT_FDCWD, path);
-        if (rc == 0) {
-            memcpy(parent, path, i + 1);
-            if (!cut_last(parent))
-                memcpy(parent, ".", 2);
-            rc = fsync_at(d, AT_FDCWD, parent[0] ? parent : "/");
-        }
-        if (rc < 0 && rc != -EEXIST)
+        int made = there ? -EEXIST : d->io->ops->mkdir(d->io, AT_FDCWD, path);
+        if (made < 0 && made != -EEXIST)
+            return made;
+        memcpy(parent, path, i + 1);
+        int rc = fsync_parent(d, parent);
+        if (rc < 0 && !(made == -EEXIST && (rc == -EACCES || rc == -EPERM)))
             return rc;
     }
     return 0;
@@ -379,12 +381,14 @@ static enum ckpt_status open_root(struct store_dir *d, bool create, struct ckpt_
 {
     const int flags = O_RDONLY | O_DIRECTORY;
     d->root_fd = d->io->ops->open(d->io, AT_FDCWD, d->root, flags, 0);
-    if (d->root_fd == -ENOENT && create) {
-        int rc = make_root(d);
+    bool there = d->root_fd != -ENOENT;
+    if (create && (!there || d->root_fd >= 0)) {
+        int rc = make_root(d, there);
         if (rc < 0)
             return err_errno(err, -rc, "make the store directory %s%s", d->root, advice(-rc));
-        d->root_fd = d->io->ops->open(d->io, AT_FDCWD, d->root, flags, 0);
     }
+    if (create && !there)
+        d->root_fd = d->io->ops->open(d->io, AT_FDCWD, d->root, flags, 0);
     if (d->root_fd == -ENOTDIR)
         return err_set(err, CKPT_INVALID, "the store %s is not a directory", d->root);
     if (d->root_fd < 0)

@@ -44,7 +44,8 @@ int dir_set_direct(int fd, bool direct);
 int dir_fsync(struct store_dir *d, const char *path);
 /* fsync of the directories above `path` (a key or prefix), deepest first, up to the root. */
 int dir_fsync_above(struct store_dir *d, const char *path);
-/* mkdir of every directory above `key`, each new one followed by fsync of its parent. */
+/* mkdir of every directory above `key`.  The names are made good with what goes into them:
+ * by dir_fsync_above for a record, by store_sync for packs. */
 int dir_make_above(struct store_dir *d, const char *key);
 /* Opens a new temporary file, locked against being taken for a leftover.
  * Returns an fd and its path in `name`, or -errno. */

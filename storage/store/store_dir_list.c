@@ -6,6 +6,7 @@
  * object in them are no prefixes: a remover may just be taking them away. */
 #include <dirent.h>
 #include <fcntl.h>
+#include <stdio.h>
 
 #include "storage/store/store_dir.h"
 
@@ -258,7 +259,10 @@ enum ckpt_status dir_sync(struct store *s, const char *prefix, struct ckpt_err *
     dir_begin(w.d);
     push(&w, prefix);
     int rc = sync_below(&w);
-    if (rc == 0 && prefix[0])
-        rc = dir_fsync_above(w.d, prefix);
+    if (rc == 0 && prefix[0]) {
+        char self[STORE_KEY_MAX + 1];
+        snprintf(self, sizeof(self), "%.*s", (int)strlen(prefix) - 1, prefix);
+        rc = dir_fsync_above(w.d, self);
+    }
     return rc < 0 ? dir_error(w.d, err, rc, "fsync the directories of", prefix) : CKPT_OK;
 }

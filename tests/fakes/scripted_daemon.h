@@ -26,6 +26,7 @@ enum fake_lie {
     FAKE_NDIM,     /* 17 dimensions */
     FAKE_CUT,      /* a message that ends too early */
     FAKE_EXTRA,    /* bytes after the last fragment */
+    FAKE_LOSES,    /* leaves out fragments */
     FAKE_SLOT,     /* a slot that is not there */
     FAKE_GRANT,    /* grants a slot that is not there */
     FAKE_MANY,     /* grants one slot more than the state has */
@@ -42,6 +43,7 @@ struct fake_script {
     uint32_t slots;             /* of each arena; 0 = 2 */
     uint32_t slot_bytes;        /* 0 = the smallest */
     uint32_t grants;            /* how many it gives per save; UINT32_MAX = all */
+    uint32_t hold_state;        /* a state that gets none at all */
     uint32_t repeat_grants;     /* each is said so often again */
     uint32_t level_max;         /* of saves; 0 = local */
     bool not_final;             /* keeps saves open after level_max */

@@ -3,6 +3,10 @@
 
 #include "formats/layout.h"
 
+void *(*kit_calloc)(size_t count, size_t bytes) = calloc;
+void *(*kit_aligned)(size_t align, size_t bytes) = aligned_alloc;
+uint64_t kit_salt;
+
 static uint64_t mix(uint64_t z)
 {
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
@@ -24,7 +28,8 @@ void kit_bytes(const char *name, const uint64_t *shape, const struct box *box, u
     uint32_t n = box->ndim ? box->ndim : 1;
     uint64_t whole[CKPT_DIMS_MAX], off[CKPT_DIMS_MAX] = { 0 }, len[CKPT_DIMS_MAX];
     uint64_t at[CKPT_DIMS_MAX] = { 0 };
-    uint64_t seed = digest_hash(name, strlen(name));
+    uint64_t seed = digest_hash(name, strlen(name)) ^ kit_salt;
+    uint64_t mask = name[0] == 'z' ? 0x0303030303030303u : UINT64_MAX;
     uint64_t bytes = box_bytes(box, bits);
     in_bytes(box->ndim, shape, bits, whole);
     in_bytes(box->ndim, box->len, bits, len);
@@ -35,7 +40,7 @@ void kit_bytes(const char *name, const uint64_t *shape, const struct box *box, u
         for (uint32_t d = 0; d < n; d++)
             row = row * whole[d] + off[d] + at[d];
         for (uint64_t i = 0; i < len[n - 1]; i++) {
-            uint64_t word = mix(seed + (row + i) / 8);
+            uint64_t word = mix(seed + (row + i) / 8) & mask;
             to[done++] = (uint8_t)(word >> (8 * ((row + i) % 8)));
         }
         for (uint32_t d = n - 1; d-- > 0;) {
@@ -350,7 +355,7 @@ void kit_layout_fini(struct kit_layout *l)
 
 static uint8_t *aligned(size_t bytes)
 {
-    uint8_t *p = aligned_alloc(CKPT_BLOCK, align_up(bytes + 1, CKPT_BLOCK));
+    uint8_t *p = kit_aligned(CKPT_BLOCK, align_up(bytes + 1, CKPT_BLOCK));
     CHECK(p);
     return p;
 }
@@ -391,9 +396,11 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
     const struct decl *d = &l->d[rank];
     struct save_work *w = save_work_new(KIT_SLOT);
     CLEANUP_FREE uint8_t *memory = aligned(KIT_SLOT);
-    CLEANUP_FREE struct digest *digests = calloc(d->chunk_count + 1, sizeof(*digests));
-    CLEANUP_FREE struct manifest_pack *packs = calloc(d->slot_count + 1, sizeof(*packs));
-    CHECK(w && digests && packs);
+    CLEANUP_FREE struct digest *digests = kit_calloc(d->chunk_count + 1, sizeof(*digests));
+    CLEANUP_FREE struct manifest_pack *packs = kit_calloc(d->slot_count + 1, sizeof(*packs));
+    CHECK(digests && packs);
+    if (!w)
+        return err_set(err, CKPT_NO_MEMORY, "no working memory to save with");
     struct manifest_header h;
     kit_header(&h, l, rank, how);
     h.pack_count = d->slot_count;
@@ -442,11 +449,11 @@ void kit_save_parts(struct store *s, const struct kit_layout *l, const struct ki
 /* Dense memory for every piece of every consumer, filled with what no restore leaves. */
 static uint8_t ***pieces_new(const struct kit_layout *l)
 {
-    uint8_t ***all = calloc(l->world, sizeof(*all));
+    uint8_t ***all = kit_calloc(l->world, sizeof(*all));
     CHECK(all);
     for (uint32_t c = 0; c < l->world; c++) {
         const struct decl *d = l->list[c];
-        all[c] = calloc(d->piece_count + 1, sizeof(**all));
+        all[c] = kit_calloc(d->piece_count + 1, sizeof(**all));
         CHECK(all[c]);
         for (size_t i = 0; i < d->piece_count; i++) {
             unsigned bits = dtype_bits(d->tensors[d->pieces[i].tensor].dtype);
@@ -508,13 +515,14 @@ static enum ckpt_status load_all(struct reader *r, const struct kit_layout *l, c
                                  uint8_t ***all, struct load_stats *stats, struct ckpt_err *err)
 {
     struct load_work *w = load_work_new(KIT_SLOT);
-    void **slots = calloc(l->world + 1, sizeof(*slots));
-    CHECK(w && slots);
+    void **slots = kit_calloc(l->world + 1, sizeof(*slots));
+    CHECK(slots);
     for (uint32_t i = 0; i < l->world; i++)
         slots[i] = aligned(KIT_SLOT);
     size_t tier_count;
     struct store *const *tiers = reader_tiers(r, &tier_count);
-    enum ckpt_status st = CKPT_OK;
+    enum ckpt_status st =
+        w ? CKPT_OK : err_set(err, CKPT_NO_MEMORY, "no working memory to load with");
     for (size_t i = 0; st == CKPT_OK && i < p->batch_count; i++) {
         st = load_batch(w, tiers, tier_count, KIT_JOB, &reader_commit(r)->name, &p->batches[i],
                         slots, stats, err);

@@ -11,7 +11,15 @@
 #define KIT_SLOT CKPT_SLOT_BYTES_MIN
 #define KIT_JOB  "kit"
 
-/* The bytes of `box` (dense row-major) of the tensor called `name`. */
+/* What saving and restoring take their own memory from, so that a test that fails the
+ * engine's allocations can spare these. */
+extern void *(*kit_calloc)(size_t count, size_t bytes);
+extern void *(*kit_aligned)(size_t align, size_t bytes);
+
+/* Goes into the bytes of all tensors, so that two saves can differ; 0 at start. */
+extern uint64_t kit_salt;
+/* The bytes of `box` (dense row-major) of the tensor called `name`: noise, but for names
+ * that begin with z, which can be coded. */
 void kit_bytes(const char *name, const uint64_t *shape, const struct box *box, unsigned bits,
                uint8_t *to);
 

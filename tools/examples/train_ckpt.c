@@ -94,11 +94,9 @@ static bool declare_tensor(struct train_ckpt *c, const struct train_ckpt_tensor 
 {
     struct ckpt_piece pieces[PIECES_MAX];
     size_t count = 0;
-    struct ckpt_tensor_desc desc = { .size = sizeof(desc),
-                                     .name = t->name,
-                                     .dtype = CKPT_F32,
-                                     .ndim = t->dims,
-                                     .shape = t->shape };
+    struct ckpt_tensor_desc desc = {
+        .size = sizeof(desc), .name = t->name, .dtype = CKPT_F32, .ndim = t->dims, .shape = t->shape
+    };
     if (t->replicated)
         count = whole_piece(c, t, pieces);
     else if (!flat_pieces(t, pieces, &count))

@@ -1,5 +1,5 @@
 /* A daemon's status as text. */
-#include "tools/status_view.h"
+#include "tools/page_view.h"
 
 #include <inttypes.h>
 
@@ -14,21 +14,27 @@ static bool ends_with(const char *text, const char *end)
     return n >= m && strcmp(text + n - m, end) == 0;
 }
 
+/* Seconds that do not say so. */
+static bool is_span(const char *key)
+{
+    return strcmp(key, "age") == 0 || strcmp(key, "eta") == 0 || strcmp(key, "uptime") == 0;
+}
+
 /* A number in the unit that its name says. */
 static void number_text(const char *key, double n, char *ret)
 {
     char text[OUTPUT_TEXT];
-    if (ends_with(key, "bytes") && n >= 0)
-        output_bytes((uint64_t)n, text);
-    else if (ends_with(key, "bytes_per_second") && n >= 0)
+    if (ends_with(key, "rate") && n >= 0)
         output_rate((uint64_t)n, 1, text);
+    else if (strstr(key, "bytes") && n >= 0)
+        output_bytes((uint64_t)n, text);
     else if (ends_with(key, "time_ns"))
         output_age((int64_t)n, output_now_ns(), text);
     else if (ends_with(key, "_ns"))
         output_seconds(n / 1e9, text);
     else if (ends_with(key, "_ms"))
         output_seconds(n / 1e3, text);
-    else if (ends_with(key, "_s") || ends_with(key, "seconds"))
+    else if (ends_with(key, "_s") || ends_with(key, "seconds") || is_span(key))
         output_seconds(n, text);
     else
         snprintf(text, sizeof(text), "%.10g", n);
@@ -75,23 +81,34 @@ static bool is_table(const json_t *value)
     return json_is_array(value) && json_is_object(json_array_get(value, 0));
 }
 
-/* The columns are the members of the first object that are not lists themselves. */
+static bool has_key(const char *const *keys, size_t count, const char *key)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(keys[i], key) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The columns are the members of all objects that are not lists themselves. */
 static size_t pick_columns(const json_t *rows, const char **keys, struct output_column *columns,
                            char titles[][OUTPUT_TEXT])
 {
     const char *key;
     json_t *value;
     size_t count = 0;
-    json_object_foreach(json_array_get(rows, 0), key, value)
-    {
-        if (count == COLUMNS_MAX || is_table(value))
-            continue;
-        keys[count] = key;
-        title_text(key, titles[count]);
-        columns[count] =
-            (struct output_column){ titles[count],
-                                    json_is_number(value) ? OUTPUT_RIGHT : OUTPUT_LEFT };
-        count++;
+    for (size_t i = 0; i < json_array_size(rows); i++) {
+        json_object_foreach(json_array_get(rows, i), key, value)
+        {
+            if (count == COLUMNS_MAX || json_is_array(value) || has_key(keys, count, key))
+                continue;
+            keys[count] = key;
+            title_text(key, titles[count]);
+            columns[count] =
+                (struct output_column){ titles[count],
+                                        json_is_number(value) ? OUTPUT_RIGHT : OUTPUT_LEFT };
+            count++;
+        }
     }
     return count;
 }
@@ -147,6 +164,12 @@ static void print_line(const char *key, const char *inner, const json_t *value, 
     fprintf(to, "%-24s %s\n", label, text);
 }
 
+static void print_strings(const char *key, const json_t *list, FILE *to)
+{
+    for (size_t i = 0; i < json_array_size(list); i++)
+        print_line(i ? "" : key, NULL, json_array_get(list, i), to);
+}
+
 static void print_plain(const json_t *page, FILE *to)
 {
     const char *key, *inner;
@@ -157,13 +180,15 @@ static void print_plain(const json_t *page, FILE *to)
             print_line(key, NULL, value, to);
         if (json_is_array(value) && json_array_size(value) == 0)
             fprintf(to, "%-24s none\n", key);
+        if (json_is_string(json_array_get(value, 0)))
+            print_strings(key, value, to);
         if (!json_is_object(value))
             continue;
         json_object_foreach(value, inner, member) print_line(key, inner, member, to);
     }
 }
 
-enum ckpt_status status_view_print(const json_t *page, FILE *to, struct ckpt_err *err)
+enum ckpt_status page_view_print(const json_t *page, FILE *to, struct ckpt_err *err)
 {
     const char *key;
     json_t *value;

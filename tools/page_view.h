@@ -8,5 +8,5 @@
 
 #include "formats/base.h"
 
-enum ckpt_status status_view_print(const json_t *page, FILE *to, struct ckpt_err *err)
+enum ckpt_status page_view_print(const json_t *page, FILE *to, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -1,5 +1,5 @@
 /* Any JSON page becomes text; units come from the members' names. */
-#include "tools/status_view.h"
+#include "tools/page_view.h"
 
 #include "check.h"
 
@@ -11,7 +11,7 @@ static void expect(const char *page, const char *want)
     json_t *json = json_loads(page, 0, NULL);
     FILE *f = tmpfile();
     CHECK(json && f);
-    CHECK_OK(status_view_print(json, f, NULL));
+    CHECK_OK(page_view_print(json, f, NULL));
     rewind(f);
     buf[fread(buf, 1, sizeof(buf) - 1, f)] = 0;
     CHECK_STR(buf, want);
@@ -37,8 +37,16 @@ int main(void)
            "\nsessions\nJOB      HELD\ngpt  2.00 KiB\nx           -\n"
            "\nsessions[0].ops\nOP  LEVEL\n 1  st?aged\n");
     expect("{\"tiers\":[1,2]}", "");
+    expect("{\"errors\":[\"one\",\"two\"],\"uptime\":2.5,\"counters\":{\"pack_bytes\":1024}}",
+           "errors                   one\n"
+           "                         two\n"
+           "uptime                   2.5 s\n"
+           "counters.pack_bytes      1.00 KiB\n");
+    expect("{\"ops\":[{\"op\":1},{\"op\":2,\"rate\":1048576,\"eta\":0.5}]}",
+           "\nops\nOP        RATE     ETA\n 1           -       -\n"
+           " 2  1.00 MiB/s  500 ms\n");
     json_t *list = json_array();
-    CHECK_EQ(status_view_print(list, stdout, NULL), CKPT_CORRUPT);
+    CHECK_EQ(page_view_print(list, stdout, NULL), CKPT_CORRUPT);
     json_decref(list);
     cases++;
     TEST_CASES(cases);

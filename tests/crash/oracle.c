@@ -1,0 +1,230 @@
+/* Recovery after a power cut, and what it must find.  See oracle.h. */
+#include "crash/oracle.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "crash/record_io.h"
+#include "storage/repo/catalog.h"
+#include "storage/repo/launch.h"
+#include "storage/repo/life.h"
+#include "storage/repo/scrub.h"
+
+#define MUST(call)                                                                       \
+    do {                                                                                 \
+        struct ckpt_err err = { 0 };                                                     \
+        enum ckpt_status must_ = (call);                                                 \
+        if (must_ != CKPT_OK) {                                                          \
+            fprintf(stderr, "%s: %s: %s: %s\n", oracle_where, #call, status_name(must_), \
+                    err_text(&err));                                                     \
+            exit(1);                                                                     \
+        }                                                                                \
+    } while (0)
+
+#define LAST_STEP 1000
+
+char oracle_where[512];
+
+struct ckpt_name oracle_name(int commit)
+{
+    return (struct ckpt_name){ .epoch = commit < ORACLE_COMMITS / 2 ? 1 : 2,
+                               .step = 10 + (uint64_t)commit,
+                               .attempt = 0xa0 + (uint64_t)commit };
+}
+
+void oracle_mark(enum oracle_mark_kind kind, int a, int b)
+{
+    recording_mark((int)kind << 16 | a << 8 | b);
+}
+
+void oracle_apply(struct oracle *o, int mark)
+{
+    int a = mark >> 8 & 0xff, b = mark & 0xff;
+    switch ((enum oracle_mark_kind)(mark >> 16)) {
+    case MARK_LIFE:
+        o->life[a] = (enum oracle_life)b;
+        break;
+    case MARK_REPO:
+        o->repo = true;
+        break;
+    case MARK_CLAIM:
+        o->epoch = (uint64_t)a;
+        break;
+    case MARK_DAMAGED:
+        o->damaged = a;
+        break;
+    case MARK_MENDED:
+        o->damaged = -1;
+        break;
+    }
+}
+
+void oracle_layout(struct kit_layout *l, uint32_t world)
+{
+    struct kit_model m = { 0 };
+    kit_model_add(&m, "a.weight", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 70, 300 });
+    kit_model_add(&m, "b.bias", CKPT_DTYPE_BF16, 1, (const uint64_t[]){ 77 });
+    kit_layout_rows(l, &m, world);
+}
+
+void oracle_save(struct store *s, const struct kit_layout *l, const struct ckpt_name *name)
+{
+    struct kit_save how = { .name = *name, .codec = { CODEC_STORED, 0 } };
+    struct record_commit commit;
+    for (uint32_t rank = 0; rank < l->world; rank++)
+        MUST(kit_save_part(s, l, rank, &how, &err));
+    MUST(publish(s, KIT_JOB, name, l->world, &commit, &err));
+}
+
+static void complain(const char *what, const struct ckpt_name *name)
+{
+    fprintf(stderr, "%s: %s (epoch %" PRIu64 ", step %" PRIu64 ")\n", oracle_where, what,
+            name->epoch, name->step);
+    exit(1);
+}
+
+/* Resolving must choose nothing older than the newest acknowledged checkpoint. */
+static void check_choice(const struct oracle *o, const struct record_resolved *r)
+{
+    for (int i = 0; i < ORACLE_COMMITS; i++) {
+        struct ckpt_name name = oracle_name(i);
+        if (o->life[i] == ORACLE_NEVER && r->kind == RESOLVED_POINT && name_equal(&name, &r->name))
+            complain("the launch resumes from what was given up", &name);
+        if (o->life[i] != ORACLE_LIVE)
+            continue;
+        if (r->kind != RESOLVED_POINT || r->name.epoch < name.epoch ||
+            (r->name.epoch == name.epoch && r->name.step < name.step))
+            complain("the launch resumes from less than", &name);
+    }
+}
+
+static void say_finding(void *arg, const struct scrub_finding *f)
+{
+    (void)arg;
+    if (f->kind != SCRUB_EXTRA)
+        fprintf(stderr, "%s: %s\n", f->key, f->text);
+}
+
+static void check_whole(struct store *s, const struct ckpt_name *name)
+{
+    struct kit_layout l;
+    struct scrub_report report;
+    struct load_stats stats = { 0 };
+    const struct scrub_callbacks cb = { .finding = say_finding };
+    oracle_layout(&l, 1);
+    MUST(scrub_verify(s, KIT_JOB, name, CKPT_SLOT_BYTES_MAX, &cb, &report, &err));
+    MUST(kit_restore(&s, 1, name, &l, &stats, &err));
+    kit_layout_fini(&l);
+}
+
+/* Every live checkpoint is whole, and those that must be live are. */
+static void check_commits(struct store *s, const struct oracle *o, const struct record_resolved *r,
+                          bool whole)
+{
+    struct catalog c = { 0 };
+    bool live[ORACLE_COMMITS] = { false };
+    MUST(catalog_read(s, KIT_JOB, CATALOG_ALL, &c, &err));
+    for (size_t i = 0; i < c.count; i++) {
+        if (c.entries[i].state != CATALOG_LIVE)
+            continue;
+        if (whole)
+            check_whole(s, &c.entries[i].name);
+        for (int k = 0; k < ORACLE_COMMITS; k++) {
+            struct ckpt_name name = oracle_name(k);
+            live[k] = live[k] || name_equal(&name, &c.entries[i].name);
+        }
+    }
+    for (int k = 0; k < ORACLE_COMMITS; k++) {
+        struct ckpt_name name = oracle_name(k);
+        bool named = r->kind == RESOLVED_POINT && name_equal(&r->name, &name);
+        if (o->life[k] == ORACLE_LIVE && !live[k])
+            complain("an acknowledged checkpoint is lost", &name);
+        if (o->life[k] == ORACLE_NEVER && live[k])
+            complain("what was given up is back", &name);
+        if (o->life[k] == ORACLE_DELETED && live[k] && !named)
+            complain("what was deleted is back", &name);
+    }
+    catalog_fini(&c);
+}
+
+static void check_no_temporary(const char *dir)
+{
+    char path[1024];
+    snprintf(path, sizeof(path), "%s/.tmp", dir);
+    DIR *tmp = opendir(path);
+    for (const struct dirent *e = tmp ? readdir(tmp) : NULL; e; e = readdir(tmp)) {
+        if (e->d_name[0] == '.')
+            continue;
+        fprintf(stderr, "%s: the temporary file %s is left\n", oracle_where, e->d_name);
+        exit(1);
+    }
+    if (tmp)
+        closedir(tmp);
+}
+
+static void check_repo(struct store *s, const struct oracle *o)
+{
+    struct record_repo repo;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = repo_open(s, false, &repo, &why);
+    if (o->repo && st != CKPT_OK) {
+        fprintf(stderr, "%s: the repository is lost: %s\n", oracle_where, err_text(&why));
+        exit(1);
+    }
+    MUST(repo_open(s, true, &repo, &err));
+}
+
+/* What was acknowledged does not need another launch to be seen. */
+static void check_acknowledged(struct store *s, const struct oracle *o)
+{
+    for (int i = 0; i < ORACLE_COMMITS; i++) {
+        struct ckpt_name name = oracle_name(i);
+        enum publish_state state = PUBLISH_UNDECIDED;
+        if (o->life[i] != ORACLE_LIVE || i == o->damaged)
+            continue;
+        MUST(publish_look(s, KIT_JOB, &name, &state, NULL, &err));
+        if (state != PUBLISH_COMMITTED)
+            complain("before any launch, there is no commit", &name);
+    }
+}
+
+void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
+{
+    struct store *s;
+    struct record_resolved r = { 0 };
+    struct lineage_wish wish = { 0 };
+    struct launch_who who = { .job = KIT_JOB, .token = "recovery", .world = 2, .nonce = { 9 } };
+    uint64_t epoch = 0;
+    MUST(store_open(dir, &(struct store_options){ .io = "threads", .create = true }, &s, &err));
+    check_no_temporary(dir);
+    check_repo(s, o);
+    check_acknowledged(s, o);
+    MUST(launch_claim(s, &who, &epoch, &err));
+    if (epoch <= o->epoch)
+        complain("an epoch is claimed twice", &(struct ckpt_name){ .epoch = epoch });
+    if (o->damaged >= 0) {
+        struct ckpt_name name = oracle_name(o->damaged);
+        struct scrub_report report;
+        MUST(scrub_repair(s, good, KIT_JOB, &name, NULL, &report, &err));
+    }
+    MUST(launch_resolve(s, KIT_JOB, epoch, &wish, &r, &err));
+    check_choice(o, &r);
+    check_commits(s, o, &r, true);
+
+    struct kit_layout l;
+    struct ckpt_name next = { .epoch = epoch, .step = LAST_STEP, .attempt = 7 };
+    struct life_gc_report report;
+    struct life_gc_options gc = { .grace_ns = INT64_C(3600000000000),
+                                  .abort_keep_ns = INT64_C(3600000000000),
+                                  .undecided = true };
+    oracle_layout(&l, 2);
+    oracle_save(s, &l, &next);
+    kit_layout_fini(&l);
+    check_whole(s, &next);
+    MUST(life_gc(s, KIT_JOB, &gc, &report, &err));
+    check_commits(s, o, &r, false);
+    record_resolved_fini(&r);
+    store_close(s);
+    check_no_temporary(dir);
+}

@@ -1,0 +1,44 @@
+/* What a workload was told, and so what a power cut must leave: the marks of a log, and
+ * the recovery that is tried on every state a cut may leave. */
+#pragma once
+
+#include "crash/disk.h"
+#include "props/engine_kit.h"
+
+#define ORACLE_COMMITS 16
+
+enum oracle_life {
+    ORACLE_MAY,     /* there or not: being made, deleted or brought back */
+    ORACLE_LIVE,    /* acknowledged: must be there, whole */
+    ORACLE_DELETED, /* acknowledged: back only if a launch resumes from it */
+    ORACLE_NEVER,   /* aborted or collected: never again */
+};
+enum oracle_mark_kind {
+    MARK_LIFE,    /* a: commit, b: enum oracle_life */
+    MARK_REPO,    /* the repository was opened */
+    MARK_CLAIM,   /* a: epoch */
+    MARK_DAMAGED, /* a: commit; until MENDED it must be mended from the good store first */
+    MARK_MENDED,
+};
+struct oracle {
+    enum oracle_life life[ORACLE_COMMITS];
+    bool repo;
+    uint64_t epoch;
+    int damaged; /* commit; -1 = none */
+};
+/* The commits of every workload have fixed names. */
+struct ckpt_name oracle_name(int commit);
+void oracle_mark(enum oracle_mark_kind kind, int a, int b);
+void oracle_apply(struct oracle *o, int mark);
+
+/* Said in front of every complaint: where the cut was. */
+extern char oracle_where[512];
+/* Opens the store in `dir`, as the next launch does: claims, resolves, verifies and
+ * restores every live checkpoint, saves and publishes the next, collects what was left.
+ * Whatever is not as the oracle says ends the process with words.  `good` mends a
+ * damaged commit. */
+void oracle_recover(const char *dir, const struct oracle *o, struct store *good);
+/* The model that all workloads save. */
+void oracle_layout(struct kit_layout *l, uint32_t world);
+/* All parts and the commit; what it cannot do ends the process. */
+void oracle_save(struct store *s, const struct kit_layout *l, const struct ckpt_name *name);
