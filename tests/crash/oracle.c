@@ -25,6 +25,7 @@
 #define LAST_STEP 1000
 
 char oracle_where[512];
+const char *const oracle_tokens[3] = { "first", "second", "third" };
 
 struct ckpt_name oracle_name(int commit)
 {
@@ -50,6 +51,7 @@ void oracle_apply(struct oracle *o, int mark)
         break;
     case MARK_CLAIM:
         o->epoch = (uint64_t)a;
+        o->token = b;
         break;
     case MARK_DAMAGED:
         o->damaged = a;
@@ -178,6 +180,11 @@ static void check_repo(struct store *s, const struct oracle *o)
 /* What was acknowledged does not need another launch to be seen. */
 static void check_acknowledged(struct store *s, const struct oracle *o)
 {
+    uint64_t epoch = 0;
+    if (o->epoch > 0)
+        MUST(launch_find(s, KIT_JOB, oracle_tokens[o->token], &epoch, &err));
+    if (epoch != o->epoch)
+        complain("the token does not lead to its", &(struct ckpt_name){ .epoch = o->epoch });
     for (int i = 0; i < ORACLE_COMMITS; i++) {
         struct ckpt_name name = oracle_name(i);
         enum publish_state state = PUBLISH_UNDECIDED;

@@ -135,6 +135,8 @@ static void walk(struct walk *w)
         say_where(i, e);
         if (i >= w->from && (!w->marks_only || e->op == DISK_MARK))
             cut(w, &d, &o);
+        if (w->swallow < i && e->op == DISK_SYNC && e->ino == w->log->events[w->swallow].ino)
+            break; /* made good: from here on it is the run that was tried already */
     }
     disk_fini(&d);
 }
@@ -210,10 +212,31 @@ static void run_both(struct walk *w, const char *base)
     walk_killed(w, other, 1, &k);
 }
 
+/* Syncs that the next one on the same directory covers before anything refers to what
+ * they keep, and why they stay. */
+static const struct {
+    const char *phase, *class, *why;
+} covered[] = {
+    { "save", "fsync of /store/kit",
+      "store_sync of the packs: the contract of a store asks "
+      "for it; in dir, the put of .h that follows happens to sync the same directories" },
+};
+
+static const char *why_covered(const struct disk_event *e)
+{
+    char class[DISK_LABEL];
+    class_of(e, class);
+    for (size_t i = 0; i < ARRAY_COUNT(covered); i++)
+        if (strncmp(e->label, covered[i].phase, strlen(covered[i].phase)) == 0 &&
+            strncmp(class, covered[i].class, strlen(covered[i].class)) == 0)
+            return covered[i].why;
+    return NULL;
+}
+
 /* Each sync of the workload that had something to do, alone. */
 static uint64_t swallow_each(const struct walk *like, const char *base, const bool *useful)
 {
-    uint64_t found = 0, idle = 0, unnoticed = 0;
+    uint64_t found = 0, idle = 0, unnoticed = 0, justified = 0;
     for (size_t i = 0; i < like->log->count; i++) {
         const struct disk_event *e = &like->log->events[i];
         char said[200];
@@ -226,12 +249,15 @@ static uint64_t swallow_each(const struct walk *like, const char *base, const bo
         struct walk w = *like;
         w.swallow = w.from = i;
         bool noticed = complains(run_walk, &w, base, said);
+        const char *why = noticed ? NULL : why_covered(e);
         found += noticed;
-        unnoticed += !noticed;
-        printf("swallowed %zu, %s: %s\n", i, e->label, noticed ? said : "NOT NOTICED");
+        justified += why != NULL;
+        unnoticed += !noticed && !why;
+        printf("swallowed %zu, %s: %s\n", i, e->label, noticed ? said : why ? why : "NOT NOTICED");
     }
-    printf("syncs swallowed one by one: %llu noticed, %llu not, %llu had nothing to do\n",
-           (unsigned long long)found, (unsigned long long)unnoticed, (unsigned long long)idle);
+    printf("syncs swallowed one by one: %llu noticed, %llu covered, %llu NOT NOTICED, %llu idle\n",
+           (unsigned long long)found, (unsigned long long)justified, (unsigned long long)unnoticed,
+           (unsigned long long)idle);
     return unnoticed;
 }
 
