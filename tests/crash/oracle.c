@@ -177,6 +177,16 @@ static void check_repo(struct store *s, const struct oracle *o)
     MUST(repo_open(s, true, &repo, &err));
 }
 
+static void check_held(struct store *s, const struct ckpt_name *name)
+{
+    struct key key = key_held(KIT_JOB, name);
+    struct record_held held;
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    MUST(repo_get(s, &key, &bytes, &len, &err));
+    MUST(record_held_decode(bytes, len, key.text, &held, &err));
+}
+
 /* What was acknowledged does not need another launch to be seen. */
 static void check_acknowledged(struct store *s, const struct oracle *o)
 {
@@ -193,6 +203,7 @@ static void check_acknowledged(struct store *s, const struct oracle *o)
         MUST(publish_look(s, KIT_JOB, &name, &state, NULL, &err));
         if (state != PUBLISH_COMMITTED)
             complain("before any launch, there is no commit", &name);
+        check_held(s, &name);
     }
 }
 
