@@ -147,23 +147,34 @@ struct kills {
     uint64_t kills, cuts, drawn, recovered;
 };
 
-static void walk_killed(const struct walk *like, const char *base, size_t step, struct kills *k)
+static void kill_once(const struct walk *like, const char *base, size_t at, struct kills *k)
 {
-    bool killed = true;
-    for (size_t at = 0; killed; at += at < 40 ? 1 : step) { /* opening: each */
-        struct walk w = *like;
-        size_t second;
-        w.cuts = w.drawn = w.recovered = 0;
-        w.marks_only = true;
-        killed = workload_record_killed(base, at, &second);
-        w.from = second;
-        walk(&w);
-        k->kills += killed;
-        k->cuts += w.cuts;
-        k->drawn += w.drawn;
-        k->recovered += w.recovered;
-        workload_forget(base);
+    struct walk w = *like;
+    w.cuts = w.drawn = w.recovered = 0;
+    w.marks_only = true;
+    k->kills += workload_record_killed(base, at, &w.from);
+    walk(&w);
+    k->cuts += w.cuts;
+    k->drawn += w.drawn;
+    k->recovered += w.recovered;
+    workload_forget(base);
+}
+
+/* all: at each operation; else where a name has just been made and not synced. */
+static void walk_killed(const struct walk *like, const char *base, bool all, struct kills *k)
+{
+    static bool kills[4096]; /* by event; the same in every run */
+    size_t count;
+    workload_record_killed(base, SIZE_MAX, &count);
+    CHECK(count < ARRAY_COUNT(kills));
+    for (size_t i = 0; i < count; i++) {
+        enum disk_op op = recording.log.events[i].op;
+        kills[i + 1] = all || op == DISK_MKDIR || op == DISK_LINK || op == DISK_RENAME;
     }
+    workload_forget(base);
+    for (size_t at = 0; at < count; at++)
+        if (kills[at])
+            kill_once(like, base, at, k);
 }
 
 /* ---- syncs that do nothing ---- */
@@ -209,7 +220,7 @@ static void run_both(struct walk *w, const char *base)
     snprintf(other, sizeof(other), "%s/killed", base);
     CHECK_EQ(mkdir(other, 0777), 0);
     recording = (struct recording){ 0 }; /* the parent's log lives on in the parent */
-    walk_killed(w, other, 1, &k);
+    walk_killed(w, other, true, &k);
 }
 
 /* Syncs that the next one on the same directory covers before anything refers to what
@@ -327,7 +338,7 @@ int main(int argc, char **argv)
     snprintf(killed, sizeof(killed), "%s/killed", base);
     CHECK_EQ(mkdir(killed, 0777), 0);
     w.log = &recording.log;
-    walk_killed(&w, killed, deep ? 1 : swallow_only ? 50 : 5, &kills);
+    walk_killed(&w, killed, deep, &kills);
     scratch_remove(killed);
     printf("kill, go on, cut: %llu kills, %llu cuts, %llu states drawn, %llu recovered\n",
            (unsigned long long)kills.kills, (unsigned long long)kills.cuts,
