@@ -25,6 +25,7 @@
 #define LAST_STEP 1000
 
 char oracle_where[512];
+const char *const oracle_tokens[3] = { "first", "second", "third" };
 
 struct ckpt_name oracle_name(int commit)
 {
@@ -50,6 +51,7 @@ void oracle_apply(struct oracle *o, int mark)
         break;
     case MARK_CLAIM:
         o->epoch = (uint64_t)a;
+        o->token = b;
         break;
     case MARK_DAMAGED:
         o->damaged = a;
@@ -175,9 +177,24 @@ static void check_repo(struct store *s, const struct oracle *o)
     MUST(repo_open(s, true, &repo, &err));
 }
 
+static void check_held(struct store *s, const struct ckpt_name *name)
+{
+    struct key key = key_held(KIT_JOB, name);
+    struct record_held held;
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    MUST(repo_get(s, &key, &bytes, &len, &err));
+    MUST(record_held_decode(bytes, len, key.text, &held, &err));
+}
+
 /* What was acknowledged does not need another launch to be seen. */
 static void check_acknowledged(struct store *s, const struct oracle *o)
 {
+    uint64_t epoch = 0;
+    if (o->epoch > 0)
+        MUST(launch_find(s, KIT_JOB, oracle_tokens[o->token], &epoch, &err));
+    if (epoch != o->epoch)
+        complain("the token does not lead to its", &(struct ckpt_name){ .epoch = o->epoch });
     for (int i = 0; i < ORACLE_COMMITS; i++) {
         struct ckpt_name name = oracle_name(i);
         enum publish_state state = PUBLISH_UNDECIDED;
@@ -186,6 +203,7 @@ static void check_acknowledged(struct store *s, const struct oracle *o)
         MUST(publish_look(s, KIT_JOB, &name, &state, NULL, &err));
         if (state != PUBLISH_COMMITTED)
             complain("before any launch, there is no commit", &name);
+        check_held(s, &name);
     }
 }
 

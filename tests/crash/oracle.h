@@ -16,7 +16,7 @@ enum oracle_life {
 enum oracle_mark_kind {
     MARK_LIFE,    /* a: commit, b: enum oracle_life */
     MARK_REPO,    /* the repository was opened */
-    MARK_CLAIM,   /* a: epoch */
+    MARK_CLAIM,   /* a: epoch, b: number of the token */
     MARK_DAMAGED, /* a: commit; until MENDED it must be mended from the good store first */
     MARK_MENDED,
 };
@@ -24,10 +24,12 @@ struct oracle {
     enum oracle_life life[ORACLE_COMMITS];
     bool repo;
     uint64_t epoch;
+    int token;   /* that claimed it */
     int damaged; /* commit; -1 = none */
 };
 /* The commits of every workload have fixed names. */
 struct ckpt_name oracle_name(int commit);
+extern const char *const oracle_tokens[3];
 void oracle_mark(enum oracle_mark_kind kind, int a, int b);
 void oracle_apply(struct oracle *o, int mark);
 

@@ -135,6 +135,8 @@ static void walk(struct walk *w)
         say_where(i, e);
         if (i >= w->from && (!w->marks_only || e->op == DISK_MARK))
             cut(w, &d, &o);
+        if (w->swallow < i && e->op == DISK_SYNC && e->ino == w->log->events[w->swallow].ino)
+            break; /* made good: from here on it is the run that was tried already */
     }
     disk_fini(&d);
 }
@@ -145,23 +147,34 @@ struct kills {
     uint64_t kills, cuts, drawn, recovered;
 };
 
-static void walk_killed(const struct walk *like, const char *base, size_t step, struct kills *k)
+static void kill_once(const struct walk *like, const char *base, size_t at, struct kills *k)
 {
-    bool killed = true;
-    for (size_t at = 0; killed; at += step) {
-        struct walk w = *like;
-        size_t second;
-        w.cuts = w.drawn = w.recovered = 0;
-        w.marks_only = true;
-        killed = workload_record_killed(base, at, &second);
-        w.from = second;
-        walk(&w);
-        k->kills += killed;
-        k->cuts += w.cuts;
-        k->drawn += w.drawn;
-        k->recovered += w.recovered;
-        workload_forget(base);
+    struct walk w = *like;
+    w.cuts = w.drawn = w.recovered = 0;
+    w.marks_only = true;
+    k->kills += workload_record_killed(base, at, &w.from);
+    walk(&w);
+    k->cuts += w.cuts;
+    k->drawn += w.drawn;
+    k->recovered += w.recovered;
+    workload_forget(base);
+}
+
+/* all: at each operation; else where a name has just been made and not synced. */
+static void walk_killed(const struct walk *like, const char *base, bool all, struct kills *k)
+{
+    static bool kills[4096]; /* by event; the same in every run */
+    size_t count;
+    workload_record_killed(base, SIZE_MAX, &count);
+    CHECK(count < ARRAY_COUNT(kills));
+    for (size_t i = 0; i < count; i++) {
+        enum disk_op op = recording.log.events[i].op;
+        kills[i + 1] = all || op == DISK_MKDIR || op == DISK_LINK || op == DISK_RENAME;
     }
+    workload_forget(base);
+    for (size_t at = 0; at < count; at++)
+        if (kills[at])
+            kill_once(like, base, at, k);
 }
 
 /* ---- syncs that do nothing ---- */
@@ -207,13 +220,36 @@ static void run_both(struct walk *w, const char *base)
     snprintf(other, sizeof(other), "%s/killed", base);
     CHECK_EQ(mkdir(other, 0777), 0);
     recording = (struct recording){ 0 }; /* the parent's log lives on in the parent */
-    walk_killed(w, other, 1, &k);
+    walk_killed(w, other, true, &k);
+}
+
+/* Syncs that the next one on the same directory covers before anything refers to what
+ * they keep, and why they stay. */
+static const struct {
+    const char *phase, *class, *why;
+} covered[] = {
+    { "publish", "fsync of /store/kit",
+      "after c/: nothing is acknowledged before h/ is there, whose put syncs the same" },
+    { "save", "fsync of /store/kit",
+      "store_sync of the packs: the contract of a store asks "
+      "for it; in dir, the put of .h that follows happens to sync the same directories" },
+};
+
+static const char *why_covered(const struct disk_event *e)
+{
+    char class[DISK_LABEL];
+    class_of(e, class);
+    for (size_t i = 0; i < ARRAY_COUNT(covered); i++)
+        if (strncmp(e->label, covered[i].phase, strlen(covered[i].phase)) == 0 &&
+            strncmp(class, covered[i].class, strlen(covered[i].class)) == 0)
+            return covered[i].why;
+    return NULL;
 }
 
 /* Each sync of the workload that had something to do, alone. */
 static uint64_t swallow_each(const struct walk *like, const char *base, const bool *useful)
 {
-    uint64_t found = 0, idle = 0, unnoticed = 0;
+    uint64_t found = 0, idle = 0, unnoticed = 0, justified = 0;
     for (size_t i = 0; i < like->log->count; i++) {
         const struct disk_event *e = &like->log->events[i];
         char said[200];
@@ -226,12 +262,15 @@ static uint64_t swallow_each(const struct walk *like, const char *base, const bo
         struct walk w = *like;
         w.swallow = w.from = i;
         bool noticed = complains(run_walk, &w, base, said);
+        const char *why = noticed ? NULL : why_covered(e);
         found += noticed;
-        unnoticed += !noticed;
-        printf("swallowed %zu, %s: %s\n", i, e->label, noticed ? said : "NOT NOTICED");
+        justified += why != NULL;
+        unnoticed += !noticed && !why;
+        printf("swallowed %zu, %s: %s\n", i, e->label, noticed ? said : why ? why : "NOT NOTICED");
     }
-    printf("syncs swallowed one by one: %llu noticed, %llu not, %llu had nothing to do\n",
-           (unsigned long long)found, (unsigned long long)unnoticed, (unsigned long long)idle);
+    printf("syncs swallowed one by one: %llu noticed, %llu covered, %llu NOT NOTICED, %llu idle\n",
+           (unsigned long long)found, (unsigned long long)justified, (unsigned long long)unnoticed,
+           (unsigned long long)idle);
     return unnoticed;
 }
 
@@ -299,7 +338,7 @@ int main(int argc, char **argv)
     snprintf(killed, sizeof(killed), "%s/killed", base);
     CHECK_EQ(mkdir(killed, 0777), 0);
     w.log = &recording.log;
-    walk_killed(&w, killed, deep ? 1 : swallow_only ? 50 : 5, &kills);
+    walk_killed(&w, killed, deep, &kills);
     scratch_remove(killed);
     printf("kill, go on, cut: %llu kills, %llu cuts, %llu states drawn, %llu recovered\n",
            (unsigned long long)kills.kills, (unsigned long long)kills.cuts,

@@ -48,14 +48,16 @@ static enum ckpt_status open_store(const char *base)
     return st;
 }
 
-static enum ckpt_status claim(const char *token, uint64_t *ret_epoch)
+static enum ckpt_status claim(int token, uint64_t *ret_epoch)
 {
-    struct launch_who who = { .job = KIT_JOB, .token = token, .world = 2, .nonce = { 1 } };
+    struct launch_who who = {
+        .job = KIT_JOB, .token = oracle_tokens[token], .world = 2, .nonce = { 1 }
+    };
     recording.phase = "claim";
     enum ckpt_status st = launch_claim(s, &who, ret_epoch, NULL);
     if (st == CKPT_OK) {
         oracle_mark(MARK_REPO, 0, 0); /* the claim's directories are synced up to the root */
-        oracle_mark(MARK_CLAIM, (int)*ret_epoch, 0);
+        oracle_mark(MARK_CLAIM, (int)*ret_epoch, token);
     }
     return st;
 }
@@ -71,7 +73,7 @@ static enum ckpt_status resolve(uint64_t epoch)
     return st;
 }
 
-static enum ckpt_status launch(const char *token, uint64_t *ret_epoch)
+static enum ckpt_status launch(int token, uint64_t *ret_epoch)
 {
     enum ckpt_status st = claim(token, ret_epoch);
     return st == CKPT_OK ? resolve(*ret_epoch) : st;
@@ -150,7 +152,7 @@ static void give_up_attempt(void)
 static void first_launch(void)
 {
     uint64_t epoch;
-    CHECK_OK(launch("first", &epoch));
+    CHECK_OK(launch(0, &epoch));
     CHECK_EQ(epoch, 1);
     for (int i = FIRST; i <= THIRD; i++)
         CHECK_OK(save(i));
@@ -176,7 +178,7 @@ static void first_launch(void)
 static void second_launch(void)
 {
     uint64_t epoch;
-    CHECK_OK(launch("second", &epoch));
+    CHECK_OK(launch(1, &epoch));
     CHECK_EQ(epoch, 2);
     life(UNDECIDED, ORACLE_LIVE);
     CHECK_OK(save(NEXT));
@@ -273,7 +275,7 @@ static enum ckpt_status first_process(const char *base)
     uint64_t epoch;
     enum ckpt_status st = open_store(base);
     if (st == CKPT_OK)
-        st = launch("first", &epoch);
+        st = launch(0, &epoch);
     if (st == CKPT_OK)
         st = save(FIRST);
     if (st == CKPT_OK)
@@ -294,8 +296,8 @@ static enum ckpt_status first_process(const char *base)
 /* The first process may have died before its own claim. */
 static enum ckpt_status claim_second(uint64_t *ret_epoch)
 {
-    enum ckpt_status st = claim("second", ret_epoch);
-    return st == CKPT_OK && *ret_epoch == 1 ? claim("third", ret_epoch) : st;
+    enum ckpt_status st = claim(1, ret_epoch);
+    return st == CKPT_OK && *ret_epoch == 1 ? claim(2, ret_epoch) : st;
 }
 
 /* What the first process began to publish, published again, is acknowledged. */
