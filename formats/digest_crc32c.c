@@ -7,6 +7,25 @@
 #define PART_BYTES_MAX (UINT64_C(1) << 30) /* its length is an int */
 #define CACHE_BYTES    (UINT64_C(64) << 10)
 
+/* ISA-L's code for wide registers returns with their upper halves in use, and then every
+ * SSE instruction that follows (XXH3's, memcpy's) runs at a quarter of its speed: on the
+ * build machine 4.6 instead of 20 GB/s.  So they are cleared. */
+#if defined(__x86_64__)
+__attribute__((target("avx"))) static void clear_upper_halves(void)
+{
+    __builtin_ia32_vzeroupper();
+}
+static void after_isal(void)
+{
+    if (__builtin_cpu_supports("avx"))
+        clear_upper_halves();
+}
+#else
+static void after_isal(void)
+{
+}
+#endif
+
 /* Goes on from a bare register. */
 static uint32_t crc32c_go_on(uint32_t reg, const void *bytes, size_t len)
 {
@@ -18,6 +37,7 @@ static uint32_t crc32c_go_on(uint32_t reg, const void *bytes, size_t len)
         at += n;
         len -= n;
     }
+    after_isal();
     return reg;
 }
 
