@@ -6,6 +6,7 @@
  *   window    C, D coded, or wanted in part or by several: ranges rounded to 4 KiB into
  *             working memory, then decoded once and laid into each consumer's slot
  *
+ * A pack wanted whole is first taken for an image, so that head and body are one get.
  * Nothing is believed before CRC32C of what is stored and XXH3 of what it decodes to
  * were compared.  What fails is asked for again: once with the head read afresh (the
  * pack may have been coded anew under the same name), then from the next tier. */
@@ -22,7 +23,8 @@ struct load_work {
     uint8_t *window; /* what goes not straight into a slot */
     uint8_t *raw;    /* one decoded chunk */
     uint8_t *head;
-    struct pack_chunk *chunks;  /* of the head */
+    struct pack_chunk *chunks;  /* of the head, or as guessed */
+    struct pack_chunk *told;    /* what the head says, beside a guess */
     struct store_range *ranges; /* STORE_RANGES_MAX */
     size_t range_count;
     uint8_t *state;   /* enum chunk_state of each chunk of the batch */
@@ -62,12 +64,13 @@ struct load_work *load_work_new(uint64_t slot_bytes)
     w->raw = aligned_alloc(CKPT_BLOCK, CKPT_CHUNK_BYTES_MAX);
     w->head = aligned_alloc(CKPT_BLOCK, pack_head_bytes(CKPT_PACK_CHUNKS_MAX));
     w->chunks = calloc(CKPT_PACK_CHUNKS_MAX, sizeof(*w->chunks));
-    w->ranges = calloc(STORE_RANGES_MAX, sizeof(*w->ranges));
+    w->told = calloc(CKPT_PACK_CHUNKS_MAX, sizeof(*w->told));
+    w->ranges = calloc(STORE_RANGES_MAX + 1, sizeof(*w->ranges));
     w->state = calloc(CKPT_PACK_CHUNKS_MAX, sizeof(*w->state));
     w->placed = calloc(CKPT_PACK_CHUNKS_MAX, sizeof(*w->placed));
     w->codec = codec_new();
-    if (w->window && w->raw && w->head && w->chunks && w->ranges && w->state && w->placed &&
-        w->codec)
+    if (w->window && w->raw && w->head && w->chunks && w->told && w->ranges && w->state &&
+        w->placed && w->codec)
         return w;
     load_work_free(w);
     return NULL;
@@ -81,6 +84,7 @@ void load_work_free(struct load_work *w)
     free(w->raw);
     free(w->head);
     free(w->chunks);
+    free(w->told);
     free(w->ranges);
     free(w->state);
     free(w->placed);
@@ -116,19 +120,13 @@ static const struct plan_frag *whole_frag(const struct plan_batch *b, const stru
 
 /* --- the head ------------------------------------------------------------------- */
 
-static enum ckpt_status read_head(struct attempt *a, struct ckpt_err *err)
+/* Checks the head's bytes in w->head; its chunks go to `chunks`. */
+static enum ckpt_status take_head(struct attempt *a, struct pack_chunk *chunks,
+                                  struct ckpt_err *err)
 {
     const struct manifest_pack *pack = &a->batch->pack;
-    if (pack->chunks == 0 || pack->chunks > CKPT_PACK_CHUNKS_MAX)
-        return err_set(err, CKPT_CORRUPT, "%s: the manifest says %u chunks", a->key, pack->chunks);
-    a->head_bytes = pack_head_bytes(pack->chunks);
-    const struct store_range range = { .bytes = a->head_bytes, .base = a->w->head };
-    enum ckpt_status st = store_get(a->s, a->key, &range, 1, err);
-    if (st != CKPT_OK)
-        return st;
-    a->stats->read_bytes += a->head_bytes;
-    a->head.chunks = a->w->chunks;
-    st = pack_head_decode(a->w->head, a->head_bytes, pack->chunks, &a->head, err);
+    a->head.chunks = chunks;
+    enum ckpt_status st = pack_head_decode(a->w->head, a->head_bytes, pack->chunks, &a->head, err);
     if (st != CKPT_OK)
         return st;
     const struct pack_head *h = &a->head;
@@ -136,6 +134,51 @@ static enum ckpt_status read_head(struct attempt *a, struct ckpt_err *err)
         h->job_hash != digest_hash(a->job, strlen(a->job)) || !digest_equal(&h->id, &pack->id))
         return err_set(err, CKPT_CORRUPT, "%s is another pack under this name", a->key);
     return CKPT_OK;
+}
+
+static enum ckpt_status read_head(struct attempt *a, struct ckpt_err *err)
+{
+    const struct store_range range = { .bytes = a->head_bytes, .base = a->w->head };
+    enum ckpt_status st = store_get(a->s, a->key, &range, 1, err);
+    if (st != CKPT_OK)
+        return st;
+    a->stats->read_bytes += a->head_bytes;
+    return take_head(a, a->w->chunks, err);
+}
+
+/* Of a pack that is wanted whole the head can be guessed: that of an image.  Then head and
+ * body come with one get, instead of one behind the other through a full queue. */
+static bool guess_head(struct attempt *a)
+{
+    const struct plan_batch *b = a->batch;
+    uint64_t used = 0;
+    if (b->chunk_count != b->pack.chunks)
+        return false;
+    for (uint32_t i = 0; i < b->chunk_count; i++) {
+        if (b->chunks[i].index != i || a->w->state[i] != CHUNK_WANTED)
+            return false;
+        uint32_t bytes = b->chunks[i].raw_bytes;
+        a->w->chunks[i] = (struct pack_chunk){ .offset = image_offset_next(&used, bytes),
+                                               .stored_bytes = bytes,
+                                               .raw_bytes = bytes,
+                                               .codec = CODEC_STORED };
+    }
+    a->head.body_bytes = align_up(used, CKPT_BLOCK);
+    return true;
+}
+
+/* Compares the guess with what the head says, and takes over the sums. */
+static bool guess_holds(struct attempt *a)
+{
+    for (uint32_t i = 0; i < a->batch->chunk_count; i++) {
+        struct pack_chunk *guess = &a->w->chunks[i];
+        const struct pack_chunk *told = &a->w->told[i];
+        if (told->offset != guess->offset || told->stored_bytes != guess->stored_bytes ||
+            told->raw_bytes != guess->raw_bytes || told->codec != CODEC_STORED || told->planes)
+            return false;
+        guess->crc = told->crc;
+    }
+    return true;
 }
 
 /* --- what to read, and whereto -------------------------------------------------- */
@@ -298,23 +341,60 @@ static void finish_chunks(struct attempt *a, uint32_t from, uint32_t to)
     }
 }
 
-/* CKPT_CORRUPT: some chunks are still wanted. */
-static enum ckpt_status run_attempt(struct attempt *a, struct ckpt_err *err)
+/* One get for head and body; true if the guess held and all chunks were looked at.
+ * Otherwise nothing happened: what came may be anything and is asked for again. */
+static bool run_guess(struct attempt *a)
 {
+    struct load_work *w = a->w;
+    uint32_t n = a->batch->chunk_count, chosen = 0;
+    struct ckpt_err why = { 0 };
+    if (!guess_head(a))
+        return false;
+    choose_ranges(a, &chosen);
+    w->ranges[w->range_count] = (struct store_range){ .bytes = a->head_bytes, .base = w->head };
+    size_t count = w->range_count + 1;
+    bool ok = chosen == n && count <= STORE_RANGES_MAX &&
+              store_get(a->s, a->key, w->ranges, count, &why) == CKPT_OK;
+    for (size_t r = 0; ok && r < count; r++)
+        a->stats->read_bytes += w->ranges[r].bytes;
+    ok = ok && take_head(a, w->told, &why) == CKPT_OK && guess_holds(a);
+    if (ok)
+        finish_chunks(a, 0, n);
+    for (uint32_t i = 0; i < n; i++)
+        w->state[i] = w->state[i] == CHUNK_DONE ? CHUNK_DONE : CHUNK_WANTED;
+    return ok;
+}
+
+/* The head first, then what it says. */
+static enum ckpt_status run_told(struct attempt *a, struct ckpt_err *err)
+{
+    struct load_work *w = a->w;
     enum ckpt_status st = read_head(a, err);
-    if (st != CKPT_OK)
-        return st;
-    a->bad_chunk = UINT32_MAX;
-    for (uint32_t i = 0; i < a->batch->chunk_count;) {
+    for (uint32_t i = 0; st == CKPT_OK && i < a->batch->chunk_count;) {
         uint32_t from = i;
         choose_ranges(a, &i);
-        struct load_work *w = a->w;
         st = w->range_count ? store_get(a->s, a->key, w->ranges, w->range_count, err) : CKPT_OK;
         if (st != CKPT_OK)
             return st;
         for (size_t r = 0; r < w->range_count; r++)
             a->stats->read_bytes += w->ranges[r].bytes;
         finish_chunks(a, from, i);
+    }
+    return st;
+}
+
+/* CKPT_CORRUPT: some chunks are still wanted. */
+static enum ckpt_status run_attempt(struct attempt *a, struct ckpt_err *err)
+{
+    const struct manifest_pack *pack = &a->batch->pack;
+    if (pack->chunks == 0 || pack->chunks > CKPT_PACK_CHUNKS_MAX)
+        return err_set(err, CKPT_CORRUPT, "%s: the manifest says %u chunks", a->key, pack->chunks);
+    a->head_bytes = pack_head_bytes(pack->chunks);
+    a->bad_chunk = UINT32_MAX;
+    if (!run_guess(a)) {
+        enum ckpt_status st = run_told(a, err);
+        if (st != CKPT_OK)
+            return st;
     }
     if (a->bad_chunk == UINT32_MAX)
         return CKPT_OK;

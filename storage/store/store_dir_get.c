@@ -19,13 +19,14 @@ static void add(struct file_io_range *to, size_t *count, struct file_io_range ra
         to[(*count)++] = range;
 }
 
-static void split(struct reader *r, const struct store_range *range, bool buffered)
+/* Ranges of at least `direct_min` go by direct I/O, as far as they are aligned. */
+static void split(struct reader *r, const struct store_range *range, uint64_t direct_min)
 {
     uint64_t into = range->offset % CKPT_BLOCK;
     uint64_t head = into ? CKPT_BLOCK - into : 0;
     bool alike = (uintptr_t)range->base % CKPT_BLOCK == into;
     char *base = range->base;
-    if (buffered || !alike || range->bytes < head + DIR_DIRECT_MIN) {
+    if (!alike || range->bytes < head || range->bytes - head < direct_min) {
         add(r->plain, &r->plains, (struct file_io_range){ range->offset, range->bytes, base });
         return;
     }
@@ -77,8 +78,13 @@ static enum ckpt_status read_ranges(struct store_dir *d, int fd, const char *key
     if (!all)
         return err_set(err, CKPT_NO_MEMORY, "get %s: no memory for %zu ranges", key, count);
     struct reader r = { .direct = all, .plain = all + count };
+    uint64_t longest = 0;
     for (size_t i = 0; i < count; i++)
-        split(&r, &ranges[i], d->buffered);
+        longest = max_u64(longest, ranges[i].bytes);
+    /* Beside a long range a short one goes the same way, in the same flight. */
+    uint64_t direct_min = longest < DIR_DIRECT_MIN ? DIR_DIRECT_MIN : CKPT_BLOCK;
+    for (size_t i = 0; i < count; i++)
+        split(&r, &ranges[i], d->buffered ? UINT64_MAX : direct_min);
     int rc = read_direct(d, fd, &r);
     if (rc == 0 && r.plains > 0)
         rc = d->io->ops->read(d->io, fd, r.plain, r.plains);

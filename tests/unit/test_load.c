@@ -31,7 +31,7 @@ static const struct ckpt_name name = { 1, 1, 1 };
  * pack; elsewhere it is an error with words or the second store's answer. */
 static void test_faults(const struct kit_layout *l, const char *url, enum wrap_fault_kind kind)
 {
-    uint64_t retried = 0;
+    uint64_t retried = 0, hits = 0;
     for (uint64_t nth = 1;; nth++) {
         struct wrap_fault_rule rule = { kind, CKPT_CORRUPT, 'g', NULL, nth };
         struct wrap_fault_plan one = { .rules = &rule, .count = 1, .seed = nth }, two = one;
@@ -46,13 +46,17 @@ static void test_faults(const struct kit_layout *l, const char *url, enum wrap_f
         struct store *const tiers[] = { s, backup };
         CHECK_OK(kit_restore(tiers, 2, &name, l, &stats, NULL));
         retried += stats.retries;
+        hits += one.hits + two.hits;
         store_close(s);
         store_close(backup);
         cases++;
         if (one.hits == 0)
             break;
     }
-    CHECK(retried > 0);
+    CHECK(hits > 0);
+    /* A get that fails may be one for head and body of a pack taken for an image; asking
+     * for the head alone then is no retry. */
+    CHECK(retried > 0 || kind != FAULT_FLIP);
 }
 
 /* Every read of packs is wrong in the first store: all comes from the second. */
@@ -99,10 +103,11 @@ static void test_mixed_encoding(const struct kit_layout *l)
     cases++;
 }
 
-/* One bad read of a pack in the only store: a second read is enough. */
-static void test_second_read(const struct kit_layout *l, const char *url)
+/* One bad read of a pack in the only store: a second read is enough, whichever get it was
+ * (an image: head and body at once; a coded pack: that guess, the head, the body). */
+static void test_second_read(const struct kit_layout *l, const char *url, uint64_t gets)
 {
-    for (uint64_t nth = 1; nth <= 2; nth++) { /* the head, then the body */
+    for (uint64_t nth = 1; nth <= gets; nth++) {
         struct wrap_fault_rule rule = { FAULT_FLIP, CKPT_OK, 'g', "/0-0-", nth };
         struct wrap_fault_plan plan = { .rules = &rule, .count = 1, .seed = nth };
         struct store *s;
@@ -199,8 +204,8 @@ int main(void)
     test_faults(&l, "mem://load-raw", FAULT_SHORT);
     test_faults(&l, "mem://load-raw", FAULT_FAIL);
     test_bad_tier(&l, "mem://load-raw");
-    test_second_read(&l, "mem://load-raw");
-    test_second_read(&l, "mem://load-zstd");
+    test_second_read(&l, "mem://load-raw", 1);
+    test_second_read(&l, "mem://load-zstd", 3);
     test_forged(&l, "mem://load-raw");
     test_forged(&l, "mem://load-zstd");
     test_mixed_encoding(&l);
@@ -210,7 +215,7 @@ int main(void)
     kit_model_add(&m, "a", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 2500, 1000 });
     kit_model_add(&m, "b", CKPT_DTYPE_U8, 1, (const uint64_t[]){ 1000 });
     kit_layout_rows(&same, &m, 2); /* straight into the slots */
-    test_second_read(&same, "mem://load-raw");
+    test_second_read(&same, "mem://load-raw", 1);
     test_forged(&same, "mem://load-raw");
     kit_layout_fini(&same);
     kit_layout_fini(&l);
