@@ -15,7 +15,7 @@
 
 #define RESTORE_GROUPS_MAX    64
 #define RESTORE_CONSUMERS_MAX 1024
-#define RESTORE_FLIGHT_MAX    4 /* batches at the crew, per group */
+#define RESTORE_FLIGHT_MAX    8 /* batches at the crew, per group */
 #define RESTORE_GATHER_NS     INT64_C(500000000)
 
 enum restore_phase { RESTORE_FREE = 0, RESTORE_GATHER, RESTORE_PLAN, RESTORE_RUN };

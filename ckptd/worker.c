@@ -12,6 +12,8 @@
 #include "ckptd/log.h"
 #include "ckptd/notify.h"
 
+/* Digests give way to the trainer, first of all to its copy into the arena. */
+#define DATA_NICE      10
 #define RECORD_THREADS 2
 
 static enum ckpt_status open_store(const struct config *cfg, const uint8_t node[16],
@@ -39,6 +41,7 @@ static enum ckpt_status start_crews(struct control *c, struct store *home, struc
     struct crew_options data = {
         .name = "ckptd-data",
         .threads = c->config->crew,
+        .nice = DATA_NICE,
         .event_fd = c->done_fd,
         .work_new = jobs_work_new,
         .work_free = jobs_work_free,
@@ -47,6 +50,7 @@ static enum ckpt_status start_crews(struct control *c, struct store *home, struc
     struct crew_options records = data;
     records.name = "ckptd-rec";
     records.threads = RECORD_THREADS;
+    records.nice = 0;
     setup->data = true;
     enum ckpt_status st = crew_new(&data, &c->data, err);
     setup->data = false;

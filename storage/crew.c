@@ -4,6 +4,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/resource.h>
 
 struct job_list {
     struct crew_job *first, **last;
@@ -76,6 +77,7 @@ static void *thread_main(void *arg)
     struct crew *c = arg;
     struct ckpt_err err = { 0 };
     pthread_setname_np(pthread_self(), c->name);
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), c->options.nice); /* a wish */
     void *work = c->options.work_new(c->options.arg, &err);
     pthread_mutex_lock(&c->lock);
     c->shared.ready++;

@@ -18,6 +18,7 @@ struct crew_job {
 struct crew_options {
     const char *name; /* of the threads, at most 11 bytes */
     unsigned threads;
+    int nice;     /* of the threads: how far they give way to others (0 = not) */
     int event_fd; /* gets 1 added for each job that is done; borrowed */
     /* Working memory of a thread; NULL with err set = the crew cannot be made. */
     void *(*work_new)(void *arg, struct ckpt_err *err);
