@@ -322,3 +322,25 @@ enum ckpt_status wire_memfd_map(int fd, size_t len, const void **ret, struct ckp
     *ret = p;
     return CKPT_OK;
 }
+
+void *wire_map_arena(int fd, uint64_t bytes)
+{
+    size_t room = bytes + WIRE_HUGE_PAGE;
+    uint8_t *all = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (all == MAP_FAILED)
+        return NULL;
+    uint8_t *at = all + (align_up((uintptr_t)all, WIRE_HUGE_PAGE) - (uintptr_t)all);
+    void *p = mmap(at, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, fd, 0);
+    if (p == MAP_FAILED) {
+        int e = errno;
+        munmap(all, room);
+        errno = e;
+        return NULL;
+    }
+    if (at > all)
+        munmap(all, (size_t)(at - all));
+    if (at + bytes < all + room)
+        munmap(at + bytes, (size_t)(all + room - (at + bytes)));
+    (void)madvise(p, bytes, MADV_DONTFORK);
+    return p;
+}

@@ -293,3 +293,8 @@ int wire_memfd(const char *name, const void *bytes, size_t len, struct ckpt_err 
 /* Maps a received body after checking its seals and size; caller munmaps. */
 enum ckpt_status wire_memfd_map(int fd, size_t len, const void **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+
+/* Maps an arena for both sides to use: on a border of huge pages, so that those of the
+ * memfd are huge in the page table too; not inherited by fork.  NULL with errno. */
+#define WIRE_HUGE_PAGE (UINT64_C(2) << 20)
+void *wire_map_arena(int fd, uint64_t bytes);

@@ -36,10 +36,9 @@ static enum ckpt_status map_arena(struct ckpt_state *s, int fd, const struct wir
         return err_set(err, CKPT_CORRUPT,
                        "ckptd gave an arena that is not a sealed memfd of %llu bytes",
                        (unsigned long long)bytes);
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    if (p == MAP_FAILED)
+    void *p = wire_map_arena(fd, bytes);
+    if (!p)
         return err_errno(err, errno, "mapping the arena of %llu bytes", (unsigned long long)bytes);
-    madvise(p, bytes, MADV_DONTFORK);
     madvise(p, bytes, MADV_POPULATE_WRITE); /* old kernels: touched at the first save instead */
     s->arena = p;
     s->slots = ok->slots;
