@@ -378,7 +378,7 @@ static void test_misfits(void)
 {
     kit_run("misfit", 2, save_good, NULL);
     kit_run("misfit", 2, misfits, NULL);
-    CHECK(kit_logged("layer.b"));
+    CHECK(kit_logged("count=1 names=\"layer.b\""));
     for (int i = 0; i < 5; i++)
         kit_run("misfit", 2, only_misfits, NULL);
     kit_run("misfit", 3, next_is_8, NULL);
