@@ -2,6 +2,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -56,6 +57,7 @@ void kit_start(void)
     kit.keeper = fork();
     CHECK(kit.keeper >= 0);
     if (kit.keeper == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         int fd = open(kit.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         dup2(fd, 2);
         execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes",
@@ -192,7 +194,8 @@ void kit_ranks(struct kit_crowd *w, const char *job, uint32_t world, kit_body bo
         w->pid[i] = fork();
         CHECK(w->pid[i] >= 0);
         if (w->pid[i] == 0) {
-            alarm(100);
+            prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves nobody behind */
+            alarm(60);
             body(&r);
             kit_close(&r);
             exit(0);
