@@ -71,6 +71,8 @@ static enum ckpt_status check_same(const struct decl_tensor *t, const struct ind
     if (t->dtype != saved->dtype)
         return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s", t->name,
                        dtype_name(t->dtype), dtype_name(saved->dtype));
+    if ((t->flags & saved->flags & DECL_OBJECT) && t->ndim == 1 && saved->ndim == 1)
+        return CKPT_OK; /* any capacity: its length stands in its first bytes */
     if (t->ndim != saved->ndim || memcmp(t->shape, saved->shape, t->ndim * sizeof(t->shape[0])))
         return err_set(err, CKPT_MISMATCH, "tensor %s: asked for with shape %s, saved with %s",
                        t->name, shape_to_text(t->ndim, t->shape, asked, sizeof(asked)),
@@ -184,6 +186,19 @@ static enum ckpt_status add_gap(struct planner *pl, const struct want *w, struct
     return CKPT_OK;
 }
 
+/* What an object's place has beyond the saved one is not owed. */
+static void allow_longer(struct planner *pl, const struct want *w)
+{
+    const struct decl *d = pl->consumers[w->consumer];
+    const struct decl_tensor *t = &d->tensors[w->tensor];
+    for (size_t i = 0; i < t->piece_count; i++) {
+        const struct box *box = &d->pieces[t->first_piece + i].box;
+        uint64_t end = box->off[0] + box->len[0];
+        uint64_t from = max_u64(box->off[0], w->saved->shape[0]);
+        pl->got[w->consumer][t->first_piece + i] = end > from ? end - from : 0;
+    }
+}
+
 static enum ckpt_status want_tensor(struct planner *pl, uint32_t consumer, uint32_t tensor,
                                     struct ckpt_err *err)
 {
@@ -200,6 +215,8 @@ static enum ckpt_status want_tensor(struct planner *pl, uint32_t consumer, uint3
         return no_memory(err);
     pl->asked[pl->asked_count++] = w.saved;
     st = check_same(t, w.saved, err);
+    if (st == CKPT_OK && (t->flags & DECL_OBJECT))
+        allow_longer(pl, &w);
     for (; st == CKPT_OK && w.piece < t->piece_count; w.piece++)
         st = want_piece(pl, &w, err);
     return st;

@@ -92,9 +92,9 @@ static void test_worker_killed(void)
     kit_ranks(&w, "rounds", 2, rounds, NULL);
     while (atomic_load(&w.board->stage[10]) < 2) {
         kit_pause((long)(20 + test_rand(&rnd) % 250));
-        int status;
-        if (waitpid(w.pid[0], &status, WNOHANG | WNOWAIT) != 0 &&
-            atomic_load(&w.board->stage[10]) < 2)
+        siginfo_t ended = { 0 };
+        CHECK_EQ(waitid(P_PID, (id_t)w.pid[0], &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+        if (ended.si_pid != 0 && atomic_load(&w.board->stage[10]) < 2)
             break; /* it failed: kit_wait says so */
         unsigned long long at = atomic_load(&w.board->value[BOARD_PHASE]);
         kit_kill(kit_worker(), SIGKILL);
