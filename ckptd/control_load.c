@@ -162,8 +162,7 @@ static void submit_plan(struct control *c, struct restore_group *g)
     j->plan.name = g->name;
     const struct launch *l = launch_by_key(c, g->key);
     bool all = l && !l->reader && g->count == l->world; /* else others may ask for the rest */
-    j->plan.flags =
-        (all ? 0 : PLAN_NO_UNASKED) | (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0);
+    j->plan.flags = (all ? 0 : PLAN_NO_UNASKED) | (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0);
     for (uint32_t i = 0; i < g->count; i++) {
         clients[i] = g->consumers[i].gone ? UINT32_MAX : g->consumers[i].client;
         decls[i] = &nothing;

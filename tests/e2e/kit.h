@@ -109,14 +109,14 @@ void kit_meet(struct kit_rank *r, int stage);
             exit(1);                                                                      \
         }                                                                                 \
     } while (0)
-#define KIT_OK(call)                                                                         \
-    do {                                                                                     \
-        enum ckpt_status st_ = (call);                                                       \
-        if (st_ != CKPT_OK) {                                                                \
-            fprintf(stderr, "%s:%d: %s: %s, \"%s\"\n", __FILE__, __LINE__, #call,            \
-                    ckpt_status_name(st_), ckpt_error());                                    \
-            exit(1);                                                                         \
-        }                                                                                    \
+#define KIT_OK(call)                                                              \
+    do {                                                                          \
+        enum ckpt_status st_ = (call);                                            \
+        if (st_ != CKPT_OK) {                                                     \
+            fprintf(stderr, "%s:%d: %s: %s, \"%s\"\n", __FILE__, __LINE__, #call, \
+                    ckpt_status_name(st_), ckpt_error());                         \
+            exit(1);                                                              \
+        }                                                                         \
     } while (0)
 
 struct ckpt_open_opts kit_opts(const struct kit_rank *r);

@@ -179,17 +179,18 @@ void kit_meet(struct kit_rank *r, int stage)
     kit_await(r->board, stage, (int)r->world);
 }
 
-void kit_ranks(struct kit_crowd *w, const char *job, uint32_t world, kit_body body,
-               const void *arg)
+void kit_ranks(struct kit_crowd *w, const char *job, uint32_t world, kit_body body, const void *arg)
 {
     CHECK(world <= KIT_RANKS);
     w->world = world;
-    w->board = mmap(NULL, sizeof(*w->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-                    -1, 0);
+    w->board =
+        mmap(NULL, sizeof(*w->board), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(w->board != MAP_FAILED);
     fflush(NULL);
     for (uint32_t i = 0; i < world; i++) {
-        struct kit_rank r = { .rank = i, .world = world, .job = job, .board = w->board, .arg = arg };
+        struct kit_rank r = {
+            .rank = i, .world = world, .job = job, .board = w->board, .arg = arg
+        };
         snprintf(r.token, sizeof(r.token), "launch-%d-%u", (int)getpid(), kit.launches);
         w->pid[i] = fork();
         CHECK(w->pid[i] >= 0);

@@ -97,24 +97,21 @@ static void make_box(const struct kit_rank *r, const struct kit_part *p, struct 
         m->piece_count = r->rank == (p->how == KIT_LAST ? r->world - 1 : 0);
     } else {
         uint64_t unit = dtype_bits(p->dtype) < 8 ? 4 : 1;
-        q->len[cut] = share(p->shape[cut], r->rank, r->world,
-                            p->block[cut] ? p->block[cut] : unit, &q->off[cut]);
+        q->len[cut] = share(p->shape[cut], r->rank, r->world, p->block[cut] ? p->block[cut] : unit,
+                            &q->off[cut]);
         m->piece_count = q->len[cut] > 0;
     }
     dense(q, p->ndim);
 }
 
-static void make_flat(const struct kit_rank *r, const struct kit_part *p,
-                      struct kit_part_memory *m)
+static void make_flat(const struct kit_rank *r, const struct kit_part *p, struct kit_part_memory *m)
 {
     struct ckpt_piece whole = { 0 };
-    struct ckpt_flat f = {
-        .ndim = p->ndim, .dtype = p->dtype, .boxes = &whole, .box_count = 1
-    };
+    struct ckpt_flat f = { .ndim = p->ndim, .dtype = p->dtype, .boxes = &whole, .box_count = 1 };
     for (uint32_t d = 0; d < p->ndim; d++)
         whole.len[d] = p->shape[d];
-    f.count = share(volume(p->shape, p->ndim), r->rank, r->world,
-                    dtype_bits(p->dtype) < 8 ? 4 : 1, &f.start);
+    f.count = share(volume(p->shape, p->ndim), r->rank, r->world, dtype_bits(p->dtype) < 8 ? 4 : 1,
+                    &f.start);
     KIT_OK(ckpt_flat_pieces(&f, m->pieces, 8, &m->piece_count));
 }
 
@@ -213,8 +210,8 @@ static bool element(uint8_t *base, uint64_t at, unsigned bits, uint64_t value, b
 }
 
 /* All elements of a piece in row-major order of its (dense) local copy. */
-static bool walk(const struct kit_part *p, const struct ckpt_piece *q, uint8_t *base,
-                 uint64_t step, bool set)
+static bool walk(const struct kit_part *p, const struct ckpt_piece *q, uint8_t *base, uint64_t step,
+                 bool set)
 {
     uint64_t n = volume(q->len, p->ndim), seed = seed_of(p->name, step), at[4] = { 0 };
     uint64_t row = p->ndim ? q->len[p->ndim - 1] : 1;
@@ -296,8 +293,7 @@ void kit_check(const struct kit_rank *r, uint64_t step)
 
 /* -- saving and restoring ------------------------------------------------------------------ */
 
-enum ckpt_status kit_save_with(struct kit_rank *r, const struct ckpt_save_opts *o,
-                               uint64_t *ret_op)
+enum ckpt_status kit_save_with(struct kit_rank *r, const struct ckpt_save_opts *o, uint64_t *ret_op)
 {
     KIT_OK(ckpt_fence(r->s, 60000));
     kit_fill(r, o->step);

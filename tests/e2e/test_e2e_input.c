@@ -2,8 +2,8 @@
  * thing, on every rank, loses nothing, and the next save works. */
 #include "e2e/kit.h"
 
-#define F32(n, name_, how_)                                                          \
-    {                                                                                \
+#define F32(n, name_, how_)                                                               \
+    {                                                                                     \
         .name = (name_), .dtype = CKPT_F32, .ndim = 2, .shape = { (n), 6 }, .how = (how_) \
     }
 
@@ -12,10 +12,11 @@ static char long_name[1026];
 
 /* -- names ---------------------------------------------------------------------------- */
 
-static const char *const bad_jobs[] = { "",       "../x", "a/b", ".hidden", "ckpt.repo",
+static const char *const bad_jobs[] = { "",         "../x", "a/b", ".hidden", "ckpt.repo",
                                         "\xff\xfe", "a b",  "-a",  "a\n" };
-static const char *const bad_names[] = { "",       "../x", "a/../b", "/a",  "a/",       "a//b",
-                                         "a/./b", "..",   "a\x01",  "\xc3\x28", "\xed\xa0\x80" };
+static const char *const bad_names[] = { "",      "../x",     "a/../b",      "/a",
+                                         "a/",    "a//b",     "a/./b",       "..",
+                                         "a\x01", "\xc3\x28", "\xed\xa0\x80" };
 
 static void bad_job_names(struct kit_rank *r)
 {
@@ -169,19 +170,33 @@ struct clash {
     } rank[2];
 };
 static const struct clash clashes[] = {
-    { "overlap", CKPT_COVER, { "tensor t", "ranks 0 and 1", "[5:6, 0:6]", "" },
+    { "overlap",
+      CKPT_COVER,
+      { "tensor t", "ranks 0 and 1", "[5:6, 0:6]", "" },
       { { 0, 6, { 10, 6 }, CKPT_F32, 0 }, { 5, 5, { 10, 6 }, CKPT_F32, 0 } } },
-    { "hole", CKPT_COVER, { "tensor t", "[4:5, 0:6]", "", "" },
+    { "hole",
+      CKPT_COVER,
+      { "tensor t", "[4:5, 0:6]", "", "" },
       { { 0, 4, { 10, 6 }, CKPT_F32, 0 }, { 5, 5, { 10, 6 }, CKPT_F32, 0 } } },
-    { "both whole", CKPT_COVER, { "tensor t", "ranks 0 and 1", "[0:10, 0:6]", "" },
+    { "both whole",
+      CKPT_COVER,
+      { "tensor t", "ranks 0 and 1", "[0:10, 0:6]", "" },
       { { 0, 10, { 10, 6 }, CKPT_F32, 0 }, { 0, 10, { 10, 6 }, CKPT_F32, 0 } } },
-    { "nobody holds it", CKPT_COVER, { "tensor t", "[0:10, 0:6]", "", "" },
+    { "nobody holds it",
+      CKPT_COVER,
+      { "tensor t", "[0:10, 0:6]", "", "" },
       { { 0, 0, { 10, 6 }, CKPT_F32, 0 }, { 0, 0, { 10, 6 }, CKPT_F32, 0 } } },
-    { "shape", CKPT_MISMATCH, { "tensor t", "0", "1", "shape" },
+    { "shape",
+      CKPT_MISMATCH,
+      { "tensor t", "0", "1", "shape" },
       { { 0, 5, { 10, 6 }, CKPT_F32, 0 }, { 5, 6, { 11, 6 }, CKPT_F32, 0 } } },
-    { "dtype", CKPT_MISMATCH, { "tensor t", "0", "1", "" },
+    { "dtype",
+      CKPT_MISMATCH,
+      { "tensor t", "0", "1", "" },
       { { 0, 5, { 10, 6 }, CKPT_F32, 0 }, { 5, 5, { 10, 6 }, CKPT_I32, 0 } } },
-    { "kind", CKPT_MISMATCH, { "tensor t", "0", "1", "" },
+    { "kind",
+      CKPT_MISMATCH,
+      { "tensor t", "0", "1", "" },
       { { 0, 5, { 10, 6 }, CKPT_F32, 0 }, { 5, 5, { 10, 6 }, CKPT_F32, CKPT_LOCKED } } },
 };
 
@@ -214,9 +229,9 @@ static void clash_between_ranks(struct kit_rank *r)
         const struct clash *x = &clashes[i];
         void *mem;
         struct ckpt_state *s = clash_state(r, x, &mem);
-        struct ckpt_save_opts o = {
-            .size = sizeof(o), .step = 10 + i, .flags = CKPT_SAVE_ALLOW_VANISHED
-        };
+        struct ckpt_save_opts o = { .size = sizeof(o),
+                                    .step = 10 + i,
+                                    .flags = CKPT_SAVE_ALLOW_VANISHED };
         uint64_t op;
         KIT_OK(ckpt_save(s, &o, &(struct ckpt_buffer){ mem, 4096 }, 1, NULL, &op));
         KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 30000), x->status, x->word[0]);
@@ -323,10 +338,10 @@ static void misfits(struct kit_rank *r)
                                                 .scope = CKPT_OBJECT_SHARED } },
                                  absent[] = { F32(10, "layer.w", KIT_COLS),
                                               F32(3, "absent", KIT_ROWS) },
-                                 gone_object[] = { F32(10, "layer.w", KIT_COLS),
-                                                   { .name = "absent-rng",
-                                                     .object = true,
-                                                     .shape = { 100, 50 } } };
+                                 gone_object[] = {
+                                     F32(10, "layer.w", KIT_COLS),
+                                     { .name = "absent-rng", .object = true, .shape = { 100, 50 } }
+                                 };
     static struct kit_part optional[2];
     kit_open(r);
     misfit(r, shape, 1, CKPT_MISMATCH, "layer.w");

@@ -15,12 +15,14 @@ static const struct kit_part parts[] = {
 /* Where a rank is, for the killer to count what it hit. */
 enum phase { IDLE, SAVING, FENCING, WAITING, RESTORING, PHASES };
 static const char *const phase_names[] = { "idle", "saving", "fencing", "waiting", "restoring" };
-enum { BOARD_PHASE, BOARD_OK, BOARD_FAILED, BOARD_END, BOARD_LAST };
+enum { BOARD_PHASE, BOARD_OK, BOARD_FAILED, BOARD_CHANGES, BOARD_LAST };
 
 static void in_phase(struct kit_rank *r, enum phase p)
 {
-    if (r->rank == 0)
-        atomic_store(&r->board->value[BOARD_PHASE], p);
+    if (r->rank != 0)
+        return;
+    atomic_store(&r->board->value[BOARD_PHASE], p);
+    atomic_fetch_add(&r->board->value[BOARD_CHANGES], 1);
 }
 
 /* Ends committed, or with a status of BUSY or STORE class. */
@@ -36,8 +38,8 @@ static bool save_round(struct kit_rank *r, uint64_t step)
         st = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 40000);
     if (st != CKPT_OK) {
         enum ckpt_class cls = ckpt_status_class(st);
-        fprintf(stderr, "step %d, rank %u: %s \"%s\"\n", (int)step, r->rank,
-                ckpt_status_name(st), ckpt_error());
+        fprintf(stderr, "step %d, rank %u: %s \"%s\"\n", (int)step, r->rank, ckpt_status_name(st),
+                ckpt_error());
         CHECK((cls == CKPT_CLASS_BUSY || cls == CKPT_CLASS_STORE) && st != CKPT_TIMEOUT);
         CHECK(ckpt_error()[0]);
     }
@@ -84,23 +86,32 @@ static void rounds(struct kit_rank *r)
     kit_reach(r->board, 10);
 }
 
+/* False: all rounds are over, or rank 0 failed (kit_wait says so). */
+static bool still_running(struct kit_crowd *w)
+{
+    siginfo_t ended = { 0 };
+    CHECK_EQ(waitid(P_PID, (id_t)w->pid[0], &ended, WEXITED | WNOHANG | WNOWAIT), 0);
+    return ended.si_pid == 0 && atomic_load(&w->board->stage[10]) < 2;
+}
+
 static void test_worker_killed(void)
 {
     unsigned long long rnd = test_seed(11), ok, bad, last;
     int hits[PHASES] = { 0 }, kinds = 0;
     struct kit_crowd w;
     kit_ranks(&w, "rounds", 2, rounds, NULL);
-    while (atomic_load(&w.board->stage[10]) < 2) {
-        kit_pause((long)(20 + test_rand(&rnd) % 250));
-        siginfo_t ended = { 0 };
-        CHECK_EQ(waitid(P_PID, (id_t)w.pid[0], &ended, WEXITED | WNOHANG | WNOWAIT), 0);
-        if (ended.si_pid != 0 && atomic_load(&w.board->stage[10]) < 2)
-            break; /* it failed: kit_wait says so */
+    while (still_running(&w)) {
+        /* Let it get on a little after each: a ckptd that dies all the time does nothing. */
+        unsigned long long seen = atomic_load(&w.board->value[BOARD_CHANGES]);
+        uint64_t more = 1 + test_rand(&rnd) % 6;
+        while (still_running(&w) && atomic_load(&w.board->value[BOARD_CHANGES]) < seen + more)
+            kit_pause(1);
+        kit_pause((long)(test_rand(&rnd) % 30));
+        if (!still_running(&w))
+            break;
         unsigned long long at = atomic_load(&w.board->value[BOARD_PHASE]);
         kit_kill(kit_worker(), SIGKILL);
         hits[at < PHASES ? at : 0]++;
-        if (kit.kills % 6 == 0) /* let some rounds pass */
-            kit_pause(400);
     }
     ok = w.board->value[BOARD_OK];
     bad = w.board->value[BOARD_FAILED];

@@ -9,14 +9,14 @@ static const struct kit_part parts[] = {
 
 /* One launch by a script. */
 struct act {
-    const char *resume;         /* opts.resume */
-    uint64_t expect;            /* step resumed from; 0: none */
+    const char *resume; /* opts.resume */
+    uint64_t expect;    /* step resumed from; 0: none */
     bool restore, progress, die;
     uint64_t saves[4];
-    const char *why;            /* part of info.why */
+    const char *why; /* part of info.why */
     enum ckpt_status open, restored;
-    const char *word;           /* of the failed open or restore */
-    uint64_t expect_epoch;      /* 0: any */
+    const char *word;      /* of the failed open or restore */
+    uint64_t expect_epoch; /* 0: any */
 };
 
 static void act_out(struct kit_rank *r)
@@ -43,8 +43,7 @@ static void act_out(struct kit_rank *r)
         CHECK_EQ(r->point.epoch, a->expect_epoch);
     kit_declare(r, parts, PARTS);
     if (a->restored != CKPT_OK) {
-        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL), a->restored,
-                  a->word);
+        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL), a->restored, a->word);
         CHECK(strstr(ckpt_error(), "/d/") || strstr(ckpt_error(), "pack"));
         return;
     }
@@ -90,7 +89,7 @@ static void two_at_once(struct kit_rank *r)
     CHECK(newer.point.step <= 2);
     kit_restore(&newer);
     KIT_FAILS(kit_save_local(r, 3), CKPT_SUPERSEDED, "launch");
-    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 20000)); /* begun before: it may commit */
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 20000));       /* begun before: it may commit */
     KIT_FAILS(kit_save_local(r, 4), CKPT_SUPERSEDED, "launch"); /* for good */
     KIT_OK(kit_save_local(&newer, 3));
     /* The same launch id from another start. */
@@ -196,8 +195,9 @@ static void test_resume(void)
     launch("res", 2, (struct act){ .saves = { 1, 2, 3 } });
     launch("res", 1, (struct act){ .resume = "2", .expect = 2, .restore = true, .saves = { 3 } });
     launch("res", 1, (struct act){ .expect = 3, .expect_epoch = 2, .restore = true });
-    launch("res", 2, (struct act){ .resume = "3~1", .expect = 3, .expect_epoch = 1,
-                                   .restore = true, .saves = { 9 } });
+    launch("res", 2,
+           (struct act){
+               .resume = "3~1", .expect = 3, .expect_epoch = 1, .restore = true, .saves = { 9 } });
     launch("res", 3, (struct act){ .expect = 9, .restore = true });
     launch("res", 1, (struct act){ .resume = "44", .open = CKPT_NOT_FOUND, .word = "44" });
     launch("res", 1, (struct act){ .resume = "3~40", .open = CKPT_NOT_FOUND, .word = "40" });
@@ -222,12 +222,12 @@ static void test_crash_loop(void)
     for (int i = 0; i < 3; i++)
         launch("loop", 2, (struct act){ .expect = 20, .restore = true, .die = true });
     for (int i = 0; i < 3; i++)
-        launch("loop", 2, (struct act){
-            .expect = 10, .restore = true, .die = true, .why = "20" });
+        launch("loop", 2, (struct act){ .expect = 10, .restore = true, .die = true, .why = "20" });
     launch("loop", 2, (struct act){ .open = CKPT_REFUSED, .word = "CKPT_RESUME" });
     launch("loop", 2, (struct act){ .open = CKPT_REFUSED, .word = "20" });
-    launch("loop", 2, (struct act){ .resume = "20", .expect = 20, .restore = true,
-                                    .progress = true, .saves = { 30 } });
+    launch("loop", 2,
+           (struct act){
+               .resume = "20", .expect = 20, .restore = true, .progress = true, .saves = { 30 } });
     launch("loop", 2, (struct act){ .expect = 30, .restore = true });
     kit_verify("loop", 30);
     /* One step back helps: the run goes on from there. */
@@ -242,8 +242,7 @@ static void test_damage(void)
 {
     launch("dmg", 2, (struct act){ .saves = { 10, 20 } });
     kit_damage("dmg", 20);
-    launch("dmg", 2, (struct act){
-        .expect = 20, .restored = CKPT_CORRUPT, .word = "tensor w" });
+    launch("dmg", 2, (struct act){ .expect = 20, .restored = CKPT_CORRUPT, .word = "tensor w" });
     launch("dmg", 2, (struct act){ .expect = 10, .restore = true, .why = "20", .saves = { 21 } });
     launch("dmg", 3, (struct act){ .expect = 21, .restore = true });
 }

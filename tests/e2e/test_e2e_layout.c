@@ -2,47 +2,50 @@
  * kinds of tensors and objects, small arenas, very many and very large tensors. */
 #include "e2e/kit.h"
 
-#define TENSOR(n, t, d, how_, ...) \
-    { .name = (n), .dtype = (t), .ndim = (d), .how = (how_), .shape = { __VA_ARGS__ } }
-#define OBJECT(n, cap, len, sc) \
-    { .name = (n), .object = true, .shape = { (cap), (len) }, .scope = (sc) }
+#define TENSOR(n, t, d, how_, ...)                                                      \
+    {                                                                                   \
+        .name = (n), .dtype = (t), .ndim = (d), .how = (how_), .shape = { __VA_ARGS__ } \
+    }
+#define OBJECT(n, cap, len, sc)                                               \
+    {                                                                         \
+        .name = (n), .object = true, .shape = { (cap), (len) }, .scope = (sc) \
+    }
 /* Everything, cut by A, B, C. */
-#define STATE(A, B, C, cap)                                                                \
-    {                                                                                      \
-        TENSOR("m.w", CKPT_F32, 2, A, 1000, 1200), TENSOR("m.v", CKPT_BF16, 3, B, 7, 30, 64), \
-            TENSOR("scalar", CKPT_F64, 0, KIT_FIRST, 0), TENSOR("empty", CKPT_F32, 2, A, 0, 5), \
-            TENSOR("one", CKPT_U8, 1, C, 1), TENSOR("u4", CKPT_U4, 2, B, 12, 64),           \
-            TENSOR("f8", CKPT_F8_E4M3, 2, A, 33, 5), TENSOR("bool", CKPT_BOOL, 1, C, 129),  \
-            TENSOR("c64", CKPT_C64, 2, C, 9, 9), TENSOR("same", CKPT_F32, 1, KIT_SAME, 4096), \
-            TENSOR("flat", CKPT_F32, 2, C, 77, 301), TENSOR("i4", CKPT_I4, 1, KIT_LAST, 64),  \
-            TENSOR("4d", CKPT_I16, 4, B, 3, 5, 7, 12),                                       \
-            { .name = "blocked",                                                            \
-              .dtype = CKPT_F32,                                                            \
-              .ndim = 2,                                                                    \
-              .shape = { 64, 10 },                                                          \
-              .how = KIT_ROWS,                                                              \
-              .kind = CKPT_BLOCKED,                                                         \
-              .block = { 8, 10 } },                                                         \
-            { .name = "locked",                                                             \
-              .dtype = CKPT_U8,                                                             \
-              .ndim = 1,                                                                    \
-              .shape = { 999 },                                                             \
-              .how = KIT_FIRST,                                                             \
-              .kind = CKPT_LOCKED },                                                        \
-            { .name = "volatile",                                                           \
-              .dtype = CKPT_F32,                                                            \
-              .ndim = 1,                                                                    \
-              .shape = { 50 },                                                              \
-              .how = A,                                                                     \
-              .flags = CKPT_VOLATILE },                                                     \
-            { .name = "tied",                                                               \
-              .dtype = CKPT_F32,                                                            \
-              .ndim = 2,                                                                    \
-              .shape = { 1000, 1200 },                                                      \
-              .alias = "m.w" },                                                             \
-            OBJECT("cfg", cap, 900, CKPT_OBJECT_SHARED),                                    \
-            OBJECT("none", cap, 0, CKPT_OBJECT_SHARED),                                     \
-            OBJECT("full", 77, 77, CKPT_OBJECT_SHARED)                                      \
+#define STATE(A, B, C, cap)                                                                        \
+    {                                                                                              \
+        TENSOR("m.w", CKPT_F32, 2, A, 1000, 1200), TENSOR("m.v", CKPT_BF16, 3, B, 7, 30, 64),      \
+            TENSOR("scalar", CKPT_F64, 0, KIT_FIRST, 0), TENSOR("empty", CKPT_F32, 2, A, 0, 5),    \
+            TENSOR("one", CKPT_U8, 1, C, 1), TENSOR("u4", CKPT_U4, 2, B, 12, 64),                  \
+            TENSOR("f8", CKPT_F8_E4M3, 2, A, 33, 5), TENSOR("bool", CKPT_BOOL, 1, C, 129),         \
+            TENSOR("c64", CKPT_C64, 2, C, 9, 9), TENSOR("same", CKPT_F32, 1, KIT_SAME, 4096),      \
+            TENSOR("flat", CKPT_F32, 2, C, 77, 301), TENSOR("i4", CKPT_I4, 1, KIT_LAST, 64),       \
+            TENSOR("4d", CKPT_I16, 4, B, 3, 5, 7, 12),                                             \
+            { .name = "blocked",                                                                   \
+              .dtype = CKPT_F32,                                                                   \
+              .ndim = 2,                                                                           \
+              .shape = { 64, 10 },                                                                 \
+              .how = KIT_ROWS,                                                                     \
+              .kind = CKPT_BLOCKED,                                                                \
+              .block = { 8, 10 } },                                                                \
+            { .name = "locked",                                                                    \
+              .dtype = CKPT_U8,                                                                    \
+              .ndim = 1,                                                                           \
+              .shape = { 999 },                                                                    \
+              .how = KIT_FIRST,                                                                    \
+              .kind = CKPT_LOCKED },                                                               \
+            { .name = "volatile",                                                                  \
+              .dtype = CKPT_F32,                                                                   \
+              .ndim = 1,                                                                           \
+              .shape = { 50 },                                                                     \
+              .how = A,                                                                            \
+              .flags = CKPT_VOLATILE },                                                            \
+            { .name = "tied",                                                                      \
+              .dtype = CKPT_F32,                                                                   \
+              .ndim = 2,                                                                           \
+              .shape = { 1000, 1200 },                                                             \
+              .alias = "m.w" },                                                                    \
+            OBJECT("cfg", cap, 900, CKPT_OBJECT_SHARED),                                           \
+            OBJECT("none", cap, 0, CKPT_OBJECT_SHARED), OBJECT("full", 77, 77, CKPT_OBJECT_SHARED) \
     }
 
 static const struct kit_part layouts[][20] = {
@@ -109,8 +112,7 @@ static void scopes(struct kit_rank *r)
         kit_restore(r);
     } else {
         kit_scribble(r);
-        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL), CKPT_MISMATCH,
-                  "rng");
+        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL), CKPT_MISMATCH, "rng");
     }
 }
 
@@ -158,11 +160,9 @@ static void test_sizes(void)
 {
     for (size_t i = 0; i < ARRAY_COUNT(many); i++) {
         snprintf(many_names[i], sizeof(many_names[i]), "layer.%zu", i);
-        many[i] = (struct kit_part){ .name = many_names[i],
-                                     .dtype = CKPT_F32,
-                                     .ndim = 1,
-                                     .shape = { i % 7 },
-                                     .how = KIT_ROWS };
+        many[i] = (struct kit_part){
+            .name = many_names[i], .dtype = CKPT_F32, .ndim = 1, .shape = { i % 7 }, .how = KIT_ROWS
+        };
     }
     kit_run("many", 2, tiny_tensors, NULL);
     kit_run("many", 3, tiny_tensors, NULL);

@@ -88,7 +88,7 @@ static void test_absent(void)
 /* -- who dies ------------------------------------------------------------------------------ */
 
 enum death { BEFORE_SAVE, AFTER_SAVE, IN_COPY, AFTER_FENCE, AFTER_STAGED, AFTER_LOCAL, DEATHS };
-static const char *const death_names[] = { "before save", "after save", "while copying",
+static const char *const death_names[] = { "before save",     "after save",   "while copying",
                                            "after the fence", "after staged", "after local" };
 
 /* A thread of nobody: kills this process after some microseconds. */
