@@ -208,10 +208,11 @@ int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_
         if (child)
             _exit(worker(arg, &keep, &k.table));
         int status = watch_worker(&k);
-        if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k.ready))
-            return WEXITSTATUS(status);
-        if (!k.ready)
-            return 1;
+        bool ended = WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k.ready);
+        if (ended || !k.ready) {
+            free(k.table.entries); /* the descriptors go with the process */
+            return ended ? WEXITSTATUS(status) : 1;
+        }
         log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k.worker,
                   WIFSIGNALED(status) ? WTERMSIG(status) : 0,
                   WIFEXITED(status) ? WEXITSTATUS(status) : 0, k.table.count);
