@@ -71,6 +71,7 @@ static bool fill_batch(struct control *c, const struct restore_group *g,
     ret->job = c->plans[ret->group].job;
     ret->name = g->name;
     ret->plan = &g->plan->batches[b->batch];
+    ret->use_count = ret->plan->use_count;
     ret->slots = b->slots;
     ret->slot_bytes = c->config->slot_bytes;
     for (uint32_t i = 0; i < ret->plan->use_count; i++) {
