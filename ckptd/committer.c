@@ -96,15 +96,15 @@ static void condemn(struct committer_attempt *a, enum ckpt_status status, uint32
     snprintf(a->text, sizeof(a->text), "%s", text && text[0] ? text : status_sentence(a->status));
 }
 
-/* "ranks 1, 3, ... " that have not put their part. */
-static void name_missing(const struct committer_attempt *a, char *ret, size_t cap)
+/* "1, 3, ...": ranks that have not put their part; `joined`: of those that did begin. */
+static void name_missing(const struct committer_attempt *a, bool joined, char *ret, size_t cap)
 {
     size_t at = 0;
     uint32_t named = 0;
     uint32_t end = (uint32_t)min_u64(a->world, COMMITTER_RANKS_NAMED);
     ret[0] = 0;
     for (uint32_t r = 0; r < end && named < 16; r++) {
-        if (bit(a->put_map, r) || bit(a->joined_map, r))
+        if (bit(a->put_map, r) || bit(a->joined_map, r) != joined)
             continue;
         int n = snprintf(ret + at, cap - at, "%s%u", named ? ", " : "", r);
         if (n < 0 || (size_t)n >= cap - at)
@@ -122,13 +122,12 @@ static void check_deadlines(const struct committer *c, struct committer_attempt 
     bool late = now >= a->deadline_ns;
     if (!late && (a->joined >= a->world || now - a->begun_ns < c->arrival_ns))
         return;
-    name_missing(a, ranks, sizeof(ranks));
-    if (ranks[0])
-        snprintf(text, sizeof(text), "rank %s did not come to the save of step %llu in time", ranks,
-                 (unsigned long long)a->name.step);
-    else
-        snprintf(text, sizeof(text), "the save of step %llu did not finish before its deadline",
-                 (unsigned long long)a->name.step);
+    name_missing(a, false, ranks, sizeof(ranks));
+    bool came = !ranks[0];
+    if (came)
+        name_missing(a, true, ranks, sizeof(ranks));
+    snprintf(text, sizeof(text), "rank %s did not %s the save of step %llu in time", ranks,
+             came ? "finish" : "come to", (unsigned long long)a->name.step);
     condemn(a, CKPT_TIMEOUT, UINT32_MAX, text);
 }
 

@@ -127,6 +127,7 @@ void control_commit(struct client *cl)
 void control_submit(struct control *c, struct crew *crew, struct job *j)
 {
     c->jobs_out++;
+    c->reports_out += j->kind == JOB_REPORT;
     if (j->client != UINT32_MAX)
         c->clients[j->client]->jobs_out++;
     crew_submit(crew, &j->base);

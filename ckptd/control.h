@@ -103,6 +103,7 @@ struct control {
     int64_t now, started_ns, idle_ns, stop_by_ns;
     bool stopping, orphan, served, shared_store;
     uint64_t jobs_out;
+    uint32_t reports_out; /* of them: words about a launch that the next one must read */
     struct {
         uint64_t connections, refused, hostile, messages, packs, pack_bytes, pack_ns, loads,
             load_bytes, sessions;

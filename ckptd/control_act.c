@@ -532,6 +532,7 @@ void control_job_done(struct control *c, struct job *j)
 {
     struct client *cl = j->client == UINT32_MAX ? NULL : c->clients[j->client];
     c->jobs_out--;
+    c->reports_out -= j->kind == JOB_REPORT;
     if (cl)
         cl->jobs_out--;
     switch (j->kind) {

@@ -113,7 +113,9 @@ static void submit(struct control *c, struct launch *l, enum launch_step what)
     control_submit(c, c->records, j);
 }
 
-/* True while a save that an older launch of the job began here is undecided. */
+/* A launch that failed a moment ago may still be writing that its checkpoint is bad or was
+ * restored: the next one waits for reports, too, or it would choose without them.
+ * True while a save that an older launch of the job began here is undecided. */
 static bool older_undecided(const struct control *c, const struct launch *l)
 {
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
@@ -256,8 +258,8 @@ static void time_out_waiting(struct control *c, struct launch *l)
 void control_launch_tick(struct control *c)
 {
     for (struct launch *l = c->launches; l; l = l->next) {
-        if (l->phase == LAUNCH_DRAINING &&
-            (!older_undecided(c, l) || c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
+        if (l->phase == LAUNCH_DRAINING && ((!older_undecided(c, l) && c->reports_out == 0) ||
+                                            c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
             l->phase = LAUNCH_RESOLVING;
             submit(c, l, LAUNCH_RESOLVE);
         }

@@ -71,6 +71,7 @@ static bool fill_batch(struct control *c, const struct restore_group *g,
     ret->job = c->plans[ret->group].job;
     ret->name = g->name;
     ret->plan = &g->plan->batches[b->batch];
+    ret->use_count = ret->plan->use_count;
     ret->slots = b->slots;
     ret->slot_bytes = c->config->slot_bytes;
     for (uint32_t i = 0; i < ret->plan->use_count; i++) {
@@ -160,7 +161,9 @@ static void submit_plan(struct control *c, struct restore_group *g)
     j->plan.count = g->count;
     j->plan.group = group_index(c, g);
     j->plan.name = g->name;
-    j->plan.flags = PLAN_NO_UNASKED | (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0);
+    const struct launch *l = launch_by_key(c, g->key);
+    bool all = l && !l->reader && g->count == l->world; /* else others may ask for the rest */
+    j->plan.flags = (all ? 0 : PLAN_NO_UNASKED) | (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0);
     for (uint32_t i = 0; i < g->count; i++) {
         clients[i] = g->consumers[i].gone ? UINT32_MAX : g->consumers[i].client;
         decls[i] = &nothing;
@@ -172,6 +175,19 @@ static void submit_plan(struct control *c, struct restore_group *g)
         snprintf(j->plan.job, sizeof(j->plan.job), "%s", cl->s->job);
     }
     control_submit(c, c->records, j);
+}
+
+/* Rule G3: what the checkpoint has and no rank asked for. */
+static void say_unasked(const struct job_plan *p)
+{
+    char names[400] = "";
+    size_t at = 0, i;
+    for (i = 0; i < p->plan->unasked_count && i < 8 && at < sizeof(names); i++)
+        at += (size_t)snprintf(names + at, sizeof(names) - at, "%s%s", i ? ", " : "",
+                               p->plan->unasked[i]);
+    log_warn("tensors of the checkpoint that no rank asked for",
+             "job=%s step=%" PRIu64 " count=%zu names=\"%s%s\"", p->job, p->name.step,
+             p->plan->unasked_count, names, i < p->plan->unasked_count ? ", ..." : "");
 }
 
 void control_plan_done(struct control *c, struct job *j)
@@ -191,6 +207,8 @@ void control_plan_done(struct control *c, struct job *j)
         log_info("restore begins", "job=%s step=%" PRIu64 " ranks=%u bytes=%" PRIu64 " batches=%zu",
                  j->plan.job, j->plan.name.step, g->count, j->plan.plan->read_bytes,
                  j->plan.plan->batch_count);
+        if (j->plan.plan->unasked_count > 0)
+            say_unasked(&j->plan);
         restore_planned(g, j->plan.plan);
     }
     go_on(c, g);

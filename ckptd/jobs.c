@@ -308,8 +308,8 @@ void job_free(struct job *j)
         free(j->plan.clients);
     }
     if (j->kind == JOB_BATCH) {
-        for (uint32_t i = 0; j->batch.memory && i < j->batch.plan->use_count; i++)
-            if (j->batch.memory[i] && j->batch.slots[i] == UINT32_MAX)
+        for (uint32_t i = 0; j->batch.memory && i < j->batch.use_count; i++)
+            if (j->batch.memory[i] && j->batch.slots && j->batch.slots[i] == UINT32_MAX)
                 munmap(j->batch.memory[i], j->batch.slot_bytes);
         free(j->batch.slots);
         free(j->batch.clients);

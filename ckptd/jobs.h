@@ -118,9 +118,10 @@ struct job_batch {
     const char *job;
     struct ckpt_name name;
     const struct plan_batch *plan;
-    uint32_t *slots;   /* owned; per use */
-    uint32_t *clients; /* owned; per use: control's number of the session */
-    void **memory;     /* owned; per use; for consumers that are gone: scratch */
+    uint32_t use_count; /* the plan's: it may be gone before this job is freed */
+    uint32_t *slots;    /* owned; per use */
+    uint32_t *clients;  /* owned; per use: control's number of the session */
+    void **memory;      /* owned; per use; for consumers that are gone: scratch */
     uint64_t slot_bytes;
     struct load_stats stats;
 };

@@ -185,51 +185,40 @@ static int watch_worker(struct keeper *k)
     return status;
 }
 
-static int keep_working(struct keeper *k, const sigset_t *before,
-                        int (*worker)(void *, const struct keep *, const struct keep_table *),
-                        void *arg)
-{
-    unsigned quick = 0;
-    for (;;) {
-        bool child = false;
-        struct keep keep;
-        time_t started = time(NULL);
-        if (!start_worker(k, before, &child, &keep)) {
-            log_error("cannot start a worker", "why=\"%m\"");
-            return 1;
-        }
-        if (child)
-            _exit(worker(arg, &keep, &k->table));
-        int status = watch_worker(k);
-        if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k->ready))
-            return WEXITSTATUS(status);
-        if (!k->ready)
-            return 1;
-        log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k->worker,
-                  WIFSIGNALED(status) ? WTERMSIG(status) : 0,
-                  WIFEXITED(status) ? WEXITSTATUS(status) : 0, k->table.count);
-        /* A worker that cannot live is not restarted in a tight loop. */
-        quick = time(NULL) - started < 2 ? quick + 1 : 0;
-        if (quick > 10)
-            nanosleep(&(struct timespec){ .tv_sec = 1 }, NULL);
-    }
-}
-
 int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_table *kept),
                void *arg)
 {
     struct keeper k = { 0 };
     sigset_t mine, before;
+    unsigned quick = 0;
     sigemptyset(&mine);
     sigaddset(&mine, SIGCHLD);
     sigaddset(&mine, SIGTERM);
     sigaddset(&mine, SIGINT);
     sigprocmask(SIG_BLOCK, &mine, &before);
     k.signals = signalfd(-1, &mine, SFD_CLOEXEC | SFD_NONBLOCK);
-    int rc = keep_working(&k, &before, worker, arg);
-    for (size_t i = 0; i < k.table.count; i++)
-        close(k.table.entries[i].fd);
-    free(k.table.entries);
-    close(k.signals);
-    return rc;
+    for (;;) {
+        bool child = false;
+        struct keep keep;
+        time_t started = time(NULL);
+        if (!start_worker(&k, &before, &child, &keep)) {
+            log_error("cannot start a worker", "why=\"%m\"");
+            return 1;
+        }
+        if (child)
+            _exit(worker(arg, &keep, &k.table));
+        int status = watch_worker(&k);
+        bool ended = WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k.ready);
+        if (ended || !k.ready) {
+            free(k.table.entries); /* the descriptors go with the process */
+            return ended ? WEXITSTATUS(status) : 1;
+        }
+        log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k.worker,
+                  WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+                  WIFEXITED(status) ? WEXITSTATUS(status) : 0, k.table.count);
+        /* A worker that cannot live is not restarted in a tight loop. */
+        quick = time(NULL) - started < 2 ? quick + 1 : 0;
+        if (quick > 10)
+            nanosleep(&(struct timespec){ .tv_sec = 1 }, NULL);
+    }
 }

@@ -203,7 +203,8 @@ enum ckpt_object_scope {
                                between ranks when their number changes (data-loader shards) */
 };
 /* Declares opaque bytes (random state, data-loader position, JSON) of at most
- * `capacity` bytes.  An object is copied before ckpt_save returns. */
+ * `capacity` bytes.  An object is copied before ckpt_save returns, and restored into any
+ * capacity that holds it. */
 CKPT_API enum ckpt_status ckpt_object(struct ckpt_state *s, const char *name, uint64_t capacity,
                                       enum ckpt_object_scope scope);
 

@@ -6,6 +6,10 @@
 
 #include "libckpt/context.h"
 
+/* ckptd keeps the deadline of HELLO itself and then says who is missing: its answer is
+ * given a little longer. */
+#define ANSWER_NS INT64_C(1000000000)
+
 void client_wake(struct ckpt *c)
 {
     uint64_t one = 1;
@@ -204,7 +208,7 @@ enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
     *ret_refused = false;
     enum ckpt_status st = send_hello(c, resumed, deadline_ns, err);
     while (st == CKPT_OK) {
-        st = wait_readable(c, deadline_ns, err);
+        st = wait_readable(c, deadline_ns + ANSWER_NS, err);
         if (st == CKPT_OK)
             st = wire_recv(c->fd, c->in, err);
         if (st == CKPT_BUSY) {

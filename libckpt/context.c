@@ -357,7 +357,9 @@ static enum ckpt_status open_context(struct ckpt *c, const struct ckpt_open_opts
     if (st == CKPT_OK)
         st = link_first(c, deadline, err);
     if (st == CKPT_OK && o->mode == CKPT_TRAIN && (c->shared.ok_flags & WIRE_STOP))
-        st = err_set(err, CKPT_REFUSED, "%s", c->shared.why);
+        st =
+            err_set(err, CKPT_REFUSED, "%s; to go on set CKPT_RESUME to %llu, another step or none",
+                    c->shared.why, (unsigned long long)c->shared.point.step);
     if (st == CKPT_OK)
         st = transfer_start(c, err);
     return st;

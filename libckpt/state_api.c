@@ -1,6 +1,7 @@
 /* Declaring a state: tensors, objects, and pieces from layouts. */
 #include <stdio.h>
 
+#include "formats/key.h"
 #include "formats/layout.h"
 #include "libckpt/context.h"
 
@@ -179,6 +180,10 @@ static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, u
     if (!name || capacity > CKPT_OBJECT_BYTES_MAX || (unsigned)scope > CKPT_OBJECT_SOLE)
         return err_set(err, CKPT_INVALID, "object \"%s\": capacity %llu, scope %u",
                        name ? name : "(null)", (unsigned long long)capacity, (unsigned)scope);
+    /* The name itself: with "@RANK" behind it, "" and "a/" would pass. */
+    enum ckpt_status st = tensor_name_check(name, strlen(name), err);
+    if (st != CKPT_OK)
+        return st;
     int n = scope == CKPT_OBJECT_RANK ? snprintf(full, sizeof(full), "%s@%u", name, s->ctx->rank)
                                       : snprintf(full, sizeof(full), "%s", name);
     if (n < 0 || (size_t)n >= sizeof(full))
@@ -195,7 +200,7 @@ static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, u
         p.replica = s->ctx->rank;
         p.replica_count = s->ctx->world;
     }
-    enum ckpt_status st = decl_add_tensor(&s->decl, &t, err);
+    st = decl_add_tensor(&s->decl, &t, err);
     if (st != CKPT_OK)
         return st;
     st = decl_add_piece(&s->decl, &p, err);

@@ -380,6 +380,10 @@ static void say_taken(const struct choice *c, struct record_resolved *out)
         snprintf(out->why, sizeof(out->why), "the newest checkpoint on the newest lineage%s%s",
                  c->skip_count ? " that can be restored here and now" : "",
                  c->taken->life == LIFE_DELETED ? "; it was deleted and is brought back" : "");
+    size_t len = strlen(out->why);
+    if (c->skip_count && !c->stop && !c->crashed)
+        snprintf(out->why + len, sizeof(out->why) - len, "; not step %" PRIu64 ": %s",
+                 c->skips[0].name.step, c->skips[0].why);
 }
 
 static enum ckpt_status pick_newest(struct choice *c, struct record_resolved *out,

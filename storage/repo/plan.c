@@ -71,16 +71,16 @@ static enum ckpt_status check_same(const struct decl_tensor *t, const struct ind
     if (t->dtype != saved->dtype)
         return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s", t->name,
                        dtype_name(t->dtype), dtype_name(saved->dtype));
-    if ((t->flags ^ saved->flags) & DECL_OBJECT)
-        return err_set(err, CKPT_MISMATCH, "%s was saved as %s and is asked for as %s", t->name,
-                       saved->flags & DECL_OBJECT ? "an object" : "a tensor",
-                       t->flags & DECL_OBJECT ? "an object" : "a tensor");
-    if (t->flags & DECL_OBJECT)
-        return CKPT_OK; /* capacities may differ: what both have is loaded (owe_less) */
+    if ((t->flags & saved->flags & DECL_OBJECT) && t->ndim == 1 && saved->ndim == 1)
+        return CKPT_OK; /* any capacity: its length stands in its first bytes */
     if (t->ndim != saved->ndim || memcmp(t->shape, saved->shape, t->ndim * sizeof(t->shape[0])))
         return err_set(err, CKPT_MISMATCH, "tensor %s: asked for with shape %s, saved with %s",
                        t->name, shape_to_text(t->ndim, t->shape, asked, sizeof(asked)),
                        shape_to_text(saved->ndim, saved->shape, was, sizeof(was)));
+    if ((t->flags ^ saved->flags) & DECL_OBJECT)
+        return err_set(err, CKPT_MISMATCH, "%s was saved as %s and is asked for as %s", t->name,
+                       saved->flags & DECL_OBJECT ? "an object" : "a tensor",
+                       t->flags & DECL_OBJECT ? "an object" : "a tensor");
     return CKPT_OK;
 }
 
@@ -156,23 +156,12 @@ static enum ckpt_status want_run(struct planner *pl, struct want *w, const struc
     return CKPT_OK;
 }
 
-/* An object that was saved with less capacity: what lies behind its end is not owed. */
-static void owe_less(struct planner *pl, const struct want *w, const struct box *box)
-{
-    const struct decl *d = pl->consumers[w->consumer];
-    struct box whole = box_whole(w->saved->ndim, w->saved->shape), common;
-    uint64_t there = box_intersect(box, &whole, &common) ? box_volume(&common) : 0;
-    pl->got[w->consumer][d->tensors[w->tensor].first_piece + w->piece] += box_volume(box) - there;
-}
-
 static enum ckpt_status want_piece(struct planner *pl, struct want *w, struct ckpt_err *err)
 {
     const struct decl *d = pl->consumers[w->consumer];
     const struct box *box = &plan_piece(d, w->tensor, w->piece)->box;
     if (box_volume(box) == 0)
         return CKPT_OK;
-    if (d->tensors[w->tensor].flags & DECL_OBJECT)
-        owe_less(pl, w, box);
     enum ckpt_status st = CKPT_OK;
     if (w->saved->kind == DECL_BLOCKED)
         st = check_blocked(&d->tensors[w->tensor], w->saved, box, err);
@@ -197,6 +186,19 @@ static enum ckpt_status add_gap(struct planner *pl, const struct want *w, struct
     return CKPT_OK;
 }
 
+/* What an object's place has beyond the saved one is not owed. */
+static void allow_longer(struct planner *pl, const struct want *w)
+{
+    const struct decl *d = pl->consumers[w->consumer];
+    const struct decl_tensor *t = &d->tensors[w->tensor];
+    for (size_t i = 0; i < t->piece_count; i++) {
+        const struct box *box = &d->pieces[t->first_piece + i].box;
+        uint64_t end = box->off[0] + box->len[0];
+        uint64_t from = max_u64(box->off[0], w->saved->shape[0]);
+        pl->got[w->consumer][t->first_piece + i] = end > from ? end - from : 0;
+    }
+}
+
 static enum ckpt_status want_tensor(struct planner *pl, uint32_t consumer, uint32_t tensor,
                                     struct ckpt_err *err)
 {
@@ -213,6 +215,8 @@ static enum ckpt_status want_tensor(struct planner *pl, uint32_t consumer, uint3
         return no_memory(err);
     pl->asked[pl->asked_count++] = w.saved;
     st = check_same(t, w.saved, err);
+    if (st == CKPT_OK && (t->flags & DECL_OBJECT))
+        allow_longer(pl, &w);
     for (; st == CKPT_OK && w.piece < t->piece_count; w.piece++)
         st = want_piece(pl, &w, err);
     return st;
