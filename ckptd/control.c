@@ -307,6 +307,7 @@ static void on_keeper(struct control *c)
     close(c->listen_fd);
     c->listen_fd = -1;
     c->orphan = true;
+    rundir_say(c->rundir, "finishing");
     begin_stop(c, "the keeper died");
 }
 

@@ -16,6 +16,7 @@
 #include "ckptd/keeper.h"
 #include "ckptd/ledger.h"
 #include "ckptd/node_restore.h"
+#include "ckptd/rundir.h"
 #include "ckptd/session.h"
 
 #define CONTROL_CLIENTS_MAX 1024
@@ -86,6 +87,7 @@ struct later {
 struct control {
     const struct config *config;
     const struct keep *keep;
+    const struct rundir *rundir;
     char store_text[256], socket[128];
     uint8_t node[16];
     int epoll_fd, listen_fd, signal_fd, done_fd;

@@ -459,6 +459,7 @@ void control_hello(struct control *c, struct conn *conn, struct wire_msg *m)
         conn->dead = true;
         return;
     }
+    c->served = true; /* a private daemon waits for its first trainer no longer */
     cl->conn = conn;
     conn->client = cl->number;
     control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false);

@@ -2,6 +2,7 @@
 #include "ckptd/log.h"
 
 #include <stdio.h>
+#include <time.h>
 
 static enum log_level level_max = LOG_LEVEL_INFO;
 static char kept[LOG_KEPT][LOG_KEPT_MAX]; /* control thread only */
@@ -20,17 +21,29 @@ static void clean(char *line)
             *p = '?';
 }
 
+/* "time=2026-11-21T13:51:35.028Z " */
+static size_t put_time(char *ret, size_t cap)
+{
+    struct timespec now;
+    struct tm utc;
+    clock_gettime(CLOCK_REALTIME, &now);
+    gmtime_r(&now.tv_sec, &utc);
+    size_t n = strftime(ret, cap, "time=%FT%T", &utc);
+    return n + (size_t)snprintf(ret + n, cap - n, ".%03ldZ ", now.tv_nsec / 1000000);
+}
+
 void log_line(enum log_level level, const char *what, const char *fmt, ...)
 {
     static const char *const names[] = { "error", "warn", "info", "debug" };
     char line[2048];
     if (level > level_max)
         return;
-    int n = snprintf(line, sizeof(line) - 1, "level=%s pid=%d what=\"%s\" ", names[level],
-                     (int)getpid(), what);
+    size_t n = put_time(line, sizeof(line));
+    n += (size_t)snprintf(line + n, sizeof(line) - 1 - n, "level=%s pid=%d what=\"%s\" ",
+                          names[level], (int)getpid(), what);
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line + n, sizeof(line) - 1 - (size_t)n, fmt, ap);
+    vsnprintf(line + n, sizeof(line) - 1 - n, fmt, ap);
     va_end(ap);
     clean(line);
     if (level <= LOG_LEVEL_WARN)

@@ -1,6 +1,6 @@
 /* The daemon's log: one line per event to stderr, key=value, no secrets.
  *
- *     level=warn what="save aborted" job=gpt step=120 why="rank 2 died while copying"
+ *     time=2026-11-21T13:51:35.028Z level=warn pid=71 what="save aborted" job=gpt step=120 ...
  *
  * Each failure is logged once, by whoever handles it. */
 #pragma once

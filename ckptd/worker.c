@@ -169,6 +169,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
         return 1;
     c->config = w->config;
     c->keep = keep;
+    c->rundir = w->rundir;
     c->listen_fd = w->rundir->listen_fd;
     c->shared_store = store_url_shared(w->config->store);
     snprintf(c->socket, sizeof(c->socket), "%s", w->rundir->socket);
