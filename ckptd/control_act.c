@@ -316,7 +316,7 @@ static void drop_arena(struct control *c, struct client *cl, uint32_t at)
 {
     arena_close(&cl->states[at].arena);
     keep_drop(c->keep, cl->s->id, KEEP_ARENA, at);
-    log_info("arena dropped", "job=%s rank=%u", cl->s->job, cl->s->rank);
+    log_debug("arena dropped", "job=%s rank=%u", cl->s->job, cl->s->rank);
 }
 
 static void act_message(struct control *c, struct client *cl, const struct session_action *a)

@@ -86,6 +86,25 @@ static enum ckpt_status explain_print(const struct tool *t, const char *job,
     return output_flush(err);
 }
 
+/* Decides as the next launch would after its claim: whatever ran before it counts as dead
+ * (I5), which a history without that claim does not say. */
+static enum ckpt_status pick_next(const struct lineage *l, struct record_resolved *ret,
+                                  struct ckpt_err *err)
+{
+    struct lineage with = *l;
+    struct lineage_wish wish = { .below = l->launch_count ? l->launches[0].epoch + 1 : 1 };
+    with.launches = calloc(l->launch_count + 1, sizeof(*with.launches));
+    if (!with.launches)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the history of the job");
+    with.launches[0] = (struct lineage_launch){ .epoch = wish.below, .claimed = true };
+    for (size_t i = 0; i < l->launch_count; i++)
+        with.launches[i + 1] = l->launches[i];
+    with.launch_count++;
+    enum ckpt_status st = lineage_pick(&with, &wish, ret, err);
+    free(with.launches);
+    return st;
+}
+
 /* What the next launch would decide, if it started now. */
 static enum ckpt_status explain(const struct tool *t, struct store *s, const char *job,
                                 struct ckpt_err *err)
@@ -97,8 +116,7 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
         st = launch_history(s, job, &l, err);
     if (st != CKPT_OK)
         return st;
-    struct lineage_wish wish = { .below = l.launch_count ? l.launches[0].epoch + 1 : 1 };
-    st = lineage_pick(&l, &wish, &next, err);
+    st = pick_next(&l, &next, err);
     if (st == CKPT_OK)
         st = explain_print(t, job, &l, &next, err);
     record_resolved_fini(&next);
@@ -110,16 +128,16 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
 
 struct restore_args {
     struct export_options o;
-    const char *explain;
+    bool explain;
 };
 
 /* 0, or the exit code of a misuse. */
 static int parse(int argc, char **argv, struct restore_args *a)
 {
     static const struct option options[] = {
-        { "to", required_argument, NULL, 't' },      { "tensors", required_argument, NULL, 'g' },
-        { "force", no_argument, NULL, 'f' },         { "file-size", required_argument, NULL, 's' },
-        { "explain", required_argument, NULL, 'e' }, { 0 }
+        { "to", required_argument, NULL, 't' }, { "tensors", required_argument, NULL, 'g' },
+        { "force", no_argument, NULL, 'f' },    { "file-size", required_argument, NULL, 's' },
+        { "explain", no_argument, NULL, 'e' },  { 0 }
     };
     int c;
     opterr = 0;
@@ -139,14 +157,16 @@ static int parse(int argc, char **argv, struct restore_args *a)
                 return tool_misuse("restore", "--file-size \"%s\" is no size", optarg);
             break;
         case 'e':
-            a->explain = optarg;
+            a->explain = true;
             break;
         default:
             return tool_bad_option("restore", argv);
         }
     }
+    if (a->explain && (argc - optind != 1 || a->o.dir))
+        return tool_misuse("restore", "--explain takes one JOB and writes nothing");
     if (a->explain)
-        return argc == optind ? 0 : tool_misuse("restore", "--explain takes one JOB");
+        return 0;
     if (argc - optind != 1)
         return tool_misuse("restore", "which checkpoint? JOB or JOB@STEP");
     if (!a->o.dir || !*a->o.dir)
@@ -164,7 +184,7 @@ static int run(struct tool *t, int argc, char **argv)
     struct ckpt_err err = { 0 };
     enum ckpt_status st = tool_open(t, &store, &err);
     if (st == CKPT_OK)
-        st = a.explain ? explain(t, store, a.explain, &err)
+        st = a.explain ? explain(t, store, argv[optind], &err)
                        : restore(t, store, argv[optind], &a.o, &err);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }

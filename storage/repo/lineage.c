@@ -176,18 +176,16 @@ bool lineage_on_branch(const struct lineage *l, const struct ckpt_name *name)
 /* ---- crash loops (I5) ---- */
 
 /* A launch is known to have died by a later claim of another token: a rollback inside
- * the process is a new epoch of a launch that lives on.  Asked what the next launch would
- * do (`below` is an epoch that nobody claimed), that one counts as the later claim. */
-static bool died(const struct lineage *l, size_t i, uint64_t below)
+ * the process is a new epoch of a launch that lives on. */
+static bool died(const struct lineage *l, size_t i)
 {
     const char *token = l->launches[i].token;
-    uint64_t newest = l->launches[0].epoch;
     while (i > 0) {
         i--;
         if (l->launches[i].claimed)
             return !token[0] || strcmp(token, l->launches[i].token) != 0;
     }
-    return below > newest;
+    return false;
 }
 
 static bool resumed_from(const struct lineage_launch *launch, const struct ckpt_name *name)
@@ -204,7 +202,7 @@ uint32_t lineage_crashes(const struct lineage *l, const struct ckpt_name *name, 
             continue;
         if (launch->progressed || has_commits(l, launch->epoch))
             break;
-        if (launch->restored && died(l, i, below))
+        if (launch->restored && died(l, i))
             crashes++;
         if (launch->forced) /* somebody decided to try again: older crashes are forgiven */
             break;
