@@ -1,4 +1,5 @@
-/* The contract suite over every backend and every wrapper over every backend. */
+/* The contract suite over every backend and every wrapper over every backend.
+ * (It covers store_mem.c too.) */
 #include "storage/store/file_io.h"
 #include "storage/store/wrap.h"
 #include "store/contract.h"

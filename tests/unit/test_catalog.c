@@ -1,4 +1,5 @@
-/* The catalog: what is listed, what it costs, and what people type. */
+/* The catalog: what is listed, what it costs, and what people type.
+ * (It covers catalog_find.c and roster.c too.) */
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/publish.h"

@@ -65,7 +65,8 @@ static void start(uint32_t joined)
         event(COMMITTER_JOINED, r, CKPT_OK, NULL, 1);
 }
 
-int main(void)
+/* One node: parts that are put, fail, or do not come. */
+static void test_one_node(void)
 {
     /* All parts: published, once. */
     start(3);
@@ -109,6 +110,11 @@ int main(void)
     runs(COMMITTER_ABORT);
     done(COMMITTER_ABORT, CKPT_OK, 0, 602 * S);
     decided(CKPT_TIMEOUT, "rank 2 did not come");
+}
+
+/* Ranks, or rank 0, on other nodes. */
+static void test_other_nodes(void)
+{
     /* Parts on other nodes: asked for with growing pauses, then published. */
     start(2);
     event(COMMITTER_PUT_DONE, 0, CKPT_OK, NULL, 2);
@@ -138,6 +144,12 @@ int main(void)
     event(COMMITTER_TICK, 0, CKPT_OK, NULL, 5 * S);
     done(COMMITTER_LOOK, CKPT_ABORTED, 0, 5 * S);
     decided(CKPT_ABORTED, "why");
+}
+
+int main(void)
+{
+    test_one_node();
+    test_other_nodes();
     /* A full table. */
     c = (struct committer){ .arrival_ns = S };
     for (size_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++)

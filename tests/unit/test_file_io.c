@@ -1,5 +1,6 @@
 /* The I/O engines: any transfer is the identity, errors come out, a ring that the
- * kernel refuses becomes threads with the reason, and short results are finished. */
+ * kernel refuses becomes threads with the reason, and short results are finished.
+ * (It covers file_uring.c, file_threads.c and file_sys.c too.) */
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>

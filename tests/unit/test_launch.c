@@ -1,4 +1,5 @@
-/* Launches over a store: tokens, epochs, SUPERSEDED, deciding what was left, idempotence. */
+/* Launches over a store: tokens, epochs, SUPERSEDED, deciding what was left, idempotence.
+ * (It covers launch_decide.c and launch_history.c too.) */
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/publish.h"

@@ -1,4 +1,5 @@
-/* Delete, undelete and gc, one at a time; their races are in test_history_races.c. */
+/* Delete, undelete and gc, one at a time; their races are in test_history_races.c.
+ * (It covers life_gc.c too.) */
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/publish.h"

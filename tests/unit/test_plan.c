@@ -1,4 +1,5 @@
-/* What the planner refuses, what it leaves open, and what it reads. */
+/* What the planner refuses, what it leaves open, and what it reads.
+ * (It covers plan_batch.c too.) */
 #include "props/engine_kit.h"
 
 static uint64_t cases;

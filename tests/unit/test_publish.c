@@ -1,4 +1,5 @@
-/* Publish: what it refuses, that it is a pure function, that commit and abort are one. */
+/* Publish: what it refuses, that it is a pure function, that commit and abort are one.
+ * (It covers publish_merge.c and publish_witness.c too.) */
 #include <pthread.h>
 
 #include "props/engine_kit.h"

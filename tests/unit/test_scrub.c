@@ -1,6 +1,7 @@
 /* Damage to objects of a checkpoint: verify finds it, a second store stands in for it, and
  * repair mends it.  (Damage to each byte, and restoring without a second store:
- * props/test_corruption.c.) */
+ * props/test_corruption.c.)
+ * (It covers scrub_check.c too.) */
 #include "props/engine_kit.h"
 #include "storage/repo/scrub.h"
 

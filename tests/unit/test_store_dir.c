@@ -1,6 +1,7 @@
 /* The dir store below its contract: the order of operations that makes an object
  * durable, what it does when one of them fails, leftovers, and trouble with the
- * directory itself. */
+ * directory itself.
+ * (It covers store_dir_put.c, store_dir_get.c and store_dir_list.c too.) */
 #include <dirent.h>
 #include <fcntl.h>
 #include <sched.h>

@@ -1,5 +1,6 @@
 /* The share of each rank in the optimizer state, the reduction over micro-batches, and AdamW that
- * gives the same bits whole or in parts. */
+ * gives the same bits whole or in parts.
+ * (It covers train_rank.c and train_main.c too.) */
 #include <math.h>
 #include <string.h>
 

@@ -1,5 +1,6 @@
 /* The example trainer's model: every gradient against finite differences, causality, and the product
- * kernel against the schoolbook. */
+ * kernel against the schoolbook.
+ * (It covers train_pass.c too.) */
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>

@@ -1,5 +1,6 @@
 /* The wrappers' own behaviour: what is counted, which calls a rule hits, and that
- * a put which reads back differently is noticed. */
+ * a put which reads back differently is noticed.
+ * (It covers wrap_count.c, wrap_fault.c and wrap_verify.c too.) */
 #include <stdio.h>
 #include <time.h>
 
