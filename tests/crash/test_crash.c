@@ -1,6 +1,6 @@
 /* Power cuts: a workload runs once on a recording disk; after each operation every state
- * that a cut there may leave (or 64 of them, drawn by seed; CKPT_DEEP=1: 4,096) is
- * written out, recovered and verified.  CKPT_DEEP=1 also swallows each sync in turn:
+ * that a cut there may leave (or 64 of them, drawn by seed; `test_crash deep`: 4,096) is
+ * written out, recovered and verified.  `deep` and `swallow` also swallow each sync in turn:
  * what then goes unnoticed is printed, and must be a sync that had nothing to do.
  * ("test_crash swallow" does that alone.) */
 #include <fcntl.h>
@@ -324,7 +324,7 @@ static void test_swallow(const struct walk *like, const char *base)
 int main(int argc, char **argv)
 {
     char base[200], killed[240];
-    bool deep = getenv("CKPT_DEEP") != NULL;
+    bool deep = argc > 1 && strcmp(argv[1], "deep") == 0; /* takes hours */
     bool swallow_only = argc > 1 && strcmp(argv[1], "swallow") == 0;
     unsigned long long seed = test_seed(4);
     struct kills kills = { 0 };

@@ -57,7 +57,8 @@ static void parse_flag(const char **at, struct lineage_launch *l)
         l->resolved = false;
         break;
     case '*':
-        l->corrupt = true; /* fall through */
+        l->corrupt = true;
+        __attribute__((fallthrough));
     case '?':
         l->bad_count = 1;
         l->bad_name = parse_name(at);
