@@ -185,6 +185,14 @@ static int watch_worker(struct keeper *k)
     return status;
 }
 
+static void table_fini(struct keep_table *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        close(t->entries[i].fd);
+    free(t->entries);
+    *t = (struct keep_table){ 0 };
+}
+
 int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_table *kept),
                void *arg)
 {
@@ -208,10 +216,10 @@ int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_
         if (child)
             _exit(worker(arg, &keep, &k.table));
         int status = watch_worker(&k);
-        if (WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k.ready))
-            return WEXITSTATUS(status);
-        if (!k.ready)
-            return 1;
+        if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || !k.ready) {
+            table_fini(&k.table);
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+        }
         log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k.worker,
                   WIFSIGNALED(status) ? WTERMSIG(status) : 0,
                   WIFEXITED(status) ? WEXITSTATUS(status) : 0, k.table.count);
