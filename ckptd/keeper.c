@@ -185,6 +185,14 @@ static int watch_worker(struct keeper *k)
     return status;
 }
 
+static void table_fini(struct keep_table *t)
+{
+    for (size_t i = 0; i < t->count; i++)
+        close(t->entries[i].fd);
+    free(t->entries);
+    *t = (struct keep_table){ 0 };
+}
+
 int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_table *kept),
                void *arg)
 {
@@ -208,10 +216,9 @@ int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_
         if (child)
             _exit(worker(arg, &keep, &k.table));
         int status = watch_worker(&k);
-        bool ended = WIFEXITED(status) && (WEXITSTATUS(status) == 0 || !k.ready);
-        if (ended || !k.ready) {
-            free(k.table.entries); /* the descriptors go with the process */
-            return ended ? WEXITSTATUS(status) : 1;
+        if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || !k.ready) {
+            table_fini(&k.table);
+            return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
         }
         log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k.worker,
                   WIFSIGNALED(status) ? WTERMSIG(status) : 0,

@@ -165,15 +165,20 @@ static void make_uuid(uint8_t ret[16])
     ret[8] = (uint8_t)((ret[8] & 0x3f) | 0x80);
 }
 
-/* Reads or makes the file; whoever links first wins, so that all agree. */
-static bool node_file(const char *path, uint8_t ret[16])
+static bool node_read(const char *path, uint8_t ret[16])
+{
+    char hex[33] = "";
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return fd >= 0 && read(fd, hex, 32) == 32 && hex_decode(hex, 16, ret);
+}
+
+/* Reads the file, or makes it with `wish`; whoever links first wins, so that all agree. */
+static bool node_file(const char *path, const uint8_t wish[16], uint8_t ret[16])
 {
     char hex[33] = "", temp[4300];
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    if (fd >= 0)
-        return read(fd, hex, 32) == 32 && hex_decode(hex, 16, ret);
-    make_uuid(ret);
-    hex_encode(ret, 16, hex);
+    if (access(path, F_OK) == 0)
+        return node_read(path, ret);
+    hex_encode(wish, 16, hex);
     snprintf(temp, sizeof(temp), "%s.%d", path, (int)getpid());
     CLEANUP_FD int out = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (out < 0)
@@ -182,26 +187,29 @@ static bool node_file(const char *path, uint8_t ret[16])
     if (ok && link(temp, path) < 0 && errno != EEXIST)
         ok = false;
     unlink(temp);
-    if (!ok)
-        return false;
-    CLEANUP_FD int again = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    return again >= 0 && read(again, hex, 32) == 32 && hex_decode(hex, 16, ret);
+    return ok && node_read(path, ret);
 }
 
 enum ckpt_status rundir_node(const struct rundir *r, const char *store, uint8_t ret[16],
                              struct ckpt_err *err)
 {
-    char path[4200], root[4096];
+    char path[4200] = "", mine[SOCKPATH_MAX + 8], root[4096];
+    uint8_t wish[16];
     if (!store_url_shared(store) &&
         sockpath_store(store, ".", root, sizeof(root), NULL) == CKPT_OK && !strstr(root, "://")) {
         /* sockpath_store makes "/./p" of a relative "p": this process's own is meant. */
         bool relative = store[0] != '/' && strncmp(store, "dir://", 6) != 0;
         snprintf(path, sizeof(path), "%s/.node", relative ? store : root);
-        if (node_file(path, ret))
+        if (node_read(path, ret))
             return CKPT_OK;
     }
-    snprintf(path, sizeof(path), "%s.node", r->socket);
-    if (node_file(path, ret))
-        return CKPT_OK;
-    return err_errno(err, errno, "node file %s", path);
+    snprintf(mine, sizeof(mine), "%s.node", r->socket);
+    make_uuid(wish);
+    if (!node_file(mine, wish, ret))
+        return err_errno(err, errno, "node file %s", mine);
+    /* Before a store's first start its directory may not be there: the next call does it. */
+    memcpy(wish, ret, sizeof(wish));
+    if (path[0])
+        (void)node_file(path, wish, ret);
+    return CKPT_OK;
 }

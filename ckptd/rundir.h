@@ -25,7 +25,8 @@ void rundir_say(const struct rundir *r, const char *role);
 /* Takes over the given or inherited listener (--listen-fd, LISTEN_FDS), or binds. */
 enum ckpt_status rundir_listen(struct rundir *r, int given_fd, struct ckpt_err *err)
     CKPT_MUST_CHECK;
-/* This node's uuid: kept in a private store's root as ".node", which no store lists, else
- * in the runtime directory; made at first use. */
+/* This node's uuid: kept in a private store's root as ".node", which no store lists, and
+ * until that directory is there, or when it cannot be written, in the runtime directory;
+ * made at first use.  To be called again when the store was made. */
 enum ckpt_status rundir_node(const struct rundir *r, const char *store, uint8_t ret[16],
                              struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -180,6 +180,8 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
         st = rundir_node(w->rundir, w->config->store, c->node, &err);
     if (st == CKPT_OK)
         st = open_store(w->config, c->node, &home, &err);
+    if (st == CKPT_OK)
+        st = rundir_node(w->rundir, w->config->store, c->node, &err);
     memcpy(setup.node, c->node, sizeof(setup.node));
     if (st == CKPT_OK)
         st = start_crews(c, home, &setup, &err);
