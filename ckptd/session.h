@@ -20,7 +20,7 @@
 #include "formats/record.h"
 #include "formats/wire.h"
 
-#define SESSION_STATES_MAX  4
+#define SESSION_STATES_MAX  32
 #define SESSION_OPS_MAX     8 /* saves and loads under way */
 #define SESSION_FINALS      16
 #define SESSION_SLOTS_MAX   4096

@@ -182,7 +182,8 @@ struct ckpt_piece {
 };
 
 /* A new, empty declaration.  Belongs to the context; freed with ckpt_state_free or
- * ckpt_close. */
+ * ckpt_close.  A context seals at most 32 states, freed ones included: ckptd keeps what
+ * was sealed to the end of the session. */
 CKPT_API enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret);
 CKPT_API void ckpt_state_free(struct ckpt_state *s);
 

@@ -22,7 +22,8 @@
 #include "libckpt/gpu.h"
 
 #define LIB_OPS        64 /* operations whose fate is remembered */
-#define LIB_STATES_MAX 8
+#define LIB_STATES_MAX 8  /* at a time */
+#define LIB_SEALS_MAX  32 /* in a session: ckptd keeps a sealed state to the end */
 #define LIB_STEPS      64 /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
@@ -133,6 +134,7 @@ struct ckpt {
         struct lib_out *outs, **outs_tail;
         struct ckpt_state *states;
         uint32_t next_state;
+        uint32_t seals; /* told to the daemon in this session */
         uint64_t last_committed_op;
         struct lib_op ops[LIB_OPS];
         struct {
