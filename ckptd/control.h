@@ -160,7 +160,7 @@ void control_absent(struct control *c, const struct client *cl);
 bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err *err);
 
 /* control_load.c */
-void control_load(struct control *c, struct client *cl, uint32_t op);
+void control_load(struct control *c, struct client *cl, uint32_t at);
 void control_load_back(struct control *c, struct client *cl, uint64_t op);
 void control_load_gone(struct control *c, struct client *cl, uint64_t op);
 void control_load_tick(struct control *c);

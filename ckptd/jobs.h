@@ -28,7 +28,7 @@ struct jobs_setup {
     uint8_t node[16];
     bool data; /* packs and batches: with their buffers */
 };
-void *jobs_work_new(void *setup, struct ckpt_err *err);
+void *jobs_work_new(void *arg, struct ckpt_err *err);
 void jobs_work_free(void *work);
 
 enum job_kind {

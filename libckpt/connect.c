@@ -24,8 +24,6 @@
 #define LISTEN_QUEUE 1024
 #define RETRY_MS     50
 
-extern char **environ;
-
 static const char *env(const char *name)
 {
     const char *v = getenv(name); // NOLINT(concurrency-mt-unsafe): as every library does

@@ -11,8 +11,6 @@
 
 #define FIO_ARGS 24
 
-extern char **environ;
-
 bool bench_fio_there(void)
 {
     pid_t pid;

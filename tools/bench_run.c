@@ -19,8 +19,6 @@
 #define START_S  20
 #define COPY_MAX GIB
 
-extern char **environ;
-
 static enum ckpt_status from_lib(enum ckpt_status st, const char *what, struct ckpt_err *err)
 {
     return st == CKPT_OK ? st : err_set(err, st, "%s: %s", what, ckpt_error());

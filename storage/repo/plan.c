@@ -73,7 +73,8 @@ static enum ckpt_status check_same(const struct decl_tensor *t, const struct ind
                        dtype_name(t->dtype), dtype_name(saved->dtype));
     if ((t->flags & saved->flags & DECL_OBJECT) && t->ndim == 1 && saved->ndim == 1)
         return CKPT_OK; /* any capacity: its length stands in its first bytes */
-    if (t->ndim != saved->ndim || memcmp(t->shape, saved->shape, t->ndim * sizeof(t->shape[0])))
+    if (t->ndim != saved->ndim ||
+        memcmp(t->shape, saved->shape, t->ndim * sizeof(t->shape[0])) != 0)
         return err_set(err, CKPT_MISMATCH, "tensor %s: asked for with shape %s, saved with %s",
                        t->name, shape_to_text(t->ndim, t->shape, asked, sizeof(asked)),
                        shape_to_text(saved->ndim, saved->shape, was, sizeof(was)));

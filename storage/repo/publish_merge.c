@@ -165,13 +165,13 @@ static const char *disagreement(const struct index_tensor *a, const struct manif
 {
     if (a->dtype != b->dtype)
         return "dtype";
-    if (a->ndim != b->ndim || memcmp(a->shape, b->shape, a->ndim * sizeof(a->shape[0])))
+    if (a->ndim != b->ndim || memcmp(a->shape, b->shape, a->ndim * sizeof(a->shape[0])) != 0)
         return "shape";
     if (a->kind != b->kind)
         return "kind";
     if (a->flags != (b->flags & INDEX_FLAGS))
         return "whether it is an object or an alias";
-    if (a->kind == DECL_BLOCKED && memcmp(a->block, b->block, a->ndim * sizeof(a->block[0])))
+    if (a->kind == DECL_BLOCKED && memcmp(a->block, b->block, a->ndim * sizeof(a->block[0])) != 0)
         return "blocks";
     if ((a->alias != NULL) != (b->alias != NULL) || (a->alias && strcmp(a->alias, b->alias) != 0))
         return "alias";
