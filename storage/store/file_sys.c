@@ -53,7 +53,8 @@ bool file_pieces_many(const struct file_pieces *pieces)
 {
     struct file_pieces ahead = *pieces;
     struct file_piece piece;
-    return file_pieces_next(&ahead, &piece) && file_pieces_next(&ahead, &piece);
+    bool one = file_pieces_next(&ahead, &piece);
+    return one && file_pieces_next(&ahead, &piece);
 }
 
 static bool piece_aligned(const struct file_piece *p)
