@@ -231,7 +231,8 @@ static void on_progress(struct control *c, struct client *cl, const struct wire_
     struct wire_progress b;
     memcpy(&b, wire_body(m), sizeof(b));
     struct launch *l = launch_by_key(c, cl->launch);
-    cl->s->progress = b.step;
+    if (b.step != RECORD_STEP_FINISHED) /* no step: shown is the last one */
+        cl->s->progress = b.step;
     bool beyond = !(cl->s->flags & WIRE_HAS_POINT) || b.step > cl->s->point.step;
     if (!l || cl->s->mode != WIRE_TRAIN || l->progress_put || !beyond)
         return;

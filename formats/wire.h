@@ -205,7 +205,7 @@ struct wire_restored {
     uint32_t reserved;
 };
 struct wire_progress {
-    uint64_t step;
+    uint64_t step; /* UINT64_MAX: finished */
 };
 struct wire_cancel {
     uint64_t op;

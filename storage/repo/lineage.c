@@ -531,7 +531,9 @@ static void say_launch(struct words *w, const struct lineage *l,
         say(w, "resumed from step %" PRIu64 " of epoch %" PRIu64, launch->point.step,
             launch->point.epoch);
     say(w, "%s%s%s", launch->forced ? ", asked for" : "", launch->restored ? ", restored" : "",
-        launch->progressed ? ", made progress" : "");
+        !launch->progressed                             ? ""
+        : launch->progress_step == RECORD_STEP_FINISHED ? ", had nothing left to do"
+                                                        : ", made progress");
     size_t first = commits_from(l, launch->epoch), n = 0;
     while (first + n < l->commit_count && l->commits[first + n].name.epoch == launch->epoch)
         n++;

@@ -178,13 +178,15 @@ void train_ckpt_progress(struct train_ckpt *c, uint64_t step)
         failed(c, "progress");
 }
 
-bool train_ckpt_close(struct train_ckpt *c)
+bool train_ckpt_close(struct train_ckpt *c, bool finished)
 {
     bool ok = true;
     if (!c)
         return true;
     if (c->last_op && ckpt_wait(c->context, c->last_op, CKPT_LEVEL_LOCAL, DURABLE_MS) != CKPT_OK)
         ok = failed(c, "the last save");
+    if (finished) /* or starting a finished run again and again would look like crashes */
+        train_ckpt_progress(c, CKPT_FINISHED);
     ckpt_close(c->context);
     free(c->buffers);
     free(c);
