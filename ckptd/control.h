@@ -34,6 +34,7 @@ struct client_state {
     struct arena arena;
     int decl_fd;
     bool decoded;
+    uint32_t borrowed; /* plans that read the declaration */
 };
 struct client {
     uint32_t number; /* index in control.clients */
@@ -154,6 +155,8 @@ void control_lost(struct control *c, struct client *cl, const char *how);
 /* control_act.c */
 void control_act(struct control *c, struct client *cl, const struct session_actions *acts);
 void client_drop_arena(struct control *c, struct client *cl, uint32_t at);
+/* Frees what a state that is to be forgotten holds, unless a plan still reads it. */
+void client_forget(struct control *c, struct client *cl, uint32_t at);
 
 /* control_decide.c */
 void control_settle(struct control *c); /* words for the committer */

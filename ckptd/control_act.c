@@ -64,6 +64,20 @@ static void send_state(struct control *c, struct client *cl, uint32_t at)
     client_send(cl, m);
 }
 
+static void send_no_state(struct client *cl, uint32_t number)
+{
+    char text[SESSION_TEXT_MAX];
+    struct wire_msg *m = control_msg();
+    struct wire_refused b = { .status = CKPT_LIMIT, .type = WIRE_STATE, .state = number };
+    snprintf(text, sizeof(text),
+             "a session has at most %d states at a time; freed ones count until what was saved "
+             "of them is written",
+             SESSION_STATES_MAX);
+    wire_begin(m, WIRE_REFUSED, &b);
+    (void)wire_tail(m, text, strlen(text));
+    client_send(cl, m);
+}
+
 /* -- jobs -------------------------------------------------------------------------- */
 
 /* Out of memory for a job struct: the job fails by itself. */
@@ -88,7 +102,7 @@ static void submit_seal(struct control *c, struct client *cl, uint32_t at)
     j->seal.decl_fd = cl->states[at].decl_fd;
     j->seal.decl_bytes = cl->s->states[at].decl_bytes;
     j->seal.want_bytes = cl->s->states[at].want_bytes;
-    j->seal.slots_max = SESSION_SLOTS_MAX - cl->s->slot_count;
+    j->seal.slots_max = session_room(cl->s);
     snprintf(j->seal.who, sizeof(j->seal.who), "job %s rank %u", cl->s->job, cl->s->rank);
     control_submit(c, c->data, j);
 }
@@ -144,6 +158,23 @@ void client_drop_arena(struct control *c, struct client *cl, uint32_t at)
     log_debug("arena dropped", "job=%s rank=%u", cl->s->job, cl->s->rank);
 }
 
+/* The keeper forgets before the ledger does: a worker that is killed in between leaves a
+ * state without memory that is still to be forgotten. */
+void client_forget(struct control *c, struct client *cl, uint32_t at)
+{
+    struct client_state *t = &cl->states[at];
+    if (t->borrowed > 0 || !session_may_forget(cl->s, at))
+        return;
+    client_drop_arena(c, cl, at);
+    keep_drop(c->keep, cl->s->id, KEEP_DECL, at);
+    if (t->decoded)
+        decl_fini(&t->decl);
+    if (t->decl_fd >= 0)
+        close(t->decl_fd);
+    *t = (struct client_state){ .decl_fd = -1, .arena = { .fd = -1 } };
+    control_tell(c, cl, &(struct session_event){ .kind = SESSION_FORGOTTEN, .state = at });
+}
+
 static void act_message(struct control *c, struct client *cl, const struct session_action *a)
 {
     struct session *s = cl->s;
@@ -156,6 +187,9 @@ static void act_message(struct control *c, struct client *cl, const struct sessi
         break;
     case ACT_SEND_GRANT:
         send_grant(cl, &s->ops[a->op], a->slot);
+        break;
+    case ACT_NO_STATE:
+        send_no_state(cl, (uint32_t)a->id);
         break;
     default:
         send_state(c, cl, a->op);
@@ -170,6 +204,7 @@ static void act_one(struct control *c, struct client *cl, const struct session_a
     case ACT_SEND_FINAL:
     case ACT_SEND_GRANT:
     case ACT_SEND_STATE:
+    case ACT_NO_STATE:
         act_message(c, cl, a);
         break;
     case ACT_JOIN:
@@ -208,6 +243,9 @@ static void act_one(struct control *c, struct client *cl, const struct session_a
         break;
     case ACT_DROP_ARENA:
         client_drop_arena(c, cl, a->op);
+        break;
+    case ACT_FORGET:
+        client_forget(c, cl, a->op);
         break;
     case ACT_OVER:
         cl->over = true;

@@ -57,8 +57,8 @@ static void seal_done(struct control *c, struct client *cl, struct job *j)
         keep_add(c->keep, cl->s->id, KEEP_ARENA, at, t->arena.fd);
     }
     control_tell(c, cl, &ev);
-    if (cl->s->states[at].phase == STATE_READY || j->status != CKPT_OK)
-        return;
+    if (!t->decoded || cl->s->states[at].phase == STATE_READY)
+        return;          /* refused, forgotten meanwhile, or in use */
     decl_fini(&t->decl); /* the machine refused it: too many slots */
     t->decoded = false;
     client_drop_arena(c, cl, at);
@@ -153,6 +153,8 @@ bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err 
         const void *bytes;
         if (st->phase != STATE_READY)
             continue;
+        if (st->leaving && (t->decl_fd < 0 || t->arena.fd < 0))
+            continue; /* its memory went with nothing needing it: forgotten again at replay */
         if (wire_memfd_map(t->decl_fd, st->decl_bytes, &bytes, err) != CKPT_OK)
             return false;
         enum ckpt_status rc =

@@ -172,6 +172,7 @@ static void submit_plan(struct control *c, struct restore_group *g)
         struct client *cl = c->clients[clients[i]];
         decls[i] = &cl->states[g->consumers[i].state].decl;
         cl->jobs_out++; /* its declaration is borrowed */
+        cl->states[g->consumers[i].state].borrowed++;
         snprintf(j->plan.job, sizeof(j->plan.job), "%s", cl->s->job);
     }
     control_submit(c, c->records, j);
@@ -193,9 +194,14 @@ static void say_unasked(const struct job_plan *p)
 void control_plan_done(struct control *c, struct job *j)
 {
     struct restore_group *g = &c->restores->groups[j->plan.group];
-    for (uint32_t i = 0; i < j->plan.count; i++)
-        if (j->plan.clients[i] != UINT32_MAX)
-            c->clients[j->plan.clients[i]]->jobs_out--;
+    for (uint32_t i = 0; i < j->plan.count; i++) {
+        if (j->plan.clients[i] == UINT32_MAX)
+            continue;
+        struct client *cl = c->clients[j->plan.clients[i]];
+        cl->jobs_out--;
+        cl->states[g->consumers[i].state].borrowed--;
+        client_forget(c, cl, g->consumers[i].state);
+    }
     if (j->status != CKPT_OK) {
         log_warn("restore refused", "job=%s step=%" PRIu64 " why=\"%s\"", j->plan.job,
                  j->plan.name.step, err_text(&j->err));

@@ -250,6 +250,7 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         struct wire_fail fail;
         struct wire_back back;
         struct wire_cancel cancel;
+        struct wire_forget forget;
     } b;
     switch (m->head.type) {
     case WIRE_STATE:
@@ -280,6 +281,11 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         memcpy(&b.cancel, wire_body(m), sizeof(b.cancel));
         ev->kind = SESSION_CANCEL;
         ev->op = b.cancel.op;
+        return CKPT_OK;
+    case WIRE_FORGET:
+        memcpy(&b.forget, wire_body(m), sizeof(b.forget));
+        ev->kind = SESSION_FORGET;
+        ev->state = b.forget.state;
         return CKPT_OK;
     case WIRE_RESTORED:
     case WIRE_PROGRESS:

@@ -187,10 +187,12 @@ struct ckpt_piece {
     uint32_t replica, replica_count;                 /* 0, 0 = the only holder */
 };
 
-/* A new, empty declaration.  Belongs to the context; freed with ckpt_state_free or
- * ckpt_close.  A context seals at most 32 states, freed ones included: ckptd keeps what
- * was sealed to the end of the session. */
+/* A new, empty declaration.  Belongs to the context, which has at most 8 at a time; freed
+ * with ckpt_state_free or ckpt_close. */
 CKPT_API enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret);
+/* Gives it back with its staging memory.  Saves of it that are staged go on, and ckpt_wait
+ * knows them; one that is still being copied is given up.  Waits at most for one slot's
+ * copy.  NULL is fine. */
 CKPT_API void ckpt_state_free(struct ckpt_state *s);
 
 /* Declares the next tensor and what this rank holds of it: `count` pieces, 0 if

@@ -426,7 +426,6 @@ static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_r
     pthread_mutex_lock(&c->lock);
     client_drop_queue(c);
     c->shared.next_seq = 1;
-    c->shared.seals = 0;
     for (size_t i = 0; i < LIB_OPS; i++)
         if (c->shared.ops[i].id)
             lib_op_end(c, &c->shared.ops[i], CKPT_DAEMON_GONE,
