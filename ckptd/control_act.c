@@ -28,6 +28,8 @@ static void send_final(struct client *cl, const struct session_final *f)
                          .flags = WIRE_OP_FINAL,
                          .done_bytes = f->done_bytes,
                          .total_bytes = f->total_bytes,
+                         .missing = f->missing,
+                         .unasked = f->unasked,
                          .name = { f->name.epoch, f->name.step, f->name.attempt } };
     wire_begin(m, WIRE_OP, &b);
     if (f->status != CKPT_OK)

@@ -91,7 +91,9 @@ uint32_t session_add_final(struct session *s, const struct session_op *op)
                                  .status = op->status,
                                  .name = op->name,
                                  .done_bytes = op->done_bytes,
-                                 .total_bytes = op->total_bytes };
+                                 .total_bytes = op->total_bytes,
+                                 .missing = op->missing,
+                                 .unasked = op->unasked };
     memcpy(f->text, op->text, sizeof(f->text));
     return at;
 }

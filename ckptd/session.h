@@ -84,6 +84,7 @@ struct session_op {
     bool told;                                 /* the client knows how it ended */
     bool decided;                              /* the committer has spoken */
     uint64_t done_bytes, total_bytes, stored_bytes;
+    uint32_t missing, unasked; /* loads: as in wire_op */
     char text[SESSION_TEXT_MAX];
 };
 /* How ops ended: kept a while, because a client that was away missed the message. */
@@ -92,6 +93,7 @@ struct session_final {
     uint32_t level, status;
     struct ckpt_name name;
     uint64_t done_bytes, total_bytes;
+    uint32_t missing, unasked;
     char text[SESSION_TEXT_MAX];
 };
 struct session {
@@ -147,7 +149,7 @@ enum session_event_kind {
     SESSION_FINISHED,   /* op; status */
     SESSION_FAILED_PUT, /* op */
     SESSION_DECIDED,    /* op; status, text */
-    SESSION_LOADED,     /* op; status, text, name: a load is over */
+    SESSION_LOADED,     /* op; status, text, name, missing, unasked: a load is over */
     SESSION_EPOCH,      /* name.epoch: a rollback made a new one */
     SESSION_STOP,       /* ckptd stops: what is not staged fails */
     SESSION_TICK,
@@ -158,7 +160,7 @@ struct session_event {
     uint64_t seq; /* client messages: above 0 */
     uint64_t op;
     uint32_t state, slot, image_slot, flags;
-    uint32_t try_, deadline_ms, slots, image_slots;
+    uint32_t try_, deadline_ms, slots, image_slots, missing, unasked;
     enum ckpt_status status;
     const char *text; /* NULL = the status's sentence */
     uint64_t step, bytes, want, chunks, stored;

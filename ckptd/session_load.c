@@ -71,6 +71,8 @@ void session_on_loaded(struct session *s, struct session_op *op, const struct se
         return;
     op->name = ev->name;
     op->done_bytes = op->total_bytes = ev->bytes;
+    op->missing = ev->missing;
+    op->unasked = ev->unasked;
     session_end_load(s, op, ev->status, ev->text, out);
 }
 

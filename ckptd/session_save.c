@@ -287,8 +287,10 @@ void session_on_packed(struct session *s, struct session_op *op, const struct se
         op->packed++;
         op->stored_bytes += ev->stored;
         op->done_bytes += ev->bytes;
-        if (op->status == CKPT_OK)
+        if (op->status == CKPT_OK) {
+            session_act(out, ACT_SEND_OP, session_op_index(s, op)); /* how far it is */
             finish_if_packed(s, op, out);
+        }
     }
     session_end_if_quiet(s, op, out);
     session_grant(s, out);

@@ -237,8 +237,10 @@ struct wire_op {
     uint64_t op;
     uint32_t level, status;
     uint32_t flags, reserved;
-    uint64_t done_bytes, total_bytes;
-    struct wire_name name; /* of the attempt */
+    uint64_t done_bytes, total_bytes; /* saves: durable, of what; sent as packs are put */
+    struct wire_name name;            /* of the attempt */
+    uint32_t missing;                 /* loads: tensors asked for that are not there */
+    uint32_t unasked;                 /* loads: there, and no rank asked; UINT32_MAX = not known */
 };
 
 _Static_assert(sizeof(struct wire_head) == 32, "wire layout");
@@ -258,7 +260,7 @@ _Static_assert(sizeof(struct wire_frag) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_frags) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_back) == 16, "wire layout");
 _Static_assert(sizeof(struct wire_restored) == 40, "wire layout");
-_Static_assert(sizeof(struct wire_op) == 64, "wire layout");
+_Static_assert(sizeof(struct wire_op) == 72, "wire layout");
 
 /* The size of a type's fixed struct; SIZE_MAX for an unknown type. */
 size_t wire_body_bytes(unsigned type);

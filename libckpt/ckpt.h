@@ -360,6 +360,13 @@ struct ckpt_info {
     uint64_t copy_ns;             /* length of the last copy out */
     uint64_t restored_bytes;      /* by the last ckpt_restore */
     char why[512];                /* why this resume point */
+    /* Of this rank's part of the save begun last: what is durable, and all of it.  The time
+     * that is left follows from two looks. */
+    uint64_t save_done_bytes, save_total_bytes;
+    /* By the last ckpt_restore: tensors and objects declared here that the checkpoint does not
+     * have (partial, optional), and those it has that no rank of the launch declared;
+     * UINT32_MAX = not known, because ranks of other nodes may have. */
+    uint32_t restore_missing, restore_unasked;
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

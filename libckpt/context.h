@@ -52,6 +52,7 @@ struct lib_op {
     struct ckpt_state *state; /* NULL once nothing of it is used */
     struct wire_name name;
     uint64_t done_bytes, total_bytes;
+    uint32_t missing, unasked;
     int64_t begun_ns;
 };
 

@@ -183,6 +183,8 @@ static void on_op(struct ckpt *c, const struct wire_msg *m)
     op->name = w.name;
     op->done_bytes = w.done_bytes;
     op->total_bytes = w.total_bytes;
+    op->missing = w.missing;
+    op->unasked = w.unasked;
     if (!op->begun && w.status == CKPT_OK)
         begin_op(c, op);
     if (!makes_sense(op, &w)) {

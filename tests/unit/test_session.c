@@ -1,4 +1,5 @@
-/* The session machine by event sequences: a random walk with a replay (as after a killed
+/* The session machine (session.c, session_state.c, session_save.c, session_load.c,
+ * session_life.c) by event sequences: a random walk with a replay (as after a killed
  * worker) at every step, and the laws that must hold after each event. */
 #include <stdio.h>
 
@@ -96,6 +97,8 @@ static void test_good_save(void)
     CHECK_EQ(count(ACT_SEND_GRANT), 0);
     packed(1, 1, CKPT_OK);
     CHECK_EQ(count(ACT_SEND_GRANT), 1);
+    CHECK_EQ(count(ACT_SEND_OP), 1); /* how far it is */
+    CHECK_EQ(s.ops[0].done_bytes, 5);
     CHECK_OK(full(1, 1, 2, true));
     CHECK_EQ(s.ops[0].level, WIRE_LEVEL_STAGED);
     CHECK_EQ(count(ACT_FINISH), 0);
