@@ -231,7 +231,8 @@ static void on_progress(struct control *c, struct client *cl, const struct wire_
     struct wire_progress b;
     memcpy(&b, wire_body(m), sizeof(b));
     struct launch *l = launch_by_key(c, cl->launch);
-    cl->s->progress = b.step;
+    if (b.step != RECORD_STEP_FINISHED) /* no step: shown is the last one */
+        cl->s->progress = b.step;
     bool beyond = !(cl->s->flags & WIRE_HAS_POINT) || b.step > cl->s->point.step;
     if (!l || cl->s->mode != WIRE_TRAIN || l->progress_put || !beyond)
         return;
@@ -249,6 +250,7 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         struct wire_fail fail;
         struct wire_back back;
         struct wire_cancel cancel;
+        struct wire_forget forget;
     } b;
     switch (m->head.type) {
     case WIRE_STATE:
@@ -279,6 +281,11 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         memcpy(&b.cancel, wire_body(m), sizeof(b.cancel));
         ev->kind = SESSION_CANCEL;
         ev->op = b.cancel.op;
+        return CKPT_OK;
+    case WIRE_FORGET:
+        memcpy(&b.forget, wire_body(m), sizeof(b.forget));
+        ev->kind = SESSION_FORGET;
+        ev->state = b.forget.state;
         return CKPT_OK;
     case WIRE_RESTORED:
     case WIRE_PROGRESS:

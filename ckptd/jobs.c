@@ -122,6 +122,17 @@ static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
     return st;
 }
 
+/* What the tiles of a slot hold; `used` counts the gaps between them, too. */
+static uint64_t slot_raw_bytes(const struct decl *d, uint32_t slot)
+{
+    struct decl_walk w = decl_walk_slot(d, slot);
+    struct decl_tile tile;
+    uint64_t bytes = 0;
+    while (decl_walk_next(&w, &tile))
+        bytes += tile.bytes;
+    return bytes;
+}
+
 static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl_slot *slot = &p->decl->slots[p->image_slot];
@@ -134,7 +145,7 @@ static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct
         .memory = p->memory,
         .codec = w->codec,
     };
-    p->raw_bytes = slot->used;
+    p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
     return save_pack(w->home, w->save, &in, p->area.digests + slot->first_chunk, &p->packed, err);
 }
 

@@ -23,7 +23,6 @@
 
 #define LIB_OPS        64 /* operations whose fate is remembered */
 #define LIB_STATES_MAX 8  /* at a time */
-#define LIB_SEALS_MAX  32 /* in a session: ckptd keeps a sealed state to the end */
 #define LIB_STEPS      64 /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
@@ -53,6 +52,7 @@ struct lib_op {
     struct ckpt_state *state; /* NULL once nothing of it is used */
     struct wire_name name;
     uint64_t done_bytes, total_bytes;
+    uint32_t missing, unasked;
     int64_t begun_ns;
 };
 
@@ -134,7 +134,6 @@ struct ckpt {
         struct lib_out *outs, **outs_tail;
         struct ckpt_state *states;
         uint32_t next_state;
-        uint32_t seals; /* told to the daemon in this session */
         uint64_t last_committed_op;
         struct lib_op ops[LIB_OPS];
         struct {

@@ -51,6 +51,15 @@ void state_free_memory(struct ckpt_state *s)
     decl_fini(&s->decl);
 }
 
+/* ckptd need not keep it, but for what is staged.  Lock held. */
+static void forget(struct ckpt_state *s)
+{
+    struct wire_forget body = { .state = s->number };
+    wire_begin(s->ctx->compose, WIRE_FORGET, &body);
+    enum ckpt_status st = client_queue(s->ctx, s->ctx->compose, -1);
+    (void)st; /* out of memory: ckptd then keeps it to the end of the session */
+}
+
 void ckpt_state_free(struct ckpt_state *s)
 {
     if (!s)
@@ -75,6 +84,8 @@ void ckpt_state_free(struct ckpt_state *s)
         p = &(*p)->next;
     if (*p)
         *p = s->next;
+    if (s->shared.announced)
+        forget(s);
     pthread_mutex_unlock(&c->lock);
     state_free_memory(s);
     free(s);

@@ -183,6 +183,8 @@ static void on_op(struct ckpt *c, const struct wire_msg *m)
     op->name = w.name;
     op->done_bytes = w.done_bytes;
     op->total_bytes = w.total_bytes;
+    op->missing = w.missing;
+    op->unasked = w.unasked;
     if (!op->begun && w.status == CKPT_OK)
         begin_op(c, op);
     if (!makes_sense(op, &w)) {
@@ -426,7 +428,6 @@ static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_r
     pthread_mutex_lock(&c->lock);
     client_drop_queue(c);
     c->shared.next_seq = 1;
-    c->shared.seals = 0;
     for (size_t i = 0; i < LIB_OPS; i++)
         if (c->shared.ops[i].id)
             lib_op_end(c, &c->shared.ops[i], CKPT_DAEMON_GONE,

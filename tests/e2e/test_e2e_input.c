@@ -319,6 +319,16 @@ static void misfit(struct kit_rank *r, const struct kit_part *parts, size_t n,
     CHECK(strstr(ckpt_error(), "layer.") || strstr(ckpt_error(), "absent"));
 }
 
+/* What the last restore says of itself.  unasked: not known when a rank came too late to be
+ * planned with the others. */
+static void check_gaps(struct kit_rank *r, uint32_t missing, uint32_t unasked)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK_EQ(info.restore_missing, missing);
+    CHECK(info.restore_unasked == unasked || (r->world > 1 && info.restore_unasked == UINT32_MAX));
+}
+
 static void misfits(struct kit_rank *r)
 {
     static const struct kit_part shape[] = { F32(11, "layer.w", KIT_ROWS) },
@@ -356,6 +366,7 @@ static void misfits(struct kit_rank *r)
     kit_fill(r, 99);
     KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o));
     CHECK(kit_part_is(r, 0, 7) && kit_part_is(r, 1, 99));
+    check_gaps(r, 1, 1);
     /* Optional: the same without the flag. */
     memcpy(optional, absent, sizeof(optional));
     optional[1].flags = CKPT_OPTIONAL;
@@ -363,13 +374,19 @@ static void misfits(struct kit_rank *r)
     kit_fill(r, 98);
     KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL));
     CHECK(kit_part_is(r, 0, 7) && kit_part_is(r, 1, 98));
+    check_gaps(r, 1, 1);
     /* There, and nobody asked for it: restored without, and said. */
     kit_declare(r, good, 1);
     kit_restore(r);
+    check_gaps(r, 0, 1);
     /* After all this the launch is sound. */
     kit_declare(r, good, 2);
     kit_restore(r);
+    check_gaps(r, 0, 0);
     KIT_OK(kit_save_local(r, 8));
+    struct ckpt_info info = { .size = sizeof(info) };
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK(info.save_done_bytes > 0 && info.save_done_bytes == info.save_total_bytes);
 }
 
 static void next_is_8(struct kit_rank *r)
@@ -378,6 +395,14 @@ static void next_is_8(struct kit_rank *r)
     CHECK_EQ(r->point.step, 8);
     kit_declare(r, good, 2);
     kit_restore(r);
+}
+
+static void half_of_it(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, good, 1);
+    kit_restore(r);
+    check_gaps(r, 0, 1);
 }
 
 /* Refused restores are the caller's fault, not the checkpoint's. */
@@ -397,6 +422,7 @@ static void test_misfits(void)
     for (int i = 0; i < 5; i++)
         kit_run("misfit", 2, only_misfits, NULL);
     kit_run("misfit", 3, next_is_8, NULL);
+    kit_run("misfit", 1, half_of_it, NULL);
     CHECK_EQ(kit_verify("misfit", 8), 2);
     kit.cases += 10;
 }

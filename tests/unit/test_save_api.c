@@ -181,7 +181,9 @@ static void arguments(void)
     b[2] = f.buf[2], b[4].bytes = 101;
     CHECK_FAILS(ckpt_save(f.s, &o, b, FIX_TENSORS, NULL, NULL), CKPT_INVALID,
                 "101 bytes, declared for at most 100");
-    o.timeout_ms = -1;
+    o.step = CKPT_FINISHED;
+    CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID, "no step");
+    o.step = 1, o.timeout_ms = -1;
     CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID, "negative");
     o.timeout_ms = 0, o.flags = 64;
     CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID, "flags");
@@ -205,7 +207,7 @@ static void arguments(void)
     CHECK_FAILS(ckpt_fence(f.s, -1), CKPT_INVALID, "negative");
     CHECK_FAILS(ckpt_fence(NULL, 1), CKPT_INVALID, "NULL");
     CHECK_FAILS(ckpt_fence_stream(f.s, &o), CKPT_UNSUPPORTED, "stream");
-    cases += 20;
+    cases += 21;
     fix_close(&f);
 }
 
