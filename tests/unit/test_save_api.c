@@ -1,5 +1,5 @@
-/* save_api.c and slots.c: saving through the public API on a scripted daemon: what is copied and when, fences,
- * levels, refusals, cancel, the table of operations. */
+/* save_api.c and slots.c: saving through the public API on a scripted daemon; what is copied
+ * and when, fences, levels, refusals, cancel, the table of operations. */
 #include <pthread.h>
 #include <time.h>
 
