@@ -275,9 +275,17 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
                                      &s->at[piece], err);
 }
 
-static enum ckpt_status put_frags(struct ckpt_state *s, const struct wire_msg *m,
-                                  const struct wire_frags *w, struct ckpt_err *err)
+struct frags_call {
+    struct ckpt_state *s;
+    const struct wire_msg *m;
+    const struct wire_frags *w;
+};
+
+static enum ckpt_status put_frags(void *arg, struct ckpt_err *err)
 {
+    struct ckpt_state *s = ((struct frags_call *)arg)->s;
+    const struct wire_msg *m = ((struct frags_call *)arg)->m;
+    const struct wire_frags *w = ((struct frags_call *)arg)->w;
     size_t len;
     const uint8_t *bytes = wire_tail_of(m, &len);
     struct cursor tail = cursor_over(bytes, len);
@@ -310,7 +318,8 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
     if (wanted) {
         s->shared.busy = true;
         pthread_mutex_unlock(&c->lock);
-        st = put_frags(s, m, &w, &err);
+        struct frags_call call = { s, m, &w };
+        st = lib_guarded(c, put_frags, &call, &err);
         pthread_mutex_lock(&c->lock);
         s->shared.busy = false;
         op->begun = true;
@@ -357,10 +366,17 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
 
 /* -- saving: tiles to slots ----------------------------------------------- */
 
-static enum ckpt_status fill_slot(struct ckpt_state *s, uint32_t slot, uint8_t *to,
-                                  struct ckpt_err *err)
+struct fill_call {
+    struct ckpt_state *s;
+    uint32_t slot;
+    uint8_t *to;
+};
+
+static enum ckpt_status fill_slot(void *arg, struct ckpt_err *err)
 {
-    struct decl_walk w = decl_walk_slot(&s->decl, slot);
+    struct ckpt_state *s = ((struct fill_call *)arg)->s;
+    uint8_t *to = ((struct fill_call *)arg)->to;
+    struct decl_walk w = decl_walk_slot(&s->decl, ((struct fill_call *)arg)->slot);
     struct decl_tile tile;
     enum ckpt_status st = CKPT_OK;
     while (st == CKPT_OK && decl_walk_next(&w, &tile))
@@ -391,7 +407,8 @@ static bool fill_one(struct ckpt *c, struct ckpt_state *s)
     struct ckpt_err err = { 0 };
     s->shared.busy = true;
     pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = fill_slot(s, slot, s->arena + arena_slot * s->slot_bytes, &err);
+    struct fill_call call = { s, slot, s->arena + arena_slot * s->slot_bytes };
+    enum ckpt_status st = lib_guarded(c, fill_slot, &call, &err);
     pthread_mutex_lock(&c->lock);
     s->shared.busy = false;
     pthread_cond_broadcast(&c->changed);
