@@ -231,27 +231,24 @@ static void forgets(void)
 }
 
 /* A rule of ours that does not hold, brought about by hand: the context is broken, the process
- * goes on. */
+ * goes on.  (Where nothing was allocated before: that would be lost, and LeakSanitizer sees
+ * it.) */
 static void broken_rules(void)
 {
     struct fixture b;
     struct fake_script s = fix_script();
-    uint64_t shape[1] = { 8 }, op = 0;
-    struct ckpt_tensor_desc t = desc("w", CKPT_F32, 1, shape);
-    struct ckpt_piece p = { .len = { 8 }, .stride = { 1 } };
-    for (int i = 0; i < 3; i++) {
+    uint64_t op = 0;
+    for (int i = 0; i < 2; i++) {
         fix_open_with(&b, &s, 1000);
-        if (i < 2) {
+        if (i == 0) {
             CHECK_OK(ckpt_state_new(b.c, &b.s));
             b.s->decl.finished = true;
         } else {
             b.s->decl.finished = false;
         }
         if (i == 0)
-            CHECK_FAILS(ckpt_tensor(b.s, &t, &p, 1), CKPT_BUG, "decl.c:");
-        if (i == 1)
             CHECK_FAILS(ckpt_object(b.s, "o", 8, CKPT_OBJECT_SOLE), CKPT_BUG, "decl.c:");
-        if (i == 2 && fix_save(&b, 1, &op) == CKPT_OK)
+        if (i == 1 && fix_save(&b, 1, &op) == CKPT_OK)
             CHECK_FAILS(ckpt_wait(b.c, op, CKPT_LEVEL_STAGED, 20000), CKPT_BUG, "decl.c:");
         CHECK_FAILS(ckpt_progress(b.c, 9), CKPT_BUG, "does not hold"); /* for good */
         fix_close(&b);
