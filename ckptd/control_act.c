@@ -128,6 +128,9 @@ static void fill_part(struct client *cl, const struct session_op *op, struct job
         .decl = &cl->states[op->state].decl,
         .area = cl->areas[op - s->ops],
         .stored_bytes = op->stored_bytes,
+        .has_witness = op->has_witness,
+        .witness = op->witness,
+        .witness_digest = op->witness_digest,
     };
     memcpy(p->fail_text, op->text, sizeof(p->fail_text));
 }

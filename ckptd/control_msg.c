@@ -120,7 +120,8 @@ static enum ckpt_status on_save(struct client *cl, const struct wire_msg *m,
     return CKPT_OK; /* no room: the machine says BUSY */
 }
 
-static void on_full(const struct client *cl, const struct wire_msg *m, struct session_event *ev)
+static enum ckpt_status on_full(const struct client *cl, const struct wire_msg *m,
+                                struct session_event *ev, struct ckpt_err *err)
 {
     struct wire_full b;
     memcpy(&b, wire_body(m), sizeof(b));
@@ -130,10 +131,18 @@ static void on_full(const struct client *cl, const struct wire_msg *m, struct se
                                   .state = b.state,
                                   .slot = b.arena_slot,
                                   .image_slot = b.slot,
-                                  .flags = b.flags };
+                                  .flags = b.flags,
+                                  .witness = b.witness };
+    memcpy(ev->id.b, b.digest, sizeof(ev->id.b));
     uint32_t at = session_op_of(cl->s, b.op);
-    if (at != UINT32_MAX)
-        ev->packs = cl->areas[at].packs;
+    if (at == UINT32_MAX)
+        return CKPT_OK;
+    ev->packs = cl->areas[at].packs;
+    uint64_t tiles = cl->states[cl->s->ops[at].state].decl.witness_count;
+    if ((b.flags & WIRE_FULL_WITNESS) && b.witness >= tiles)
+        return err_set(err, CKPT_INVALID, "FULL names tile %" PRIu64 " of %" PRIu64 " of others",
+                       b.witness, tiles);
+    return CKPT_OK;
 }
 
 static enum ckpt_status on_load(const struct client *cl, const struct wire_msg *m,
@@ -258,8 +267,7 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
     case WIRE_SAVE:
         return on_save(cl, m, ev, err);
     case WIRE_FULL:
-        on_full(cl, m, ev);
-        return CKPT_OK;
+        return on_full(cl, m, ev, err);
     case WIRE_LOAD:
         return on_load(cl, m, ev, err);
     case WIRE_FAIL:

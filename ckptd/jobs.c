@@ -169,6 +169,17 @@ static void fill_header(const struct job_part *p, const uint8_t node[16], struct
     }
 }
 
+/* 1 and *ret if this rank has digested a tile that another replica writes. */
+static size_t witness_seen(const struct job_part *p, struct manifest_seen *ret)
+{
+    if (!p->has_witness)
+        return 0;
+    struct decl_witness w = decl_witness_at(p->decl, p->witness);
+    *ret = (struct manifest_seen){ .tensor = w.tensor,
+                                   .witness = { .box = w.box, .digest = p->witness_digest } };
+    return 1;
+}
+
 static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl *d = p->decl;
@@ -187,7 +198,11 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     h.raw_bytes = d->raw_bytes;
     h.chunk_count = d->chunk_count;
     h.tensor_count = d->tensor_count;
-    return save_finish(w->home, &h, d, p->area.digests, p->stored_bytes, err);
+    struct manifest_seen seen;
+    const struct manifest_source from = {
+        .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
+    };
+    return save_finish(w->home, &h, &from, p->stored_bytes, err);
 }
 
 static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,

@@ -83,6 +83,9 @@ struct session_op {
     bool staged;                               /* all slots of this save came in */
     bool told;                                 /* the client knows how it ended */
     bool decided;                              /* the committer has spoken */
+    bool has_witness;                          /* G4: what this rank holds of a tile of others */
+    uint64_t witness;
+    struct digest witness_digest;
     uint64_t done_bytes, total_bytes, stored_bytes;
     uint32_t missing, unasked; /* loads: as in wire_op */
     char text[SESSION_TEXT_MAX];
@@ -130,7 +133,7 @@ enum session_event_kind {
     /* from the client, numbered */
     SESSION_STATE = 1, /* state, bytes = of the declaration, want */
     SESSION_SAVE,      /* op, state, step, try_, flags, deadline_ms, time_ns */
-    SESSION_FULL,      /* op, state, slot, image_slot, flags; packs */
+    SESSION_FULL,      /* op, state, slot, image_slot, flags; packs; witness, id */
     SESSION_FAIL,      /* op, status, text */
     SESSION_LOAD,      /* op, state, flags, name */
     SESSION_BACK,      /* op, state, slot */
@@ -168,7 +171,8 @@ struct session_event {
     struct ckpt_name name;
     bool has_parent; /* BEGUN */
     struct ckpt_name parent;
-    struct digest id;
+    struct digest id;           /* PACKED: of the pack; FULL: of the witness's tile */
+    uint64_t witness;           /* FULL */
     struct session_pack *packs; /* of the op, image_slots of them */
 };
 

@@ -186,9 +186,12 @@ static enum ckpt_status check_full(const struct session *s, const struct session
     return CKPT_OK;
 }
 
-static void become_staged(struct session *s, struct session_op *op, int64_t now,
-                          struct session_actions *out)
+static void become_staged(struct session *s, struct session_op *op, const struct session_event *ev,
+                          int64_t now, struct session_actions *out)
 {
+    op->has_witness = ev->flags & WIRE_FULL_WITNESS;
+    op->witness = ev->witness;
+    op->witness_digest = ev->id;
     op->staged = true;
     op->staged_ns = now;
     op->level = s->flags & WIRE_STAGED_IS_PROCESS ? WIRE_LEVEL_PROCESS : WIRE_LEVEL_STAGED;
@@ -214,7 +217,7 @@ enum ckpt_status session_on_full(struct session *s, const struct session_event *
         if (op->image_slots > 0 || !(ev->flags & WIRE_FULL_LAST))
             return err_set(err, CKPT_INVALID, "FULL without a slot, but %u are expected",
                            op->image_slots);
-        become_staged(s, op, now, out);
+        become_staged(s, op, ev, now, out);
         return CKPT_OK;
     }
     enum ckpt_status st = check_full(s, ev, op, err);
@@ -231,7 +234,7 @@ enum ckpt_status session_on_full(struct session *s, const struct session_event *
     a->slot = slot;
     a->image_slot = ev->image_slot;
     if (op->filled == op->image_slots)
-        become_staged(s, op, now, out);
+        become_staged(s, op, ev, now, out);
     return CKPT_OK;
 }
 

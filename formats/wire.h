@@ -155,7 +155,8 @@ struct wire_grant {
     uint32_t arena_slot;
 };
 enum wire_full_flags {
-    WIRE_FULL_LAST = 1, /* the rank's last slot of this save */
+    WIRE_FULL_LAST = 1,    /* the rank's last slot of this save */
+    WIRE_FULL_WITNESS = 2, /* with LAST: witness and digest say what this rank holds (G4) */
 };
 /* A rank that writes nothing sends one FULL with arena_slot = UINT32_MAX and LAST. */
 struct wire_full {
@@ -164,6 +165,8 @@ struct wire_full {
     uint32_t arena_slot;
     uint32_t slot; /* number in the rank's image (decl_slot): which tiles it holds */
     uint32_t flags;
+    uint64_t witness;   /* number of a tile that others write (decl_witness_at) */
+    uint8_t digest[16]; /* of its dense bytes as they are here */
 };
 /* tail: text. */
 struct wire_fail {
@@ -252,7 +255,7 @@ _Static_assert(sizeof(struct wire_forget) == 8, "wire layout");
 _Static_assert(sizeof(struct wire_state_ok) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_save) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_grant) == 16, "wire layout");
-_Static_assert(sizeof(struct wire_full) == 24, "wire layout");
+_Static_assert(sizeof(struct wire_full) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_fail) == 16, "wire layout");
 _Static_assert(sizeof(struct wire_load) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_frag) == 24, "wire layout");

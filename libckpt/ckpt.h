@@ -180,7 +180,9 @@ struct ckpt_tensor_desc {
 };
 
 /* A box of the global tensor and where it lies in this rank's buffer for the tensor.
- * replica r of R: R ranks hold this same box; each writes its share of it. */
+ * replica r of R: R ranks hold this same box; each writes its share of it, and digests one
+ * tile of the others' shares at each save, in turn.  Replicas that differ are memory or
+ * arithmetic gone wrong: the save fails with CKPT_CORRUPT and names tensor, ranks and box. */
 struct ckpt_piece {
     uint64_t off[CKPT_MAX_DIMS], len[CKPT_MAX_DIMS]; /* global, elements */
     uint64_t offset_bytes;                           /* of its first element in the buffer */

@@ -19,6 +19,8 @@ enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
     }
     s->ctx = c;
     s->arena_want = c->arena_want;
+    memcpy(&s->witness_turn, c->session,
+           sizeof(s->witness_turn)); /* random: restarts begin elsewhere */
     pthread_mutex_lock(&c->lock);
     uint32_t used = 0;
     for (const struct ckpt_state *o = c->shared.states; o; o = o->next)
@@ -40,7 +42,7 @@ enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
 
 void state_free_memory(struct ckpt_state *s)
 {
-    transfer_forget(s);
+    slots_unmap(s);
     for (size_t i = 0; i < s->side_count; i++)
         free(s->sides[i].bytes);
     free(s->sides);

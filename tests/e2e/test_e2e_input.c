@@ -427,6 +427,60 @@ static void test_misfits(void)
     kit.cases += 10;
 }
 
+/* -- replicas that differ ------------------------------------------------------------------ */
+
+/* Split among its replicas, and small enough for one of them: what others write is seen. */
+static const struct kit_part replicated[] = { F32(900000, "split.w", KIT_SAME),
+                                              F32(4, "small.b", KIT_SAME),
+                                              F32(10, "layer.w", KIT_ROWS) };
+
+/* Wrong in every tile of one tensor: the one whose turn it is finds it; with two tensors and
+ * a few tiles in turn, soon. */
+static void differs(struct kit_rank *r)
+{
+    uint64_t op, step = 1, found = 0;
+    kit_open(r);
+    kit_declare(r, replicated, ARRAY_COUNT(replicated));
+    KIT_OK(kit_save_local(r, step++));
+    for (size_t part = 0; part < 2; part++) {
+        bool seen = false;
+        for (int turn = 0; turn < 8 && !seen; turn++, step++) {
+            struct ckpt_save_opts o = { .size = sizeof(o), .step = step };
+            kit_fill(r, step);
+            uint8_t *bytes = r->buffers[part].base;
+            for (uint64_t at = 0; r->rank == 1 && at < r->buffers[part].bytes; at += 4096)
+                bytes[at] ^= 0x10;
+            KIT_OK(ckpt_save(r->s, &o, r->buffers, r->count, NULL, &op));
+            KIT_OK(ckpt_fence(r->s, 60000));
+            seen = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000) != CKPT_OK;
+            if (seen)
+                KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_CORRUPT,
+                          replicated[part].name);
+            if (seen)
+                KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_CORRUPT,
+                          "replicas differ");
+        }
+        found += seen;
+    }
+    CHECK_EQ(found, 2);
+    KIT_OK(kit_save_local(r, 100));
+}
+
+static void next_is_100(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, replicated, ARRAY_COUNT(replicated));
+    CHECK_EQ(r->point.step, 100);
+    kit_restore(r);
+}
+
+static void test_replicas(void)
+{
+    kit_run("replicas", 3, differs, NULL);
+    kit_run("replicas", 2, next_is_100, NULL);
+    kit.cases += 3;
+}
+
 int main(void)
 {
     kit_begin("input");
@@ -434,5 +488,6 @@ int main(void)
     test_declarations();
     test_vanished();
     test_misfits();
+    test_replicas();
     return kit_end();
 }

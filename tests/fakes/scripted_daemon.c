@@ -277,6 +277,14 @@ static void on_full(struct fake_daemon *d)
     }
     if ((w.flags & WIRE_FULL_LAST) != (s->filled == s->decl.slot_count))
         wrong(d, "LAST at the wrong slot");
+    bool witness = w.flags & WIRE_FULL_WITNESS, last = w.flags & WIRE_FULL_LAST;
+    if (witness != (last && s->decl.witness_count > 0))
+        wrong(d, "a witness that is missing, or comes too early");
+    if (witness) {
+        d->seen.witnesses++;
+        d->seen.witness = w.witness;
+        memcpy(d->seen.witness_digest.b, w.digest, sizeof(w.digest));
+    }
     grant(d, w.state);
     if (s->filled == s->decl.slot_count) {
         s->op = 0;

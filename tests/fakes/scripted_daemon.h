@@ -69,6 +69,9 @@ struct fake_seen {
     char fail_text[512], launch[300], job[200], resume[100];
     uint32_t last_try, load_flags;
     struct wire_name load_point;
+    uint32_t witnesses; /* FULLs that had one; the last one's: */
+    uint64_t witness;
+    struct digest witness_digest;
     bool wrong; /* the client broke a rule: `why` */
     char why[256];
 };
