@@ -412,8 +412,12 @@ static void on_timers(struct control *c)
 {
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         struct client *cl = c->clients[i];
-        if (cl && cl->open && (session_busy(cl->s) || cl->s->detached_ns))
-            control_tell(c, cl, &(struct session_event){ .kind = SESSION_TICK });
+        if (!cl || !cl->open || !(session_busy(cl->s) || cl->s->detached_ns))
+            continue;
+        bool lived = !cl->s->dead;
+        control_tell(c, cl, &(struct session_event){ .kind = SESSION_TICK });
+        if (lived && cl->s->dead) /* away for too long: the others need not wait for it */
+            control_absent(c, cl);
     }
     control_settle(c);
     control_committer(c, &(struct committer_event){ .kind = COMMITTER_TICK });

@@ -78,7 +78,8 @@ struct launch {
     int64_t claimed_ns, poll_ns;
     uint64_t rollback; /* group + 1 that waits for a new epoch; 0 = none */
     bool restored_put, progress_put;
-    uint8_t absent_map[COMMITTER_RANKS_NAMED / 8]; /* ranks that were here and are gone */
+    uint64_t absent[COMMITTER_RANKS_NAMED]; /* ranks that were here and are gone: launch_mark of
+                                               their session; 0 = here, or never came */
 };
 /* A word for the committer that waits until the actions at hand are done. */
 struct later {
@@ -142,6 +143,8 @@ void control_refuse(struct conn *conn, enum wire_type what, enum ckpt_status st,
 void control_launch_done(struct control *c, struct job *j);
 void control_launch_tick(struct control *c);
 struct launch *launch_by_key(struct control *c, uint64_t key);
+/* Tells sessions apart; never 0. */
+uint64_t launch_mark(const struct session *s);
 /* Ties sessions found in ledgers to launches again. */
 void control_launch_adopt(struct control *c, struct client *cl);
 bool control_rollback(struct control *c, struct launch *l, uint32_t group,

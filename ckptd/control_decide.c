@@ -83,7 +83,7 @@ void control_absent(struct control *c, const struct client *cl)
     struct launch *l = launch_by_key(c, cl->launch);
     if (!l || l->reader || cl->s->rank >= COMMITTER_RANKS_NAMED)
         return;
-    l->absent_map[cl->s->rank / 8] |= (uint8_t)(1 << cl->s->rank % 8);
+    l->absent[cl->s->rank] = launch_mark(cl->s);
     for (uint32_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++)
         if (c->committer->attempts[i].used)
             say_absent(c, l, cl->s->rank, &c->committer->attempts[i]);
@@ -94,7 +94,7 @@ void control_check_absent(struct control *c, const struct client *cl, const stru
     const struct launch *l = launch_by_key(c, cl->launch);
     const struct committer_attempt *a = committer_find(c->committer, cl->s->job, name);
     for (uint32_t r = 0; l && a && r < min_u64(a->world, COMMITTER_RANKS_NAMED); r++)
-        if (l->absent_map[r / 8] >> (r % 8) & 1)
+        if (l->absent[r])
             say_absent(c, l, r, a);
 }
 

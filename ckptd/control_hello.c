@@ -27,6 +27,13 @@ struct launch *launch_by_key(struct control *c, uint64_t key)
     return NULL;
 }
 
+uint64_t launch_mark(const struct session *s)
+{
+    uint64_t mark;
+    memcpy(&mark, s->id, sizeof(mark)); /* random */
+    return mark | 1;
+}
+
 static struct launch *launch_by_token(struct control *c, const char *job, const char *token)
 {
     for (struct launch *l = c->launches; l; l = l->next)
@@ -335,7 +342,13 @@ static void reattach(struct control *c, struct conn *conn, struct client *cl,
                      const struct wire_hello *h)
 {
     bool same = cl->s->uid == conn->peer.uid && cl->s->pid == (uint32_t)conn->peer.pid &&
-                cl->s->rank == h->rank && cl->s->world == h->world && !cl->s->dead && cl->open;
+                cl->s->rank == h->rank && cl->s->world == h->world;
+    if (same && (cl->s->dead || !cl->open)) {
+        control_refuse(conn, WIRE_HELLO, CKPT_BUSY,
+                       "this session is being ended here: come again, and start over");
+        conn->dead = true;
+        return;
+    }
     if (!same) {
         control_refuse(conn, WIRE_HELLO, CKPT_REFUSED,
                        "a session of that number belongs to another process");
@@ -369,8 +382,9 @@ static enum ckpt_status join_launch(struct control *c, struct client *cl, struct
 {
     struct session *s = cl->s;
     struct launch *l = s->mode == WIRE_TRAIN ? launch_by_token(c, s->job, s->token) : NULL;
-    bool was_here =
-        l && s->rank < COMMITTER_RANKS_NAMED && (l->absent_map[s->rank / 8] >> (s->rank % 8) & 1);
+    uint64_t *absent = l && s->rank < COMMITTER_RANKS_NAMED ? &l->absent[s->rank] : NULL;
+    /* The same session starts over when ckptd gave it up, but its process lives on. */
+    bool was_here = absent && *absent && *absent != launch_mark(s);
     for (uint32_t i = 0; l && i < CONTROL_CLIENTS_MAX; i++) {
         const struct client *o = c->clients[i];
         if (was_here || (o && o != cl && o->launch == l->key && o->s->rank == s->rank && !o->over))
@@ -387,6 +401,8 @@ static enum ckpt_status join_launch(struct control *c, struct client *cl, struct
     if (!l)
         return err_set(err, CKPT_NO_MEMORY, "out of memory for a launch");
     cl->launch = l->key;
+    if (absent)
+        *absent = 0;
     if (s->rank == 0 || l->reader) {
         l->rank0_here = !l->reader;
         memcpy(l->nonce, s->id, sizeof(l->nonce));
@@ -413,8 +429,7 @@ static enum ckpt_status admit(struct control *c, struct conn *conn, struct clien
     const char *scoped = getenv("CKPT_SCOPED");
     cl->s->pid = (uint32_t)conn->peer.pid;
     cl->s->uid = conn->peer.uid;
-    if (peer_shares_fate(&conn->peer, h->flags & WIRE_HELLO_SCOPED,
-                         scoped && strcmp(scoped, "1") == 0))
+    if (peer_shares_fate(&conn->peer, scoped && strcmp(scoped, "1") == 0))
         cl->s->flags |= WIRE_STAGED_IS_PROCESS;
     cl->hello_deadline_ns =
         c->now + (int64_t)(h->arrival_ms ? h->arrival_ms : CONTROL_ARRIVAL_MS) * 1000000;

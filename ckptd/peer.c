@@ -88,7 +88,7 @@ static bool same_pid_namespace(pid_t pid)
     return a == b && memcmp(ours, theirs, (size_t)a) == 0;
 }
 
-bool peer_shares_fate(const struct peer *p, bool client_says, bool env_says)
+bool peer_shares_fate(const struct peer *p, bool said)
 {
     char path[64], ours[8192], theirs[8192];
     if (p->pid == 0 || p->pid == 1 || !same_pid_namespace(p->pid))
@@ -97,5 +97,5 @@ bool peer_shares_fate(const struct peer *p, bool client_says, bool env_says)
     if (!read_text("/proc/self/cgroup", ours, sizeof(ours)) ||
         !read_text(path, theirs, sizeof(theirs)))
         return false;
-    return peer_cgroups_share_fate(ours, theirs, client_says || env_says);
+    return peer_cgroups_share_fate(ours, theirs, said);
 }

@@ -21,9 +21,9 @@ enum ckpt_status peer_check_pidfd(const struct peer *p, int pidfd, struct ckpt_e
  *   - the client lives in another pid namespace (a sidecar), or is init of this one; or
  *   - both are in the same cgroup, and that cgroup is one that a job manager kills as a
  *     whole: its path names slurm, kubepods, docker, libpod or torchrun, or the
- *     environment says CKPT_SCOPED=1, or the client says so (its own child).
+ *     environment says CKPT_SCOPED=1 (`said`).
  * A login session's or a system slice's cgroup is not killed with one process, so a
  * daemon started from a shell beside the trainer survives it. */
-bool peer_shares_fate(const struct peer *p, bool client_says, bool env_says);
+bool peer_shares_fate(const struct peer *p, bool said);
 /* The decision alone: the texts of both /proc/PID/cgroup. */
 bool peer_cgroups_share_fate(const char *ours, const char *theirs, bool said);

@@ -37,7 +37,8 @@
  * Threads: calls on one context may come from any thread; those on one state must not
  * overlap in time, except ckpt_fence.  A context does not survive fork(): in the child
  * every call returns CKPT_WRONG_STATE and ckpt_close frees only what is the child's own.
- * The library prints nothing, never exits and never aborts the process. */
+ * The library prints nothing, never exits and never aborts the process: a rule of its own that
+ * does not hold breaks the context (CKPT_BUG), and training goes on without checkpoints. */
 #pragma once
 
 #include <stddef.h>

@@ -181,6 +181,17 @@ void lib_break(struct ckpt *c, const struct ckpt_err *err)
     pthread_cond_broadcast(&c->changed);
 }
 
+enum ckpt_status lib_guarded(struct ckpt *c, guard_call call, void *arg, struct ckpt_err *err)
+{
+    enum ckpt_status st = guard_run(call, arg, err);
+    if (st != CKPT_BUG)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    lib_break(c, err);
+    pthread_mutex_unlock(&c->lock);
+    return st;
+}
+
 bool lib_assert_failed(struct ckpt *c, const char *what, const char *file, int line)
 {
     struct ckpt_err err = { 0 };

@@ -20,6 +20,7 @@
 #include "formats/wire.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/gpu.h"
+#include "libckpt/guard.h"
 
 #define LIB_OPS        64 /* operations whose fate is remembered */
 #define LIB_STATES_MAX 8  /* at a time */
@@ -181,6 +182,10 @@ struct lib_op *lib_op_new(struct ckpt *c, struct ckpt_state *s, bool load);
 /* The same for a message that does not follow from anything we asked, or a broken rule of
  * our own: breaks the context with CKPT_BUG, never aborts the trainer.  Lock held. */
 bool lib_assert_failed(struct ckpt *c, const char *what, const char *file, int line);
+/* guard_run for a call on this context, which is broken when an assert failed in it.  Lock
+ * not held. */
+enum ckpt_status lib_guarded(struct ckpt *c, guard_call call, void *arg, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 #define LIB_ASSERT(c, cond) ((cond) || lib_assert_failed((c), #cond, __FILE__, __LINE__))
 /* Ends an op with a status; lock held. */
 void lib_op_end(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text);

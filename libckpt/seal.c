@@ -113,6 +113,16 @@ static enum ckpt_status wait_answer(struct ckpt_state *s, int64_t deadline, stru
     return CKPT_OK;
 }
 
+static enum ckpt_status finish(void *arg, struct ckpt_err *err)
+{
+    struct ckpt_state *s = arg;
+    pthread_mutex_lock(&s->ctx->lock);
+    uint64_t slot_bytes = s->ctx->shared.slot_bytes;
+    pthread_mutex_unlock(&s->ctx->lock);
+    enum ckpt_status st = decl_finish(&s->decl, slot_bytes, err);
+    return st == CKPT_OK ? prepare(s, err) : st;
+}
+
 enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
@@ -125,14 +135,9 @@ enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
         st = err_set(&err, CKPT_WRONG_STATE,
                      "ckpt_seal: it was called before; if that failed, declare a new state");
     if (st == CKPT_OK) {
-        pthread_mutex_lock(&s->ctx->lock);
-        uint64_t slot_bytes = s->ctx->shared.slot_bytes;
-        pthread_mutex_unlock(&s->ctx->lock);
         s->closed = true;
-        st = decl_finish(&s->decl, slot_bytes, &err);
+        st = lib_guarded(s->ctx, finish, s, &err);
     }
-    if (st == CKPT_OK)
-        st = prepare(s, &err);
     if (st == CKPT_OK) {
         pthread_mutex_lock(&s->ctx->lock);
         st = state_announce(s, &err);

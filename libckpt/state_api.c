@@ -131,9 +131,19 @@ static void undo_tensor(struct decl *d)
     free(t->alias);
 }
 
-static enum ckpt_status declare(struct ckpt_state *s, const struct ckpt_tensor_desc *desc,
-                                const struct ckpt_piece *pieces, size_t count, struct ckpt_err *err)
+struct tensor_call {
+    struct ckpt_state *s;
+    const struct ckpt_tensor_desc *desc;
+    const struct ckpt_piece *pieces;
+    size_t count;
+};
+
+static enum ckpt_status declare(void *arg, struct ckpt_err *err)
 {
+    struct ckpt_state *s = ((struct tensor_call *)arg)->s;
+    const struct ckpt_tensor_desc *desc = ((struct tensor_call *)arg)->desc;
+    const struct ckpt_piece *pieces = ((struct tensor_call *)arg)->pieces;
+    size_t count = ((struct tensor_call *)arg)->count;
     struct decl_tensor t = { .dtype = (uint8_t)desc->dtype,
                              .kind = (uint8_t)desc->kind,
                              .flags = (uint16_t)(desc->flags & (CKPT_VOLATILE | CKPT_OPTIONAL)),
@@ -181,14 +191,25 @@ enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_tensor_desc
     if (st == CKPT_OK)
         st = lib_take_struct(&d, sizeof(d), desc, offsetof(struct ckpt_tensor_desc, block),
                              "ckpt_tensor_desc", &err);
+    struct tensor_call call = { s, &d, pieces, count };
     if (st == CKPT_OK)
-        st = declare(s, &d, pieces, count, &err);
+        st = lib_guarded(s->ctx, declare, &call, &err);
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
-static enum ckpt_status declare_object(struct ckpt_state *s, const char *name, uint64_t capacity,
-                                       enum ckpt_object_scope scope, struct ckpt_err *err)
+struct object_call {
+    struct ckpt_state *s;
+    const char *name;
+    uint64_t capacity;
+    enum ckpt_object_scope scope;
+};
+
+static enum ckpt_status declare_object(void *arg, struct ckpt_err *err)
 {
+    struct ckpt_state *s = ((struct object_call *)arg)->s;
+    const char *name = ((struct object_call *)arg)->name;
+    uint64_t capacity = ((struct object_call *)arg)->capacity;
+    enum ckpt_object_scope scope = ((struct object_call *)arg)->scope;
     char full[CKPT_TENSOR_NAME_MAX + 16];
     if (!name || capacity > CKPT_OBJECT_BYTES_MAX || (unsigned)scope > CKPT_OBJECT_SOLE)
         return err_set(err, CKPT_INVALID, "object \"%s\": capacity %llu, scope %u",
@@ -227,8 +248,9 @@ enum ckpt_status ckpt_object(struct ckpt_state *s, const char *name, uint64_t ca
 {
     struct ckpt_err err = { 0 };
     enum ckpt_status st = enter_declaring(s, &err);
+    struct object_call call = { s, name, capacity, scope };
     if (st == CKPT_OK)
-        st = declare_object(s, name, capacity, scope, &err);
+        st = lib_guarded(s->ctx, declare_object, &call, &err);
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
@@ -253,13 +275,40 @@ static enum ckpt_status give_pieces(const struct layout_out *out, uint32_t ndim,
     return CKPT_OK;
 }
 
+struct mesh_call {
+    struct layout_mesh m;
+    uint32_t ndim, dtype;
+    const uint64_t *shape;
+    struct layout_out *out;
+};
+
+/* Without a context: a failed assert is this call's alone. */
+static enum ckpt_status lay_mesh(void *arg, struct ckpt_err *err)
+{
+    const struct mesh_call *m = arg;
+    uint64_t local[CKPT_DIMS_MAX];
+    return layout_mesh(&m->m, m->ndim, m->shape, dtype_bits(m->dtype), m->out, local, err);
+}
+
+struct flat_call {
+    const struct ckpt_flat *flat;
+    const struct box *boxes;
+    struct layout_out *out;
+};
+
+static enum ckpt_status lay_flat(void *arg, struct ckpt_err *err)
+{
+    const struct ckpt_flat *f = ((const struct flat_call *)arg)->flat;
+    return layout_flat(((const struct flat_call *)arg)->boxes, f->box_count, dtype_bits(f->dtype),
+                       f->start, f->count, ((const struct flat_call *)arg)->out, err);
+}
+
 enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
                                   const uint64_t *shape, uint32_t dtype, struct ckpt_piece *pieces,
                                   size_t cap, size_t *ret_count)
 {
     struct ckpt_err err = { 0 };
     lib_clear_error();
-    uint64_t local[CKPT_DIMS_MAX];
     struct layout_placement place[CKPT_DIMS_MAX];
     if (!mesh || !ret_count || mesh->ndim > CKPT_DIMS_MAX || ndim > CKPT_DIMS_MAX ||
         (mesh->ndim && (!mesh->size || !mesh->coord || !mesh->placement)) || (ndim && !shape) ||
@@ -277,11 +326,15 @@ enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
         err_set(&err, CKPT_NO_MEMORY, "mesh: out of memory for %zu pieces", cap);
         return lib_fail(&err);
     }
-    struct layout_mesh m = {
-        .ndim = mesh->ndim, .size = mesh->size, .coord = mesh->coord, .placement = place
-    };
     struct layout_out out = { .piece = room, .cap = cap };
-    enum ckpt_status st = layout_mesh(&m, ndim, shape, dtype_bits(dtype), &out, local, &err);
+    struct mesh_call call = {
+        .m = { .ndim = mesh->ndim, .size = mesh->size, .coord = mesh->coord, .placement = place },
+        .ndim = ndim,
+        .dtype = dtype,
+        .shape = shape,
+        .out = &out
+    };
+    enum ckpt_status st = guard_run(lay_mesh, &call, &err);
     if (st == CKPT_OK || st == CKPT_LIMIT)
         *ret_count = out.count;
     return st == CKPT_OK ? give_pieces(&out, ndim, pieces) : lib_fail(&err);
@@ -309,8 +362,8 @@ enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct ckpt_piec
         memcpy(boxes[i].len, flat->boxes[i].len, sizeof(boxes[i].len));
     }
     struct layout_out out = { .piece = room, .cap = cap };
-    enum ckpt_status st = layout_flat(boxes, flat->box_count, dtype_bits(flat->dtype), flat->start,
-                                      flat->count, &out, &err);
+    struct flat_call call = { flat, boxes, &out };
+    enum ckpt_status st = guard_run(lay_flat, &call, &err);
     if (st == CKPT_OK || st == CKPT_LIMIT)
         *ret_count = out.count;
     return st == CKPT_OK ? give_pieces(&out, flat->ndim, pieces) : lib_fail(&err);

@@ -166,6 +166,18 @@ static void on_grant(struct ckpt *c, const struct wire_msg *m)
     add_grant(c, s, w.op, w.arena_slot);
 }
 
+struct take_call {
+    struct ckpt_state *s;
+    const struct wire_msg *m;
+    const struct wire_frags *w;
+};
+
+static enum ckpt_status take(void *arg, struct ckpt_err *err)
+{
+    const struct take_call *t = arg;
+    return slots_take(t->s, t->m, t->w, err);
+}
+
 static void on_frags(struct ckpt *c, const struct wire_msg *m)
 {
     struct wire_frags w;
@@ -182,7 +194,8 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
     if (wanted) {
         s->shared.busy = true;
         pthread_mutex_unlock(&c->lock);
-        st = slots_take(s, m, &w, &err);
+        struct take_call call = { s, m, &w };
+        st = lib_guarded(c, take, &call, &err);
         pthread_mutex_lock(&c->lock);
         s->shared.busy = false;
         op->begun = true;
@@ -227,9 +240,16 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
     wire_close_fds(m);
 }
 
+struct fill_call {
+    struct ckpt_state *s;
+    struct wire_full *full;
+};
+
 /* The copies of one FULL: its slot, and with the last one the witness.  Lock not held. */
-static enum ckpt_status fill(struct ckpt_state *s, struct wire_full *full, struct ckpt_err *err)
+static enum ckpt_status fill(void *arg, struct ckpt_err *err)
 {
+    struct ckpt_state *s = ((struct fill_call *)arg)->s;
+    struct wire_full *full = ((struct fill_call *)arg)->full;
     enum ckpt_status st = CKPT_OK;
     if (full->arena_slot != UINT32_MAX)
         st = slots_fill(s, full->slot, s->arena + full->arena_slot * s->slot_bytes, err);
@@ -261,7 +281,8 @@ static bool fill_one(struct ckpt *c, struct ckpt_state *s)
     struct ckpt_err err = { 0 };
     s->shared.busy = true;
     pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = fill(s, &full, &err);
+    struct fill_call call = { s, &full };
+    enum ckpt_status st = lib_guarded(c, fill, &call, &err);
     pthread_mutex_lock(&c->lock);
     s->shared.busy = false;
     pthread_cond_broadcast(&c->changed);

@@ -243,17 +243,25 @@ static int column_width(const struct output_table *t, size_t column)
     return width;
 }
 
-/* One cell; the last column gets no blanks behind it. */
 static void print_cell(const struct output_table *t, size_t column, int width, const char *cell,
-                       FILE *to)
+                       bool last, FILE *to)
 {
     int pad = width - text_width(cell);
-    bool last = column + 1 == t->column_count;
     if (t->columns[column].align == OUTPUT_RIGHT)
         fprintf(to, "%*s%s", pad, "", cell);
     else
         fprintf(to, "%s%*s", cell, last ? 0 : pad, "");
     fputs(last ? "\n" : "  ", to);
+}
+
+/* A line ends with its last cell that has something in it: no blanks behind it. */
+static void print_row(const struct output_table *t, const int *widths, char *const *cells, FILE *to)
+{
+    size_t n = t->column_count;
+    while (n > 1 && !(cells[n - 1] && cells[n - 1][0]))
+        n--;
+    for (size_t c = 0; c < n; c++)
+        print_cell(t, c, widths[c], cells[c] ? cells[c] : "", c + 1 == n, to);
 }
 
 static const char *tone_code(enum output_tone tone)
@@ -277,14 +285,11 @@ enum ckpt_status output_table_print(const struct output_table *t, FILE *to, stru
     for (size_t c = 0; c < t->column_count; c++)
         widths[c] = column_width(t, c);
     for (size_t c = 0; c < t->column_count; c++)
-        print_cell(t, c, widths[c], t->columns[c].title, to);
+        print_cell(t, c, widths[c], t->columns[c].title, c + 1 == t->column_count, to);
     for (size_t row = 0; row < t->row_count; row++) {
         bool toned = colour && t->tones[row] != OUTPUT_PLAIN;
         fputs(toned ? tone_code(t->tones[row]) : "", to);
-        for (size_t c = 0; c < t->column_count; c++) {
-            const char *cell = t->cells[row * t->column_count + c];
-            print_cell(t, c, widths[c], cell ? cell : "", to);
-        }
+        print_row(t, widths, t->cells + row * t->column_count, to);
         fputs(toned ? "\033[0m" : "", to);
     }
     return CKPT_OK;

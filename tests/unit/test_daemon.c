@@ -469,6 +469,56 @@ static void test_second_daemon(void)
 
 /* -- refusals and hostile clients ---------------------------------------------------------- */
 
+static void hang_up(struct tc *c)
+{
+    close(c->fd);
+    c->fd = -1;
+}
+
+/* ckptd gives a session up but its process lives on: it starts over under the same launch id;
+ * another process may not. */
+static void test_start_over(void)
+{
+    static struct wire_msg bad;
+    struct tc zero, one, other;
+    enum ckpt_status st;
+    tc_init(&zero, socket_path, "over", "t1", 0, 2);
+    CHECK_OK(tc_hello(&zero, false));
+    tc_init(&one, socket_path, "over", "t1", 1, 2);
+    CHECK_OK(tc_hello(&one, false));
+    uint64_t epoch = one.epoch;
+    wire_begin(&bad, WIRE_CANCEL, &(struct wire_cancel){ .op = 1 });
+    bad.head.seq = 99;
+    CHECK(tc_raw(&one, bad.bytes, bad.len));
+    do { /* BUSY while it is being ended */
+        hang_up(&one);
+        st = tc_hello(&one, true);
+    } while (st == CKPT_BUSY || st == CKPT_OK);
+    CHECK_EQ(st, CKPT_NOT_FOUND);
+    hang_up(&one);
+    tc_init(&other, socket_path, "over", "t1", 1, 2);
+    CHECK_EQ(tc_hello(&other, false), CKPT_LAUNCH_REUSED);
+    close(other.fd);
+    CHECK_OK(tc_hello(&one, false));
+    CHECK_EQ(one.epoch, epoch);
+    CHECK_OK(tc_state(&one, 1000, 0)); /* it counts as here: nobody aborts its next save */
+    tc_init(&other, socket_path, "over", "t1", 1, 2);
+    CHECK_EQ(tc_hello(&other, false), CKPT_LAUNCH_REUSED);
+    close(other.fd);
+    CHECK_OK(tc_state(&zero, 1000, 0));
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(tc_save(&zero, 5, 0, WIRE_LEVEL_LOCAL, UINT32_MAX) == CKPT_OK ? 0 : 1);
+    CHECK_OK(tc_save(&one, 5, 0, WIRE_LEVEL_LOCAL, UINT32_MAX));
+    int status;
+    CHECK_EQ(waitpid(child, &status, 0), child);
+    CHECK_EQ(status, 0);
+    tc_bye(&one);
+    tc_bye(&zero);
+    cases += 4;
+}
+
 static void test_refusals(void)
 {
     struct tc c, d;
@@ -681,6 +731,7 @@ int main(void)
         void (*run)(void);
     } tests[] = {
         { "save and restore", test_save_restore },
+        { "start over", test_start_over },
         { "refusals", test_refusals },
         { "client killed", test_client_killed },
         { "worker killed", test_worker_killed },

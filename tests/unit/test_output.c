@@ -117,7 +117,7 @@ static void test_table(void)
     CHECK_OK(output_table_print(&t, f, NULL));
     CHECK_STR(text_of(f, buf, sizeof(buf)), "NAME         N  REST\n"
                                             "a        12345  x?[31m?y\n"
-                                            "lä\xc3\xa4nger         \n");
+                                            "lä\xc3\xa4nger\n");
     output_table_fini(&t);
     /* More rows than the first allocation. */
     output_table_init(&t, columns, 3);
