@@ -39,7 +39,7 @@ enum slot_owner {
 struct session_slot {
     uint64_t op;         /* id; 0 = none */
     uint32_t image_slot; /* which part of the save is in it */
-    uint8_t owner;       /* enum slot_owner; changed in session.c alone */
+    uint8_t owner;       /* enum slot_owner; changed in session*.c alone */
     uint8_t reserved[3];
 };
 enum session_state_phase { STATE_NONE = 0, STATE_SEALING, STATE_READY, STATE_REFUSED };

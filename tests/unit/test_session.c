@@ -1,5 +1,6 @@
-/* The session machine by event sequences: a random walk with a replay (as after a killed
- * worker) at every step, and the laws that must hold after each event. */
+/* The session machine (session.c, session_save.c, session_load.c, session_life.c) by event
+ * sequences: a random walk with a replay (as after a killed worker) at every step, and the
+ * laws that must hold after each event. */
 #include <stdio.h>
 
 #include "ckptd/session.h"
