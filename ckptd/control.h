@@ -77,6 +77,7 @@ struct launch {
     char text[SESSION_TEXT_MAX];
     int64_t claimed_ns, poll_ns;
     uint64_t rollback; /* group + 1 that waits for a new epoch; 0 = none */
+    int64_t rollback_ns;
     bool restored_put, progress_put;
     uint64_t absent[COMMITTER_RANKS_NAMED]; /* ranks that were here and are gone: launch_mark of
                                                their session; 0 = here, or never came */
