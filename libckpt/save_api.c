@@ -7,6 +7,13 @@
 #define SAVE_TIMEOUT_MS  3600000
 #define BEGIN_TIMEOUT_MS 60000
 
+/* A save that is not even begun is not worth the whole time that it may take. */
+static int64_t begin_by(int64_t deadline_ns)
+{
+    int64_t by = lib_now_ns() + BEGIN_TIMEOUT_MS * INT64_C(1000000);
+    return by < deadline_ns ? by : deadline_ns;
+}
+
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
 {
     while (s->shared.copying || s->shared.busy)
@@ -90,6 +97,18 @@ static enum ckpt_status check_opts(const struct ckpt_save_opts *given, struct ck
     return CKPT_OK;
 }
 
+/* A ckptd that started afresh has the declaration, and has yet to make the memory: it would
+ * take a save or a restore before that for a broken protocol.  Lock held. */
+static enum ckpt_status wait_memory(struct ckpt_state *s, int64_t deadline, struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    while (!s->shared.answered && !c->shared.broken)
+        if (!lib_wait_changed(c, deadline) && !s->shared.answered && !c->shared.broken)
+            return err_set(err, CKPT_TIMEOUT,
+                           "ckptd was started afresh and has not made the state's memory yet");
+    return CKPT_OK;
+}
+
 enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, struct lib_op **ret,
                             struct ckpt_err *err)
 {
@@ -97,6 +116,8 @@ enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, s
     if (!s->sealed)
         return err_set(err, CKPT_WRONG_STATE, "the state is not sealed: call ckpt_seal first");
     enum ckpt_status st = state_wait_idle(s, deadline, err);
+    if (st == CKPT_OK)
+        st = wait_memory(s, load ? deadline : begin_by(deadline), err);
     if (st != CKPT_OK)
         return st;
     if (c->shared.broken)
@@ -137,7 +158,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     struct lib_op *op = NULL;
     int64_t now = lib_now_ns();
     int64_t deadline = now + (int64_t)call->opts.timeout_ms * 1000000;
-    int64_t begun_by = now + BEGIN_TIMEOUT_MS * INT64_C(1000000);
+    int64_t begun_by = begin_by(deadline);
     enum ckpt_status st = state_take(s, false, deadline, &op, err);
     if (st != CKPT_OK)
         return st;
@@ -145,7 +166,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     c->shared.info.saves_begun++;
     st = ask_save(s, call, op, err);
     if (st == CKPT_OK)
-        st = lib_op_wait(c, op, false, begun_by < deadline ? begun_by : deadline, err);
+        st = lib_op_wait(c, op, false, begun_by, err);
     c->shared.info.blocked_ns = (uint64_t)(lib_now_ns() - now);
     call->op = op->id;
     op->held = false;
