@@ -29,7 +29,7 @@ struct trial {
     uint32_t dead;     /* TRAINER: which ranks, a bit each */
     bool trainer_last; /* of a pair */
     long pause_ms;     /* between the kill and the end of the hold */
-    bool large;        /* three slots a rank, else one */
+    bool large;        /* four slots a rank, else one */
     struct aim_point point;
     uint32_t nth;
     uint64_t least, most; /* from where the next launch may resume */
