@@ -1,7 +1,7 @@
 /* The aim: where inside ckptd a thread shall stop, so that a kill lands exactly there.
  *
  * aim_calls.c is preloaded into ckptd and stands before the calls with which it reaches the
- * disk and codes its bytes.  The test says in this block which call on what kind of object
+ * disk, codes its bytes and speaks.  The test says in this block which call on what kind of object
  * it waits for; the thread that makes the n-th such call reports itself and stays there, in
  * front of the call or just behind it, until the aim is taken away or the process dies. */
 #pragma once
@@ -22,6 +22,7 @@ enum aim_call {
     AIM_LINK,
     AIM_DIGEST, /* of a piece of a chunk, in a data thread */
     AIM_CODE,   /* zstd */
+    AIM_SEND,   /* the control thread speaks: to a client, or to the keeper */
 };
 /* What the call is about: the object, by its key, or a directory of the job. */
 enum aim_kind {

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -134,6 +135,15 @@ static void at_work(enum aim_call call)
         stand(armed, AIM_ANY);
 }
 
+static void at_send(bool after)
+{
+    int kept = errno;
+    unsigned armed = aimed_at(AIM_SEND, after);
+    if (armed && gettid() == getpid())
+        stand(armed, AIM_ANY);
+    errno = kept;
+}
+
 /* The next one in line; ours has the same type. */
 #define NEXT(function) ((__typeof__(&function))(uintptr_t)dlsym(RTLD_NEXT, #function))
 
@@ -193,6 +203,15 @@ STANDS_BEFORE int linkat(int from_fd, const char *from, int to_fd, const char *t
     if (rc == 0)
         at_path(AIM_LINK, true, to);
     return rc;
+}
+
+STANDS_BEFORE ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
+{
+    at_send(false);
+    ssize_t n = NEXT(sendmsg)(fd, m, flags);
+    if (n >= 0)
+        at_send(true);
+    return n;
 }
 
 /* ISA-L and zstd: their headers are not needed for the names. */

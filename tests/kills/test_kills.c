@@ -38,7 +38,9 @@ static const struct {
 static const struct aim_point points[PHASES][POINTS_MAX] = {
     [IN_COPYING] = { { AIM_RESERVE, AIM_PACK, false, true, 2 },
                      { AIM_DATASYNC, AIM_PACK, false, true, 2 },
-                     { AIM_DIGEST, AIM_ANY, false, true, 2 } },
+                     { AIM_DIGEST, AIM_ANY, false, true, 2 },
+                     { AIM_SEND, AIM_ANY, false, false, 8 },
+                     { AIM_SEND, AIM_ANY, true, false, 8 } },
     [IN_STAGED] = { { AIM_RESERVE, AIM_PACK, false, true, 1 },
                     { AIM_DIGEST, AIM_ANY, false, true, 1 } },
     [IN_ENCODING] = { { AIM_DIGEST, AIM_ANY, false, false, 6 },
@@ -64,11 +66,14 @@ static const struct aim_point points[PHASES][POINTS_MAX] = {
                      { AIM_LINK, AIM_CLAIM, false, false, 1 },
                      { AIM_LINK, AIM_CLAIM, true, false, 1 },
                      { AIM_LINK, AIM_RESOLVED, false, false, 1 },
-                     { AIM_LINK, AIM_RESOLVED, true, false, 1 } },
+                     { AIM_LINK, AIM_RESOLVED, true, false, 1 },
+                     { AIM_SEND, AIM_ANY, true, false, 4 } },
     [IN_LOAD] = { { AIM_OPEN, AIM_COMMIT, false, false, 1 },
                   { AIM_OPEN, AIM_INDEX, false, false, 1 },
                   { AIM_OPEN, AIM_PACK, false, false, 2 },
-                  { AIM_DIGEST, AIM_ANY, false, false, 4 } },
+                  { AIM_DIGEST, AIM_ANY, false, false, 4 },
+                  { AIM_SEND, AIM_ANY, false, false, 2 },
+                  { AIM_SEND, AIM_ANY, true, false, 2 } },
 };
 
 struct run {

@@ -26,7 +26,7 @@
 #define GC_EVERY   20 /* saves */
 
 /* What may be more than in the warm-up. */
-#define RSS_SLACK_KIB    4096
+#define RSS_SLACK_KIB    1024
 #define LAUNCH_NAMES_MAX 6 /* a launch leaves its directory and records in l/, for good */
 
 #if defined(__SANITIZE_ADDRESS__)

@@ -27,7 +27,7 @@ static const struct kit_part small_parts[] = {
 
 /* Stages of the board, and its values. */
 enum { READY, ARMED, AGAIN };
-enum seen { SEEN_NOTHING, SEEN_COPYING, SEEN_COPIED, SEEN_STAGED };
+enum seen { SEEN_NOTHING, SEEN_BEGINNING, SEEN_COPYING, SEEN_COPIED, SEEN_STAGED };
 enum {
     VALUE_SEEN = 0,
     VALUE_LOCAL = 2,
@@ -101,8 +101,6 @@ static enum ckpt_status watch(struct kit_rank *r, uint64_t op)
         atomic_store(&r->board->value[VALUE_SEEN + r->rank], seen);
         st = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 1);
     }
-    if (st != CKPT_OK)
-        check_clean(st);
     atomic_store(&r->board->value[VALUE_LOCAL + r->rank], st == CKPT_OK);
     return st;
 }
@@ -142,10 +140,14 @@ static void saves(struct kit_rank *r)
     declare(r);
     KIT_OK(kit_save_local(r, 10));
     ready(r);
-    KIT_OK(kit_save(r, 20, &op));
-    enum ckpt_status st = watch(r, op);
+    atomic_store(&r->board->value[VALUE_SEEN + r->rank], SEEN_BEGINNING);
+    enum ckpt_status st = kit_save(r, 20, &op);
+    if (st == CKPT_OK)
+        st = watch(r, op);
     if (!(t->victims & (TRAINER | KEEPER)))
         KIT_OK(st); /* the worker's death costs nothing, wherever it was */
+    if (st != CKPT_OK)
+        check_clean(st);
     kit_await(r->board, AGAIN, 1);
     if (!(t->victims & TRAINER))
         save_on(r, t->victims & KEEPER ? ROUNDS : 1);
@@ -215,8 +217,11 @@ static bool in_phase(const struct trial *t, const struct kit_board *b)
 {
     unsigned long long want = t->phase == IN_COPYING ? SEEN_COPYING : SEEN_STAGED;
     bool is = atomic_load(&aim_block->hits) > 0;
-    for (uint32_t i = 0; i < WORLD && t->phase < IN_RESOLVE; i++)
-        is &= atomic_load(&b->value[VALUE_SEEN + i]) == want;
+    for (uint32_t i = 0; i < WORLD && t->phase < IN_RESOLVE; i++) {
+        unsigned long long seen = atomic_load(&b->value[VALUE_SEEN + i]);
+        /* A rank that ckptd does not answer any more is still inside ckpt_save. */
+        is &= seen == want || (t->point.call == AIM_SEND && seen == SEEN_BEGINNING);
+    }
     return is;
 }
 
@@ -292,6 +297,8 @@ static int promise(const struct trial *t)
         return 0;
     if (t->victims == WORKER)
         return 1; /* the keeper has the arena, the trainer the rest */
+    if (t->point.call == AIM_SEND && t->victims & TRAINER)
+        return -1; /* the rank that dies may have handed over all that it had */
     if (t->phase == IN_COPYING)
         return 0; /* the bytes are nowhere else */
     if ((t->victims & (WORKER | KEEPER)) != (WORKER | KEEPER))
