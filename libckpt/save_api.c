@@ -97,15 +97,23 @@ static enum ckpt_status check_opts(const struct ckpt_save_opts *given, struct ck
     return CKPT_OK;
 }
 
-/* A ckptd that started afresh has the declaration, and has yet to make the memory: it would
- * take a save or a restore before that for a broken protocol.  Lock held. */
-static enum ckpt_status wait_memory(struct ckpt_state *s, int64_t deadline, struct ckpt_err *err)
+/* What is asked of a ckptd that is away is lost if it starts afresh, on this rank and not on
+ * others; and one that started afresh has yet to make the state's memory: it would take a
+ * save or a restore before that for a broken protocol.  Lock held. */
+static enum ckpt_status wait_daemon(struct ckpt_state *s, bool load, int64_t deadline,
+                                    struct ckpt_err *err)
 {
     struct ckpt *c = s->ctx;
-    while (!s->shared.answered && !c->shared.broken)
-        if (!lib_wait_changed(c, deadline) && !s->shared.answered && !c->shared.broken)
+    while (!c->shared.broken && !(c->shared.linked && s->shared.answered)) {
+        int64_t until = lib_patience(c, load, deadline);
+        if (lib_wait_changed(c, until) || lib_now_ns() < lib_patience(c, load, deadline))
+            continue;
+        if (!c->shared.linked)
+            return err_set(err, CKPT_DAEMON_GONE, "ckptd is gone and has not come back yet");
+        if (!s->shared.answered)
             return err_set(err, CKPT_TIMEOUT,
                            "ckptd was started afresh and has not made the state's memory yet");
+    }
     return CKPT_OK;
 }
 
@@ -117,7 +125,7 @@ enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, s
         return err_set(err, CKPT_WRONG_STATE, "the state is not sealed: call ckpt_seal first");
     enum ckpt_status st = state_wait_idle(s, deadline, err);
     if (st == CKPT_OK)
-        st = wait_memory(s, load ? deadline : begin_by(deadline), err);
+        st = wait_daemon(s, load, load ? deadline : begin_by(deadline), err);
     if (st != CKPT_OK)
         return st;
     if (c->shared.broken)

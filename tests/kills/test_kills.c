@@ -298,6 +298,8 @@ int main(int argc, char **argv)
     snprintf(aim, sizeof(aim), "/tmp/e2e-kill-%d.aim", (int)getpid());
     aim_make(aim);
     setenv("CKPT_TEST_AIM", aim, 1);
+    setenv("CKPT_ARRIVAL_MS", "5000",
+           1); /* a rank that was told otherwise is not waited for long */
     kit.preload = AIM_LIBRARY;
     draw_config(&run);
     kit_begin("kill");
