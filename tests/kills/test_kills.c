@@ -76,6 +76,18 @@ static const struct aim_point points[PHASES][POINTS_MAX] = {
                   { AIM_SEND, AIM_ANY, true, false, 2 } },
 };
 
+/* What runs of this test have found; each is tried first. */
+static const struct {
+    unsigned victims; /* index */
+    enum phase phase;
+    struct aim_point point;
+} found[] = {
+    /* a restore that asked a fresh ckptd before it had the state's memory */
+    { 3, IN_LOAD, { AIM_OPEN, AIM_INDEX, false, false, 1 } },
+    /* a session's pidfd that the keeper had, and no ledger */
+    { 1, IN_RESOLVE, { AIM_SEND, AIM_ANY, true, false, 1 } },
+};
+
 struct run {
     unsigned long long seed, rnd;
     long kills_wanted, kills, trials;
@@ -171,12 +183,17 @@ static void remove_job(const char *job)
     CHECK_EQ(system(command), 0);
 }
 
-static void try_one(struct run *run, size_t who, enum phase phase)
+/* point: NULL = one is drawn. */
+static void try_one(struct run *run, size_t who, enum phase phase, const struct aim_point *point)
 {
     struct trial t = { .phase = phase, .victims = victims[who].who };
     t.seed = test_rand(&run->rnd);
     snprintf(t.job, sizeof(t.job), "k%ld", run->trials);
     draw(run, &t);
+    if (point) {
+        t.point = *point;
+        t.nth = point->nth_max;
+    }
     fprintf(stderr,
             "trial %ld: %s in %s, call %u kind %u%s n %u, ranks %u%s, %s, --io %s --codec %s\n",
             run->trials, victims[who].name, phase_names[phase], t.point.call, t.point.kind,
@@ -210,7 +227,7 @@ static void pass(struct run *run)
         order[k] = kept;
     }
     for (unsigned i = 0; i < n; i++)
-        try_one(run, order[i] / PHASES, order[i] % PHASES);
+        try_one(run, order[i] / PHASES, order[i] % PHASES, NULL);
 }
 
 /* -- the end ------------------------------------------------------------------------------- */
@@ -304,6 +321,8 @@ int main(int argc, char **argv)
     draw_config(&run);
     kit_begin("kill");
     learn(&run);
+    for (size_t i = 0; i < ARRAY_COUNT(found) && !run.only_phase && !run.only_victims; i++)
+        try_one(&run, found[i].victims, found[i].phase, &found[i].point);
     while (run.kills < run.kills_wanted)
         pass(&run);
     CHECK_EQ(kit_stop(), 0);

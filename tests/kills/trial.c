@@ -164,7 +164,7 @@ static void saves_first(struct kit_rank *r)
 static void loads(struct kit_rank *r)
 {
     bool alone = trial_of(r)->victims & TRAINER; /* who is left may wait for who is dead */
-    struct ckpt_restore_opts o = { .size = sizeof(o), .timeout_ms = alone ? 3000 : 30000 };
+    struct ckpt_restore_opts o = { .size = sizeof(o), .timeout_ms = alone ? 1500 : 30000 };
     kit_open(r);
     CHECK(r->point.size && r->point.step == 10);
     declare(r);
@@ -185,7 +185,7 @@ static void opens(struct kit_rank *r)
     const struct trial *t = trial_of(r);
     struct ckpt_open_opts o = kit_opts(r);
     if (t->victims & TRAINER)
-        o.timeout_ms = 2000; /* who is left waits for who is dead */
+        o.timeout_ms = 1000; /* who is left waits for who is dead */
     enum ckpt_status st = ckpt_open(&o, &r->c);
     if (t->victims == WORKER)
         KIT_OK(st);
