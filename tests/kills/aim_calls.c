@@ -147,7 +147,10 @@ static void at_send(bool after)
 /* The next one in line; ours has the same type. */
 #define NEXT(function) ((__typeof__(&function))(uintptr_t)dlsym(RTLD_NEXT, #function))
 
-STANDS_BEFORE int openat(int dirfd, const char *path, int flags, ...)
+/* Under a name of its own here: the flags, O_CLOEXEC among them, are the caller's. */
+int stand_before_open(int dirfd, const char *path, int flags, ...) __asm__("openat");
+
+STANDS_BEFORE int stand_before_open(int dirfd, const char *path, int flags, ...)
 {
     va_list more;
     va_start(more, flags);

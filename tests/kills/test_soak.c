@@ -15,23 +15,24 @@
 #include "storage/repo/life.h"
 #include "storage/repo/repo.h"
 
-#define SAVES      100
-#define SAVES_DEEP 1000
-#define LAUNCHES   5
-#define LOOKS      10 /* two a launch */
-#define WARM_UP    4  /* looks, of two launches, whose greatest values are the measure */
-#define KEPT       3  /* newest checkpoints that are not deleted */
-#define WORLD      2
-#define JOB        "soak"
-#define GC_EVERY   20 /* saves */
+#define SAVES    100
+#define LAUNCHES 5
+#define LOOKS    10 /* two a launch */
+#define WARM_UP  4  /* looks, of two launches, whose greatest values are the measure */
+#define KEPT     3  /* newest checkpoints that are not deleted */
+#define WORLD    2
+#define JOB      "soak"
+#define GC_EVERY 20 /* saves */
 
 /* What may be more than in the warm-up. */
 #define RSS_SLACK_KIB    1024
 #define LAUNCH_NAMES_MAX 6 /* a launch leaves its directory and records in l/, for good */
 
 #if defined(__SANITIZE_ADDRESS__)
+#define SAVES_DEEP          SAVES
 #define RSS_MEANS_SOMETHING 0 /* what was freed is kept aside */
 #else
+#define SAVES_DEEP          1000
 #define RSS_MEANS_SOMETHING 1
 #endif
 
