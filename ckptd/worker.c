@@ -97,7 +97,20 @@ static int kept_fd(const struct keep_table *kept, const uint8_t id[16], enum kee
     return -1;
 }
 
-/* The descriptors of the table become this worker's; what is not used is closed. */
+/* A worker that died while it opened a session may have left things without a ledger.  Nobody
+ * was told of that session, so nobody will ask for them. */
+static void drop_unclaimed(struct control *c, const struct keep_table *kept)
+{
+    for (size_t i = 0; i < kept->count; i++) {
+        const struct keep_entry *e = &kept->entries[i];
+        if (kept_fd(kept, e->session, KEEP_LEDGER, 0) >= 0)
+            continue;
+        close(e->fd);
+        keep_drop(c->keep, e->session, e->kind, e->index);
+    }
+}
+
+/* The descriptors of the session become this worker's. */
 static void adopt(struct control *c, const struct keep_table *kept, const struct keep_entry *e)
 {
     struct ckpt_err err = { 0 };
@@ -152,6 +165,7 @@ static void drop_rest(struct control *c, const struct keep_table *kept)
 
 static void adopt_all(struct control *c, const struct keep_table *kept)
 {
+    drop_unclaimed(c, kept);
     for (size_t i = 0; i < kept->count; i++)
         if (kept->entries[i].kind == KEEP_LEDGER)
             adopt(c, kept, &kept->entries[i]);

@@ -161,6 +161,7 @@ static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, 
         c->shared.progress_sent = false;
     }
     c->shared.linked = true;
+    pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
     return CKPT_OK;
 }

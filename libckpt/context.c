@@ -140,8 +140,7 @@ void lib_op_give_up(struct ckpt *c, struct lib_op *op, enum ckpt_status st, cons
     pthread_cond_broadcast(&c->changed);
 }
 
-/* A daemon that is gone may come back, but training does not wait long for it. */
-int64_t lib_patience(struct ckpt *c, bool final, int64_t deadline_ns)
+int64_t lib_patience(const struct ckpt *c, bool final, int64_t deadline_ns)
 {
     int64_t until = c->shared.unlinked_ns + LINK_PATIENCE_NS;
     if (c->shared.linked || final || until > deadline_ns)

@@ -7,6 +7,13 @@
 #define SAVE_TIMEOUT_MS  3600000
 #define BEGIN_TIMEOUT_MS 60000
 
+/* A save that is not even begun is not worth the whole time that it may take. */
+static int64_t begin_by(int64_t deadline_ns)
+{
+    int64_t by = lib_now_ns() + BEGIN_TIMEOUT_MS * INT64_C(1000000);
+    return by < deadline_ns ? by : deadline_ns;
+}
+
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
 {
     while (s->shared.copying || s->shared.busy)
@@ -93,22 +100,22 @@ static enum ckpt_status check_opts(const struct ckpt_save_opts *given, struct ck
     return CKPT_OK;
 }
 
-/* A ckptd that started afresh was asked for the arena again.  A SAVE or LOAD that overtook
- * its answer would name a state that is not ready, which ends the session. */
-static enum ckpt_status wait_ready(struct ckpt_state *s, bool load, int64_t deadline,
-                                   struct ckpt_err *err)
+/* What is asked of a ckptd that is away is lost if it starts afresh, on this rank and not on
+ * others; and one that started afresh has yet to make the state's memory: it would take a
+ * save or a restore before that for a broken protocol.  Lock held. */
+static enum ckpt_status wait_daemon(struct ckpt_state *s, bool load, int64_t deadline,
+                                    struct ckpt_err *err)
 {
     struct ckpt *c = s->ctx;
-    int64_t begun_by = lib_now_ns() + BEGIN_TIMEOUT_MS * INT64_C(1000000);
-    if (!load && begun_by < deadline)
-        deadline = begun_by; /* as for the answer to SAVE */
-    while (!s->shared.answered && !c->shared.broken) {
-        if (lib_wait_changed(c, lib_patience(c, load, deadline)) || s->shared.answered ||
-            lib_now_ns() < lib_patience(c, load, deadline))
+    while (!c->shared.broken && !(c->shared.linked && s->shared.answered)) {
+        int64_t until = lib_patience(c, load, deadline);
+        if (lib_wait_changed(c, until) || lib_now_ns() < lib_patience(c, load, deadline))
             continue;
-        if (c->shared.linked)
-            return err_set(err, CKPT_TIMEOUT, "ckptd started afresh and gave no memory in time");
-        return err_set(err, CKPT_DAEMON_GONE, "ckptd is gone and has not come back yet");
+        if (!c->shared.linked)
+            return err_set(err, CKPT_DAEMON_GONE, "ckptd is gone and has not come back yet");
+        if (!s->shared.answered)
+            return err_set(err, CKPT_TIMEOUT,
+                           "ckptd was started afresh and has not made the state's memory yet");
     }
     return CKPT_OK;
 }
@@ -123,7 +130,7 @@ enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, s
     do { /* each wait lets others in */
         st = state_wait_idle(s, deadline, err);
         if (st == CKPT_OK)
-            st = wait_ready(s, load, deadline, err);
+            st = wait_daemon(s, load, load ? deadline : begin_by(deadline), err);
     } while (st == CKPT_OK && (s->shared.copying || s->shared.busy));
     if (st != CKPT_OK)
         return st;
@@ -165,7 +172,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     struct lib_op *op = NULL;
     int64_t now = lib_now_ns();
     int64_t deadline = now + (int64_t)call->opts.timeout_ms * 1000000;
-    int64_t begun_by = now + BEGIN_TIMEOUT_MS * INT64_C(1000000);
+    int64_t begun_by = begin_by(deadline);
     enum ckpt_status st = state_take(s, false, deadline, &op, err);
     if (st != CKPT_OK)
         return st;
@@ -173,7 +180,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     c->shared.info.saves_begun++;
     st = ask_save(s, call, op, err);
     if (st == CKPT_OK)
-        st = lib_op_wait(c, op, false, begun_by < deadline ? begun_by : deadline, err);
+        st = lib_op_wait(c, op, false, begun_by, err);
     c->shared.info.blocked_ns = (uint64_t)(lib_now_ns() - now);
     call->op = op->id;
     op->held = false;

@@ -22,11 +22,14 @@ struct kit {
     pid_t keeper;
     uint32_t launches;
     long cases, kills;
+    /* of the next ckptd that is started; NULL = as it is by itself */
+    const char *io, *codec, *preload;
 };
 extern struct kit kit;
 
 void kit_begin(const char *name); /* makes the directory, starts ckptd */
 int kit_end(void);                /* stops, removes, prints and checks the counts */
+int kit_remove(void);             /* the same, ckptd is stopped already */
 void kit_start(void);
 int kit_stop(void); /* SIGTERM; its exit status */
 pid_t kit_worker(void);
@@ -88,6 +91,7 @@ void kit_ranks(struct kit_crowd *w, const char *job, uint32_t world, kit_body bo
                const void *arg);
 /* All must end well, but for those in `killed` (a bit each), which must have died by SIGKILL. */
 void kit_wait(struct kit_crowd *w, uint32_t killed);
+void kit_reap(struct kit_crowd *w, uint32_t killed); /* the same, but the board stays mapped */
 void kit_run(const char *job, uint32_t world, kit_body body, const void *arg);
 
 void kit_reach(struct kit_board *b, int stage);

@@ -50,20 +50,29 @@ bool kit_logged(const char *text)
     return found;
 }
 
+static void become_ckptd(void)
+{
+    prctl(PR_SET_PDEATHSIG, SIGTERM);
+    int fd = open(kit.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    dup2(fd, 2);
+    if (kit.preload) {
+        setenv("LD_PRELOAD", kit.preload, 1);
+        setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 1);
+    }
+    execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes", "8M",
+          "--io", kit.io ? kit.io : "auto", "--codec", kit.codec ? kit.codec : "stored",
+          "--foreground", (char *)NULL);
+    _exit(127);
+}
+
 void kit_start(void)
 {
     struct stat st;
     fflush(NULL);
     kit.keeper = fork();
     CHECK(kit.keeper >= 0);
-    if (kit.keeper == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGTERM);
-        int fd = open(kit.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
-        dup2(fd, 2);
-        execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes",
-              "8M", "--foreground", (char *)NULL);
-        _exit(127);
-    }
+    if (kit.keeper == 0)
+        become_ckptd();
     (void)kit_worker();
     struct ckpt *c;
     struct ckpt_open_opts o = { .size = sizeof(o),
@@ -145,8 +154,13 @@ void kit_begin(const char *name)
 
 int kit_end(void)
 {
-    char command[160];
     CHECK_EQ(kit_stop(), 0);
+    return kit_remove();
+}
+
+int kit_remove(void)
+{
+    char command[160];
     failed = false;
     snprintf(command, sizeof(command), "rm -rf %s", kit.root);
     CHECK_EQ(system(command), 0);
@@ -205,7 +219,7 @@ void kit_ranks(struct kit_crowd *w, const char *job, uint32_t world, kit_body bo
     kit.launches++;
 }
 
-void kit_wait(struct kit_crowd *w, uint32_t killed)
+void kit_reap(struct kit_crowd *w, uint32_t killed)
 {
     bool good = true;
     for (uint32_t i = 0; i < w->world; i++) {
@@ -218,8 +232,13 @@ void kit_wait(struct kit_crowd *w, uint32_t killed)
         good &= as_told;
         kit.kills += killed >> i & 1;
     }
-    munmap(w->board, sizeof(*w->board));
     CHECK(good);
+}
+
+void kit_wait(struct kit_crowd *w, uint32_t killed)
+{
+    kit_reap(w, killed);
+    munmap(w->board, sizeof(*w->board));
 }
 
 void kit_run(const char *job, uint32_t world, kit_body body, const void *arg)

@@ -138,15 +138,25 @@ static void grant(struct fake_daemon *d, uint32_t number)
     }
 }
 
+/* Whoever has no memory yet can neither save nor restore. */
+static void wait_for_hurry(struct fake_daemon *d)
+{
+    struct wire_head head;
+    struct pollfd p = { .fd = d->fd, .events = POLLIN };
+    pthread_mutex_unlock(&d->lock);
+    bool came = poll(&p, 1, 200) == 1 &&
+                recv(d->fd, &head, sizeof(head), MSG_PEEK | MSG_DONTWAIT) == sizeof(head);
+    pthread_mutex_lock(&d->lock);
+    if (came && (head.type == WIRE_SAVE || head.type == WIRE_LOAD))
+        wrong(d, "SAVE or LOAD before STATE was answered");
+}
+
 static void on_state(struct fake_daemon *d)
 {
     struct wire_state w;
     const void *bytes = NULL;
     memcpy(&w, wire_body(&d->in), sizeof(w));
     d->seen.states++;
-    struct pollfd next = { .fd = d->fd, .events = POLLIN };
-    if (d->script.late_state && poll(&next, 1, 200) > 0)
-        wrong(d, "a message behind STATE, before its answer");
     if (d->script.refuse_state) {
         refuse(d, d->script.refuse_state, WIRE_STATE, w.state);
         return;
@@ -160,6 +170,8 @@ static void on_state(struct fake_daemon *d)
     CHECK_OK(decl_decode(bytes, w.decl_bytes, slot_bytes(d), &s->decl, NULL));
     munmap((void *)(uintptr_t)bytes, w.decl_bytes);
     s->used = true;
+    if (d->script.late_state)
+        wait_for_hurry(d);
     s->slots = d->script.slots ? d->script.slots : 2;
     if (!s->image)
         s->image = calloc(s->decl.slot_count + 1, sizeof(*s->image));

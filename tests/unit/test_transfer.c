@@ -116,6 +116,30 @@ static void forgotten(void)
     fake_stop(f.d);
 }
 
+/* A ckptd that started afresh makes the memory first: a save and a restore wait for it. */
+static void memory_comes_late(void)
+{
+    struct fixture f;
+    struct fake_script s = fix_script();
+    struct ckpt_point p = fix_point(1);
+    uint64_t op;
+    fix_open_with(&f, &s, 1000);
+    for (uint32_t i = 0; i < 2; i++, cases++) {
+        s.forget = true;
+        s.late_state = true;
+        s.refuse_op = i == 0 ? CKPT_OK : CKPT_NOT_FOUND;
+        fake_set(f.d, &s);
+        fake_drop(f.d);
+        fake_await(f.d, WIRE_STATE, i + 2);
+        if (i == 0)
+            CHECK_OK(fix_save(&f, 1, &op));
+        else
+            CHECK_EQ(ckpt_restore(f.s, &p, f.buf, FIX_TENSORS, NULL, NULL), CKPT_NOT_FOUND);
+        CHECK(!fake_seen(f.d).wrong);
+    }
+    fix_close(&f);
+}
+
 static void load_lies(void)
 {
     for (int lie = FAKE_TENSOR; lie <= FAKE_SLOT; lie++, cases++) {
@@ -258,6 +282,7 @@ int main(void)
     connection_lost();
     reconnects();
     forgotten();
+    memory_comes_late();
     load_lies();
     save_lies();
     stranger_things();
