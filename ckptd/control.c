@@ -161,12 +161,31 @@ static uint64_t conn_tag(struct conn *conn)
     return (uint64_t)(uintptr_t)conn << 8 | TAG_CONN; /* addresses have 56 bits or fewer */
 }
 
+/* Without descriptors or memory the listener stays readable and the loop would spin: it is
+ * looked at again by the timer. */
+static void accept_later(struct control *c)
+{
+    if (!c->accept_waits)
+        log_warn("cannot accept connections", "why=\"%m\" connections=%u", c->conn_count);
+    c->accept_waits = true;
+    unwatch(c, c->listen_fd);
+}
+
+static void accept_again(struct control *c)
+{
+    if (c->accept_waits && c->listen_fd >= 0)
+        control_watch(c, c->listen_fd, TAG_LISTEN, false);
+    c->accept_waits = false;
+}
+
 static void accept_all(struct control *c)
 {
     for (;;) {
         int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            accept_later(c);
         if (fd < 0)
-            return; /* EMFILE too: the next round tries again */
+            return;
         struct ckpt_err err = { 0 };
         struct peer peer;
         struct conn *conn = c->conn_count < CONTROL_CONNS_MAX ? conn_new(fd) : NULL;
@@ -420,6 +439,7 @@ static void on_timers(struct control *c)
     control_launch_tick(c);
     control_load_tick(c);
     control_settle(c);
+    accept_again(c);
 }
 
 static void reap_clients(struct control *c)
@@ -432,7 +452,7 @@ static void reap_clients(struct control *c)
 
 static int next_timeout_ms(const struct control *c)
 {
-    if (c->stopping || c->jobs_out > 0 || c->launches || c->client_count > 0)
+    if (c->stopping || c->jobs_out > 0 || c->launches || c->client_count > 0 || c->accept_waits)
         return 100;
     return c->config->private_ || c->conns ? 200 : 5000;
 }

@@ -468,7 +468,12 @@ static void seal_done(struct control *c, struct client *cl, struct job *j)
         keep_add(c->keep, cl->s->id, KEEP_ARENA, at, t->arena.fd);
     }
     control_tell(c, cl, &ev);
-    if (cl->s->states[at].phase == STATE_READY || j->status != CKPT_OK)
+    if (cl->s->states[at].phase == STATE_READY)
+        return;
+    close(t->decl_fd); /* refused: nothing of it is needed any more */
+    t->decl_fd = -1;
+    keep_drop(c->keep, cl->s->id, KEEP_DECL, at);
+    if (j->status != CKPT_OK)
         return;
     decl_fini(&t->decl); /* the machine refused it: too many slots */
     t->decoded = false;
