@@ -22,6 +22,8 @@ enum tag {
     TAG_SIGNAL = 5
 };
 
+#define ACCEPTS_A_TURN 64 /* then the clients that are here get theirs */
+
 static struct wire_msg message, received;
 
 struct wire_msg *control_msg(void)
@@ -178,9 +180,9 @@ static void accept_again(struct control *c)
     c->accept_waits = false;
 }
 
-static void accept_all(struct control *c)
+static void accept_some(struct control *c)
 {
-    for (;;) {
+    for (int n = 0; n < ACCEPTS_A_TURN; n++) {
         int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
         if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
             accept_later(c);
@@ -371,7 +373,7 @@ static bool at_end(struct control *c)
     int64_t linger = c->served ? CONTROL_LINGER_NS : 30 * CONTROL_LINGER_NS;
     if (!idle || c->now - c->idle_ns < linger)
         return false;
-    accept_all(c);
+    accept_some(c);
     return c->conn_count == 0;
 }
 
@@ -401,7 +403,7 @@ static void on_event(struct control *c, const struct epoll_event *e)
     uint64_t which = e->data.u64 >> 8;
     switch ((enum tag)(e->data.u64 & 0xff)) {
     case TAG_LISTEN:
-        accept_all(c);
+        accept_some(c);
         break;
     case TAG_PIDFD:
         if (c->clients[which] && c->clients[which]->open)

@@ -22,6 +22,7 @@ struct kit {
     pid_t keeper;
     uint32_t launches;
     long cases, kills;
+    const char *codec; /* NULL = stored */
 };
 extern struct kit kit;
 

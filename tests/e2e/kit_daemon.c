@@ -61,7 +61,7 @@ void kit_start(void)
         int fd = open(kit.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
         dup2(fd, 2);
         execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes",
-              "8M", "--foreground", (char *)NULL);
+              "8M", "--foreground", "--codec", kit.codec ? kit.codec : "stored", (char *)NULL);
         _exit(127);
     }
     (void)kit_worker();

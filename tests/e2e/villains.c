@@ -79,18 +79,25 @@ static bool say_out(int fd)
     return say(fd, out.bytes, out.len, NULL, 0);
 }
 
+/* The next message; false once the daemon has closed.  It may close, but not fall silent. */
+static bool hear_any(int fd)
+{
+    enum ckpt_status st = tc_recv(fd, &in, PATIENCE);
+    if (st == CKPT_DAEMON_GONE) /* a reset is told once; what was said before is still there */
+        st = tc_recv(fd, &in, PATIENCE);
+    CHECK(st == CKPT_OK || st == CKPT_DAEMON_GONE);
+    return st == CKPT_OK;
+}
+
 /* The next message of that type; the others on the way are read over. */
 static bool hear(int fd, unsigned type)
 {
-    for (;;) {
-        enum ckpt_status st = tc_recv(fd, &in, PATIENCE);
-        CHECK(st != CKPT_TIMEOUT); /* it may close, but not fall silent */
-        if (st != CKPT_OK)
-            return false;
+    while (hear_any(fd)) {
         if (in.head.type == type)
             return true;
         wire_close_fds(&in);
     }
+    return false;
 }
 
 /* Reads what is there; false once the daemon has closed. */
@@ -107,10 +114,8 @@ static bool read_over(int fd)
 
 static void hear_end(int fd)
 {
-    while (tc_recv(fd, &in, PATIENCE) == CKPT_OK)
+    while (hear_any(fd))
         wire_close_fds(&in);
-    struct pollfd p = { .fd = fd, .events = POLLIN };
-    CHECK(poll(&p, 1, 0) > 0); /* closed, not only silent */
     close(fd);
 }
 
@@ -144,6 +149,7 @@ static void open_session(struct tc *c)
 {
     tc_init(c, self->socket, "hostile", self->token, atomic_fetch_add(self->next_rank, 1), WORLD);
     CHECK_OK(tc_hello(c, false));
+    rnd += c->rank; /* forked ones shall not all do the same */
 }
 
 static void numbered(struct tc *c, enum wire_type type, const void *fixed)
@@ -160,14 +166,10 @@ static unsigned ask_state(struct tc *c, int fd, uint64_t bytes)
     out.head.fds = 1;
     if (!say(c->fd, out.bytes, out.len, &fd, 1))
         return 0;
-    for (;;) {
-        enum ckpt_status st = tc_recv(c->fd, &in, PATIENCE);
-        CHECK(st != CKPT_TIMEOUT);
-        if (st != CKPT_OK)
-            return 0;
+    while (hear_any(c->fd))
         if (in.head.type == WIRE_STATE_OK || in.head.type == WIRE_REFUSED)
             return in.head.type;
-    }
+    return 0;
 }
 
 /* The arena's descriptor stays open in *ret_fd, if that is given. */
@@ -188,18 +190,35 @@ static void open_state(struct tc *c, int *ret_fd)
     wire_close_fds(&in);
 }
 
-/* A save with the first slot granted; that slot, or UINT32_MAX if it was refused. */
+/* The answer to a save: true when a slot is granted, false when it is over, because the
+ * attempt of that step was given up for another rank a moment ago. */
+static bool granted(struct tc *c, uint32_t *ret_slot)
+{
+    while (hear_any(c->fd)) {
+        struct wire_grant g;
+        struct wire_op o;
+        memcpy(&g, wire_body(&in), sizeof(g));
+        memcpy(&o, wire_body(&in), sizeof(o));
+        *ret_slot = g.arena_slot;
+        if (in.head.type == WIRE_GRANT)
+            return true;
+        if (in.head.type == WIRE_OP && (o.flags & WIRE_OP_FINAL))
+            return false;
+    }
+    CHECK(!"the daemon closed instead of granting a slot");
+    return false;
+}
+
+/* A save with its first slot granted; that slot. */
 static uint32_t open_save(struct tc *c)
 {
-    struct wire_save s = { .op = ++c->op,
-                           .step = 1000 + c->op + 16 * any(1000),
-                           .state = c->state };
-    struct wire_grant g;
-    numbered(c, WIRE_SAVE, &s);
-    if (!say_out(c->fd) || !hear(c->fd, WIRE_GRANT))
-        return UINT32_MAX;
-    memcpy(&g, wire_body(&in), sizeof(g));
-    return g.arena_slot;
+    uint32_t slot = 0;
+    do {
+        struct wire_save s = { .op = ++c->op, .step = 1000 + any(1000000), .state = c->state };
+        numbered(c, WIRE_SAVE, &s);
+        CHECK(say_out(c->fd));
+    } while (!granted(c, &slot));
+    return slot;
 }
 
 static void begin_to(struct tc *c, unsigned depth)
@@ -671,8 +690,7 @@ static enum ckpt_status scribbled_save(struct tc *c)
     CHECK(say_out(c->fd));
     slots = (uint32_t)((ELEMENTS * 4 + TC_SLOT - 1) / TC_SLOT);
     for (;;) {
-        enum ckpt_status st = tc_recv(c->fd, &in, PATIENCE);
-        CHECK(st == CKPT_OK);
+        CHECK(hear_any(c->fd));
         if (in.head.type == WIRE_GRANT) {
             struct wire_grant g;
             memcpy(&g, wire_body(&in), sizeof(g));
