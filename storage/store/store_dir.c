@@ -1,9 +1,10 @@
 /* dir: objects as files below a root directory; the handle and what is small.
  * Writing, reading and walking are in store_dir_put, _get and _list.
  *
- * All paths are relative to a descriptor of the root, so a root that is renamed
- * stays ours and one that is removed is noticed.  The last part of a path is
- * never followed as a link. */
+ * All paths are relative to a descriptor of the root, so nothing gets into another
+ * directory that took its name.  But nobody would find there what is written after the
+ * root was moved away, so every put looks whether the root is still at its path.
+ * The last part of a path is never followed as a link. */
 #include "storage/store/store_dir.h"
 
 #include <dirent.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define TEMP_TRIES 32
@@ -25,6 +27,30 @@ bool dir_vanished(const struct store_dir *d)
 {
     struct stat st;
     return fstat(d->root_fd, &st) == 0 && st.st_nlink == 0;
+}
+
+/* Only what is certain counts: a path that cannot be looked at now may be all right. */
+static bool moved(const struct store_dir *d)
+{
+    struct stat ours, there;
+    if (fstat(d->root_fd, &ours) < 0)
+        return false;
+    if (stat(d->root, &there) < 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return ours.st_dev != there.st_dev || ours.st_ino != there.st_ino;
+}
+
+enum ckpt_status dir_in_place(const struct store_dir *d, const char *what, const char *key,
+                              struct ckpt_err *err)
+{
+    if (!moved(d))
+        return CKPT_OK;
+    if (dir_vanished(d))
+        return dir_error(d, err, -ENOENT, what, key);
+    return err_set(err, CKPT_UNREACHABLE,
+                   "%s %s/%s: the directory %s was renamed, replaced or unmounted while it was in "
+                   "use; put it back, or open the store again",
+                   what, d->root, key, d->root);
 }
 
 /* What the person who reads the error can do about it. */
