@@ -33,9 +33,9 @@ bool dir_vanished(const struct store_dir *d)
 static bool moved(const struct store_dir *d)
 {
     struct stat ours, there;
-    if (fstat(d->root_fd, &ours) < 0)
+    if (!d->place || fstat(d->root_fd, &ours) < 0)
         return false;
-    if (stat(d->root, &there) < 0)
+    if (stat(d->place, &there) < 0)
         return errno == ENOENT || errno == ENOTDIR;
     return ours.st_dev != there.st_dev || ours.st_ino != there.st_ino;
 }
@@ -314,6 +314,7 @@ static void dir_close(struct store *s)
     if (d->root_fd >= 0)
         close(d->root_fd);
     free(d->root);
+    free(d->place);
     free(d->engine);
     free(d->node);
     free(d->bounce);
@@ -358,6 +359,7 @@ static enum ckpt_status dir_dup(const struct store *s, struct store **ret, struc
         return err_set(err, CKPT_NO_MEMORY, "no memory to open %s", s->url);
     d->shared = from->shared;
     d->root_fd = fcntl(from->root_fd, F_DUPFD_CLOEXEC, 3);
+    d->place = from->place ? strdup(from->place) : NULL;
     enum ckpt_status st = fill(d, s->url, from->root, from->engine, from->node, err);
     if (st == CKPT_OK && d->root_fd < 0)
         st = dir_error(d, err, -errno, "open", "");
@@ -440,6 +442,17 @@ static enum ckpt_status check_options(const struct store_url *url,
     return CKPT_OK;
 }
 
+/* The root as a path that stays true when the process changes its directory. */
+static char *absolute(const char *root)
+{
+    char here[4096], *path;
+    if (root[0] == '/')
+        return strdup(root);
+    if (!getcwd(here, sizeof(here)) || asprintf(&path, "%s/%s", here, root) < 0)
+        return NULL;
+    return path;
+}
+
 enum ckpt_status store_dir_open(const struct store_url *url, const struct store_options *options,
                                 struct store **ret, struct ckpt_err *err)
 {
@@ -456,6 +469,7 @@ enum ckpt_status store_dir_open(const struct store_url *url, const struct store_
         return err_set(err, CKPT_NO_MEMORY, "no memory to open %s", url->text);
     d->root_fd = -1;
     d->shared = url->shared;
+    d->place = absolute(url->path);
     st = fill(d, url->text, url->path, options->io ? options->io : "auto",
               options->node ? options->node : node, err);
     if (st == CKPT_OK)

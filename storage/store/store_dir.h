@@ -12,7 +12,8 @@
 
 struct store_dir {
     struct store base;
-    char *root; /* for messages and dup */
+    char *root;  /* for messages and dup */
+    char *place; /* the same as an absolute path; NULL: not known */
     int root_fd;
     char *engine; /* as asked for */
     char *node;   /* first part of temporary names */

@@ -421,7 +421,6 @@ static int test_relative_and_plain_paths(void)
     return 2;
 }
 
-/* A removed directory is not an empty store. */
 /* Moved away, or another directory in its place: a put says so, and works again when the
  * root is back; what is there can be read all the while. */
 static int test_moved(void)
@@ -450,6 +449,7 @@ static int test_moved(void)
     return 6;
 }
 
+/* A removed directory is not an empty store. */
 static int test_vanished(void)
 {
     struct store *s = open_at("vanish", NULL);
