@@ -2,6 +2,8 @@
 #include "ckptd/conn.h"
 
 #include <fcntl.h>
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 
 #include "ckptd/log.h"
 
@@ -82,6 +84,12 @@ void conn_send(struct conn *c, const struct wire_msg *m)
         log_warn("a client does not read", "pid=%d queued=%zu", (int)c->peer.pid, c->queued);
     if (st != CKPT_OK)
         c->dead = true;
+}
+
+bool conn_reads(const struct conn *c)
+{
+    int unread;
+    return !c->first && ioctl(c->fd, SIOCOUTQ, &unread) == 0 && unread <= CONN_UNREAD_MAX;
 }
 
 void conn_flush(struct conn *c)

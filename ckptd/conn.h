@@ -8,6 +8,7 @@
 
 #define CONN_QUEUE_BYTES_MAX    (UINT64_C(8) << 20)
 #define CONN_QUEUE_MESSAGES_MAX 16384
+#define CONN_UNREAD_MAX         (32 << 10) /* bytes of the kernel's for answers nobody reads */
 
 struct conn_out;
 struct conn {
@@ -27,5 +28,8 @@ void conn_free(struct conn *c);
 /* Sends or queues; `m`'s descriptors stay the caller's. A connection that is broken or
  * full becomes dead. */
 void conn_send(struct conn *c, const struct wire_msg *m);
+/* False if answers lie there that the client has not read.  One that asks for more all
+ * the same gets none: a descriptor and its pages would lie there for each. */
+bool conn_reads(const struct conn *c);
 /* Sends what is queued, as far as it goes. */
 void conn_flush(struct conn *c);

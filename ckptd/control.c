@@ -22,6 +22,8 @@ enum tag {
     TAG_SIGNAL = 5
 };
 
+#define ACCEPTS_A_TURN 64 /* then the clients that are here get theirs */
+
 static struct wire_msg message, received;
 
 struct wire_msg *control_msg(void)
@@ -161,12 +163,31 @@ static uint64_t conn_tag(struct conn *conn)
     return (uint64_t)(uintptr_t)conn << 8 | TAG_CONN; /* addresses have 56 bits or fewer */
 }
 
-static void accept_all(struct control *c)
+/* Without descriptors or memory the listener stays readable and the loop would spin: it is
+ * looked at again by the timer. */
+static void accept_later(struct control *c)
 {
-    for (;;) {
+    if (!c->accept_waits)
+        log_warn("cannot accept connections", "why=\"%m\" connections=%u", c->conn_count);
+    c->accept_waits = true;
+    unwatch(c, c->listen_fd);
+}
+
+static void accept_again(struct control *c)
+{
+    if (c->accept_waits && c->listen_fd >= 0)
+        control_watch(c, c->listen_fd, TAG_LISTEN, false);
+    c->accept_waits = false;
+}
+
+static void accept_some(struct control *c)
+{
+    for (int n = 0; n < ACCEPTS_A_TURN; n++) {
         int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+            accept_later(c);
         if (fd < 0)
-            return; /* EMFILE too: the next round tries again */
+            return;
         struct ckpt_err err = { 0 };
         struct peer peer;
         struct conn *conn = c->conn_count < CONTROL_CONNS_MAX ? conn_new(fd) : NULL;
@@ -352,7 +373,7 @@ static bool at_end(struct control *c)
     int64_t linger = c->served ? CONTROL_LINGER_NS : 30 * CONTROL_LINGER_NS;
     if (!idle || c->now - c->idle_ns < linger)
         return false;
-    accept_all(c);
+    accept_some(c);
     return c->conn_count == 0;
 }
 
@@ -382,7 +403,7 @@ static void on_event(struct control *c, const struct epoll_event *e)
     uint64_t which = e->data.u64 >> 8;
     switch ((enum tag)(e->data.u64 & 0xff)) {
     case TAG_LISTEN:
-        accept_all(c);
+        accept_some(c);
         break;
     case TAG_PIDFD:
         if (c->clients[which] && c->clients[which]->open)
@@ -424,6 +445,7 @@ static void on_timers(struct control *c)
     control_launch_tick(c);
     control_load_tick(c);
     control_settle(c);
+    accept_again(c);
 }
 
 static void reap_clients(struct control *c)
@@ -436,7 +458,7 @@ static void reap_clients(struct control *c)
 
 static int next_timeout_ms(const struct control *c)
 {
-    if (c->stopping || c->jobs_out > 0 || c->launches || c->client_count > 0)
+    if (c->stopping || c->jobs_out > 0 || c->launches || c->client_count > 0 || c->accept_waits)
         return 100;
     return c->config->private_ || c->conns ? 200 : 5000;
 }

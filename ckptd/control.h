@@ -109,6 +109,7 @@ struct control {
     struct later *later, **later_last;
     int64_t now, started_ns, idle_ns, stop_by_ns;
     bool stopping, orphan, served, shared_store;
+    bool accept_waits; /* for descriptors or memory */
     uint64_t jobs_out;
     uint32_t reports_out; /* of them: words about a launch that the next one must read */
     struct {

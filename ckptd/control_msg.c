@@ -17,10 +17,16 @@ void control_lost(struct control *c, struct client *cl, const char *how)
     control_absent(c, cl);
 }
 
-static void on_status(const struct control *c, struct conn *conn)
+static void on_status(struct control *c, struct conn *conn)
 {
     struct ckpt_err err = { 0 };
     struct wire_msg *m = control_msg();
+    if (!conn_reads(conn)) {
+        c->counters.hostile++;
+        log_warn("a client asks and does not read", "pid=%d", (int)conn->peer.pid);
+        conn->dead = true;
+        return;
+    }
     int fd = status_page(c, &err);
     if (fd < 0) {
         control_refuse(conn, WIRE_STATUS, CKPT_NO_MEMORY, err_text(&err));

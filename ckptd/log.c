@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#define QUOTES_MAX 16 /* in one format */
+
 static enum log_level level_max = LOG_LEVEL_INFO;
 static char kept[LOG_KEPT][LOG_KEPT_MAX]; /* control thread only */
 static size_t kept_count;
@@ -11,14 +13,6 @@ static size_t kept_count;
 void log_set_level(enum log_level level)
 {
     level_max = level;
-}
-
-/* Control characters would let a client forge lines. */
-static void clean(char *line)
-{
-    for (char *p = line; *p; p++)
-        if ((unsigned char)*p < 0x20 || *p == 0x7f)
-            *p = '?';
 }
 
 /* "time=2026-11-21T13:51:35.028Z " */
@@ -32,25 +26,71 @@ static size_t put_time(char *ret, size_t cap)
     return n + (size_t)snprintf(ret + n, cap - n, ".%03ldZ ", now.tv_nsec / 1000000);
 }
 
+/* vsnprintf of a format that the compilers cannot look at: a part of one they have seen. */
+static int (*const measure)(char *, size_t, const char *, va_list) = vsnprintf;
+
+/* Where the format's own quotes come to lie in what it prints; all others are part of
+ * somebody's text. */
+static size_t own_quotes(const char *fmt, va_list ap, size_t at[QUOTES_MAX])
+{
+    char part[512];
+    size_t count = 0;
+    for (const char *p = strchr(fmt, '"'); p && count < QUOTES_MAX; p = strchr(p + 1, '"')) {
+        va_list copy;
+        size_t len = min_u64((size_t)(p - fmt), sizeof(part) - 1);
+        memcpy(part, fmt, len);
+        part[len] = 0;
+        va_copy(copy, ap);
+        int n = measure(NULL, 0, part, copy);
+        va_end(copy);
+        at[count++] = n < 0 ? 0 : (size_t)n;
+    }
+    return count;
+}
+
+/* Appends text to the line: a quote or backslash in a value is escaped, and control
+ * characters, by which a client could forge lines, are replaced.  A value that is cut off
+ * is closed.  Returns the line's length, below cap. */
+static size_t put_text(char *line, size_t at, size_t cap, const char *text, const size_t *quotes,
+                       size_t quote_count)
+{
+    size_t next = 0;
+    for (size_t i = 0; text[i]; i++) {
+        bool own = next < quote_count && quotes[next] == i;
+        bool escape = !own && (text[i] == '"' || text[i] == '\\');
+        if (at + 3 >= cap) /* this, an escape, and a quote at the end */
+            break;
+        next += own;
+        if (escape)
+            line[at++] = '\\';
+        line[at++] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i];
+    }
+    if (next % 2 == 1)
+        line[at++] = '"';
+    line[at] = 0;
+    return at;
+}
+
 void log_line(enum log_level level, const char *what, const char *fmt, ...)
 {
     static const char *const names[] = { "error", "warn", "info", "debug" };
-    char line[2048];
+    char line[2048], text[2048];
+    size_t quotes[QUOTES_MAX];
     if (level > level_max)
         return;
-    size_t n = put_time(line, sizeof(line));
-    n += (size_t)snprintf(line + n, sizeof(line) - 1 - n, "level=%s pid=%d what=\"%s\" ",
-                          names[level], (int)getpid(), what);
     va_list ap;
     va_start(ap, fmt);
-    vsnprintf(line + n, sizeof(line) - 1 - n, fmt, ap);
+    size_t count = own_quotes(fmt, ap, quotes);
+    vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    clean(line);
+    size_t n = put_time(line, sizeof(line));
+    n += (size_t)snprintf(line + n, sizeof(line) - n, "level=%s pid=%d what=\"%s\" ", names[level],
+                          (int)getpid(), what);
+    n = put_text(line, n, sizeof(line) - 1, text, quotes, count);
     if (level <= LOG_LEVEL_WARN)
         snprintf(kept[kept_count++ % LOG_KEPT], LOG_KEPT_MAX, "%.*s", LOG_KEPT_MAX - 1, line);
-    size_t len = strlen(line);
-    line[len] = '\n';
-    ssize_t rc = write(STDERR_FILENO, line, len + 1);
+    line[n++] = '\n';
+    ssize_t rc = write(STDERR_FILENO, line, n);
     (void)rc; /* nobody to tell */
 }
 

@@ -11,7 +11,8 @@ enum log_level { LOG_LEVEL_ERROR, LOG_LEVEL_WARN, LOG_LEVEL_INFO, LOG_LEVEL_DEBU
 
 /* What is less important than `level` is not written. */
 void log_set_level(enum log_level level);
-/* fmt: the rest of the line, key=value pairs. */
+/* fmt: the rest of the line, key=value pairs; a value that may hold spaces stands in quotes
+ * (why=\"%s\"), and quotes and backslashes within it are escaped. */
 void log_line(enum log_level level, const char *what, const char *fmt, ...) CKPT_PRINTF(3, 4);
 #define log_error(what, ...) log_line(LOG_LEVEL_ERROR, what, __VA_ARGS__)
 #define log_warn(what, ...)  log_line(LOG_LEVEL_WARN, what, __VA_ARGS__)

@@ -124,10 +124,27 @@ static void finish_if_packed(struct session *s, struct session_op *op, struct se
 
 /* -- messages of the client ------------------------------------------------ */
 
+static bool under_way(const struct session *s, const struct ckpt_name *name)
+{
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
+        if (s->ops[i].phase != OP_NONE && s->ops[i].phase != OP_LOAD &&
+            name_equal(&s->ops[i].name, name))
+            return true;
+    return false;
+}
+
 enum ckpt_status session_on_save(struct session *s, const struct session_event *ev, int64_t now,
                                  struct session_actions *out, struct ckpt_err *err)
 {
     struct session_op op;
+    const struct ckpt_name name = {
+        .epoch = s->epoch,
+        .step = ev->step,
+        .attempt = attempt_of(s->job, s->epoch, s->world, ev->step, ev->try_),
+    };
+    if (under_way(s, &name)) /* an attempt is decided once, for one op of a session */
+        return err_set(err, CKPT_INVALID, "SAVE of step %llu, try %u, which is under way",
+                       (unsigned long long)ev->step, ev->try_);
     enum ckpt_status st = session_new_op(s, ev, now, &op, err);
     if (st != CKPT_OK)
         return st;
@@ -135,11 +152,7 @@ enum ckpt_status session_on_save(struct session *s, const struct session_event *
     op.step = ev->step;
     op.try_ = ev->try_;
     op.time_ns = ev->time_ns;
-    op.name = (struct ckpt_name){
-        .epoch = s->epoch,
-        .step = ev->step,
-        .attempt = attempt_of(s->job, s->epoch, s->world, ev->step, ev->try_),
-    };
+    op.name = name;
     op.deadline_ns = now + (int64_t)(ev->deadline_ms ? ev->deadline_ms : 3600000) * 1000000;
     op.image_slots = s->states[op.state].image_slots;
     op.total_bytes = s->states[op.state].raw_bytes;

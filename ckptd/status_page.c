@@ -5,6 +5,20 @@
 #include "ckptd/control.h"
 #include "ckptd/log.h"
 
+/* JSON takes nothing but UTF-8; a client's words or a path may be anything. */
+static json_t *text_json(const char *text)
+{
+    json_t *j = json_string(text);
+    char *copy = j ? NULL : strdup(text);
+    for (char *p = copy; p && *p; p++)
+        if ((unsigned char)*p >= 0x80)
+            *p = '?';
+    if (copy)
+        j = json_string(copy);
+    free(copy);
+    return j;
+}
+
 static json_t *state_json(const struct client *cl, uint32_t at)
 {
     const struct session_state *t = &cl->s->states[at];
@@ -35,7 +49,7 @@ static json_t *op_json(const struct control *c, const struct client *cl,
     if (j && rate > 0 && op->total_bytes > op->done_bytes)
         json_object_set_new(j, "eta", json_real((double)(op->total_bytes - op->done_bytes) / rate));
     if (j && op->status != CKPT_OK)
-        json_object_set_new(j, "error", json_string(op->text));
+        json_object_set_new(j, "error", text_json(op->text));
     return j;
 }
 
@@ -130,7 +144,7 @@ static json_t *errors_json(void)
     json_t *j = json_array();
     size_t n = log_last_errors(kept, LOG_KEPT);
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(j, json_string(kept[i]));
+        json_array_append_new(j, text_json(kept[i]));
     return j;
 }
 
@@ -142,14 +156,14 @@ int status_page(const struct control *c, struct ckpt_err *err)
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
         if (c->clients[i])
             json_array_append_new(sessions, session_json(c, c->clients[i]));
-    json_t *page =
-        json_pack("{s:s, s:I, s:I, s:f, s:s, s:s, s:s, s:s, s:s, s:b, s:b, s:I, s:o, s:o, s:o}",
-                  "version", CKPTD_VERSION, "pid", (json_int_t)getpid(), "keeper",
-                  (json_int_t)getppid(), "uptime", (double)(c->now - c->started_ns) / 1e9, "store",
-                  c->config->store, "io", c->store_text, "io_asked", c->config->io, "socket",
-                  c->socket, "node", node, "private", c->config->private_, "stopping", c->stopping,
-                  "slot_bytes", (json_int_t)c->config->slot_bytes, "sessions", sessions, "counters",
-                  counters_json(c), "errors", errors_json());
+    json_t *page = json_pack(
+        "{s:s, s:I, s:I, s:f, s:o, s:o, s:s, s:o, s:s, s:b, s:b, s:I, s:o, s:o, s:o}", "version",
+        CKPTD_VERSION, "pid", (json_int_t)getpid(), "keeper", (json_int_t)getppid(), "uptime",
+        (double)(c->now - c->started_ns) / 1e9, "store", text_json(c->config->store), "io",
+        text_json(c->store_text), "io_asked", c->config->io, "socket", text_json(c->socket), "node",
+        node, "private", c->config->private_, "stopping", c->stopping, "slot_bytes",
+        (json_int_t)c->config->slot_bytes, "sessions", sessions, "counters", counters_json(c),
+        "errors", errors_json());
     char *text = page ? json_dumps(page, JSON_COMPACT) : NULL;
     json_decref(page);
     if (!text) {

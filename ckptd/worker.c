@@ -175,6 +175,16 @@ static void adopt_all(struct control *c, const struct keep_table *kept)
             control_tell(c, c->clients[i], &(struct session_event){ .kind = SESSION_REPLAY });
 }
 
+/* One that cannot be written serves restores, so it is no reason to end. */
+static void warn_unwritable(struct store *home)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = repo_probe(home, &err);
+    if (st != CKPT_OK)
+        log_warn("the store cannot be written: saves will fail", "status=%s why=\"%s\"",
+                 status_name(st), err_text(&err));
+}
+
 /* -- the worker ----------------------------------------------------------------------------- */
 
 static void say_ready(const struct worker *w, const struct keep *keep)
@@ -219,6 +229,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
         return 4;
     }
     store_to_text(home, c->store_text, sizeof(c->store_text));
+    warn_unwritable(home);
     adopt_all(c, kept);
     say_ready(w, keep);
     log_info("serving", "socket=%s store=\"%s\" sessions=%u", c->socket, c->store_text,

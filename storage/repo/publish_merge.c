@@ -147,11 +147,8 @@ static enum ckpt_status find_or_add(struct merge *m, uint32_t rank, const struct
         fresh->desc.name = strdup(t->name);
         fresh->desc.alias = t->alias ? strdup(t->alias) : NULL;
         m->tensor_count++; /* merge_fini frees what was copied */
-        if (!fresh->desc.name || (t->alias && !fresh->desc.alias)) {
-            if (!fresh->desc.name)
-                m->tensor_count--;
+        if (!fresh->desc.name || (t->alias && !fresh->desc.alias))
             return no_memory(err);
-        }
         copy_desc(&fresh->desc, t);
         *slot = m->tensor_count;
     }

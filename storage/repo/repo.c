@@ -101,3 +101,12 @@ enum ckpt_status repo_open(struct store *s, bool create, struct record_repo *ret
         return err_set(err, CKPT_NOT_FOUND, "%s is no repository: it has no %s", s->url, KEY_REPO);
     return st;
 }
+
+enum ckpt_status repo_probe(struct store *s, struct ckpt_err *err)
+{
+    const struct key key = { KEY_REPO };
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    enum ckpt_status st = repo_get(s, &key, &bytes, &len, err);
+    return st == CKPT_OK ? store_put_record(s, KEY_REPO, bytes, len, err) : st;
+}

@@ -13,6 +13,9 @@
 enum ckpt_status repo_open(struct store *s, bool create, struct record_repo *ret,
                            struct ckpt_err *err) CKPT_MUST_CHECK;
 
+/* Can it be written?  Puts ckpt.repo's own bytes again, which changes nothing. */
+enum ckpt_status repo_probe(struct store *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+
 /* Reads a record into malloc'ed memory (caller frees): store_get_all with the limit of
  * records.  CKPT_NOT_FOUND is returned without words in err. */
 enum ckpt_status repo_get(struct store *s, const struct key *key, void **ret, size_t *ret_len,

@@ -1,9 +1,10 @@
 /* dir: objects as files below a root directory; the handle and what is small.
  * Writing, reading and walking are in store_dir_put, _get and _list.
  *
- * All paths are relative to a descriptor of the root, so a root that is renamed
- * stays ours and one that is removed is noticed.  The last part of a path is
- * never followed as a link. */
+ * All paths are relative to a descriptor of the root, so nothing gets into another
+ * directory that took its name.  But nobody would find there what is written after the
+ * root was moved away, so every put looks whether the root is still at its path.
+ * The last part of a path is never followed as a link. */
 #include "storage/store/store_dir.h"
 
 #include <dirent.h>
@@ -11,6 +12,7 @@
 #include <stdio.h>
 #include <sys/file.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #define TEMP_TRIES 32
@@ -25,6 +27,30 @@ bool dir_vanished(const struct store_dir *d)
 {
     struct stat st;
     return fstat(d->root_fd, &st) == 0 && st.st_nlink == 0;
+}
+
+/* Only what is certain counts: a path that cannot be looked at now may be all right. */
+static bool moved(const struct store_dir *d)
+{
+    struct stat ours, there;
+    if (!d->place || fstat(d->root_fd, &ours) < 0)
+        return false;
+    if (stat(d->place, &there) < 0)
+        return errno == ENOENT || errno == ENOTDIR;
+    return ours.st_dev != there.st_dev || ours.st_ino != there.st_ino;
+}
+
+enum ckpt_status dir_in_place(const struct store_dir *d, const char *what, const char *key,
+                              struct ckpt_err *err)
+{
+    if (!moved(d))
+        return CKPT_OK;
+    if (dir_vanished(d))
+        return dir_error(d, err, -ENOENT, what, key);
+    return err_set(err, CKPT_UNREACHABLE,
+                   "%s %s/%s: the directory %s was renamed, replaced or unmounted while it was in "
+                   "use; put it back, or open the store again",
+                   what, d->root, key, d->root);
 }
 
 /* What the person who reads the error can do about it. */
@@ -288,6 +314,7 @@ static void dir_close(struct store *s)
     if (d->root_fd >= 0)
         close(d->root_fd);
     free(d->root);
+    free(d->place);
     free(d->engine);
     free(d->node);
     free(d->bounce);
@@ -332,6 +359,7 @@ static enum ckpt_status dir_dup(const struct store *s, struct store **ret, struc
         return err_set(err, CKPT_NO_MEMORY, "no memory to open %s", s->url);
     d->shared = from->shared;
     d->root_fd = fcntl(from->root_fd, F_DUPFD_CLOEXEC, 3);
+    d->place = from->place ? strdup(from->place) : NULL;
     enum ckpt_status st = fill(d, s->url, from->root, from->engine, from->node, err);
     if (st == CKPT_OK && d->root_fd < 0)
         st = dir_error(d, err, -errno, "open", "");
@@ -414,6 +442,17 @@ static enum ckpt_status check_options(const struct store_url *url,
     return CKPT_OK;
 }
 
+/* The root as a path that stays true when the process changes its directory. */
+static char *absolute(const char *root)
+{
+    char here[4096], *path;
+    if (root[0] == '/')
+        return strdup(root);
+    if (!getcwd(here, sizeof(here)) || asprintf(&path, "%s/%s", here, root) < 0)
+        return NULL;
+    return path;
+}
+
 enum ckpt_status store_dir_open(const struct store_url *url, const struct store_options *options,
                                 struct store **ret, struct ckpt_err *err)
 {
@@ -430,6 +469,7 @@ enum ckpt_status store_dir_open(const struct store_url *url, const struct store_
         return err_set(err, CKPT_NO_MEMORY, "no memory to open %s", url->text);
     d->root_fd = -1;
     d->shared = url->shared;
+    d->place = absolute(url->path);
     st = fill(d, url->text, url->path, options->io ? options->io : "auto",
               options->node ? options->node : node, err);
     if (st == CKPT_OK)

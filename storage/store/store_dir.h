@@ -12,7 +12,8 @@
 
 struct store_dir {
     struct store base;
-    char *root; /* for messages and dup */
+    char *root;  /* for messages and dup */
+    char *place; /* the same as an absolute path; NULL: not known */
     int root_fd;
     char *engine; /* as asked for */
     char *node;   /* first part of temporary names */
@@ -35,6 +36,9 @@ enum ckpt_status dir_error(const struct store_dir *d, struct ckpt_err *err, int 
                            const char *what, const char *key);
 /* True if the root was removed under the handle: nothing in it can be "not there". */
 bool dir_vanished(const struct store_dir *d);
+/* CKPT_UNREACHABLE if the root is no longer what its path leads to. */
+enum ckpt_status dir_in_place(const struct store_dir *d, const char *what, const char *key,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The bounce buffer, or NULL. */
 char *dir_bounce(struct store_dir *d);
 /* Sets or clears O_DIRECT on an open file.  0 or -errno. */

@@ -239,6 +239,9 @@ enum ckpt_status dir_put(struct store *s, const char *key, const struct iovec *i
     char temp[DIR_TEMP_NAME_MAX];
     const char *what = "";
     dir_begin(d);
+    enum ckpt_status st = dir_in_place(d, "put", key, err);
+    if (st != CKPT_OK)
+        return st;
     int fd = write_temp(d, iov, count, temp, &what);
     /* After a failed sync the kernel may hold the pages for clean, so asking the same
      * file again proves nothing.  One new file, from memory, then it is an error. */
@@ -246,8 +249,8 @@ enum ckpt_status dir_put(struct store *s, const char *key, const struct iovec *i
         fd = write_temp(d, iov, count, temp, &what);
     if (fd < 0)
         return dir_error(d, err, fd, what, key);
-    enum ckpt_status st = flags & STORE_IF_ABSENT ? finish_if_absent(d, temp, key, iov, count, err)
-                                                  : finish_plain(d, temp, key, err);
+    st = flags & STORE_IF_ABSENT ? finish_if_absent(d, temp, key, iov, count, err)
+                                 : finish_plain(d, temp, key, err);
     d->io->ops->close(d->io, fd); /* the bytes are durable: it has nothing left to report */
     return st;
 }

@@ -231,6 +231,76 @@ static void seed_texts(void)
         write_seed(texts[i][0], texts[i][1], strlen(texts[i][1]));
 }
 
+/* N, the JSON, and the size of the data in two bytes, as fuzz_safetensors.c takes it. */
+static void seed_safetensors(void)
+{
+    static const struct {
+        const char *json;
+        uint16_t data;
+    } all[] = {
+        { "{}", 0 },
+        { "{\"w\":{\"dtype\":\"F32\",\"shape\":[2,3],\"data_offsets\":[0,24]}}", 24 },
+        { "{\"b\":{\"dtype\":\"BF16\",\"shape\":[],\"data_offsets\":[8,10]},"
+          "\"a\":{\"dtype\":\"U8\",\"shape\":[8],\"data_offsets\":[0,8]},"
+          "\"__metadata__\":{\"format\":\"pt\"}}",
+          10 },
+        { "{\"e\":{\"dtype\":\"I64\",\"shape\":[0,4],\"data_offsets\":[0,0]}}", 0 },
+        { "{\"w\":{\"dtype\":\"F99\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2 },
+        { "{\"w\":{\"dtype\":\"F32\",\"shape\":[2]}}", 8 },
+        { "{\"w\":{\"dtype\":\"U8\",\"shape\":[-1],\"data_offsets\":[5,2]}}", 8 },
+        { "{\"w\":{\"dtype\":\"U8\",\"shape\":[1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1],"
+          "\"data_offsets\":[0,1]}}",
+          1 },
+        { "{\"__metadata__\":{\"n\":1}}", 0 },
+        { "[1]", 0 },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++) {
+        uint8_t bytes[512] = { 0 };
+        size_t len = strlen(all[i].json);
+        bytes[0] = (uint8_t)len;
+        memcpy(bytes + 8, all[i].json, len);
+        bytes[8 + len] = (uint8_t)all[i].data;
+        write_seed("safetensors", bytes, 8 + len + 2);
+    }
+}
+
+/* Events for fuzz_session.c: a save from STATE to its end, and a restore. */
+static void seed_session(void)
+{
+    enum { STATE, SAVE, FULL, FAIL, LOAD, BACK, CANCEL, NOTE, BACK_HERE = 0x70 };
+    static const uint8_t save[][8] = {
+        { STATE },
+        { BACK_HERE, 0, 16 },
+        { SAVE, 0, 0, 0, 1 },
+        { BACK_HERE },
+        { FULL, 0, 0, 0, 0, 0, 0, 0 },
+        { FULL, 0, 0, 0, 1, 0, 1, 1 },
+        { BACK_HERE, 1 },
+        { BACK_HERE, 1 },
+        { BACK_HERE, 1 },
+        { BACK_HERE, 0 },
+        { NOTE },
+    };
+    static const uint8_t load[][8] = {
+        { STATE }, { BACK_HERE, 0, 16 }, { LOAD }, { BACK }, { 0xd0, 1 }, { 0xe0 }, { CANCEL },
+    };
+    static const uint8_t fail[][8] = {
+        { STATE },
+        { BACK_HERE, 0, 16 },
+        { SAVE, 0, 0, 0, 1 },
+        { BACK_HERE },
+        { FAIL },
+        { SAVE, 0, 0, 0, 1, 0, 1 },
+        { 0xf0, 1 },
+        { 0xf0, 0, 2 },
+        { 0xf0, 0, 1 },
+        { 0xf0, 0, 5 },
+    };
+    write_seed("session", save, sizeof(save));
+    write_seed("session", load, sizeof(load));
+    write_seed("session", fail, sizeof(fail));
+}
+
 static void seed_packs(void)
 {
     for (unsigned i = SAMPLE_RECORDS; i < SAMPLES; i++) {
@@ -253,6 +323,8 @@ int main(int argc, char **argv)
     seed_codec(&seed);
     seed_texts();
     seed_packs();
+    seed_safetensors();
+    seed_session();
     TEST_CASES(written);
     return 0;
 }

@@ -72,6 +72,10 @@ TARGETS = {t.pop("name"): t for t in [
         "formats/key_check.c": ".*", "formats/dtype.c": "dtype_parse"}},
     {"name": "spec", "golden": [], "decoder": {
         "storage/repo/catalog_find.c": r"catalog_parse|number"}},
+    {"name": "safetensors", "golden": [], "decoder": {
+        "formats/foreign/safetensors.c": r"parse_.*|by_begin|check_cover|safetensors_parse"
+                                         r"|dense_bytes"}},
+    {"name": "session", "golden": [], "decoder": {"ckptd/session.c": ".*"}},
 ]}
 
 

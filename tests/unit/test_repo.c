@@ -114,9 +114,25 @@ static void test_list(void)
     cases += 4;
 }
 
+static void test_probe(void)
+{
+    struct store *s = open_mem("mem://repo-probe");
+    struct record_repo before, after;
+    CHECK_EQ(repo_probe(s, NULL), CKPT_NOT_FOUND);
+    CHECK_OK(repo_open(s, true, &before, NULL));
+    CHECK_OK(repo_probe(s, NULL));
+    CHECK_OK(repo_open(s, false, &after, NULL));
+    CHECK(memcmp(before.uuid, after.uuid, sizeof(before.uuid)) == 0);
+    s->readonly = true;
+    CHECK_EQ(repo_probe(s, NULL), CKPT_DENIED);
+    store_close(s);
+    cases += 3;
+}
+
 int main(void)
 {
     test_open();
+    test_probe();
     test_newer_and_damaged();
     test_race();
     test_list();

@@ -114,6 +114,20 @@ static void test_good_save(void)
     CHECK_EQ(session_count(&s, 0, SLOT_FREE), 2);
 }
 
+/* The same attempt twice: one of them would wait for ever, as an attempt is decided once. */
+static void test_same_attempt(void)
+{
+    begin(2, 1);
+    CHECK_OK(save(1, 120, 0));
+    struct session before = s;
+    CHECK_EQ(save(2, 120, 0), CKPT_INVALID);
+    CHECK(memcmp(&before, &s, sizeof(s)) == 0 && acts.count == 0);
+    CHECK_OK(save(2, 120, 1)); /* another try of the step waits for the first */
+    CHECK_EQ(s.ops[1].phase, OP_HOLD);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 1, .status = CKPT_EXISTS }));
+    CHECK_OK(save(3, 120, 0)); /* it is over: the number may come again */
+}
+
 static void test_wrong_messages(void)
 {
     begin(2, 2);
@@ -451,6 +465,7 @@ int main(void)
 {
     unsigned long long rnd = test_seed(11);
     test_good_save();
+    test_same_attempt();
     test_wrong_messages();
     test_holds();
     test_failures();

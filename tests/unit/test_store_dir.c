@@ -421,6 +421,34 @@ static int test_relative_and_plain_paths(void)
     return 2;
 }
 
+/* Moved away, or another directory in its place: a put says so, and works again when the
+ * root is back; what is there can be read all the while. */
+static int test_moved(void)
+{
+    char path[512], away[512];
+    struct ckpt_err err = { 0 };
+    struct store *s = open_at("moved", NULL);
+    struct store_stat stat;
+    snprintf(path, sizeof(path), "%s/moved", scratch);
+    snprintf(away, sizeof(away), "%s/moved-away", scratch);
+    CHECK_OK(store_put_record(s, "a", "1", 1, NULL));
+    CHECK_EQ(rename(path, away), 0);
+    for (int replaced = 0; replaced < 2; replaced++) {
+        CHECK_EQ(store_put_record(s, "b", "2", 1, &err), CKPT_UNREACHABLE);
+        CHECK(strstr(err.text, "renamed, replaced or unmounted") && strstr(err.text, path));
+        CHECK_EQ(put_big(s, "p", MIB1, NULL), CKPT_UNREACHABLE);
+        CHECK_OK(store_stat(s, "a", &stat, NULL));
+        if (!replaced)
+            CHECK_EQ(mkdir(path, 0700), 0);
+    }
+    CHECK_EQ(rmdir(path), 0); /* nothing got into it */
+    CHECK_EQ(rename(away, path), 0);
+    CHECK_EQ(store_stat(s, "b", &stat, NULL), CKPT_NOT_FOUND);
+    CHECK_OK(store_put_record(s, "b", "2", 1, NULL));
+    store_close(s);
+    return 6;
+}
+
 /* A removed directory is not an empty store. */
 static int test_vanished(void)
 {
@@ -578,8 +606,9 @@ int main(void)
                 test_sync_covers_everything_below() + test_each_failure() +
                 test_directory_fsync_fails() + test_failed_sync() + test_direct_refused() +
                 test_direct_reads() + test_leftovers() + test_killed_writer() + test_open_errors() +
-                test_relative_and_plain_paths() + test_vanished() + test_foreign_things() +
-                test_shared_clock() + test_no_descriptors() + test_full_and_readonly();
+                test_relative_and_plain_paths() + test_vanished() + test_moved() +
+                test_foreign_things() + test_shared_clock() + test_no_descriptors() +
+                test_full_and_readonly();
     free(big);
     scratch_remove(scratch);
     TEST_CASES(cases);
