@@ -479,6 +479,13 @@ void __wrap_store_to_text(const struct store *s, char *buf, size_t cap)
     snprintf(buf, cap, "simulated");
 }
 
+enum ckpt_status __wrap_repo_probe(struct store *s, struct ckpt_err *err)
+{
+    (void)s;
+    (void)err;
+    return CKPT_OK;
+}
+
 enum ckpt_status __wrap_repo_open(struct store *s, bool create, struct record_repo *ret,
                                   struct ckpt_err *err)
 {

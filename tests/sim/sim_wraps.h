@@ -49,6 +49,7 @@ SIM_WRAP(enum ckpt_status, store_open,
 SIM_WRAP(void, store_close, (struct store * s));
 SIM_WRAP(bool, store_url_shared, (const char *url));
 SIM_WRAP(void, store_to_text, (const struct store *s, char *buf, size_t cap));
+SIM_WRAP(enum ckpt_status, repo_probe, (struct store * s, struct ckpt_err *err));
 SIM_WRAP(enum ckpt_status, repo_open,
          (struct store * s, bool create, struct record_repo *ret, struct ckpt_err *err));
 
