@@ -22,7 +22,8 @@ enum tag {
     TAG_SIGNAL = 5
 };
 
-#define ACCEPTS_A_TURN 64 /* then the clients that are here get theirs */
+#define ACCEPTS_A_TURN   64 /* then the clients that are here get theirs */
+#define LAST_WORDS_TURNS 64 /* a child that it left behind may go on talking */
 
 static struct wire_msg message, received;
 
@@ -180,6 +181,21 @@ static void accept_again(struct control *c)
     c->accept_waits = false;
 }
 
+/* When there is no room for more, the oldest that never said who it is gives its place:
+ * whoever means it says HELLO at once, so a flood of silent ones keeps nobody out. */
+static bool make_room(struct control *c)
+{
+    struct conn *oldest = NULL;
+    if (c->conn_count < CONTROL_CONNS_MAX)
+        return true;
+    for (struct conn *conn = c->conns; conn; conn = conn->next) /* the newest first */
+        if (conn->client == UINT32_MAX && !conn->dead)
+            oldest = conn;
+    if (oldest)
+        oldest->dead = true; /* closed at the end of this turn */
+    return oldest != NULL;
+}
+
 static void accept_some(struct control *c)
 {
     for (int n = 0; n < ACCEPTS_A_TURN; n++) {
@@ -190,7 +206,7 @@ static void accept_some(struct control *c)
             return;
         struct ckpt_err err = { 0 };
         struct peer peer;
-        struct conn *conn = c->conn_count < CONTROL_CONNS_MAX ? conn_new(fd) : NULL;
+        struct conn *conn = make_room(c) ? conn_new(fd) : NULL;
         if (!conn) {
             close(fd);
             continue;
@@ -248,9 +264,11 @@ static void reap_conns(struct control *c)
     }
 }
 
-static void on_conn(struct control *c, struct conn *conn, uint32_t events)
+/* Takes what has come; false if there may be more. */
+static bool on_conn(struct control *c, struct conn *conn, uint32_t events)
 {
     struct ckpt_err err = { 0 };
+    bool all = false;
     if (events & EPOLLOUT)
         conn_flush(conn);
     conn->said_ack = false;
@@ -259,7 +277,8 @@ static void on_conn(struct control *c, struct conn *conn, uint32_t events)
         before = c->clients[conn->client]->s->seq;
     for (int n = 0; n < 64 && !conn->dead; n++) { /* others get their turn */
         enum ckpt_status st = wire_recv(conn->fd, &received, &err);
-        if (st == CKPT_BUSY)
+        all = st == CKPT_BUSY;
+        if (all)
             break;
         if (st == CKPT_OK) {
             control_message(c, conn, &received);
@@ -281,6 +300,24 @@ static void on_conn(struct control *c, struct conn *conn, uint32_t events)
         wire_begin(&message, WIRE_ACK, NULL);
         client_send(cl, &message);
     }
+    return all || conn->dead;
+}
+
+/* What it sent before it died counts: a save that was handed over whole is staged. */
+static void on_death(struct control *c, uint32_t number)
+{
+    struct client *cl = c->clients[number];
+    struct conn *conn = cl ? cl->conn : NULL; /* lives to the end of this turn */
+    for (int n = 0; n < LAST_WORDS_TURNS && conn && !conn->dead; n++)
+        if (on_conn(c, conn, 0))
+            break;
+    if (!cl || c->clients[number] != cl)
+        return; /* over */
+    if (cl->open)
+        control_lost(c, cl, "died");
+    else
+        cl->over = true;
+    unwatch(c, cl->pidfd);
 }
 
 /* Waits for room where something is queued. */
@@ -406,12 +443,7 @@ static void on_event(struct control *c, const struct epoll_event *e)
         accept_some(c);
         break;
     case TAG_PIDFD:
-        if (c->clients[which] && c->clients[which]->open)
-            control_lost(c, c->clients[which], "died");
-        else if (c->clients[which])
-            c->clients[which]->over = true;
-        if (c->clients[which])
-            unwatch(c, c->clients[which]->pidfd);
+        on_death(c, (uint32_t)which);
         break;
     case TAG_CONN:
         on_conn(c, (struct conn *)(uintptr_t)which, e->events);
