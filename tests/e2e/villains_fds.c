@@ -260,17 +260,18 @@ void run_scribble(void)
     atomic_store(&scribble.stop, true);
     pthread_join(thread, NULL);
     tc_drop(&c);
-    /* The same slot handed over twice, one that is not granted, a part that there is not. */
+    /* The same slot handed over twice, a part that came before, one that there is not. */
     for (unsigned k = 0; k < 3; k++) {
         vk_open_session(&c);
         vk_open_state(&c, NULL);
-        uint32_t slot = vk_open_save(&c);
+        uint32_t slot = vk_open_save(&c); /* the first of three, which are all granted */
         struct wire_full f = { .op = c.op, .state = c.state, .arena_slot = slot };
-        f.arena_slot += k == 1 ? 2 : 0;
         f.slot = k == 2 ? 999 : 0;
-        for (int twice = 0; twice < 2; twice++) {
+        for (unsigned twice = 0; twice < 2; twice++) {
             vk_numbered(&c, WIRE_FULL, &f);
             (void)vk_say_out(c.fd); /* it may have been thrown out already */
+            f.arena_slot += k == 1;
+            f.slot += k == 0;
         }
         CHECK(vk_hear(c.fd, WIRE_REFUSED));
         vk_hear_end(c.fd);

@@ -137,9 +137,15 @@ static void orphaned(int report)
         _exit(0);
     unsigned n = 0;
     for (; n < 2000; n++) {
-        struct wire_full f = { .op = c.op, .state = c.state, .arena_slot = 0, .slot = 0 };
-        vk_numbered(&c, WIRE_FULL, &f);
-        vk_out.head.seq = n < 5 ? 1 : c.seq; /* repeats first: harmless as long as it lives */
+        struct wire_full f = { .op = c.op, .state = c.state };
+        struct wire_save save = { .op = ++c.op, .step = n, .state = c.state };
+        if (n < 5) { /* repeats: harmless as long as it lives */
+            vk_numbered(&c, WIRE_FULL, &f);
+            vk_out.head.seq = 1;
+            c.seq--;
+        } else {
+            vk_numbered(&c, WIRE_SAVE, &save);
+        }
         if (!vk_say_out(c.fd))
             break;
         vk_pause_ms(2);
