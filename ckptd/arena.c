@@ -10,6 +10,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "ckptd/proc_text.h"
 #include "formats/wire.h"
 
 #ifndef MADV_POPULATE_WRITE
@@ -24,21 +25,11 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static uint64_t pending; /* under lock: admitted, not touched yet */
 
-static bool read_text(const char *path, char *ret, size_t cap)
-{
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, ret, cap - 1);
-    if (n < 0)
-        return false;
-    ret[n] = 0;
-    return true;
-}
-
 static uint64_t read_u64(const char *dir, const char *name, uint64_t otherwise)
 {
     char path[4500], text[64];
     snprintf(path, sizeof(path), "%s/%s", dir, name);
-    if (!read_text(path, text, sizeof(text)) || text[0] < '0' || text[0] > '9')
+    if (!proc_text(path, text, sizeof(text)) || text[0] < '0' || text[0] > '9')
         return otherwise; /* "max", or not there */
     return strtoull(text, NULL, 10);
 }
@@ -61,7 +52,7 @@ static uint64_t group_left(const char *root, char *path, const char *max, const 
         uint64_t limit = read_u64(dir, max, UINT64_MAX);
         uint64_t now = read_u64(dir, used, 0), cache = 0;
         snprintf(dir, sizeof(dir), "%s%s/memory.stat", root, path);
-        const char *line = read_text(dir, stat, sizeof(stat)) ? strstr(stat, inactive) : NULL;
+        const char *line = proc_text(dir, stat, sizeof(stat)) ? strstr(stat, inactive) : NULL;
         if (line)
             cache = strtoull(line + strlen(inactive), NULL, 10);
         now -= min_u64(now, cache);
@@ -114,9 +105,9 @@ void arena_room_from(const char *meminfo, const char *cgroup, const char *sysfs,
 void arena_room_look(struct arena_room *ret)
 {
     char meminfo[4096] = "", cgroup[8192] = "";
-    if (!read_text("/proc/meminfo", meminfo, sizeof(meminfo)))
+    if (!proc_text("/proc/meminfo", meminfo, sizeof(meminfo)))
         meminfo[0] = 0;
-    if (!read_text("/proc/self/cgroup", cgroup, sizeof(cgroup)))
+    if (!proc_text("/proc/self/cgroup", cgroup, sizeof(cgroup)))
         cgroup[0] = 0;
     arena_room_from(meminfo, cgroup, "/sys/fs/cgroup", ret);
     ret->left -= min_u64(ret->left, pending);

@@ -32,11 +32,11 @@ struct wire_msg *control_msg(void)
     return &message;
 }
 
-void control_watch(struct control *c, int fd, uint64_t tag, bool write)
+bool control_watch(struct control *c, int fd, uint64_t tag, bool write)
 {
     struct epoll_event ev = { .events = EPOLLIN | (write ? EPOLLOUT : 0), .data.u64 = tag };
-    if (epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, fd, &ev) < 0 && errno == ENOENT)
-        (void)epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, fd, &ev);
+    return epoll_ctl(c->epoll_fd, EPOLL_CTL_MOD, fd, &ev) == 0 ||
+           (errno == ENOENT && epoll_ctl(c->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0);
 }
 
 static void unwatch(struct control *c, int fd)
@@ -226,7 +226,7 @@ static void accept_some(struct control *c)
         conn->next = c->conns;
         c->conns = conn;
         c->conn_count++;
-        control_watch(c, fd, conn_tag(conn), false);
+        conn->dead = !control_watch(c, fd, conn_tag(conn), false);
     }
 }
 
@@ -286,7 +286,7 @@ static bool on_conn(struct control *c, struct conn *conn, uint32_t events)
             control_settle(c);
             continue;
         }
-        if (st != CKPT_DAEMON_GONE) {
+        if (st == CKPT_CORRUPT || status_class(st) == CKPT_CLASS_CALLER) {
             c->counters.hostile++;
             log_warn("a bad message", "pid=%d why=\"%s\"", (int)conn->peer.pid, err_text(&err));
             control_refuse(conn, WIRE_HELLO, st, err_text(&err));
@@ -326,7 +326,7 @@ static void watch_writers(struct control *c)
     for (struct conn *conn = c->conns; conn; conn = conn->next) {
         bool want = conn->first != NULL;
         if (want != conn->want_write && !conn->dead)
-            control_watch(c, conn->fd, conn_tag(conn), want);
+            conn->dead = !control_watch(c, conn->fd, conn_tag(conn), want);
         conn->want_write = want;
     }
 }
@@ -499,10 +499,13 @@ int control_run(struct control *c)
 {
     struct epoll_event events[64];
     int64_t timers_ns = 0;
-    control_watch(c, c->listen_fd, TAG_LISTEN, false);
-    control_watch(c, c->done_fd, TAG_DONE, false);
-    control_watch(c, c->keep->fd, TAG_KEEPER, false);
-    control_watch(c, c->signal_fd, TAG_SIGNAL, false);
+    if (!control_watch(c, c->listen_fd, TAG_LISTEN, false) ||
+        !control_watch(c, c->done_fd, TAG_DONE, false) ||
+        !control_watch(c, c->keep->fd, TAG_KEEPER, false) ||
+        !control_watch(c, c->signal_fd, TAG_SIGNAL, false)) {
+        log_error("cannot watch the sockets", "why=\"%m\"");
+        return CONTROL_NO_MEMORY_EXIT;
+    }
     control_settle(c);
     while (!at_end(c)) {
         int n = epoll_wait(c->epoll_fd, events, ARRAY_COUNT(events), next_timeout_ms(c));

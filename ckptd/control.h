@@ -21,12 +21,13 @@
 #include "ckptd/rundir.h"
 #include "ckptd/session.h"
 
-#define CONTROL_CLIENTS_MAX 1024
-#define CONTROL_CONNS_MAX   2048
-#define CONTROL_HELLO_NS    INT64_C(10000000000)  /* a connection must say something by then */
-#define CONTROL_LINGER_NS   INT64_C(1000000000)   /* private: after the last session */
-#define CONTROL_DRAIN_NS    INT64_C(120000000000) /* a launch waits so long for older saves */
-#define CONTROL_ARRIVAL_MS  600000
+#define CONTROL_CLIENTS_MAX    1024
+#define CONTROL_CONNS_MAX      2048
+#define CONTROL_HELLO_NS       INT64_C(10000000000) /* a connection must say something by then */
+#define CONTROL_LINGER_NS      INT64_C(1000000000)  /* private: after the last session */
+#define CONTROL_NO_MEMORY_EXIT 5 /* status of a worker that the keeper shall replace */
+#define CONTROL_DRAIN_NS       INT64_C(120000000000) /* a launch waits so long for older saves */
+#define CONTROL_ARRIVAL_MS     600000
 
 /* What a session has beside its machine. */
 struct client_state {
@@ -121,7 +122,8 @@ struct control {
 /* control.c */
 int control_run(struct control *c);
 void control_fini(struct control *c); /* no job is out */
-void control_watch(struct control *c, int fd, uint64_t tag, bool write);
+/* False: out of memory in the kernel. */
+bool control_watch(struct control *c, int fd, uint64_t tag, bool write) CKPT_MUST_CHECK;
 struct client *client_new(struct control *c);
 void client_free(struct control *c, struct client *cl);
 struct client *client_by_session(struct control *c, const uint8_t id[16],
@@ -158,6 +160,9 @@ void control_message(struct control *c, struct conn *conn, struct wire_msg *m);
 void control_lost(struct control *c, struct client *cl, const char *how);
 
 /* control_act.c */
+/* A worker that cannot allocate 4 KiB ends at once, as if it had been killed: the keeper
+ * starts another, which takes over what is staged.  (To stop in order would lose that.) */
+_Noreturn void control_out_of_memory(const char *job);
 void control_act(struct control *c, struct client *cl, const struct session_actions *acts);
 void client_drop_arena(struct control *c, struct client *cl, uint32_t at);
 /* Frees what a state that is to be forgotten holds, unless a plan still reads it. */

@@ -1,6 +1,7 @@
 /* Actions of the session machines: messages and jobs. */
 #include <inttypes.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "ckptd/control.h"
 #include "ckptd/log.h"
@@ -82,24 +83,24 @@ static void send_no_state(struct client *cl, uint32_t number)
 
 /* -- jobs -------------------------------------------------------------------------- */
 
-/* Out of memory for a job struct: the job fails by itself. */
-static struct job *new_job(struct control *c, struct client *cl, enum job_kind kind)
+_Noreturn void control_out_of_memory(const char *job)
+{
+    log_error("out of memory: this worker is replaced", "job=%s", job);
+    _exit(CONTROL_NO_MEMORY_EXIT);
+}
+
+static struct job *new_job(const struct client *cl, enum job_kind kind)
 {
     struct job *j = job_new(kind);
-    if (!j) {
-        log_error("out of memory", "job=%s", cl->s->job);
-        c->stopping = true; /* a daemon that cannot allocate 4 KiB must be replaced */
-        return NULL;
-    }
+    if (!j)
+        control_out_of_memory(cl->s->job);
     j->client = cl->number;
     return j;
 }
 
 static void submit_seal(struct control *c, struct client *cl, uint32_t at)
 {
-    struct job *j = new_job(c, cl, JOB_SEAL);
-    if (!j)
-        return;
+    struct job *j = new_job(cl, JOB_SEAL);
     j->op = at;
     j->seal.decl_fd = cl->states[at].decl_fd;
     j->seal.decl_bytes = cl->s->states[at].decl_bytes;
@@ -139,9 +140,7 @@ static void submit_part(struct control *c, struct client *cl, enum job_kind kind
                         const struct session_action *a)
 {
     struct session_op *op = &cl->s->ops[a->op];
-    struct job *j = new_job(c, cl, kind);
-    if (!j)
-        return;
+    struct job *j = new_job(cl, kind);
     j->op = op->id;
     fill_part(cl, op, &j->part);
     if (kind == JOB_PACK) {

@@ -8,10 +8,8 @@
 void control_later(struct control *c, const struct committer_event *ev)
 {
     struct later *l = calloc(1, sizeof(*l));
-    if (!l) {
-        c->stopping = true;
-        return;
-    }
+    if (!l)
+        control_out_of_memory(ev->job);
     l->ev = *ev;
     snprintf(l->job, sizeof(l->job), "%s", ev->job);
     snprintf(l->text, sizeof(l->text), "%s", ev->text ? ev->text : "");
@@ -121,10 +119,8 @@ static void tell_decided(struct control *c, const char *job, const struct ckpt_n
 static void submit_attempt(struct control *c, const struct committer_attempt *a)
 {
     struct job *j = job_new(JOB_ATTEMPT);
-    if (!j) {
-        c->stopping = true;
-        return;
-    }
+    if (!j)
+        control_out_of_memory(a->job);
     j->attempt.what = (enum committer_job)a->job_out;
     memcpy(j->attempt.job, a->job, sizeof(j->attempt.job));
     j->attempt.name = a->name;

@@ -462,9 +462,10 @@ void control_hello(struct control *c, struct conn *conn, struct wire_msg *m)
     }
     struct client *cl = client_new(c);
     enum ckpt_status st = CKPT_OK;
-    if (!cl)
-        st = err_set(&err, CKPT_LIMIT, "more than %d sessions, or out of memory",
-                     CONTROL_CLIENTS_MAX);
+    if (!cl && c->client_count == CONTROL_CLIENTS_MAX)
+        st = err_set(&err, CKPT_LIMIT, "more than %d sessions", CONTROL_CLIENTS_MAX);
+    else if (!cl)
+        st = err_set(&err, CKPT_NO_MEMORY, "out of memory for a session");
     if (st == CKPT_OK)
         st = parse(m, &h, cl, &err);
     struct client *old = st == CKPT_OK ? client_by_session(c, h.session, cl) : NULL;
@@ -480,6 +481,8 @@ void control_hello(struct control *c, struct conn *conn, struct wire_msg *m)
         m->fds[0] = -1;
         st = admit(c, conn, cl, &h, &err);
     }
+    if (st == CKPT_OK && !control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false))
+        st = err_set(&err, CKPT_NO_MEMORY, "out of memory to watch a process");
     if (st != CKPT_OK) {
         c->counters.refused++;
         log_warn("HELLO refused", "pid=%d why=\"%s\"", (int)conn->peer.pid, err_text(&err));
@@ -492,7 +495,6 @@ void control_hello(struct control *c, struct conn *conn, struct wire_msg *m)
     c->served = true; /* a private daemon waits for its first trainer no longer */
     cl->conn = conn;
     conn->client = cl->number;
-    control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false);
     struct launch *l = launch_by_key(c, cl->launch);
     if (l && l->phase == LAUNCH_READY)
         open_session(c, cl, l);

@@ -1,19 +1,10 @@
 /* Credentials, pidfds, cgroups. */
 #include "ckptd/peer.h"
 
-#include <fcntl.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
-static bool read_text(const char *path, char *ret, size_t cap)
-{
-    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, ret, cap - 1);
-    if (n < 0)
-        return false;
-    ret[n] = 0;
-    return true;
-}
+#include "ckptd/proc_text.h"
 
 enum ckpt_status peer_of(int fd, struct peer *ret, struct ckpt_err *err)
 {
@@ -37,7 +28,7 @@ enum ckpt_status peer_check_pidfd(const struct peer *p, int pidfd, struct ckpt_e
 {
     char path[64], text[1024];
     snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-    if (!read_text(path, text, sizeof(text)))
+    if (!proc_text(path, text, sizeof(text)))
         return err_set(err, CKPT_IO, "cannot read %s", path);
     const char *line = strstr(text, "\nPid:");
     if (!line)
@@ -94,8 +85,8 @@ bool peer_shares_fate(const struct peer *p, bool said)
     if (p->pid == 0 || p->pid == 1 || !same_pid_namespace(p->pid))
         return true;
     snprintf(path, sizeof(path), "/proc/%d/cgroup", (int)p->pid);
-    if (!read_text("/proc/self/cgroup", ours, sizeof(ours)) ||
-        !read_text(path, theirs, sizeof(theirs)))
+    if (!proc_text("/proc/self/cgroup", ours, sizeof(ours)) ||
+        !proc_text(path, theirs, sizeof(theirs)))
         return false;
     return peer_cgroups_share_fate(ours, theirs, said);
 }

@@ -144,8 +144,8 @@ static void adopt(struct control *c, const struct keep_table *kept, const struct
         cl->s->detached_ns = c->now;
     c->served = true;
     control_launch_adopt(c, cl);
-    if (cl->pidfd >= 0)
-        control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false);
+    if (cl->pidfd >= 0 && !control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false))
+        _exit(CONTROL_NO_MEMORY_EXIT); /* the next one tries again */
     log_info("session taken over", "job=%s rank=%u seq=%" PRIu64 " busy=%s", cl->s->job,
              cl->s->rank, cl->s->seq, session_busy(cl->s) ? "yes" : "no");
 }

@@ -149,3 +149,17 @@ void desc_decode_box(struct cursor *c, uint32_t ndim, struct box *ret)
     for (uint32_t i = 0; i < ndim; i++)
         ret->len[i] = cursor_u64(c);
 }
+
+uint32_t desc_block_of(const void *of, uint32_t count,
+                       const char *(*first)(const void *of, uint32_t i), const char *name)
+{
+    uint32_t low = 0, high = count; /* blocks before low begin at or before name */
+    while (low < high) {
+        uint32_t mid = low + (high - low) / 2;
+        if (strcmp(first(of, mid), name) <= 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low ? low - 1 : UINT32_MAX;
+}

@@ -45,3 +45,9 @@ enum ckpt_status desc_decode(struct cursor *c, struct desc *ret, struct ckpt_err
 struct box;
 void desc_encode_box(const struct box *box, struct buf *out);
 void desc_decode_box(struct cursor *c, uint32_t ndim, struct box *ret);
+
+/* Tensors lie sorted in blocks, in manifests and in the index.  Of `count` blocks, the one
+ * that holds `name` if any does; UINT32_MAX if none can.  first: the name that block i of
+ * `of` begins with. */
+uint32_t desc_block_of(const void *of, uint32_t count,
+                       const char *(*first)(const void *of, uint32_t i), const char *name);

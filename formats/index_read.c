@@ -314,15 +314,13 @@ void index_tensors_fini(struct index_tensors *t)
     }
 }
 
+static const char *first_name(const void *of, uint32_t i)
+{
+    const struct index_header *h = of;
+    return h->blocks[i].first;
+}
+
 uint32_t index_block_of(const struct index_header *h, const char *name)
 {
-    uint32_t low = 0, high = h->block_count; /* blocks before low begin at or before name */
-    while (low < high) {
-        uint32_t mid = low + (high - low) / 2;
-        if (strcmp(h->blocks[mid].first, name) <= 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low ? low - 1 : UINT32_MAX;
+    return desc_block_of(h, h->block_count, first_name, name);
 }

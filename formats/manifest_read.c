@@ -362,17 +362,15 @@ void manifest_tensors_fini(struct manifest_tensors *t)
 
 /* --- finding ------------------------------------------------------------------ */
 
+static const char *first_name(const void *of, uint32_t i)
+{
+    const struct manifest_header *h = of;
+    return h->blocks[i].first;
+}
+
 uint32_t manifest_block_of(const struct manifest_header *h, const char *name)
 {
-    uint32_t low = 0, high = h->block_count; /* blocks before low begin at or before name */
-    while (low < high) {
-        uint32_t mid = low + (high - low) / 2;
-        if (strcmp(h->blocks[mid].first, name) <= 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low ? low - 1 : UINT32_MAX;
+    return desc_block_of(h, h->block_count, first_name, name);
 }
 
 uint32_t manifest_pack_of(const struct manifest_header *h, uint64_t ordinal)

@@ -13,8 +13,8 @@
 void client_wake(struct ckpt *c)
 {
     uint64_t one = 1;
-    ssize_t n = write(c->wake_fd, &one, sizeof(one));
-    (void)n; /* EAGAIN: it is awake already */
+    while (write(c->wake_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+        continue; /* EAGAIN: it is awake already */
 }
 
 enum ckpt_status client_queue(struct ckpt *c, struct wire_msg *m, int fd)

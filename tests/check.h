@@ -57,6 +57,13 @@
         exit(77);                     \
     } while (0)
 
+/* Under a sanitizer the long tests do a tenth. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define TEST_TENTH 10
+#else
+#define TEST_TENTH 1
+#endif
+
 /* A seeded generator for property tests (splitmix64); print the seed, always. */
 static inline unsigned long long test_rand(unsigned long long *state)
 {

@@ -218,8 +218,10 @@ enum ckpt_status life_undelete(struct store *s, const char *job, const struct ck
             return err_set(err, CKPT_NOT_FOUND,
                            "step %" PRIu64 " of epoch %" PRIu64 " was deleted for good", name->step,
                            name->epoch);
-        if (life == LIFE_LIVE)
-            return need_commit(s, job, name, err);
+        /* A power cut while gc forgot a name may leave DELETED without GONE and without c/. */
+        st = need_commit(s, job, name, err);
+        if (st != CKPT_OK || life == LIFE_LIVE)
+            return st;
         st = life_append(s, job, name, n + 1, LIFE_LIVE, why, err);
         if (st != CKPT_CONFLICT)
             return st;

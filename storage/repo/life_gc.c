@@ -69,13 +69,12 @@ static enum ckpt_status remove_record(struct gc *g, struct key key)
     return g->o->dry_run ? CKPT_OK : store_remove(g->s, key.text, g->err);
 }
 
-/* GONE stands.  A crash in here leaves c/ until the last, so that the next gc comes back. */
+/* GONE stands, for good.  A crash in here leaves c/ until the last, so that the next gc
+ * comes back. */
 static enum ckpt_status collect(struct gc *g, const struct attempt *a)
 {
     enum ckpt_status st = CKPT_OK;
-    if (!g->o->dry_run) /* another gc may have been killed before GONE was named for good */
-        st = store_sync(g->s, key_life_of(g->job, &a->name, false).text, g->err);
-    if (st == CKPT_OK && a->data)
+    if (a->data)
         st = remove_data(g, &a->name, a->data->shards);
     if (st == CKPT_OK)
         st = remove_record(g, key_held(g->job, &a->name));
@@ -84,6 +83,15 @@ static enum ckpt_status collect(struct gc *g, const struct attempt *a)
     if (st == CKPT_OK)
         g->report.collected++;
     return st;
+}
+
+/* GONE was found: the gc that put it may have been killed before it was named for good. */
+static enum ckpt_status collect_again(struct gc *g, const struct attempt *a)
+{
+    enum ckpt_status st = CKPT_OK;
+    if (!g->o->dry_run)
+        st = store_sync(g->s, key_life_of(g->job, &a->name, false).text, g->err);
+    return st == CKPT_OK ? collect(g, a) : st;
 }
 
 /* Removing is not durable by itself: after a power cut c/ or data may be back.  While
@@ -113,14 +121,16 @@ static enum ckpt_status remove_but_newest(void *arg, const struct store_entry *e
     return store_remove(f->g->s, e->key, f->g->err);
 }
 
-/* Forgets the name.  GONE is the last entry to go: an older one alone would bring the
+/* Forgets the name.  A power cut may have brought back h/ alone.  GONE is the last entry to go: an older one alone would bring the
  * checkpoint back to life. */
 static enum ckpt_status forget(struct gc *g, const struct attempt *a)
 {
     struct key newest = key_life(g->job, &a->name, false, a->log->n);
     struct forgetting f = { .g = g, .newest = newest.text };
     struct key log = key_life_of(g->job, &a->name, false);
-    enum ckpt_status st = removed_for_good(g, &a->name);
+    enum ckpt_status st = remove_record(g, key_held(g->job, &a->name));
+    if (st == CKPT_OK)
+        st = removed_for_good(g, &a->name);
     if (st == CKPT_OK)
         st = repo_list(g->s, log.text, false, remove_but_newest, &f, g->err);
     return st == CKPT_OK ? remove_record(g, newest) : st;
@@ -161,7 +171,7 @@ static enum ckpt_status step_logged(struct gc *g, const struct attempt *a)
     if (r.life != LIFE_GONE)
         return CKPT_OK;
     if (a->commit || a->data)
-        return collect(g, a);
+        return collect_again(g, a);
     return older(g, r.time_ns, g->o->abort_keep_ns) ? forget(g, a) : CKPT_OK;
 }
 

@@ -48,7 +48,7 @@ static struct disk_inode *inode_at(struct disk *d, uint32_t ino)
     if (!i->sizes) {
         i->sizes = calloc(1, sizeof(*i->sizes));
         CHECK(i->sizes);
-        i->size_count = 1;
+        i->size_versions.count = 1;
     }
     return i;
 }
@@ -59,19 +59,40 @@ void disk_init(struct disk *d)
     inode_at(d, DISK_ROOT)->is_dir = true;
 }
 
+/* The last version becomes the durable one.  Returns true if there were others. */
+static bool versions_sync(struct disk_versions *v)
+{
+    bool any = v->count > 1;
+    v->count = 1;
+    v->pick = 0;
+    v->bare = false;
+    return any;
+}
+
+static bool versions_bare(struct disk_versions *v)
+{
+    v->bare = v->bare || v->count > 1;
+    return v->count > 1;
+}
+
+static void versions_add(struct disk *d, struct disk_versions *v)
+{
+    v->count++;
+    v->since = d->events;
+}
+
 static void block_forget(struct disk_block *b, uint32_t keep_from)
 {
     for (uint32_t i = 0; i < keep_from; i++)
         free(b->v[i]);
-    memmove(b->v, b->v + keep_from, (b->count - keep_from) * sizeof(*b->v));
-    b->count -= keep_from;
+    memmove(b->v, b->v + keep_from, (b->versions.count - keep_from) * sizeof(*b->v));
 }
 
 void disk_fini(struct disk *d)
 {
     for (uint32_t i = 0; i < d->inode_count; i++) {
         for (uint64_t b = 0; b < d->inodes[i].block_count; b++) {
-            block_forget(&d->inodes[i].blocks[b], d->inodes[i].blocks[b].count);
+            block_forget(&d->inodes[i].blocks[b], d->inodes[i].blocks[b].versions.count);
             free(d->inodes[i].blocks[b].v);
         }
         free(d->inodes[i].blocks);
@@ -86,7 +107,7 @@ void disk_fini(struct disk *d)
 
 static uint32_t visible(const struct disk_entry *e)
 {
-    return e->v[e->count - 1];
+    return e->v[e->versions.count - 1];
 }
 
 static const struct disk_entry *entry_find(const struct disk *d, uint32_t dir, const char *name)
@@ -143,116 +164,143 @@ static void entry_set(struct disk *d, uint32_t dir, const char *name, uint32_t i
         bool temporary = below_tmp(d, dir);
         d->entries = grown(d->entries, d->entry_count + 1, sizeof(*d->entries));
         e = &d->entries[d->entry_count++];
-        *e = (struct disk_entry){ .dir = dir, .temporary = temporary, .count = 1 };
+        *e = (struct disk_entry){ .dir = dir, .versions = { .count = 1, .temporary = temporary } };
         snprintf(e->name, sizeof(e->name), "%s", name);
         e->v = calloc(1, sizeof(*e->v));
         CHECK(e->v);
     }
-    e->v = grown(e->v, e->count + 1, sizeof(*e->v));
-    e->v[e->count++] = ino;
-    if (ino && !e->temporary)
+    e->v = grown(e->v, e->versions.count + 1, sizeof(*e->v));
+    e->v[e->versions.count] = ino;
+    versions_add(d, &e->versions);
+    if (ino && !e->versions.temporary)
         inode_at(d, ino)->named = true;
 }
 
 /* ---- events ---- */
 
-static void write_block(struct disk_inode *i, uint64_t at, const struct disk_event *e)
+static void write_block(struct disk *d, struct disk_inode *i, uint64_t at,
+                        const struct disk_event *e)
 {
     struct disk_block *b = &i->blocks[at];
+    uint32_t count = b->versions.count;
     uint64_t start = max_u64(at * CKPT_BLOCK, e->offset);
     uint64_t end = min_u64((at + 1) * CKPT_BLOCK, e->offset + e->bytes);
     uint8_t *version = calloc(1, CKPT_BLOCK);
     CHECK(version);
-    if (b->v[b->count - 1])
-        memcpy(version, b->v[b->count - 1], CKPT_BLOCK);
+    if (b->v[count - 1])
+        memcpy(version, b->v[count - 1], CKPT_BLOCK);
     memcpy(version + (start - at * CKPT_BLOCK), e->data + (start - e->offset), end - start);
-    b->v = grown(b->v, b->count + 1, sizeof(*b->v));
-    b->v[b->count++] = version;
+    b->v = grown(b->v, count + 1, sizeof(*b->v));
+    b->v[count] = version;
+    versions_add(d, &b->versions);
 }
 
-static void set_size(struct disk_inode *i, uint64_t bytes)
+static uint64_t visible_size(const struct disk_inode *i)
 {
-    if (i->sizes[i->size_count - 1] == bytes)
-        return;
-    i->sizes = grown(i->sizes, i->size_count + 1, sizeof(*i->sizes));
-    i->sizes[i->size_count++] = bytes;
+    return i->sizes[i->size_versions.count - 1];
 }
 
-static void apply_write(struct disk_inode *i, const struct disk_event *e)
+static void set_size(struct disk *d, struct disk_inode *i, uint64_t bytes)
+{
+    if (visible_size(i) == bytes)
+        return;
+    i->sizes = grown(i->sizes, i->size_versions.count + 1, sizeof(*i->sizes));
+    i->sizes[i->size_versions.count] = bytes;
+    versions_add(d, &i->size_versions);
+}
+
+static void apply_write(struct disk *d, struct disk_inode *i, const struct disk_event *e)
 {
     uint64_t end = e->offset + e->bytes;
     uint64_t blocks = div_up(end, CKPT_BLOCK);
     if (blocks > i->block_count) {
         i->blocks = grown(i->blocks, blocks, sizeof(*i->blocks));
         for (uint64_t b = i->block_count; b < blocks; b++) {
-            i->blocks[b] = (struct disk_block){ .count = 1, .v = calloc(1, sizeof(uint8_t *)) };
+            i->blocks[b] =
+                (struct disk_block){ .versions.count = 1, .v = calloc(1, sizeof(uint8_t *)) };
             CHECK(i->blocks[b].v);
         }
         i->block_count = blocks;
     }
     for (uint64_t b = e->offset / CKPT_BLOCK; b < blocks; b++)
-        write_block(i, b, e);
-    if (end > i->sizes[i->size_count - 1])
-        set_size(i, end);
+        write_block(d, i, b, e);
+    set_size(d, i, max_u64(end, visible_size(i)));
 }
 
-static bool sync_file(struct disk_inode *i)
+static bool sync_file(struct disk_inode *i, bool swallow)
 {
-    bool any = i->size_count > 1;
+    bool any = swallow && versions_bare(&i->size_versions);
     for (uint64_t b = 0; b < i->block_count; b++) {
-        any = any || i->blocks[b].count > 1;
-        block_forget(&i->blocks[b], i->blocks[b].count - 1);
+        struct disk_block *block = &i->blocks[b];
+        if (swallow) {
+            any |= versions_bare(&block->versions);
+            continue;
+        }
+        block_forget(block, block->versions.count - 1);
+        any |= versions_sync(&block->versions);
     }
-    i->sizes[0] = i->sizes[i->size_count - 1];
-    i->size_count = 1;
-    return any;
+    if (swallow)
+        return any;
+    i->sizes[0] = visible_size(i);
+    return versions_sync(&i->size_versions) || any;
 }
 
-static bool sync_dir(struct disk *d, uint32_t ino)
+static bool sync_entry(struct disk_entry *e, bool swallow)
+{
+    if (swallow)
+        return versions_bare(&e->versions);
+    e->v[0] = visible(e);
+    return versions_sync(&e->versions);
+}
+
+static bool sync_dir(struct disk *d, uint32_t ino, bool swallow)
 {
     bool any = false;
-    for (uint32_t i = 0; i < d->entry_count; i++) {
-        struct disk_entry *e = &d->entries[i];
-        if (e->dir != ino)
-            continue;
-        any = any || e->count > 1;
-        e->v[0] = visible(e);
-        e->count = 1;
-    }
+    for (uint32_t i = 0; i < d->entry_count; i++)
+        if (d->entries[i].dir == ino)
+            any |= sync_entry(&d->entries[i], swallow);
     return any;
+}
+
+void disk_settle(struct disk *d)
+{
+    for (uint32_t i = 0; i < d->entry_count; i++)
+        sync_entry(&d->entries[i], false);
+    for (uint32_t i = DISK_ROOT; i < d->inode_count; i++)
+        if (d->inodes[i].sizes)
+            sync_file(&d->inodes[i], false);
 }
 
 bool disk_apply(struct disk *d, const struct disk_event *e, bool swallow)
 {
     struct disk_inode *i = e->ino ? inode_at(d, e->ino) : NULL;
+    d->events++;
     switch (e->op) {
     case DISK_CREATE:
     case DISK_MKDIR:
         i->is_dir = e->op == DISK_MKDIR;
         entry_set(d, e->dir, e->name, e->ino);
-        return true;
+        break;
     case DISK_LINK:
         entry_set(d, e->dir, e->name, e->ino);
-        return true;
+        break;
     case DISK_RENAME:
         entry_set(d, e->to_dir, e->to_name, e->ino);
         entry_set(d, e->dir, e->name, 0);
-        return true;
+        break;
     case DISK_UNLINK:
         entry_set(d, e->dir, e->name, 0);
-        return true;
+        break;
     case DISK_WRITE:
         i->known = false;
-        apply_write(i, e);
-        return true;
+        apply_write(d, i, e);
+        break;
     case DISK_SIZE:
         i->known = false;
-        set_size(i, e->bytes);
-        return true;
+        set_size(d, i, e->bytes);
+        break;
     case DISK_SYNC:
-        if (swallow)
-            return false;
-        return i->is_dir ? sync_dir(d, e->ino) : sync_file(i);
+        return i->is_dir ? sync_dir(d, e->ino, swallow) : sync_file(i, swallow);
     case DISK_MARK:
         break;
     }
@@ -261,91 +309,54 @@ bool disk_apply(struct disk *d, const struct disk_event *e, bool swallow)
 
 /* ---- states ---- */
 
-/* Calls `visit` for everything that has several versions and a name outside .tmp. */
-static void each_choice(struct disk *d, bool (*visit)(void *arg, uint32_t count, uint32_t *pick),
-                        void *arg)
+static void choice_add(struct disk_choices *c, struct disk_versions *v)
 {
+    v->pick = 0;
+    if (v->count == 1)
+        return;
+    size_t total = c->count + c->temporary;
+    if (total == c->cap) {
+        c->cap = c->cap ? 2 * c->cap : 64;
+        c->v = grown(c->v, c->cap, sizeof(struct disk_versions *));
+    }
+    if (v->temporary) {
+        c->v[total] = v;
+        c->temporary++;
+        return;
+    }
+    c->v[total] = c->v[c->count]; /* the first of the temporary ones makes room */
+    c->v[c->count++] = v;
+}
+
+void disk_choices(struct disk *d, struct disk_choices *c)
+{
+    c->count = c->temporary = 0;
     for (uint32_t i = 0; i < d->entry_count; i++)
-        if (!d->entries[i].temporary)
-            visit(arg, d->entries[i].count, &d->entries[i].pick);
-    for (uint32_t i = 0; i < d->inode_count; i++) {
+        choice_add(c, &d->entries[i].versions);
+    for (uint32_t i = DISK_ROOT; i < d->inode_count; i++) {
         struct disk_inode *in = &d->inodes[i];
-        if (!in->named)
-            continue;
-        visit(arg, in->size_count, &in->size_pick);
-        for (uint64_t b = 0; b < in->block_count; b++)
-            visit(arg, in->blocks[b].count, &in->blocks[b].pick);
+        in->size_versions.temporary = !in->named;
+        choice_add(c, &in->size_versions);
+        for (uint64_t b = 0; b < in->block_count; b++) {
+            in->blocks[b].versions.temporary = !in->named;
+            choice_add(c, &in->blocks[b].versions);
+        }
     }
 }
 
-static bool multiply(void *arg, uint32_t count, uint32_t *pick)
+void disk_choices_fini(struct disk_choices *c)
 {
-    uint64_t *product = arg;
-    (void)pick;
-    if (__builtin_mul_overflow(*product, count, product))
-        *product = UINT64_MAX;
-    return true;
-}
-
-uint64_t disk_states(const struct disk *d)
-{
-    uint64_t product = 1;
-    struct disk copy = *d; /* nothing is picked */
-    each_choice(&copy, multiply, &product);
-    return product;
-}
-
-static bool take_digit(void *arg, uint32_t count, uint32_t *pick)
-{
-    uint64_t *n = arg;
-    *pick = (uint32_t)(*n % count);
-    *n /= count;
-    return true;
-}
-
-static bool take_any(void *arg, uint32_t count, uint32_t *pick)
-{
-    unsigned long long *rand = arg;
-    *pick = count > 1 ? (uint32_t)(test_rand(rand) % count) : 0;
-    return true;
-}
-
-/* Temporary files: torn, whole or absent, as it falls. */
-static void draw_temporary(struct disk *d, unsigned long long *rand)
-{
-    for (uint32_t i = 0; i < d->entry_count; i++)
-        if (d->entries[i].temporary)
-            take_any(rand, d->entries[i].count, &d->entries[i].pick);
-    for (uint32_t i = 0; i < d->inode_count; i++) {
-        struct disk_inode *in = &d->inodes[i];
-        if (in->named)
-            continue;
-        take_any(rand, in->size_count, &in->size_pick);
-        for (uint64_t b = 0; b < in->block_count; b++)
-            take_any(rand, in->blocks[b].count, &in->blocks[b].pick);
-    }
-}
-
-void disk_draw_nth(struct disk *d, uint64_t n, unsigned long long *rand)
-{
-    each_choice(d, take_digit, &n);
-    draw_temporary(d, rand);
-}
-
-void disk_draw_random(struct disk *d, unsigned long long *rand)
-{
-    each_choice(d, take_any, rand);
-    draw_temporary(d, rand);
+    free(c->v);
 }
 
 /* The drawn bytes of a file; caller frees. */
 static uint8_t *drawn_bytes(const struct disk_inode *i, uint64_t *ret_bytes)
 {
-    uint64_t size = i->sizes[i->size_pick];
+    uint64_t size = i->sizes[i->size_versions.pick];
     uint8_t *bytes = calloc(1, align_up(size + 1, CKPT_BLOCK));
     CHECK(bytes);
     for (uint64_t b = 0; b < i->block_count && b * CKPT_BLOCK < size; b++) {
-        const uint8_t *v = i->blocks[b].v[i->blocks[b].pick];
+        const uint8_t *v = i->blocks[b].v[i->blocks[b].versions.pick];
         if (v)
             memcpy(bytes + b * CKPT_BLOCK, v, min_u64(CKPT_BLOCK, size - b * CKPT_BLOCK));
     }
@@ -355,9 +366,9 @@ static uint8_t *drawn_bytes(const struct disk_inode *i, uint64_t *ret_bytes)
 
 static bool settled(const struct disk_inode *i)
 {
-    bool one = i->size_count == 1;
+    bool one = i->size_versions.count == 1;
     for (uint64_t b = 0; one && b < i->block_count; b++)
-        one = i->blocks[b].count == 1;
+        one = i->blocks[b].versions.count == 1;
     return one;
 }
 
@@ -383,8 +394,8 @@ static void add_below(struct disk *d, uint32_t dir, uint64_t path, uint64_t sum[
 {
     for (uint32_t i = 0; i < d->entry_count; i++) {
         const struct disk_entry *e = &d->entries[i];
-        uint32_t ino = e->v[e->pick];
-        if (e->dir != dir || ino == 0 || e->temporary || strcmp(e->name, ".tmp") == 0)
+        uint32_t ino = e->v[e->versions.pick];
+        if (e->dir != dir || ino == 0 || e->versions.temporary || strcmp(e->name, ".tmp") == 0)
             continue;
         struct disk_inode *in = &d->inodes[ino];
         struct line line = { .dir = path, .name = digest_hash(e->name, strlen(e->name)) };
@@ -421,7 +432,7 @@ static void write_below(const struct disk *d, uint32_t dir, const char *to)
 {
     for (uint32_t i = 0; i < d->entry_count; i++) {
         const struct disk_entry *e = &d->entries[i];
-        uint32_t ino = e->v[e->pick];
+        uint32_t ino = e->v[e->versions.pick];
         if (e->dir != dir || ino == 0)
             continue;
         char path[1024];

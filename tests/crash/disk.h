@@ -36,7 +36,8 @@ struct disk_event {
     uint64_t offset, bytes;
     uint8_t *data; /* WRITE: owned by the log */
     int mark;
-    char label[DISK_LABEL]; /* SYNC: what, in which phase of the workload */
+    char label[DISK_LABEL]; /* SYNC: which, of what */
+    char site[DISK_LABEL];  /* SYNC: what of the engine asked for it, in which phase */
 };
 struct disk_log {
     struct disk_event *events;
@@ -45,16 +46,23 @@ struct disk_log {
 struct disk_event *disk_log_add(struct disk_log *log, enum disk_op op);
 void disk_log_fini(struct disk_log *log);
 
+/* Whatever survives or drops on its own has versions: number 0 is durable, the last one
+ * visible, and `pick` is what was drawn. */
+struct disk_versions {
+    uint32_t count, pick;
+    bool bare;      /* a sync of it was swallowed, and none made that good */
+    uint64_t since; /* the event that made the last one */
+    bool temporary; /* below .tmp, or never named elsewhere */
+};
 struct disk_entry {
     uint32_t dir;
     char name[DISK_NAME];
-    bool temporary; /* below .tmp */
-    uint32_t *v;    /* inodes: v[0] is durable, the last one visible */
-    uint32_t count, pick;
+    uint32_t *v; /* inodes */
+    struct disk_versions versions;
 };
 struct disk_block {
     uint8_t **v; /* 4 KiB each, NULL = zeros */
-    uint32_t count, pick;
+    struct disk_versions versions;
 };
 struct disk_inode {
     bool is_dir;
@@ -62,7 +70,7 @@ struct disk_inode {
     struct disk_block *blocks;
     uint64_t block_count;
     uint64_t *sizes;
-    uint32_t size_count, size_pick;
+    struct disk_versions size_versions;
     bool known; /* `sum` is of the durable bytes, and nothing is unsynced */
     struct digest sum;
 };
@@ -71,6 +79,7 @@ struct disk {
     uint32_t inode_count;
     struct disk_entry *entries;
     uint32_t entry_count;
+    uint64_t events; /* applied */
 };
 void disk_init(struct disk *d);
 void disk_fini(struct disk *d);
@@ -78,15 +87,22 @@ void disk_fini(struct disk *d);
 uint32_t disk_find(const struct disk *d, const char *path);
 /* Splits off the last part: the inode of the directory it is in, and its name. */
 uint32_t disk_parent(const struct disk *d, const char *path, char name[DISK_NAME]);
-/* swallow: a sync does nothing.  Returns true if the event changed what may survive. */
+/* swallow: a sync does nothing, and what it would have kept is bare.  Returns true if a
+ * sync had something to do. */
 bool disk_apply(struct disk *d, const struct disk_event *e, bool swallow);
+/* The kernel has written everything back on its own. */
+void disk_settle(struct disk *d);
 
-/* How many states a cut may leave, names below .tmp not counted; saturates at UINT64_MAX. */
-uint64_t disk_states(const struct disk *d);
-/* Draws state number n of disk_states() ... */
-void disk_draw_nth(struct disk *d, uint64_t n, unsigned long long *rand);
-/* ... or any.  Names below .tmp are drawn at random in both. */
-void disk_draw_random(struct disk *d, unsigned long long *rand);
+/* What has several versions now.  Everything is drawn durable by this call; the pointers
+ * hold until the next event. */
+struct disk_choices {
+    struct disk_versions **v;
+    size_t count;     /* outside .tmp; states of a cut are counted over these */
+    size_t temporary; /* behind them */
+    size_t cap;
+};
+void disk_choices(struct disk *d, struct disk_choices *c);
+void disk_choices_fini(struct disk_choices *c);
 /* Of what was drawn, without .tmp. */
 struct digest disk_drawn_sum(struct disk *d);
 /* Writes what was drawn below the existing directory `to`. */

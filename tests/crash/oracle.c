@@ -9,6 +9,7 @@
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
+#include "storage/repo/roster.h"
 #include "storage/repo/scrub.h"
 
 #define MUST(call)                                                                       \
@@ -59,6 +60,9 @@ void oracle_apply(struct oracle *o, int mark)
     case MARK_MENDED:
         o->damaged = -1;
         break;
+    case MARK_PROGRESS:
+        o->progress = a;
+        break;
     }
 }
 
@@ -86,14 +90,25 @@ static void complain(const char *what, const struct ckpt_name *name)
     exit(1);
 }
 
+static bool lives(const struct oracle *o, int commit)
+{
+    return o->life[commit] == ORACLE_LIVE || o->life[commit] == ORACLE_PARTS;
+}
+
+static bool given_up(const struct oracle *o, int commit)
+{
+    return o->life[commit] == ORACLE_NEVER || o->life[commit] == ORACLE_FAILED ||
+           o->life[commit] == ORACLE_ABORTED;
+}
+
 /* Resolving must choose nothing older than the newest acknowledged checkpoint. */
 static void check_choice(const struct oracle *o, const struct record_resolved *r)
 {
     for (int i = 0; i < ORACLE_COMMITS; i++) {
         struct ckpt_name name = oracle_name(i);
-        if (o->life[i] == ORACLE_NEVER && r->kind == RESOLVED_POINT && name_equal(&name, &r->name))
+        if (given_up(o, i) && r->kind == RESOLVED_POINT && name_equal(&name, &r->name))
             complain("the launch resumes from what was given up", &name);
-        if (o->life[i] != ORACLE_LIVE)
+        if (!lives(o, i))
             continue;
         if (r->kind != RESOLVED_POINT || r->name.epoch < name.epoch ||
             (r->name.epoch == name.epoch && r->name.step < name.step))
@@ -140,14 +155,29 @@ static void check_commits(struct store *s, const struct oracle *o, const struct 
     for (int k = 0; k < ORACLE_COMMITS; k++) {
         struct ckpt_name name = oracle_name(k);
         bool named = r->kind == RESOLVED_POINT && name_equal(&r->name, &name);
-        if (o->life[k] == ORACLE_LIVE && !live[k])
+        if (lives(o, k) && !live[k])
             complain("an acknowledged checkpoint is lost", &name);
-        if (o->life[k] == ORACLE_NEVER && live[k])
+        if (given_up(o, k) && live[k])
             complain("what was given up is back", &name);
-        if (o->life[k] == ORACLE_DELETED && live[k] && !named)
+        bool deleted = o->life[k] == ORACLE_DELETED || o->life[k] == ORACLE_GOING;
+        if (deleted && live[k] && !named)
             complain("what was deleted is back", &name);
     }
     catalog_fini(&c);
+}
+
+/* Deleted is not gone: what can be brought back must be whole.  What gc began to remove
+ * cannot. */
+static void check_undelete(struct store *s, const struct oracle *o)
+{
+    for (int i = 0; i < ORACLE_COMMITS; i++) {
+        struct ckpt_name name = oracle_name(i);
+        enum ckpt_status st = life_undelete(s, KIT_JOB, &name, "test", NULL);
+        if (st == CKPT_OK)
+            check_whole(s, &name);
+        else if (o->life[i] == ORACLE_DELETED || lives(o, i))
+            complain("cannot be brought back", &name);
+    }
 }
 
 static void check_no_temporary(const char *dir)
@@ -187,7 +217,52 @@ static void check_held(struct store *s, const struct ckpt_name *name)
     MUST(record_held_decode(bytes, len, key.text, &held, &err));
 }
 
+static void check_failed(struct store *s, const struct ckpt_name *name)
+{
+    struct key key = key_manifest(KIT_JOB, name, 1);
+    struct manifest_header h;
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    MUST(repo_get(s, &key, &bytes, &len, &err));
+    MUST(manifest_header_decode(bytes, len, NULL, &h, &err));
+    if (!(h.flags & MANIFEST_FLAG_FAILED))
+        complain("rank 1 no longer says that it failed", name);
+    manifest_header_fini(&h);
+}
+
+static void check_progress(struct store *s, const struct oracle *o)
+{
+    struct key key = key_progress(KIT_JOB, 1);
+    struct record_step r;
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    if (o->progress == 0)
+        return;
+    MUST(repo_get(s, &key, &bytes, &len, &err));
+    MUST(record_step_decode(RECORD_PROGRESS, bytes, len, key.text, &r, &err));
+}
+
 /* What was acknowledged does not need another launch to be seen. */
+static void check_commit(struct store *s, const struct oracle *o, int commit)
+{
+    struct ckpt_name name = oracle_name(commit);
+    enum publish_state state = PUBLISH_UNDECIDED;
+    if (o->life[commit] == ORACLE_FAILED)
+        check_failed(s, &name);
+    if ((o->life[commit] != ORACLE_LIVE && o->life[commit] != ORACLE_ABORTED) ||
+        commit == o->damaged)
+        return;
+    MUST(publish_look(s, KIT_JOB, &name, &state, NULL, &err));
+    if (o->life[commit] == ORACLE_ABORTED) {
+        if (state != PUBLISH_ABORTED)
+            complain("before any launch, it is no longer aborted", &name);
+        return;
+    }
+    if (state != PUBLISH_COMMITTED)
+        complain("before any launch, there is no commit", &name);
+    check_held(s, &name);
+}
+
 static void check_acknowledged(struct store *s, const struct oracle *o)
 {
     uint64_t epoch = 0;
@@ -195,16 +270,22 @@ static void check_acknowledged(struct store *s, const struct oracle *o)
         MUST(launch_find(s, KIT_JOB, oracle_tokens[o->token], &epoch, &err));
     if (epoch != o->epoch)
         complain("the token does not lead to its", &(struct ckpt_name){ .epoch = o->epoch });
-    for (int i = 0; i < ORACLE_COMMITS; i++) {
-        struct ckpt_name name = oracle_name(i);
-        enum publish_state state = PUBLISH_UNDECIDED;
-        if (o->life[i] != ORACLE_LIVE || i == o->damaged)
-            continue;
-        MUST(publish_look(s, KIT_JOB, &name, &state, NULL, &err));
-        if (state != PUBLISH_COMMITTED)
-            complain("before any launch, there is no commit", &name);
-        check_held(s, &name);
-    }
+    for (int i = 0; i < ORACLE_COMMITS; i++)
+        check_commit(s, o, i);
+    check_progress(s, o);
+}
+
+/* After gc, nothing is left that no later gc would find: h/ without c/ or a log. */
+static void check_nothing_left(struct store *s)
+{
+    CLEANUP_ROSTER struct roster commits = { 0 }, helds = { 0 }, logs = { 0 };
+    MUST(roster_commits(s, KIT_JOB, &commits, &err));
+    MUST(roster_helds(s, KIT_JOB, &helds, &err));
+    MUST(roster_lives(s, KIT_JOB, &logs, &err));
+    for (size_t i = 0; i < helds.count; i++)
+        if (!roster_find(&commits, &helds.entries[i].name) &&
+            !roster_find(&logs, &helds.entries[i].name))
+            complain("h/ is left without c/", &helds.entries[i].name);
 }
 
 void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
@@ -214,6 +295,7 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     struct lineage_wish wish = { 0 };
     struct launch_who who = { .job = KIT_JOB, .token = "recovery", .world = 2, .nonce = { 9 } };
     uint64_t epoch = 0;
+    file_io_set_maker(calm_maker);
     MUST(store_open(dir, &(struct store_options){ .io = "threads", .create = true }, &s, &err));
     check_no_temporary(dir);
     check_repo(s, o);
@@ -242,6 +324,8 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     check_whole(s, &next);
     MUST(life_gc(s, KIT_JOB, &gc, &report, &err));
     check_commits(s, o, &r, false);
+    check_nothing_left(s);
+    check_undelete(s, o);
     record_resolved_fini(&r);
     store_close(s);
     check_no_temporary(dir);

@@ -5,13 +5,17 @@
 #include "crash/disk.h"
 #include "props/engine_kit.h"
 
-#define ORACLE_COMMITS 16
+#define ORACLE_COMMITS 24
 
 enum oracle_life {
     ORACLE_MAY,     /* there or not: being made, deleted or brought back */
     ORACLE_LIVE,    /* acknowledged: must be there, whole */
-    ORACLE_DELETED, /* acknowledged: back only if a launch resumes from it */
-    ORACLE_NEVER,   /* aborted or collected: never again */
+    ORACLE_DELETED, /* acknowledged: back, whole, only if asked for or resumed from */
+    ORACLE_GOING,   /* the same, and gc is at it: back whole, or not at all */
+    ORACLE_NEVER,   /* collected, or it cannot be whole: never again */
+    ORACLE_PARTS,   /* all parts are acknowledged: the next launch must commit it */
+    ORACLE_FAILED,  /* that rank 1 failed is acknowledged: never, and it says so */
+    ORACLE_ABORTED, /* the decision is acknowledged: never, and it says so */
 };
 enum oracle_mark_kind {
     MARK_LIFE,    /* a: commit, b: enum oracle_life */
@@ -19,6 +23,7 @@ enum oracle_mark_kind {
     MARK_CLAIM,   /* a: epoch, b: number of the token */
     MARK_DAMAGED, /* a: commit; until MENDED it must be mended from the good store first */
     MARK_MENDED,
+    MARK_PROGRESS, /* a: step that epoch 1 reported */
 };
 struct oracle {
     enum oracle_life life[ORACLE_COMMITS];
@@ -26,6 +31,7 @@ struct oracle {
     uint64_t epoch;
     int token;   /* that claimed it */
     int damaged; /* commit; -1 = none */
+    int progress;
 };
 /* The commits of every workload have fixed names. */
 struct ckpt_name oracle_name(int commit);

@@ -4,6 +4,9 @@
 #include <fcntl.h>
 #include <stdio.h>
 
+#include "storage/store/file_sys.h"
+#include "storage/store/wrap_pass.h"
+
 struct recording recording = { .kill_at = SIZE_MAX };
 
 struct record_io {
@@ -153,8 +156,10 @@ static void synced(const char *what, int fd)
     struct disk_event *e = disk_log_add(&recording.log, DISK_SYNC);
     size_t len = strlen(recording.base);
     e->ino = recording.fds[fd];
-    snprintf(e->label, sizeof(e->label), "%s: %s of %.150s", recording.phase, what,
+    snprintf(e->label, sizeof(e->label), "%s of %.200s", what,
              strlen(path) >= len ? path + len : path);
+    snprintf(e->site, sizeof(e->site), "%.40s: %s: %s", recording.phase,
+             recording.asked[0] ? recording.asked : "open", what);
     done();
 }
 static int r_fdatasync(struct file_io *io, int fd)
@@ -260,4 +265,96 @@ enum ckpt_status record_maker(const char *engine, struct file_io **ret, struct c
     else
         *ret = &r->io;
     return st;
+}
+
+/* ---- which operation of the store asks for a sync ---- */
+
+/* A key without what differs from one to the next: names and numbers. */
+static void copy_general(const char *from, char *to, size_t cap)
+{
+    size_t len = 0;
+    bool shard = false;
+    to[0] = 0;
+    while (*from && len + 1 < cap) {
+        size_t part = strcspn(from, "/"), end = part + (from[part] == '/');
+        bool varies = part >= 16 || shard;
+        shard = part == 1 && from[0] == 'd';
+        if (varies)
+            len += (size_t)snprintf(to + len, cap - len, end > part ? "*/" : "*");
+        else if (end == part && strspn(from, "0123456789") > 0) /* a rank's manifest */
+            len += (size_t)snprintf(to + len, cap - len, "*%s", from + strspn(from, "0123456789"));
+        else
+            len += (size_t)snprintf(to + len, cap - len, "%.*s", (int)end, from);
+        from += end;
+    }
+}
+
+static void asked(const char *verb, const char *key)
+{
+    size_t len = (size_t)snprintf(recording.asked, sizeof(recording.asked), "%s ", verb);
+    copy_general(key, recording.asked + len, sizeof(recording.asked) - len);
+}
+
+static enum ckpt_status site_put(struct store *s, const char *key, const struct iovec *iov,
+                                 int count, unsigned flags, struct ckpt_err *err)
+{
+    asked(flags & STORE_IF_ABSENT ? "record" : "put", key);
+    return wrap_pass_put(s, key, iov, count, flags, err);
+}
+static enum ckpt_status site_sync(struct store *s, const char *prefix, struct ckpt_err *err)
+{
+    asked("sync", prefix);
+    return wrap_pass_sync(s, prefix, err);
+}
+
+static const struct store_ops site_ops = {
+    .scheme = "site",
+    .put = site_put,
+    .get = wrap_pass_get,
+    .stat = wrap_pass_stat,
+    .list = wrap_pass_list,
+    .remove = wrap_pass_remove,
+    .sync = site_sync,
+    .now = wrap_pass_now,
+    .to_text = wrap_pass_to_text,
+    .close = wrap_pass_close,
+};
+
+struct store *record_sites(struct store *inner)
+{
+    struct wrap *w;
+    CHECK_OK(wrap_new(sizeof(*w), &site_ops, inner, &w, NULL));
+    return &w->base;
+}
+
+/* ---- recovery ---- */
+
+static int calm_read(struct file_io *io, int fd, const struct file_io_range *ranges, size_t count)
+{
+    struct file_pieces pieces = file_pieces_of_read(fd, ranges, count);
+    return file_pieces_run(io, &pieces);
+}
+static int calm_write(struct file_io *io, int fd, const struct iovec *iov, int count,
+                      uint64_t offset)
+{
+    struct file_pieces pieces = file_pieces_of_write(fd, iov, count, offset);
+    return file_pieces_run(io, &pieces);
+}
+static void calm_free(struct file_io *io)
+{
+    free(io);
+}
+
+static const struct file_io_ops calm_ops = {
+    .name = "calm", FILE_SYS_OPS, .write = calm_write, .read = calm_read, .free = calm_free
+};
+
+enum ckpt_status calm_maker(const char *engine, struct file_io **ret, struct ckpt_err *err)
+{
+    (void)engine, (void)err;
+    struct file_io *io = calloc(1, sizeof(*io));
+    CHECK(io);
+    io->ops = &calm_ops;
+    *ret = io;
+    return CKPT_OK;
 }

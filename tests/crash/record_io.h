@@ -5,6 +5,7 @@
 
 #include "crash/disk.h"
 #include "storage/store/file_io.h"
+#include "storage/store/store.h"
 
 struct recording {
     char base[200]; /* the directory; events are relative to it */
@@ -14,6 +15,7 @@ struct recording {
     uint32_t fds[4096]; /* inode of each open file */
     size_t kill_at;     /* events after which the process is dead; SIZE_MAX = never */
     const char *phase;  /* of the workload, for labels */
+    char asked[200];    /* the operation of the store that is running; "" = opening it */
 };
 extern struct recording recording; /* one at a time, one thread */
 
@@ -22,3 +24,7 @@ void recording_start(const char *base);
 void recording_mark(int mark);
 void recording_fini(void);
 enum ckpt_status record_maker(const char *engine, struct file_io **ret, struct ckpt_err *err);
+/* Takes a store on that engine; says for each sync which operation asked for it. */
+struct store *record_sites(struct store *inner);
+/* For recovery: the plain system calls, without a thread. */
+enum ckpt_status calm_maker(const char *engine, struct file_io **ret, struct ckpt_err *err);

@@ -1,6 +1,7 @@
 /* The recorded workloads.  See workload.h. */
 #include "crash/workload.h"
 
+#include <limits.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
@@ -16,17 +17,19 @@
 enum {
     FIRST,
     SECOND,
+    LONE, /* of one rank */
     THIRD,
     HALF,      /* one rank's part is missing */
     BROKEN,    /* one rank's part failed */
     GIVEN_UP,  /* aborted although all parts are there */
     UNDECIDED, /* all parts are there; the next launch commits it */
+    ZOMBIE,    /* the same, but the next launch has resolved: gc gives it up */
     NEXT = ORACLE_COMMITS / 2,
     LAST,
 };
 
 static struct store *s;
-static struct kit_layout layout;
+static struct kit_layout layout, lone;
 static bool deleting; /* the killed process had begun to delete FIRST */
 
 static void life(int commit, enum oracle_life now)
@@ -42,10 +45,12 @@ static enum ckpt_status open_store(const char *base)
     struct record_repo repo;
     snprintf(root, sizeof(root), "%s/disk/store", base);
     recording.phase = "open";
+    recording.asked[0] = 0;
     enum ckpt_status st = store_open(root, &(struct store_options){ .create = true }, &s, NULL);
-    if (st == CKPT_OK)
-        st = repo_open(s, true, &repo, NULL);
-    return st;
+    if (st != CKPT_OK)
+        return st;
+    s = record_sites(s);
+    return repo_open(s, true, &repo, NULL);
 }
 
 static enum ckpt_status claim(int token, uint64_t *ret_epoch)
@@ -83,7 +88,7 @@ static enum ckpt_status save_part(int commit, uint32_t rank)
 {
     struct kit_save how = { .name = oracle_name(commit) };
     recording.phase = "save";
-    return kit_save_part(s, &layout, rank, &how, NULL);
+    return kit_save_part(s, commit == LONE ? &lone : &layout, rank, &how, NULL);
 }
 
 static enum ckpt_status save(int commit)
@@ -91,11 +96,12 @@ static enum ckpt_status save(int commit)
     struct ckpt_name name = oracle_name(commit);
     struct record_commit record;
     enum ckpt_status st = CKPT_OK;
-    for (uint32_t rank = 0; rank < layout.world && st == CKPT_OK; rank++)
+    uint32_t world = commit == LONE ? 1 : layout.world;
+    for (uint32_t rank = 0; rank < world && st == CKPT_OK; rank++)
         st = save_part(commit, rank);
     recording.phase = "publish";
     if (st == CKPT_OK)
-        st = publish(s, KIT_JOB, &name, layout.world, &record, NULL);
+        st = publish(s, KIT_JOB, &name, world, &record, NULL);
     if (st == CKPT_OK)
         life(commit, ORACLE_LIVE);
     return st;
@@ -134,7 +140,15 @@ static void fail_attempt(void)
     CHECK_OK(save_part(BROKEN, 0));
     recording.phase = "failed part";
     CHECK_OK(save_failed(s, &h, NULL));
+    life(BROKEN, ORACLE_FAILED);
     CHECK_EQ(publish(s, KIT_JOB, &name, 2, &record, NULL), CKPT_ABORTED);
+    life(BROKEN, ORACLE_ABORTED);
+}
+
+static void save_all_parts(int commit)
+{
+    CHECK_OK(save_part(commit, 0));
+    CHECK_OK(save_part(commit, 1));
 }
 
 static void give_up_attempt(void)
@@ -142,11 +156,10 @@ static void give_up_attempt(void)
     struct ckpt_name name = oracle_name(GIVEN_UP);
     const struct record_abort why = { .status = CKPT_TIMEOUT, .rank = 1, .by_epoch = 1 };
     life(GIVEN_UP, ORACLE_MAY);
-    for (uint32_t rank = 0; rank < 2; rank++)
-        CHECK_OK(save_part(GIVEN_UP, rank));
+    save_all_parts(GIVEN_UP);
     recording.phase = "abort";
     CHECK_OK(publish_abort(s, KIT_JOB, &name, &why, NULL));
-    life(GIVEN_UP, ORACLE_NEVER);
+    life(GIVEN_UP, ORACLE_ABORTED);
 }
 
 static void first_launch(void)
@@ -157,22 +170,26 @@ static void first_launch(void)
     for (int i = FIRST; i <= THIRD; i++)
         CHECK_OK(save(i));
     const struct record_step progress = { .epoch = 1, .step = 12 };
+    recording.phase = "progress";
     CHECK_OK(launch_put_step(s, KIT_JOB, RECORD_PROGRESS, &progress, NULL));
+    oracle_mark(MARK_PROGRESS, 12, 0);
     set_deleted(FIRST, true);
     set_deleted(FIRST, false);
-    set_deleted(FIRST, true);
-    set_deleted(SECOND, true);
-    CHECK_EQ(gc(LONG_NS).collected, 2);
-    life(FIRST, ORACLE_NEVER);
-    life(SECOND, ORACLE_NEVER);
+    for (int i = FIRST; i <= LONE; i++)
+        set_deleted(i, true);
+    for (int i = FIRST; i <= LONE; i++)
+        life(i, ORACLE_GOING);
+    CHECK_EQ(gc(LONG_NS).collected, 3);
+    for (int i = FIRST; i <= LONE; i++)
+        life(i, ORACLE_NEVER);
     gc(0);
     life(HALF, ORACLE_NEVER);
     CHECK_OK(save_part(HALF, 0));
     life(BROKEN, ORACLE_NEVER);
     fail_attempt();
     give_up_attempt();
-    CHECK_OK(save_part(UNDECIDED, 0));
-    CHECK_OK(save_part(UNDECIDED, 1));
+    save_all_parts(UNDECIDED);
+    life(UNDECIDED, ORACLE_PARTS);
 }
 
 static void second_launch(void)
@@ -181,8 +198,14 @@ static void second_launch(void)
     CHECK_OK(launch(1, &epoch));
     CHECK_EQ(epoch, 2);
     life(UNDECIDED, ORACLE_LIVE);
+    save_all_parts(ZOMBIE);
     CHECK_OK(save(NEXT));
-    CHECK_EQ(gc(LONG_NS).aborted, 1);
+    CHECK_EQ(gc(LONG_NS).aborted, 2);
+    life(ZOMBIE, ORACLE_ABORTED);
+    life(HALF, ORACLE_ABORTED);
+    for (int i = HALF; i <= ZOMBIE; i++)
+        if (i != UNDECIDED)
+            life(i, ORACLE_NEVER);
     gc(0);
 }
 
@@ -190,8 +213,9 @@ static void second_launch(void)
 
 struct damaging {
     struct store *good;
-    unsigned count;
+    unsigned which, count; /* only object number `which` of the checkpoint, or all */
 };
+#define ALL UINT_MAX
 
 static void put(struct store *to, const char *key, const uint8_t *bytes, size_t len)
 {
@@ -212,26 +236,37 @@ static enum ckpt_status copy_and_damage(void *arg, const struct store_entry *e)
     name_to_text(&next, name);
     if (!strstr(e->key, name))
         return CKPT_OK;
+    if (d->count++ != d->which && d->which != ALL)
+        return CKPT_OK;
     bytes[len / 2] ^= 1;
     put(s, e->key, bytes, len);
-    d->count++;
     return CKPT_OK;
 }
 
-/* Every object of one checkpoint is damaged, then mended from another store. */
-static void repair(struct store *good)
+/* Objects of one checkpoint are damaged on the disk, then mended from another store.
+ * Returns how many objects it has. */
+static unsigned repair(struct store *good, unsigned which)
 {
     struct ckpt_name name = oracle_name(NEXT);
     struct scrub_report report;
-    struct damaging d = { .good = good };
+    struct damaging d = { .good = good, .which = which };
     oracle_mark(MARK_DAMAGED, NEXT, 0);
-    recording.phase = "damage";
+    recording.phase = PHASE_DAMAGE;
     CHECK_OK(repo_list(s, KIT_JOB "/", false, copy_and_damage, &d, NULL));
+    CHECK_OK(store_sync(s, "", NULL));
     recording.phase = "repair";
     CHECK_OK(scrub_repair(s, good, KIT_JOB, &name, NULL, &report, NULL));
-    CHECK_EQ(report.repaired, d.count);
-    CHECK(d.count >= 9);
+    CHECK_EQ(report.repaired, which == ALL ? d.count : 1);
     oracle_mark(MARK_MENDED, 0, 0);
+    return d.count;
+}
+
+static void repair_each(struct store *good)
+{
+    unsigned count = repair(good, ALL);
+    CHECK(count >= 9);
+    for (unsigned i = 0; i < count; i++)
+        CHECK_EQ(repair(good, i), count);
 }
 
 static void begin(const char *base)
@@ -242,6 +277,7 @@ static void begin(const char *base)
     recording_start(disk);
     file_io_set_maker(record_maker);
     oracle_layout(&layout, 2);
+    oracle_layout(&lone, 1);
 }
 
 static void end(void)
@@ -250,6 +286,7 @@ static void end(void)
     s = NULL;
     file_io_set_maker(NULL);
     kit_layout_fini(&layout);
+    kit_layout_fini(&lone);
 }
 
 struct store *workload_record(const char *base)
@@ -260,7 +297,7 @@ struct store *workload_record(const char *base)
     oracle_mark(MARK_REPO, 0, 0);
     first_launch();
     second_launch();
-    repair(good);
+    repair_each(good);
     store_close(s);
     CHECK_OK(open_store(base));
     CHECK_OK(save(LAST));
@@ -287,9 +324,11 @@ static enum ckpt_status first_process(const char *base)
     struct life_gc_options o = { .abort_keep_ns = LONG_NS };
     life(FIRST, ORACLE_MAY);
     deleting = true;
+    recording.phase = "delete";
     st = life_delete(s, KIT_JOB, &name, "test", NULL);
     if (st == CKPT_OK)
-        life(FIRST, ORACLE_DELETED);
+        life(FIRST, ORACLE_GOING);
+    recording.phase = "gc";
     return st == CKPT_OK ? life_gc(s, KIT_JOB, &o, &report, NULL) : st;
 }
 

@@ -3,6 +3,8 @@
 
 #include "crash/oracle.h"
 
+#define PHASE_DAMAGE "damage" /* what is done here is no part of the engine's work */
+
 /* Records the whole workload below the empty directory `base`, in base/disk.  Returns
  * the store that damage is mended from. */
 struct store *workload_record(const char *base);

@@ -20,12 +20,14 @@ const char *const inject_names[INJECT_SITES] = {
     "fcntl",    "flock",  "fdopendir", "readdir",       "getrandom", "cqe",
 };
 
+/* Calls come from the engine's own threads too. */
 static struct {
-    bool armed;
-    enum inject_site site;
-    unsigned long nth, seen;
+    atomic_bool armed;
+    enum inject_site site; /* this and nth and error change only while it is not armed */
+    unsigned long nth;
     int error;
-    unsigned hits;
+    atomic_ulong seen;
+    atomic_uint hits;
 } plan;
 static atomic_long live;
 
@@ -33,16 +35,16 @@ void inject_arm(enum inject_site site, unsigned long nth, int error)
 {
     plan.site = site;
     plan.nth = nth;
-    plan.seen = 0;
     plan.error = error;
-    plan.hits = 0;
-    plan.armed = true;
+    atomic_store(&plan.seen, 0);
+    atomic_store(&plan.hits, 0);
+    atomic_store(&plan.armed, true);
 }
 
 unsigned inject_disarm(void)
 {
-    plan.armed = false;
-    return plan.hits;
+    atomic_store(&plan.armed, false);
+    return atomic_load(&plan.hits);
 }
 
 long inject_live(void)
@@ -53,9 +55,10 @@ long inject_live(void)
 /* True if this call must fail; errno is set, unless it is to be a short one. */
 static bool due(enum inject_site site)
 {
-    if (!plan.armed || plan.site != site || plan.seen++ != plan.nth)
+    if (!atomic_load(&plan.armed) || plan.site != site ||
+        atomic_fetch_add(&plan.seen, 1) != plan.nth)
         return false;
-    plan.hits++;
+    atomic_fetch_add(&plan.hits, 1);
     if (plan.error != INJECT_SHORT)
         errno = plan.error;
     return true;

@@ -333,9 +333,8 @@ static void test_faults(bool uring)
             continue;
         for (size_t k = 0; k < ARRAY_COUNT(faults); k++) {
             unsigned long nth = 0;
-            while (one_fault(&works[i], &faults[k], nth))
-                nth++;
-            counts[faults[k].site] += nth;
+            for (; one_fault(&works[i], &faults[k], nth); nth += TEST_TENTH)
+                counts[faults[k].site]++;
         }
     }
     for (int i = 0; i < INJECT_SITES; i++) {
@@ -381,9 +380,8 @@ static void test_store_faults(void)
             static const enum wrap_fault_kind kinds[] = { FAULT_FAIL, FAULT_LOST_REPLY };
             for (size_t k = 0; works[i].run != work_big && k < ARRAY_COUNT(kinds); k++) {
                 uint64_t nth = 1;
-                while (one_store_fault(&works[i], ops[op], kinds[k], nth))
-                    nth++;
-                count += nth - 1;
+                for (; one_store_fault(&works[i], ops[op], kinds[k], nth); nth += TEST_TENTH)
+                    count++;
             }
         }
         printf("store %c        %6llu injections\n", ops[op], (unsigned long long)count);

@@ -2,6 +2,7 @@
  * (It covers life_gc.c too.) */
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
+#include "storage/repo/life_log.h"
 #include "storage/repo/publish.h"
 #include "storage/store/wrap.h"
 #include "unit/history_fixture.h"
@@ -86,6 +87,10 @@ static int test_delete(void)
     struct ckpt_err err = { 0 };
     CHECK_EQ(life_delete(s, FX_JOB, &none, "test", &err), CKPT_NOT_FOUND);
     CHECK_EQ(life_undelete(s, FX_JOB, &none, "test", NULL), CKPT_NOT_FOUND);
+    /* What a power cut may leave of a log that gc forgot. */
+    CHECK_OK(life_append(s, FX_JOB, &none, 1, LIFE_DELETED, "test", NULL));
+    CHECK_EQ(life_undelete(s, FX_JOB, &none, "test", NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(life_of(s, &none, NULL), LIFE_DELETED);
     err = (struct ckpt_err){ 0 };
     CHECK_EQ(life_delete(s, FX_JOB, &c, "test", &err), CKPT_REFUSED);
     CHECK(strstr(err.text, "newest"));
@@ -161,6 +166,8 @@ static int test_gc_deleted(void)
     r = gc(s, HOUR_NS, HOUR_NS, true);
     CHECK_EQ(r.collected + r.aborted + r.objects, 0);
     CHECK_EQ(count_of(s, &a), 2);
+    /* A power cut may have brought h/ back alone. */
+    CHECK_OK(store_put_record(s, key_held(FX_JOB, &a).text, "held", 4, NULL));
     gc(s, HOUR_NS, 0, true);
     CHECK_EQ(count_of(s, &a), 0);
     CHECK_EQ(count_of(s, &b), 9);

@@ -125,6 +125,39 @@ static void test_mismatch(struct store *s)
     kit_layout_fini(&a);
 }
 
+/* A manifest whose digests are all right, of three boxes that share two chunks: the sum of
+ * what is claimed once is as it must be. */
+static void test_claimed_twice(struct store *s)
+{
+    struct kit_model m = small_model();
+    struct kit_layout l;
+    struct ckpt_err err = { 0 };
+    struct kit_save how = save_named(900);
+    struct digest digests[2] = { { { 1 } }, { { 2 } } };
+    struct manifest_pack pack = { .chunks = 2 };
+    struct manifest_header h;
+    struct sha256 sha;
+    CLEANUP_BUF struct buf b = { 0 };
+    kit_model_add(&m, "c", CKPT_DTYPE_F32, 1, (const uint64_t[]){ 12 });
+    kit_layout_rows(&l, &m, 1);
+    kit_header(&h, &l, 0, &how);
+    h.packs = &pack;
+    h.pack_count = 1;
+    CHECK_EQ(l.d[0].piece_count, 3);
+    CHECK_EQ(l.d[0].chunk_count, 3);
+    l.d[0].chunk_count = 2;
+    for (size_t i = 0; i < 3; i++)
+        l.d[0].pieces[l.d[0].tensors[l.d[0].by_name[i]].first_piece].first_chunk = i % 2;
+    const struct manifest_source from = { .d = &l.d[0], .digests = digests };
+    manifest_encode_source(&h, &from, &b, &sha);
+    CHECK(!b.failed);
+    CHECK_OK(store_put_record(s, key_manifest(KIT_JOB, &how.name, 0).text, b.data, b.len, NULL));
+    CHECK_EQ(publish_it(s, &how, 1, &err), CKPT_CORRUPT);
+    CHECK(strstr(err_text(&err), "another box's too"));
+    check_undecided(s, &how);
+    kit_layout_fini(&l);
+}
+
 static void test_failed_part(struct store *s)
 {
     struct kit_model m = small_model();
@@ -405,6 +438,7 @@ int main(void)
     test_missing_then_whole(s);
     test_cover(s);
     test_mismatch(s);
+    test_claimed_twice(s);
     test_failed_part(s);
     test_vanished(s);
     test_witness(s);
