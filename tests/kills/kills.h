@@ -5,6 +5,8 @@
 #include "e2e/kit.h"
 #include "kills/aim.h"
 
+#define WORLD 2
+
 /* Where the victim is when it is hit. */
 enum phase {
     IN_COPYING,  /* both ranks wait for slots; no rank is staged */

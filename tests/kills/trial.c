@@ -9,7 +9,6 @@
 #include "kills/kills.h"
 #include "kills/probe.h"
 
-#define WORLD  2
 #define ROUNDS 10 /* saves tried until one succeeds on all ranks after ckptd was lost */
 
 const char *const phase_names[PHASES] = { "copying",  "staged",  "encoding", "put",
@@ -146,7 +145,7 @@ static void saves(struct kit_rank *r)
         st = watch(r, op);
     if (!(t->victims & (TRAINER | KEEPER)))
         KIT_OK(st); /* the worker's death costs nothing, wherever it was */
-    if (st != CKPT_OK)
+    if (st != CKPT_OK && !(st == CKPT_TIMEOUT && t->victims & KEEPER)) /* see save_on */
         check_clean(st);
     kit_await(r->board, AGAIN, 1);
     if (!(t->victims & TRAINER))
@@ -297,7 +296,7 @@ static int promise(const struct trial *t)
         return 0;
     if (t->victims == WORKER)
         return 1; /* the keeper has the arena, the trainer the rest */
-    if (t->point.call == AIM_SEND && t->victims & TRAINER)
+    if (t->phase == IN_COPYING && t->point.call == AIM_SEND && t->victims & TRAINER)
         return -1; /* the rank that dies may have handed over all that it had */
     if (t->phase == IN_COPYING)
         return 0; /* the bytes are nowhere else */
