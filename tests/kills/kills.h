@@ -34,6 +34,7 @@ struct trial {
     bool large;        /* four slots a rank, else one */
     struct aim_point point;
     uint32_t nth;
+    int safe;             /* step 20: 1 it is committed in the end, 0 it is not, -1 either */
     uint64_t least, most; /* from where the next launch may resume */
 };
 
