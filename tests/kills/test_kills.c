@@ -21,7 +21,7 @@
 #define KILLS_DEEP 400
 #endif
 #define HITS_MIN  5
-#define RINGS_MAX 7 /* threads of a worker that do I/O: 4 for data, 2 for records, 1 more */
+#define RINGS_MAX 9 /* threads of a worker that do I/O: 6 for data, 2 for records, 1 more */
 
 static const struct {
     const char *name;
