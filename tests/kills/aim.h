@@ -37,7 +37,8 @@ enum aim_kind {
     AIM_RESOLVED,
     AIM_DATA_DIR,
     AIM_COMMITS_DIR,
-    AIM_LAUNCHES, /* l/ or a directory in it */
+    AIM_LAUNCHES,    /* l/ or a directory in it */
+    AIM_SAYS_STAGED, /* a word to a client that its save is staged */
     AIM_OTHER,
 };
 struct aim_point {

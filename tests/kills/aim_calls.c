@@ -14,6 +14,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "formats/wire.h"
 #include "kills/aim.h"
 
 #define STANDS_BEFORE __attribute__((visibility("default")))
@@ -135,12 +136,26 @@ static void at_work(enum aim_call call)
         stand(armed, AIM_ANY);
 }
 
-static void at_send(bool after)
+/* Head and body come apart (wire.c). */
+static enum aim_kind kind_of_message(const struct msghdr *m)
+{
+    struct wire_head head;
+    struct wire_op op;
+    if (m->msg_iovlen != 2 || m->msg_iov[0].iov_len != sizeof(head) ||
+        m->msg_iov[1].iov_len < sizeof(op))
+        return AIM_OTHER;
+    memcpy(&head, m->msg_iov[0].iov_base, sizeof(head));
+    memcpy(&op, m->msg_iov[1].iov_base, sizeof(op));
+    bool staged = op.level == WIRE_LEVEL_PROCESS || op.level == WIRE_LEVEL_STAGED;
+    return head.type == WIRE_OP && staged ? AIM_SAYS_STAGED : AIM_OTHER;
+}
+
+static void at_send(bool after, const struct msghdr *m)
 {
     int kept = errno;
     unsigned armed = aimed_at(AIM_SEND, after);
     if (armed && gettid() == getpid())
-        stand(armed, AIM_ANY);
+        stand(armed, kind_of_message(m));
     errno = kept;
 }
 
@@ -210,10 +225,10 @@ STANDS_BEFORE int linkat(int from_fd, const char *from, int to_fd, const char *t
 
 STANDS_BEFORE ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
-    at_send(false);
+    at_send(false, m);
     ssize_t n = NEXT(sendmsg)(fd, m, flags);
     if (n >= 0)
-        at_send(true);
+        at_send(true, m);
     return n;
 }
 

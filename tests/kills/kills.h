@@ -5,6 +5,8 @@
 #include "e2e/kit.h"
 #include "kills/aim.h"
 
+#define WORLD 2
+
 /* Where the victim is when it is hit. */
 enum phase {
     IN_COPYING,  /* both ranks wait for slots; no rank is staged */
@@ -32,6 +34,7 @@ struct trial {
     bool large;        /* four slots a rank, else one */
     struct aim_point point;
     uint32_t nth;
+    int safe;             /* step 20: 1 it is committed in the end, 0 it is not, -1 either */
     uint64_t least, most; /* from where the next launch may resume */
 };
 

@@ -21,7 +21,7 @@
 #define KILLS_DEEP 400
 #endif
 #define HITS_MIN  5
-#define RINGS_MAX 7 /* threads of a worker that do I/O: 4 for data, 2 for records, 1 more */
+#define RINGS_MAX 9 /* threads of a worker that do I/O: 6 for data, 2 for records, 1 more */
 
 static const struct {
     const char *name;
@@ -46,7 +46,8 @@ static const struct aim_point points[PHASES][POINTS_MAX] = {
                      { AIM_SEND, AIM_ANY, false, false, 8 },
                      { AIM_SEND, AIM_ANY, true, false, 8 } },
     [IN_STAGED] = { { AIM_RESERVE, AIM_PACK, false, true, 1 },
-                    { AIM_DIGEST, AIM_ANY, false, true, 1 } },
+                    { AIM_DIGEST, AIM_ANY, false, true, 1 },
+                    { AIM_SEND, AIM_SAYS_STAGED, true, false, 2 } },
     [IN_ENCODING] = { { AIM_DIGEST, AIM_ANY, false, false, 6 },
                       { AIM_CODE, AIM_ANY, false, false, 6 } },
     [IN_PUT] = { { AIM_RESERVE, AIM_PACK, false, false, 6 },
@@ -80,12 +81,17 @@ static const struct aim_point points[PHASES][POINTS_MAX] = {
                   { AIM_SEND, AIM_ANY, true, false, 2 } },
 };
 
-/* What runs of this test have found; each is tried first. */
+/* Where a promise stands or falls, and what runs of this test have found; tried first. */
 static const struct {
     unsigned victims; /* index */
     enum phase phase;
     struct aim_point point;
-} found[] = {
+} first[] = {
+    /* told staged, and both who could say so again are dead: the ledger came before the word */
+    { 4, IN_STAGED, { AIM_SEND, AIM_SAYS_STAGED, true, false, 2 } },
+    /* complete, and nobody is left who would commit it, or say that it is held */
+    { 3, IN_PUBLISH, { AIM_LINK, AIM_COMMIT, false, false, 1 } },
+    { 3, IN_PUBLISH, { AIM_LINK, AIM_COMMIT, true, false, 1 } },
     /* a restore that asked a fresh ckptd before it had the state's memory */
     { 3, IN_LOAD, { AIM_OPEN, AIM_INDEX, false, false, 1 } },
     /* a session's pidfd that the keeper had, and no ledger */
@@ -175,6 +181,8 @@ static void draw(struct run *run, struct trial *t)
     t->nth = 1 + (uint32_t)(test_rand(&rnd) % t->point.nth_max);
     if (!t->large && t->nth > 2)
         t->nth = 2;
+    if (t->point.kind == AIM_SAYS_STAGED)
+        t->nth = WORLD; /* the last rank is told */
     t->dead = 1 + (uint32_t)(test_rand(&rnd) % 3);
     t->trainer_last = test_rand(&rnd) % 2;
     t->pause_ms = (long)(test_rand(&rnd) % 3 * 10);
@@ -325,8 +333,8 @@ int main(int argc, char **argv)
     draw_config(&run);
     kit_begin("kill");
     learn(&run);
-    for (size_t i = 0; i < ARRAY_COUNT(found) && !run.only_phase && !run.only_victims; i++)
-        try_one(&run, found[i].victims, found[i].phase, &found[i].point);
+    for (size_t i = 0; i < ARRAY_COUNT(first) && !run.only_phase && !run.only_victims; i++)
+        try_one(&run, first[i].victims, first[i].phase, &first[i].point);
     while (run.kills < run.kills_wanted)
         pass(&run);
     CHECK_EQ(kit_stop(), 0);
