@@ -1,0 +1,480 @@
+/* A cluster in one thread, driven by a seed.
+ *
+ * The whole worker runs for real (worker_main: control, session, committer, node_restore),
+ * one coroutine a node that gives the turn back in epoll_wait; everything it calls out to
+ * is simulated, by the linker's --wrap:
+ *
+ *   sim_world.c    clock, events, seed, trace, what was seen
+ *   sim_node.c     a node: worker as a coroutine, epoll, its death at any call
+ *   sim_kept.c     what outlives a worker: keeper's table, ledgers, arenas
+ *   sim_conn.c     connections and messages
+ *   sim_store.c    the store: objects, and what the crews' jobs do to it
+ *   sim_crew.c     crews: latency, failures, jobs that die with their worker
+ *   sim_rank.c     a rank: libckpt's side of the protocol
+ *   sim_program.c  what ranks do, and which faults happen when
+ *   sim_check.c    the laws
+ *
+ * Bytes are words: a slot of an arena is one uint64_t, and what a rank copies into it says
+ * whose, of which save, which part.  A commit whose packs hold anything else is a lost
+ * checkpoint. */
+#pragma once
+
+#include "ckptd/control.h"
+
+#include "check.h"
+
+#define SIM_NODES      2
+#define SIM_LAUNCHES   4
+#define SIM_WORLD      4
+#define SIM_RANKS      (SIM_LAUNCHES * SIM_WORLD + 2)
+#define SIM_CONNS      512
+#define SIM_LEDGERS    128
+#define SIM_ARENAS     128
+#define SIM_JOBS       512
+#define SIM_PARTS      4 /* slots of one save */
+#define SIM_ARENA_MAX  6 /* slots of an arena */
+#define SIM_ATTEMPTS   256
+#define SIM_PACKS      4096
+#define SIM_ITEMS      16
+#define SIM_OPS        64
+#define SIM_MS         INT64_C(1000000)
+#define SIM_S          INT64_C(1000000000)
+#define SIM_SLOT_BYTES 8
+#define SIM_JOB        "sim"
+
+/* ---- counted: each must have been seen in some seed ---- */
+#define SIM_SEEN(X)            \
+    X(worker_death)            \
+    X(worker_death_at_message) \
+    X(worker_death_at_ledger)  \
+    X(worker_death_at_submit)  \
+    X(worker_death_at_keep)    \
+    X(worker_death_twice)      \
+    X(keeper_death)            \
+    X(both_dead)               \
+    X(stop)                    \
+    X(rank_death)              \
+    X(rank_death_copying)      \
+    X(rank_death_staged)       \
+    X(rank_absent)             \
+    X(rank_stalled)            \
+    X(link_broken)             \
+    X(reattach)                \
+    X(start_over)              \
+    X(repeat)                  \
+    X(messages_lost)           \
+    X(store_slow)              \
+    X(store_error)             \
+    X(store_error_after)       \
+    X(store_full)              \
+    X(store_hang)              \
+    X(replicas_differ)         \
+    X(second_launch)           \
+    X(zombie_launch)           \
+    X(superseded)              \
+    X(rollback)                \
+    X(cancel)                  \
+    X(copy_failed)             \
+    X(deadline)                \
+    X(same_step_twice)         \
+    X(exists)                  \
+    X(committed)               \
+    X(aborted)                 \
+    X(committed_by_resolver)   \
+    X(empty_rank)              \
+    X(two_nodes)               \
+    X(load)                    \
+    X(load_failed)             \
+    X(load_shared)             \
+    X(load_again)              \
+    X(reader)                  \
+    X(told_failed_committed)   \
+    X(phase_hold)              \
+    X(phase_begin)             \
+    X(phase_copying)           \
+    X(phase_finish)            \
+    X(phase_commit)            \
+    X(phase_failput)           \
+    X(phase_abort)             \
+    X(phase_over)              \
+    X(phase_load)              \
+    X(slot_quarantined)        \
+    X(job_publish)             \
+    X(job_abort)               \
+    X(job_missing)             \
+    X(job_look)
+enum sim_seen {
+#define X(name) SEEN_##name,
+    SIM_SEEN(X)
+#undef X
+        SEEN_COUNT
+};
+
+/* ---- sim_world.c ---- */
+enum sim_event_kind {
+    EV_NODE_RUN = 1, /* a: node, b: its turn */
+    EV_NODE_START,   /* a: node, b: with an empty table */
+    EV_JOB_EFFECT,   /* a: job, b: its number */
+    EV_JOB_DONE,
+    EV_TO_DAEMON, /* a: connection */
+    EV_TO_CLIENT,
+    EV_START,  /* a: rank */
+    EV_DIES,   /* a: rank */
+    EV_RANK,   /* a: rank: its timer */
+    EV_FILLED, /* a: rank, b: its copy */
+    EV_PIDFD,  /* a: rank: daemons see its death from now on */
+    EV_LAUNCH, /* a: launch */
+    EV_FAULT,  /* a: which */
+    EV_CALM,   /* no more faults */
+};
+struct sim_event {
+    int64_t at;
+    uint64_t order;
+    enum sim_event_kind kind;
+    uint32_t a;
+    uint64_t b;
+};
+struct sim_world {
+    unsigned long long seed, rng;
+    int64_t now;
+    bool trace;
+    bool calm; /* nothing goes wrong any more */
+    uint64_t events;
+    bool seen[SEEN_COUNT];
+    uint64_t counts[SEEN_COUNT]; /* seeds in which it was seen */
+};
+extern struct sim_world sim;
+
+void sim_at(int64_t at, enum sim_event_kind kind, uint32_t a, uint64_t b);
+void sim_after(int64_t delay, enum sim_event_kind kind, uint32_t a, uint64_t b);
+bool sim_next(struct sim_event *ret); /* advances the clock; false: nothing will happen */
+void sim_events_clear(void);
+uint64_t sim_rand(uint64_t below);
+bool sim_chance(uint32_t of_1000);                   /* false when all is calm */
+int64_t sim_between(int64_t from_ns, int64_t to_ns); /* logarithmic: most are short */
+void sim_saw(enum sim_seen what);
+void sim_note(const char *fmt, ...) CKPT_PRINTF(1, 2);
+/* A law is broken: says how to replay it and ends the process. */
+void sim_fail(const char *fmt, ...) CKPT_PRINTF(1, 2) __attribute__((noreturn));
+#define SIM_CHECK(cond, ...)       \
+    do {                           \
+        if (!(cond))               \
+            sim_fail(__VA_ARGS__); \
+    } while (0)
+
+/* ---- descriptors that are none ---- */
+enum sim_fd_kind {
+    FD_LISTEN = 1,
+    FD_DONE,
+    FD_SIGNAL,
+    FD_KEEP,
+    FD_EPOLL,
+    FD_CONN,
+    FD_PIDFD,
+    FD_LEDGER,
+    FD_ARENA,
+    FD_DECL,
+};
+#define SIM_FD_BASE (1 << 24)
+static inline int sim_fd(enum sim_fd_kind kind, uint32_t index)
+{
+    return SIM_FD_BASE + (int)kind * 65536 + (int)index;
+}
+static inline bool sim_is_fd(int fd)
+{
+    return fd >= SIM_FD_BASE;
+}
+static inline enum sim_fd_kind sim_fd_kind(int fd)
+{
+    return (enum sim_fd_kind)((fd - SIM_FD_BASE) / 65536);
+}
+static inline uint32_t sim_fd_index(int fd)
+{
+    return (uint32_t)(fd - SIM_FD_BASE) % 65536;
+}
+
+/* ---- sim_node.c ---- */
+struct sim_watch {
+    int fd;
+    uint32_t events;
+    uint64_t data;
+};
+struct sim_node {
+    bool up;      /* a keeper lives: connections are taken */
+    bool running; /* there is a worker */
+    bool keeper_dead, told_stop;
+    bool lost;       /* in this seed: keeper and worker at once, or a stop that left something */
+    uint64_t worker; /* number of the worker */
+    uint64_t turn;
+    uint32_t quiet;           /* timeouts in a row */
+    uint32_t dies_in;         /* calls; 0 = does not */
+    enum sim_seen dies_where; /* of the last call */
+    struct control *c;        /* while it runs */
+    struct sim_watch watches[64];
+    uint32_t watch_count;
+    uint32_t backlog[SIM_CONNS], backlog_count;
+    struct keep_entry kept[256];
+    uint32_t kept_count;
+    uint32_t deaths;
+};
+extern struct sim_node sim_nodes[SIM_NODES];
+extern uint32_t sim_node_count;
+extern struct sim_node *sim_current; /* whose turn it is; NULL: the scheduler's */
+
+void sim_nodes_reset(uint32_t count);
+void sim_node_start(uint32_t node);
+void sim_node_turn(uint32_t node, uint64_t turn);
+void sim_node_poke(uint32_t node); /* something is ready for it */
+/* A call of the worker to the outside: it may be its last. */
+void sim_point(enum sim_seen where);
+void sim_node_kill(uint32_t node);   /* the worker, now */
+void sim_node_orphan(uint32_t node); /* the keeper */
+void sim_node_lose(uint32_t node);   /* both */
+void sim_node_stop(uint32_t node);   /* SIGTERM */
+/* Memory of the worker whose turn it is: freed when it dies. */
+void sim_memory_drop(uint32_t node);
+
+/* ---- sim_kept.c ---- */
+struct sim_ledger {
+    bool committed;
+    struct session s;
+    struct {
+        bool used;
+        uint32_t metric_count;
+        struct record_metric metrics[RECORD_METRICS_MAX];
+        struct session_pack packs[SIM_PARTS];
+        struct digest digests[SIM_PARTS];
+    } ops[SESSION_OPS_MAX];
+};
+struct sim_arena {
+    uint32_t slots;
+    int32_t rank;
+    uint64_t word[SIM_ARENA_MAX];
+};
+extern struct sim_ledger *sim_ledgers;
+extern struct sim_arena sim_arenas[SIM_ARENAS];
+void sim_kept_reset(void);
+uint32_t sim_arena_new(uint32_t slots);
+/* The ledger says what the session is. */
+bool sim_ledger_holds(const struct client *cl);
+
+/* ---- sim_conn.c ---- */
+struct sim_msg {
+    struct sim_msg *next;
+    uint32_t len; /* 0: the end of the connection */
+    uint32_t fd_count;
+    int fds[WIRE_FDS_MAX];
+    uint8_t bytes[];
+};
+struct sim_pipe {
+    struct sim_msg *first, **last;
+    int64_t last_at;
+    uint32_t count, arrived; /* the first so many can be read */
+};
+struct sim_conn {
+    bool used, accepted;
+    uint32_t node, rank;
+    bool daemon_open, client_open;
+    uint64_t worker; /* that accepted it */
+    struct sim_pipe to_daemon, to_client;
+};
+extern struct sim_conn sim_conns[SIM_CONNS];
+extern uint32_t sim_conn_count;
+void sim_conns_reset(void);
+int32_t sim_connect(uint32_t rank, uint32_t node); /* -1: refused */
+void sim_client_send(uint32_t conn, const struct wire_msg *m);
+void sim_client_close(uint32_t conn);
+void sim_conn_to_daemon(uint32_t conn); /* the next message arrives */
+void sim_conn_to_client(uint32_t conn);
+bool sim_conn_readable(uint32_t conn);
+void sim_conn_closed(uint32_t conn); /* by the daemon */
+void sim_conns_drop(uint32_t node);  /* the worker is gone: its ends close */
+void sim_backlog_drop(uint32_t node);
+
+/* ---- sim_store.c ---- */
+struct sim_manifest {
+    bool there, failed;
+    uint32_t parts;
+    bool has_parent;
+    struct ckpt_name parent;
+    struct digest ids[SIM_PARTS];
+};
+struct sim_attempt {
+    struct ckpt_name name;
+    uint32_t world, try_, launch;
+    enum publish_state state;
+    bool bad;               /* its manifests do not fit together */
+    bool staged[SIM_WORLD]; /* its rank was told so */
+    bool told_failed[SIM_WORLD], told_committed[SIM_WORLD];
+    bool unsure[SIM_WORLD]; /* a job said that it failed, and had done its work */
+    bool begun[SIM_WORLD];  /* while its epoch was current */
+    struct sim_manifest manifests[SIM_WORLD];
+};
+extern struct sim_attempt sim_attempts[SIM_ATTEMPTS];
+extern uint32_t sim_attempt_count;
+void sim_store_reset(void);
+/* What a job does, at once; its status. */
+enum ckpt_status sim_store_run(struct job *j);
+struct sim_attempt *sim_attempt_find(const struct ckpt_name *name);
+struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world);
+/* What a rank copies into a slot, and what a restore brings. */
+uint64_t sim_word_saved(const struct ckpt_name *name, uint32_t rank, uint32_t part);
+uint64_t sim_word_loaded(const struct ckpt_name *name, uint32_t batch);
+void sim_store_check(const struct sim_attempt *a);
+bool sim_store_newest(struct ckpt_name *ret);
+uint64_t sim_store_epoch(void); /* the newest resolved one */
+
+/* ---- sim_crew.c ---- */
+struct crew {
+    uint32_t node, threads, running;
+};
+struct sim_job {
+    bool used, running, done;
+    struct job *j;
+    struct crew *crew;
+    uint64_t number;
+    enum ckpt_status status;
+};
+extern struct sim_job sim_jobs[SIM_JOBS];
+extern uint32_t sim_job_count;
+void sim_jobs_reset(void);
+void sim_jobs_drop(uint32_t node);
+void sim_job_effect(uint32_t job, uint64_t number);
+void sim_job_done(uint32_t job, uint64_t number);
+bool sim_jobs_ready(uint32_t node);
+
+/* ---- sim_rank.c ---- */
+enum sim_item_kind {
+    ITEM_SAVE = 1,
+    ITEM_WAIT,
+    ITEM_RESTORE,
+    ITEM_ROLLBACK,
+    ITEM_CANCEL,
+    ITEM_PROGRESS
+};
+struct sim_item {
+    enum sim_item_kind kind;
+    uint64_t step;
+    uint32_t deadline_ms;
+};
+struct sim_launch {
+    bool started;
+    uint32_t number, world, node_of[SIM_WORLD];
+    uint32_t first_rank;
+    uint32_t image_slots[SIM_WORLD], arena_slots[SIM_WORLD];
+    bool reader;
+    struct sim_item items[SIM_ITEMS];
+    uint32_t item_count;
+    char token[16];
+    bool chose_rollback, has_rollback;
+    struct wire_name rollback; /* where all its ranks go back to */
+    bool last;                 /* the one at the end: must work */
+};
+enum sim_rank_phase {
+    RANK_NONE = 0,
+    RANK_CONNECTING, /* no connection, or no HELLO_OK */
+    RANK_SEALING,
+    RANK_RUNNING,
+    RANK_CLOSED,
+    RANK_BROKEN, /* the context is: it lives on without checkpoints */
+    RANK_DEAD,
+};
+struct sim_op {
+    uint64_t id, step;
+    uint32_t try_;
+    bool load, rollback, begun, copied, final, given_up, bad;
+    uint32_t level, status, next_slot, frags;
+    struct wire_name name;
+};
+struct sim_kept_msg {
+    uint32_t len, fd_count;
+    int fds[WIRE_FDS_MAX];
+    uint8_t bytes[];
+};
+struct sim_out {
+    uint64_t seq;
+    bool sent;
+    struct sim_kept_msg *k;
+};
+struct sim_rank {
+    enum sim_rank_phase phase;
+    uint32_t launch, rank, node;
+    uint8_t session[16];
+    int32_t conn; /* -1 = none */
+    bool linked, ever_linked, resuming;
+    uint32_t opens;     /* HELLOs that were lost before the first answer */
+    bool pid_gone;      /* daemons can see the death */
+    int64_t deaf_until; /* stalled */
+    uint64_t next_seq, next_op;
+    struct sim_out outs[256];
+    uint32_t out_count;
+    struct sim_op ops[SIM_OPS];
+    bool sealed, seal_refused;
+    int32_t arena;
+    uint32_t slots, image_slots;
+    uint32_t grants[SIM_ARENA_MAX];
+    uint64_t grant_ops[SIM_ARENA_MAX];
+    uint32_t grant_count;
+    bool busy; /* copying into fill_slot for fill_op */
+    uint64_t copies;
+    uint32_t fill_slot, fill_part;
+    uint64_t fill_op;
+    uint64_t copying;
+    uint64_t tries[64]; /* of a step */
+    bool has_point, has_head;
+    struct wire_name point, head;
+    uint64_t epoch, ok_flags;
+    uint32_t at;      /* item */
+    uint64_t item_op; /* of it, or 0 */
+    int64_t item_until, ready_at;
+    bool item_begun;
+    uint32_t item_try;
+    uint64_t last_save;
+    uint32_t absent_from; /* takes part no longer from that item on, but lives */
+};
+extern struct sim_launch sim_launches[SIM_LAUNCHES];
+extern uint32_t sim_launch_count;
+extern struct sim_rank sim_ranks[SIM_RANKS];
+extern uint32_t sim_rank_count;
+void sim_ranks_reset(void);
+void sim_rank_start(uint32_t rank);
+void sim_rank_message(uint32_t rank, const struct wire_msg *m);
+void sim_rank_unlinked(uint32_t rank); /* the connection ended */
+void sim_rank_timer(uint32_t rank);
+void sim_rank_pidfd(uint32_t rank);
+void sim_rank_filled(uint32_t rank, uint64_t copy);
+void sim_rank_die(uint32_t rank);
+void sim_rank_break_link(uint32_t rank);
+void sim_rank_wake(uint32_t rank, int64_t delay);
+/* For the program. */
+uint64_t sim_rank_save(struct sim_rank *r, uint64_t step, uint32_t try_, uint32_t deadline_ms);
+uint64_t sim_rank_load(struct sim_rank *r, bool rollback, const struct wire_name *point);
+void sim_rank_give_up(struct sim_rank *r, struct sim_op *op, enum ckpt_status st);
+void sim_rank_send(struct sim_rank *r, enum wire_type type, const void *body);
+void sim_rank_close(struct sim_rank *r);
+struct sim_op *sim_rank_op(struct sim_rank *r, uint64_t id);
+
+/* ---- sim_program.c ---- */
+void sim_program_plan(void); /* from the seed */
+void sim_program_launch(uint32_t launch);
+void sim_program_fault(uint32_t which);
+void sim_program_step(uint32_t rank); /* something changed for it */
+void sim_program_broken(uint32_t rank);
+void sim_program_calm(void);
+bool sim_program_last(void); /* one more launch, when all is over; false: it was started */
+void sim_program_check_last(void);
+bool sim_program_over(void);
+struct sim_faults {
+    uint32_t store_error, store_slow, store_full, store_hang; /* of 1000 jobs */
+    uint32_t copy_failed, differs, rank_dies;
+    uint32_t busy_socket;
+};
+extern struct sim_faults sim_faults;
+
+/* ---- sim_check.c ---- */
+void sim_check_node(const struct sim_node *n);
+/* Before the worker says or does anything: the ledger has it. */
+void sim_check_told(const struct sim_node *n);
+bool sim_at_rest(void);
+void sim_check_stuck(void); /* says what */
+void sim_check_end(void);   /* at rest: every wait has ended */
