@@ -68,17 +68,23 @@ static void run(struct committer *c, struct committer_attempt *a, enum committer
     };
 }
 
+static void say_decided(const struct committer *c, const struct committer_attempt *a,
+                        enum ckpt_status status, struct committer_actions *out)
+{
+    out->list[out->count++] = (struct committer_action){
+        .kind = COMMITTER_DECIDED,
+        .attempt = (uint32_t)(a - c->attempts),
+        .name = a->name,
+        .status = status,
+    };
+    memcpy(out->text, a->text, sizeof(out->text));
+}
+
 static void decide(struct committer *c, struct committer_attempt *a, enum ckpt_status status,
                    struct committer_actions *out)
 {
     if (!a->told) {
-        out->list[out->count++] = (struct committer_action){
-            .kind = COMMITTER_DECIDED,
-            .attempt = (uint32_t)(a - c->attempts),
-            .name = a->name,
-            .status = status,
-        };
-        memcpy(out->text, a->text, sizeof(out->text));
+        say_decided(c, a, status, out);
         c->committed += status == CKPT_OK;
         c->aborted += status != CKPT_OK;
     }
@@ -255,6 +261,10 @@ static void on_rank(struct committer *c, struct committer_attempt *a,
         condemn(a, ev->status, ev->rank, ev->text);
         poll_now(a, now);
     }
+    /* The others were told while the store could not be: a rank that comes only now would
+     * wait for ever for what has been said. */
+    if (a->told)
+        say_decided(c, a, a->status, out);
     go_on(c, a, now, out);
 }
 
