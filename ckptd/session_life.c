@@ -105,7 +105,7 @@ static void replay_op(struct session *s, uint32_t i, struct session_actions *out
             struct session_action *a = session_act(out, ACT_PACK, i);
             a->slot = k;
             a->image_slot = slot->image_slot;
-        } else if (slot->owner == SLOT_QUEUED || slot->owner == SLOT_LOADING) {
+        } else if (slot->owner == SLOT_QUEUED) {
             session_release(s, k); /* its crew died with the worker */
             op->queued = 0;
         }
@@ -135,8 +135,16 @@ void session_on_replay(struct session *s, int64_t now, struct session_actions *o
     for (uint32_t t = 0; t < SESSION_STATES_MAX; t++)
         if (s->states[t].phase == STATE_SEALING)
             session_act(out, ACT_SEAL, t);
+    /* Also of restores that the client had left already: their crew died, too. */
+    for (uint32_t k = 0; k < s->slot_count; k++)
+        if (s->slots[k].owner == SLOT_LOADING)
+            session_release(s, k);
+    /* What was held starts by itself when the end of another is replayed; not twice. */
+    bool held[SESSION_OPS_MAX];
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
-        if (s->ops[i].phase != OP_NONE)
+        held[i] = s->ops[i].phase == OP_HOLD;
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
+        if (s->ops[i].phase != OP_NONE && !held[i])
             replay_op(s, i, out);
     session_drop_quiet(s, out);
 }
