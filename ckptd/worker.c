@@ -107,6 +107,7 @@ static void adopt(struct control *c, const struct keep_table *kept, const struct
     enum ckpt_status st = ledger_open(e->fd, &cl->ledger, cl->s, &err);
     if (st != CKPT_OK) {
         log_error("a ledger cannot be read", "why=\"%s\"", err_text(&err));
+        keep_drop(c->keep, e->session, 0, 0);
         client_free(c, cl);
         return;
     }
@@ -136,11 +137,25 @@ static void adopt(struct control *c, const struct keep_table *kept, const struct
              cl->s->rank, cl->s->seq, session_busy(cl->s) ? "yes" : "no");
 }
 
+/* A worker that died between two words to the keeper, at the start or the end of a session,
+ * leaves descriptors that no ledger speaks of. */
+static void drop_rest(struct control *c, const struct keep_table *kept)
+{
+    for (size_t i = 0; i < kept->count; i++) {
+        const struct keep_entry *e = &kept->entries[i];
+        if (kept_fd(kept, e->session, KEEP_LEDGER, 0) >= 0)
+            continue;
+        keep_drop(c->keep, e->session, e->kind, e->index);
+        close(e->fd);
+    }
+}
+
 static void adopt_all(struct control *c, const struct keep_table *kept)
 {
     for (size_t i = 0; i < kept->count; i++)
         if (kept->entries[i].kind == KEEP_LEDGER)
             adopt(c, kept, &kept->entries[i]);
+    drop_rest(c, kept);
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
         if (c->clients[i])
             control_tell(c, c->clients[i], &(struct session_event){ .kind = SESSION_REPLAY });
