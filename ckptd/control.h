@@ -74,6 +74,7 @@ struct launch {
     char text[SESSION_TEXT_MAX];
     int64_t claimed_ns, poll_ns;
     uint64_t rollback; /* group + 1 that waits for a new epoch; 0 = none */
+    int64_t rollback_ns;
     bool restored_put, progress_put;
     uint8_t absent_map[COMMITTER_RANKS_NAMED / 8]; /* ranks that were here and are gone */
 };

@@ -77,12 +77,14 @@ void control_launch_adopt(struct control *c, struct client *cl)
     if (!l)
         return;
     l->phase = LAUNCH_READY;
-    l->epoch = max_u64(l->epoch, s->epoch);
-    l->result.epoch = l->epoch;
-    l->result.has_point = s->flags & WIRE_HAS_POINT;
-    l->result.stop = s->flags & WIRE_STOP;
-    l->result.point = s->point;
-    memcpy(l->result.why, s->why, sizeof(l->result.why));
+    if (s->epoch >= l->epoch) { /* some ranks may not have gone back with the others yet */
+        l->epoch = s->epoch;
+        l->result.epoch = l->epoch;
+        l->result.has_point = s->flags & WIRE_HAS_POINT;
+        l->result.stop = s->flags & WIRE_STOP;
+        l->result.point = s->point;
+        memcpy(l->result.why, s->why, sizeof(l->result.why));
+    }
     if (s->rank == 0) {
         l->rank0_here = true;
         memcpy(l->nonce, s->id, sizeof(l->nonce));
@@ -255,9 +257,21 @@ static void time_out_waiting(struct control *c, struct launch *l)
     }
 }
 
+/* Rank 0's node did not go back with the ranks of this one: they stay where they are, in
+ * an epoch that may be old by now, and learn that when they save. */
+static void time_out_rollback(struct control *c, struct launch *l)
+{
+    if (!l->rollback || l->phase != LAUNCH_NEW || l->job_out ||
+        c->now - l->rollback_ns < COMMITTER_ARRIVAL_NS)
+        return;
+    fail_launch(l, CKPT_TIMEOUT, "rank 0 did not go back to the same checkpoint in time");
+    control_rolled_back(c, l);
+}
+
 void control_launch_tick(struct control *c)
 {
     for (struct launch *l = c->launches; l; l = l->next) {
+        time_out_rollback(c, l);
         if (l->phase == LAUNCH_DRAINING && ((!older_undecided(c, l) && c->reports_out == 0) ||
                                             c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
             l->phase = LAUNCH_RESOLVING;
@@ -281,6 +295,7 @@ bool control_rollback(struct control *c, struct launch *l, uint32_t group,
     if (l->phase != LAUNCH_READY || l->job_out || l->rollback)
         return false;
     l->rollback = (uint64_t)group + 1;
+    l->rollback_ns = c->now;
     l->after = l->epoch;
     l->restored_put = false;
     l->progress_put = false;

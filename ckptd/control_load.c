@@ -349,15 +349,58 @@ static uint32_t expected(const struct control *c, const struct restore_group *g)
     return n;
 }
 
+static void move(struct control *c, struct client *cl, const struct launch *l)
+{
+    cl->restored_ok = false;
+    control_tell(c, cl,
+                 &(struct session_event){ .kind = SESSION_EPOCH,
+                                          .name = { .epoch = l->epoch },
+                                          .parent = l->result.point });
+}
+
+/* True if all who ask are only late: the launch has gone back there already, and they lost
+ * their connection, or their worker, before they had what they asked for. */
+static bool follows(const struct control *c, const struct launch *l, const struct restore_group *g)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < g->count; i++) {
+        const struct restore_consumer *who = &g->consumers[i];
+        if (who->gone)
+            continue;
+        const struct session *s = c->clients[who->client]->s;
+        if (s->epoch == l->epoch && !s->restoring)
+            return false;
+        any = true;
+    }
+    return any && l->phase == LAUNCH_READY && name_equal(&g->name, &l->result.point);
+}
+
+/* The ranks that asked move to the launch's epoch, and nobody else: whoever did not go back
+ * stays in the old one, where it cannot save any more; its steps are of another branch. */
+static void move_consumers(struct control *c, const struct restore_group *g, const struct launch *l)
+{
+    for (uint32_t i = 0; i < g->count; i++) {
+        struct client *cl = g->consumers[i].gone ? NULL : c->clients[g->consumers[i].client];
+        if (cl && cl->s->epoch < l->epoch)
+            move(c, cl, l);
+    }
+}
+
 static void start(struct control *c, struct restore_group *g)
 {
     struct launch *l = launch_by_key(c, g->key);
     bool rollback = (g->flags & WIRE_LOAD_ROLLBACK) && l && !l->reader;
-    uint32_t want = expected(c, g);
-    if (rollback && g->count < want && c->now - g->begun_ns < COMMITTER_ARRIVAL_NS)
-        return; /* all ranks move together, or none */
+    bool late = rollback && follows(c, l, g);
+    uint32_t want = late ? restore_waiting(g) : expected(c, g);
+    if (rollback && restore_waiting(g) < want && c->now - g->begun_ns < COMMITTER_ARRIVAL_NS)
+        return; /* all ranks move together */
     if (!restore_due(g, want, c->now))
         return;
+    if (late) {
+        move_consumers(c, g, l);
+        submit_plan(c, g);
+        return;
+    }
     if (rollback && !control_rollback(c, l, group_index(c, g), &g->name))
         restore_fail(g, CKPT_BUSY, "another rollback of this launch is under way");
     if (!rollback)
@@ -373,16 +416,7 @@ void control_rolled_back(struct control *c, struct launch *l)
         restore_fail(g, l->status, l->text);
         return;
     }
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-        struct client *cl = c->clients[i];
-        if (!cl || !cl->open || cl->launch != l->key)
-            continue;
-        cl->restored_ok = false;
-        control_tell(c, cl,
-                     &(struct session_event){ .kind = SESSION_EPOCH,
-                                              .name = { .epoch = l->epoch },
-                                              .parent = l->result.point });
-    }
+    move_consumers(c, g, l);
     submit_plan(c, g);
 }
 

@@ -157,6 +157,12 @@ static enum ckpt_status on_load(const struct client *cl, const struct wire_msg *
         if (!(cl->s->flags & WIRE_HAS_POINT)) {
             ev->status = CKPT_NOT_FOUND;
             ev->text = "there is no checkpoint to resume from";
+        } else if (b.point.epoch != 0 &&
+                   (b.point.epoch != ev->name.epoch || b.point.step != ev->name.step ||
+                    b.point.attempt != ev->name.attempt)) {
+            /* A rollback began here and did not end well for the client. */
+            ev->status = CKPT_REFUSED;
+            ev->text = "this launch has gone back to another checkpoint than the one asked for";
         }
     }
     return CKPT_OK;

@@ -41,11 +41,20 @@ struct restore_group *restore_join(struct restore_table *t, uint64_t key,
     return g;
 }
 
+/* A rank that lost its connection asks again and is in the group twice, once as gone. */
+uint32_t restore_waiting(const struct restore_group *g)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < g->count; i++)
+        n += !g->consumers[i].gone;
+    return n;
+}
+
 bool restore_due(struct restore_group *g, uint32_t expected, int64_t now)
 {
     if (g->phase != RESTORE_GATHER)
         return false;
-    if (g->key != 0 && g->count < expected && now - g->begun_ns < RESTORE_GATHER_NS)
+    if (g->key != 0 && restore_waiting(g) < expected && now - g->begun_ns < RESTORE_GATHER_NS)
         return false;
     g->phase = RESTORE_PLAN;
     return true;
@@ -193,7 +202,8 @@ struct restore_consumer *restore_find(struct restore_table *t, uint32_t client, 
     for (size_t k = 0; k < RESTORE_GROUPS_MAX; k++) {
         struct restore_group *g = &t->groups[k];
         for (uint32_t i = 0; g->phase != RESTORE_FREE && i < g->count; i++) {
-            if (g->consumers[i].client != client || g->consumers[i].op != op)
+            const struct restore_consumer *who = &g->consumers[i];
+            if (who->gone || who->client != client || who->op != op)
                 continue;
             *ret = g;
             return &g->consumers[i];

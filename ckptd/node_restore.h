@@ -58,6 +58,8 @@ struct restore_table {
 struct restore_group *restore_join(struct restore_table *t, uint64_t key,
                                    const struct ckpt_name *name, uint32_t flags,
                                    const struct restore_consumer *who, int64_t now);
+/* Its consumers that have not left. */
+uint32_t restore_waiting(const struct restore_group *g);
 /* True (once) when the group shall be planned: `expected` consumers are there, or time
  * is up. */
 bool restore_due(struct restore_group *g, uint32_t expected, int64_t now);
@@ -88,5 +90,7 @@ struct restore_consumer *restore_ended(struct restore_group *g);
  * restore_free. */
 bool restore_over(const struct restore_group *g);
 void restore_free(struct restore_group *g);
+/* One that has not left: the number of a session that is gone is given to another, whose
+ * ops count from 1 again. */
 struct restore_consumer *restore_find(struct restore_table *t, uint32_t client, uint64_t op,
                                       struct restore_group **ret);

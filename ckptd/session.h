@@ -107,7 +107,9 @@ struct session {
     uint64_t last_op;             /* ids rise */
     uint64_t progress;
     int64_t detached_ns; /* 0 = attached */
-    bool dead, progress_put, reserved[2];
+    bool dead, progress_put;
+    bool restoring; /* EPOCH came, its restore is not done */
+    bool reserved;
     uint32_t next_final;
     struct session_state states[SESSION_STATES_MAX];
     struct session_op ops[SESSION_OPS_MAX];

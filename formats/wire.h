@@ -165,7 +165,7 @@ struct wire_fail {
     uint32_t reserved;
 };
 enum wire_load_flags {
-    WIRE_LOAD_RESUME = 1,   /* the launch's resume point; `point` is ignored */
+    WIRE_LOAD_RESUME = 1,   /* the launch's resume point; `point`: what it is, or 0 */
     WIRE_LOAD_PARTIAL = 2,  /* tensors that are not there are reported, not refused */
     WIRE_LOAD_ROLLBACK = 4, /* TRAIN: the point becomes the head: a new epoch (I6) */
 };
