@@ -27,7 +27,7 @@
 #define SIM_LAUNCHES   4
 #define SIM_WORLD      4
 #define SIM_RANKS      (SIM_LAUNCHES * SIM_WORLD + 2)
-#define SIM_CONNS      512
+#define SIM_CONNS      2048
 #define SIM_LEDGERS    128
 #define SIM_ARENAS     128
 #define SIM_JOBS       512
@@ -475,6 +475,8 @@ extern struct sim_faults sim_faults;
 void sim_check_node(const struct sim_node *n);
 /* Before the worker says or does anything: the ledger has it. */
 void sim_check_told(const struct sim_node *n);
+/* Keeper and worker of a node were gone at once: what was staged there is lost. */
+bool sim_anything_lost(void);
 bool sim_at_rest(void);
 void sim_check_stuck(void); /* says what */
 void sim_check_end(void);   /* at rest: every wait has ended */

@@ -158,7 +158,7 @@ static void check_restores(const struct control *c)
             sim_saw(SEEN_load_shared);
         for (uint32_t k = 0; k < g->count; k++) {
             const struct restore_consumer *who = &g->consumers[k];
-            if (who->gone && who->lent == 0)
+            if (who->gone) /* its session may be, too */
                 continue;
             const struct client *cl = c->clients[who->client];
             SIM_CHECK(cl, "a restore has slots of a session that is gone");
@@ -208,11 +208,12 @@ static void check_rest(const struct sim_node *n)
 /* What keeps the cluster from rest, for a seed in which something waits for ever. */
 void sim_check_stuck(void)
 {
+    for (uint32_t i = 0; i < sim_rank_count; i++)
+        SIM_CHECK(sim_ranks[i].pid_gone, "rank %u waits at item %u, phase %d", i, sim_ranks[i].at,
+                  (int)sim_ranks[i].phase);
     for (uint32_t i = 0; i < sim_node_count; i++)
         if (sim_nodes[i].running)
             check_rest(&sim_nodes[i]);
-    for (uint32_t i = 0; i < sim_rank_count; i++)
-        SIM_CHECK(sim_ranks[i].pid_gone, "rank %u waits at item %u", i, sim_ranks[i].at);
     sim_fail("something waits for ever");
 }
 
@@ -231,11 +232,12 @@ bool sim_at_rest(void)
 
 static void check_attempt(const struct sim_attempt *a, bool lost)
 {
-    bool all_staged = true;
+    bool all_staged = true, unsure = false;
     if (a->state == PUBLISH_COMMITTED)
         sim_store_check(a);
     for (uint32_t r = 0; r < a->world; r++) {
         all_staged &= a->staged[r];
+        unsure |= a->unsure[r];
         SIM_CHECK(!a->told_committed[r] || a->state == PUBLISH_COMMITTED,
                   "step %llu was told to be committed", (unsigned long long)a->name.step);
         if (!a->told_failed[r] || a->state != PUBLISH_COMMITTED)
@@ -244,18 +246,24 @@ static void check_attempt(const struct sim_attempt *a, bool lost)
                   (unsigned long long)a->name.step);
         sim_saw(SEEN_told_failed_committed);
     }
-    SIM_CHECK(lost || !all_staged || a->state != PUBLISH_UNDECIDED,
+    SIM_CHECK(lost || unsure || !all_staged || a->state != PUBLISH_UNDECIDED,
               "step %llu was staged on all ranks and is neither committed nor aborted",
               (unsigned long long)a->name.step);
 }
 
-void sim_check_end(void)
+bool sim_anything_lost(void)
 {
     bool lost = false;
-    for (uint32_t i = 0; i < sim_node_count; i++) {
-        check_rest(&sim_nodes[i]);
+    for (uint32_t i = 0; i < sim_node_count; i++)
         lost |= sim_nodes[i].lost;
-    }
+    return lost;
+}
+
+void sim_check_end(void)
+{
+    bool lost = sim_anything_lost();
+    for (uint32_t i = 0; i < sim_node_count; i++)
+        check_rest(&sim_nodes[i]);
     for (uint32_t i = 0; i < sim_attempt_count; i++)
         check_attempt(&sim_attempts[i], lost);
     for (uint32_t i = 0; i < sim_rank_count; i++)

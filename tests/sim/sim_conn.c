@@ -87,7 +87,7 @@ int32_t sim_connect(uint32_t rank, uint32_t node)
     struct sim_node *n = &sim_nodes[node];
     if (!n->up || n->keeper_dead)
         return -1;
-    CHECK(sim_conn_count < SIM_CONNS);
+    SIM_CHECK(sim_conn_count < SIM_CONNS, "too many connections");
     uint32_t i = sim_conn_count++;
     sim_conns[i] = (struct sim_conn){
         .used = true, .node = node, .rank = rank, .daemon_open = true, .client_open = true

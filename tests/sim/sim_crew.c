@@ -59,11 +59,17 @@ static enum ckpt_status trouble(struct job *j)
     return err_set(&j->err, some[sim_rand(reads ? 5 : 4)], "trouble in the simulated store");
 }
 
-/* The rank whose part it is must not be sure how it ended. */
+/* Ranks may be told that a save failed which is committed all the same, when the store did
+ * a manifest but said that it could not, or could not be told of an abort. */
 static void unsure(const struct job *j)
 {
     if (j->kind == JOB_FINISH)
         sim_attempt_get(&j->part.name, j->part.world)->unsure[j->part.rank] = true;
+    if (j->kind != JOB_ATTEMPT || j->attempt.what != COMMITTER_ABORT)
+        return;
+    struct sim_attempt *a = sim_attempt_get(&j->attempt.name, j->attempt.world);
+    for (uint32_t r = 0; r < a->world; r++)
+        a->unsure[r] = true;
 }
 
 static enum ckpt_status run_once(struct job *j)
@@ -71,6 +77,8 @@ static enum ckpt_status run_once(struct job *j)
     uint32_t error = j->kind == JOB_LAUNCH ? sim_faults.store_error / 8 : sim_faults.store_error;
     if (sim_chance(error)) {
         sim_saw(SEEN_store_error);
+        if (j->kind == JOB_ATTEMPT)
+            unsure(j);
         return trouble(j);
     }
     if (can_be_full(j) && sim_chance(sim_faults.store_full)) {

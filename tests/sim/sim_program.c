@@ -231,6 +231,8 @@ void sim_program_calm(void)
     sim.calm = true;
     for (uint32_t i = 0; i < sim_node_count; i++)
         sim_nodes[i].dies_in = 0;
+    for (uint32_t i = 0; i < sim_rank_count; i++)
+        sim_rank_wake(i, (int64_t)sim_rand(10 * SIM_S));
 }
 
 /* ---- a rank's program ---- */
@@ -330,6 +332,8 @@ static void do_load(struct sim_rank *r, const struct wire_name *point, bool roll
     struct sim_op *op = sim_rank_op(r, r->item_op);
     bool again = op && op->final && op->status == CKPT_DAEMON_GONE;
     if (!op || (again && sim.now < r->item_until)) {
+        if (!idle(r) && sim.now >= r->item_until)
+            next_item(r);
         if (!idle(r))
             return;
         if (again)
@@ -396,8 +400,10 @@ void sim_program_step(uint32_t rank)
 {
     struct sim_rank *r = &sim_ranks[rank];
     const struct sim_launch *l = &sim_launches[r->launch];
-    if (r->phase == RANK_SEALING && r->seal_refused)
+    if ((r->phase == RANK_SEALING || r->phase == RANK_RUNNING) && r->seal_refused)
         sim_rank_close(r);
+    if (r->phase == RANK_SEALING && sim.calm && sim.now >= r->ready_at + 600 * SIM_S)
+        sim_rank_close(r); /* ckpt_seal does not wait for ever */
     if (r->phase != RANK_RUNNING || r->busy || sim.now < r->ready_at || r->deaf_until > sim.now)
         return;
     if (r->at >= r->absent_from && !sim.calm) {
@@ -441,6 +447,9 @@ bool sim_program_last(void)
 {
     if (last_started)
         return false;
+    for (uint32_t i = 0; i < sim_node_count; i++)
+        if (!sim_nodes[i].running || sim_nodes[i].told_stop || sim_nodes[i].keeper_dead)
+            return true; /* not yet */
     last_started = true;
     struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
     l->last = true;

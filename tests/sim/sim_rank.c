@@ -208,7 +208,7 @@ void sim_rank_unlinked(uint32_t rank)
         if (r->ops[i].id && r->ops[i].load)
             sim_rank_give_up(r, &r->ops[i], CKPT_DAEMON_GONE);
     r->resuming = true;
-    sim_rank_wake(rank, sim_between(SIM_MS, 500 * SIM_MS));
+    sim_rank_wake(rank, sim_between(50 * SIM_MS, 500 * SIM_MS));
 }
 
 void sim_rank_break_link(uint32_t rank)
@@ -255,6 +255,8 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
         r->has_point = r->has_head = ok.flags & WIRE_HAS_POINT;
         r->point = r->head = ok.point;
         r->phase = RANK_SEALING;
+        r->ready_at = sim.now;
+        sim_rank_wake(index_of(r), 601 * SIM_S);
         announce(r);
     } else if (!r->resuming) {
         r->has_head = ok.flags & WIRE_HAS_POINT;

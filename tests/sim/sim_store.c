@@ -110,17 +110,12 @@ static bool pack_there(const struct sim_attempt *a, uint32_t rank, uint32_t part
  * it stays so. */
 void sim_store_check(const struct sim_attempt *a)
 {
-    const struct sim_manifest *first = &a->manifests[0];
     for (uint32_t r = 0; r < a->world; r++) {
         const struct sim_manifest *m = &a->manifests[r];
         SIM_CHECK(m->there && !m->failed, "step %llu is committed without rank %u",
                   (unsigned long long)a->name.step, r);
         SIM_CHECK(a->begun[r], "step %llu is committed, but rank %u began it in an old epoch",
                   (unsigned long long)a->name.step, r);
-        SIM_CHECK(m->has_parent == first->has_parent &&
-                      (!m->has_parent || name_equal(&m->parent, &first->parent)),
-                  "step %llu is committed, but its ranks have different parents",
-                  (unsigned long long)a->name.step);
         for (uint32_t i = 0; i < m->parts; i++) {
             struct digest want = id_of(sim_word_saved(&a->name, r, i));
             SIM_CHECK(memcmp(&m->ids[i], &want, sizeof(want)) == 0,
@@ -242,6 +237,18 @@ static uint32_t first_missing(const struct sim_attempt *a)
     return r;
 }
 
+static bool same_parents(const struct sim_attempt *a)
+{
+    const struct sim_manifest *first = &a->manifests[0];
+    for (uint32_t r = 1; r < a->world; r++) {
+        const struct sim_manifest *m = &a->manifests[r];
+        if (m->has_parent != first->has_parent ||
+            (m->has_parent && !name_equal(&m->parent, &first->parent)))
+            return false;
+    }
+    return true;
+}
+
 static enum ckpt_status run_publish(struct sim_attempt *a, struct ckpt_err *err)
 {
     if (a->state == PUBLISH_COMMITTED)
@@ -253,6 +260,11 @@ static enum ckpt_status run_publish(struct sim_attempt *a, struct ckpt_err *err)
         return err_set(err, CKPT_ABORTED, "given up");
     if (first_missing(a) < a->world)
         return err_set(err, CKPT_NOT_FOUND, "a manifest is missing");
+    if (!same_parents(a)) {
+        SIM_CHECK(sim_anything_lost(), "the ranks' parts of step %llu have different parents",
+                  (unsigned long long)a->name.step);
+        return err_set(err, CKPT_MISMATCH, "ranks do not agree on the parent");
+    }
     if (a->bad) {
         sim_saw(SEEN_replicas_differ);
         return err_set(err, CKPT_MISMATCH, "replicas differ");

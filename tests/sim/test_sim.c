@@ -5,6 +5,7 @@
  *     test_sim                        5,000 seeds (200,000 with CKPT_DEEP=1)
  *     test_sim --seeds N [--from S]   as many as you like
  *     test_sim SEED                   one, with a trace */
+#include <signal.h>
 #include <stdio.h>
 
 #include "sim/sim.h"
@@ -116,10 +117,25 @@ static void print_counts(unsigned long long seeds)
     CHECK_EQ(missing, 0);
 }
 
+/* An assertion of the product is a law, too. */
+static void on_crash(int signal_number)
+{
+    char text[160];
+    int n = snprintf(text, sizeof(text),
+                     "seed %llu at %.6f s: signal %d\nreplay it with: "
+                     "tests/test_sim %llu\n",
+                     sim.seed, (double)sim.now / 1e9, signal_number, sim.seed);
+    ssize_t written = write(STDERR_FILENO, text, (size_t)n);
+    (void)written;
+    signal(signal_number, SIG_DFL);
+    raise(signal_number);
+}
+
 int main(int argc, char **argv)
 {
     bool deep = getenv("CKPT_DEEP") != NULL;
     unsigned long long from = 1, seeds = deep ? 200000 : 5000, events = 0;
+    signal(SIGABRT, on_crash);
     if (argc == 2) {
         run_seed(strtoull(argv[1], NULL, 0), true);
         printf("seed %s keeps the laws\n", argv[1]);
