@@ -141,7 +141,7 @@ void lib_op_give_up(struct ckpt *c, struct lib_op *op, enum ckpt_status st, cons
 }
 
 /* A daemon that is gone may come back, but training does not wait long for it. */
-static int64_t patience(struct ckpt *c, bool final, int64_t deadline_ns)
+int64_t lib_patience(struct ckpt *c, bool final, int64_t deadline_ns)
 {
     int64_t until = c->shared.unlinked_ns + LINK_PATIENCE_NS;
     if (c->shared.linked || final || until > deadline_ns)
@@ -153,9 +153,9 @@ enum ckpt_status lib_op_wait(struct ckpt *c, struct lib_op *op, bool final, int6
                              struct ckpt_err *err)
 {
     while (!op->final && (final || !op->begun)) {
-        int64_t until = patience(c, final, deadline_ns);
+        int64_t until = lib_patience(c, final, deadline_ns);
         if (lib_wait_changed(c, until) || op->final || (!final && op->begun) ||
-            lib_now_ns() < patience(c, final, deadline_ns))
+            lib_now_ns() < lib_patience(c, final, deadline_ns))
             continue;
         if (c->shared.linked)
             lib_op_give_up(c, op, CKPT_TIMEOUT,

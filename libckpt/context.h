@@ -187,6 +187,9 @@ void lib_op_end(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const ch
 /* Ends an op on our side and tells the daemon (FAIL, or CANCEL for a load), so that no
  * other rank waits for us; lock held. */
 void lib_op_give_up(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text);
+/* Until when a wait that is not for the end of an op lasts: not long while there is no
+ * daemon.  Lock held. */
+int64_t lib_patience(struct ckpt *c, bool final, int64_t deadline_ns);
 /* Waits until the daemon answered SAVE or LOAD (final: until it is over); what it refused
  * is the result.  Lock held. */
 enum ckpt_status lib_op_wait(struct ckpt *c, struct lib_op *op, bool final, int64_t deadline_ns,

@@ -90,13 +90,38 @@ static enum ckpt_status check_opts(const struct ckpt_save_opts *given, struct ck
     return CKPT_OK;
 }
 
+/* A ckptd that started afresh was asked for the arena again.  A SAVE or LOAD that overtook
+ * its answer would name a state that is not ready, which ends the session. */
+static enum ckpt_status wait_ready(struct ckpt_state *s, bool load, int64_t deadline,
+                                   struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    int64_t begun_by = lib_now_ns() + BEGIN_TIMEOUT_MS * INT64_C(1000000);
+    if (!load && begun_by < deadline)
+        deadline = begun_by; /* as for the answer to SAVE */
+    while (!s->shared.answered && !c->shared.broken) {
+        if (lib_wait_changed(c, lib_patience(c, load, deadline)) || s->shared.answered ||
+            lib_now_ns() < lib_patience(c, load, deadline))
+            continue;
+        if (c->shared.linked)
+            return err_set(err, CKPT_TIMEOUT, "ckptd started afresh and gave no memory in time");
+        return err_set(err, CKPT_DAEMON_GONE, "ckptd is gone and has not come back yet");
+    }
+    return CKPT_OK;
+}
+
 enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, struct lib_op **ret,
                             struct ckpt_err *err)
 {
     struct ckpt *c = s->ctx;
     if (!s->sealed)
         return err_set(err, CKPT_WRONG_STATE, "the state is not sealed: call ckpt_seal first");
-    enum ckpt_status st = state_wait_idle(s, deadline, err);
+    enum ckpt_status st;
+    do { /* each wait lets others in */
+        st = state_wait_idle(s, deadline, err);
+        if (st == CKPT_OK)
+            st = wait_ready(s, load, deadline, err);
+    } while (st == CKPT_OK && (s->shared.copying || s->shared.busy));
     if (st != CKPT_OK)
         return st;
     if (c->shared.broken)

@@ -143,6 +143,9 @@ static void on_state(struct fake_daemon *d)
     const void *bytes = NULL;
     memcpy(&w, wire_body(&d->in), sizeof(w));
     d->seen.states++;
+    struct pollfd next = { .fd = d->fd, .events = POLLIN };
+    if (d->script.late_state && poll(&next, 1, 200) > 0)
+        wrong(d, "a message behind STATE, before its answer");
     if (d->script.refuse_state) {
         refuse(d, d->script.refuse_state, WIRE_STATE, w.state);
         return;

@@ -50,6 +50,7 @@ struct fake_script {
     bool process;               /* says staged (process) instead of staged */
     bool forget;                /* a resumed session is not known */
     bool silent;                /* answers neither SAVE nor LOAD */
+    bool late_state;            /* answers STATE late; nothing may overtake the answer */
     bool refuse_connections;    /* closes each at once */
     bool unsealed, small_arena; /* an arena that could shrink; one that is too small */
     bool omit_objects;          /* restores tensors only */

@@ -79,13 +79,29 @@ static void forgotten(void)
     CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
     fix_compare(&f, 3);
     cases++;
+    /* The new one takes its time for the memory: the save waits for it. */
+    s.late_state = true;
+    fake_set(f.d, &s);
+    fake_drop(f.d);
+    do
+        st = fix_save(&f, 20, &op);
+    while (st == CKPT_DAEMON_GONE);
+    CHECK_OK(st);
+    st = ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000);
+    CHECK(st == CKPT_DAEMON_GONE || st == CKPT_OK); /* the old one may have taken it */
+    fake_await(f.d, WIRE_STATE, 3);
+    CHECK_OK(fix_save(&f, 21, &op));
+    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK(!fake_seen(f.d).wrong);
+    s.late_state = false;
+    cases++;
     /* The same, but the new one has no memory for the state. */
     s.forget = true;
     s.refuse_state = CKPT_NO_MEMORY;
     s.text = "no room";
     fake_set(f.d, &s);
     fake_drop(f.d);
-    fake_await(f.d, WIRE_STATE, 3);
+    fake_await(f.d, WIRE_STATE, 4);
     do
         st = fix_save(&f, 3, &op);
     while (st == CKPT_DAEMON_GONE || st == CKPT_OK);
