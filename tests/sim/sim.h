@@ -27,7 +27,7 @@
 #define SIM_LAUNCHES   4
 #define SIM_WORLD      4
 #define SIM_RANKS      (SIM_LAUNCHES * SIM_WORLD + 2)
-#define SIM_CONNS      2048
+#define SIM_CONNS      512
 #define SIM_LEDGERS    128
 #define SIM_ARENAS     128
 #define SIM_JOBS       512

@@ -80,6 +80,12 @@ static uint32_t cut(struct sim_pipe *p, uint32_t keep)
     return lost;
 }
 
+/* Closed at both ends, with nothing on its way. */
+static bool forgotten(const struct sim_conn *c)
+{
+    return !c->client_open && !c->daemon_open && c->to_daemon.count == 0 && c->to_client.count == 0;
+}
+
 /* ---- the client's end ---- */
 
 int32_t sim_connect(uint32_t rank, uint32_t node)
@@ -87,8 +93,11 @@ int32_t sim_connect(uint32_t rank, uint32_t node)
     struct sim_node *n = &sim_nodes[node];
     if (!n->up || n->keeper_dead)
         return -1;
-    SIM_CHECK(sim_conn_count < SIM_CONNS, "too many connections");
-    uint32_t i = sim_conn_count++;
+    uint32_t i = 0;
+    while (i < sim_conn_count && !forgotten(&sim_conns[i]))
+        i++;
+    SIM_CHECK(i < SIM_CONNS, "too many connections");
+    sim_conn_count += i == sim_conn_count;
     sim_conns[i] = (struct sim_conn){
         .used = true, .node = node, .rank = rank, .daemon_open = true, .client_open = true
     };
