@@ -229,6 +229,7 @@ void sim_program_calm(void)
 {
     sim_note("calm from now on");
     sim.calm = true;
+    sim.calm_at = sim.now;
     for (uint32_t i = 0; i < sim_node_count; i++)
         sim_nodes[i].dies_in = 0;
     for (uint32_t i = 0; i < sim_rank_count; i++)
@@ -268,7 +269,9 @@ static void do_save(struct sim_rank *r, const struct sim_item *it)
     if (first_time(r, 60 * SIM_S))
         r->item_try = (uint32_t)r->tries[it->step % ARRAY_COUNT(r->tries)]++;
     if (r->item_op == 0) {
-        if (idle(r)) {
+        if (r->behind) {
+            next_item(r);
+        } else if (idle(r)) {
             if (r->item_try > 0)
                 sim_saw(SEEN_same_step_twice);
             r->last_save = r->item_op = sim_rank_save(r, it->step, r->item_try, it->deadline_ms);
