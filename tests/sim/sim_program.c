@@ -453,6 +453,8 @@ bool sim_program_last(void)
     for (uint32_t i = 0; i < sim_node_count; i++)
         if (!sim_nodes[i].running || sim_nodes[i].told_stop || sim_nodes[i].keeper_dead)
             return true; /* not yet */
+    if (!sim_at_rest())  /* a job of the dead may still make a launch newer than it */
+        return true;
     last_started = true;
     struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
     l->last = true;
