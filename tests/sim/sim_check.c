@@ -177,7 +177,7 @@ static void check_client(const struct sim_node *n, const struct client *cl)
     check_slots(n, cl);
     check_granted(cl);
     SIM_CHECK(cl->s->dead || !cl->s->detached_ns ||
-                  sim.now - cl->s->detached_ns < SESSION_DETACHED_NS + 100 * SIM_S,
+                  sim.now - cl->s->detached_ns < SESSION_DETACHED_NS + 60 * SIM_S,
               "rank %u is away for too long, and waited for", cl->s->rank);
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
         if (cl->s->ops[i].phase != OP_NONE)

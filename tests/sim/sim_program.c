@@ -213,7 +213,7 @@ void sim_program_fault(uint32_t which)
         break;
     case FAULT_STALL:
         sim_saw(SEEN_rank_stalled);
-        r->deaf_until = sim.now + sim_between(SIM_S, 200 * SIM_S);
+        r->deaf_until = sim.now + sim_between(SIM_S, 400 * SIM_S);
         if (sim_rand(2))
             sim_rank_break_link(f->which);
         break;
