@@ -15,7 +15,7 @@ const char config_usage[] =
     "  --socket PATH     where trainers connect (default: $CKPT_SOCKET, else a name made from\n"
     "                    user and store in $XDG_RUNTIME_DIR/ckpt, /run/ckpt or /tmp/ckpt-UID)\n"
     "  --io ENGINE       auto (default), uring or threads\n"
-    "  --crew N          threads that write and read (default 4)\n"
+    "  --crew N          threads that write and read (default 6)\n"
     "  --slot-bytes N    bytes of a slot, 8M to 128M (default 32M)\n"
     "  --codec NAME      stored (default), zstd or zstd:LEVEL\n"
     "  --local DIR       the node's own tier; must be the store in this version ($CKPT_LOCAL)\n"
@@ -186,7 +186,7 @@ enum ckpt_status config_parse(int argc, char *const argv[], char *(*getenv_)(con
         .local = from_env(getenv_, "CKPT_LOCAL"),
         .io = "auto",
         .listen_fd = -1,
-        .crew = 4,
+        .crew = 6,
         .slot_bytes = CKPT_SLOT_BYTES,
         .codec = CODEC_STORED,
         .stop_s = 540,

@@ -5,7 +5,9 @@
  *   control.c         the loop: accept, signals, timers, ends of jobs
  *   control_hello.c   HELLO, launches
  *   control_msg.c     a session's messages → events
- *   control_act.c     actions → messages, jobs, words to the committer
+ *   control_act.c     actions → messages, jobs
+ *   control_decide.c  words to the committer, and its decisions
+ *   control_done.c    ends of jobs
  *   control_load.c    restores */
 #pragma once
 
@@ -32,6 +34,7 @@ struct client_state {
     struct arena arena;
     int decl_fd;
     bool decoded;
+    uint32_t borrowed; /* plans that read the declaration */
 };
 struct client {
     uint32_t number; /* index in control.clients */
@@ -152,12 +155,24 @@ void control_lost(struct control *c, struct client *cl, const char *how);
 
 /* control_act.c */
 void control_act(struct control *c, struct client *cl, const struct session_actions *acts);
+void client_drop_arena(struct control *c, struct client *cl, uint32_t at);
+/* Frees what a state that is to be forgotten holds, unless a plan still reads it. */
+void client_forget(struct control *c, struct client *cl, uint32_t at);
+
+/* control_decide.c */
 void control_settle(struct control *c); /* words for the committer */
-void control_job_done(struct control *c, struct job *j);
 void control_committer(struct control *c, const struct committer_event *ev);
 void control_later(struct control *c, const struct committer_event *ev);
+/* What a session's action means for the committer. */
+void control_say(struct control *c, struct client *cl, const struct session_action *a);
 /* The session that takes part in the attempt is gone before it began it. */
 void control_absent(struct control *c, const struct client *cl);
+/* After a rank joined: are others gone that would have to? */
+void control_check_absent(struct control *c, const struct client *cl, const struct ckpt_name *name);
+void control_attempt_done(struct control *c, struct job *j);
+
+/* control_done.c */
+void control_job_done(struct control *c, struct job *j);
 bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err *err);
 
 /* control_load.c */

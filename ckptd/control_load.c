@@ -12,17 +12,29 @@ static uint32_t group_index(const struct control *c, const struct restore_group 
     return (uint32_t)(g - c->restores->groups);
 }
 
+static uint32_t missing_of(const struct plan *p, uint32_t consumer)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; p && i < p->gap_count; i++)
+        n += p->gaps[i].consumer == consumer;
+    return n;
+}
+
 /* Ends a consumer's op, if it is still there. */
 static void end_op(struct control *c, const struct restore_group *g,
                    const struct restore_consumer *who)
 {
     struct client *cl = c->clients[who->client];
+    const struct job_plan *p = &c->plans[group_index(c, g)];
+    bool known = p->plan && !(p->flags & PLAN_NO_UNASKED);
     struct session_event ev = { .kind = SESSION_LOADED,
                                 .op = who->op,
                                 .status = g->status,
                                 .text = g->text,
                                 .name = g->name,
-                                .bytes = who->total_bytes };
+                                .bytes = who->total_bytes,
+                                .missing = missing_of(p->plan, (uint32_t)(who - g->consumers)),
+                                .unasked = known ? (uint32_t)p->plan->unasked_count : UINT32_MAX };
     if (g->status == CKPT_OK && (g->flags & WIRE_LOAD_ROLLBACK))
         ev.name.epoch = cl->s->epoch; /* of the launch from now on */
     control_tell(c, cl, &ev);
@@ -172,6 +184,7 @@ static void submit_plan(struct control *c, struct restore_group *g)
         struct client *cl = c->clients[clients[i]];
         decls[i] = &cl->states[g->consumers[i].state].decl;
         cl->jobs_out++; /* its declaration is borrowed */
+        cl->states[g->consumers[i].state].borrowed++;
         snprintf(j->plan.job, sizeof(j->plan.job), "%s", cl->s->job);
     }
     control_submit(c, c->records, j);
@@ -193,9 +206,14 @@ static void say_unasked(const struct job_plan *p)
 void control_plan_done(struct control *c, struct job *j)
 {
     struct restore_group *g = &c->restores->groups[j->plan.group];
-    for (uint32_t i = 0; i < j->plan.count; i++)
-        if (j->plan.clients[i] != UINT32_MAX)
-            c->clients[j->plan.clients[i]]->jobs_out--;
+    for (uint32_t i = 0; i < j->plan.count; i++) {
+        if (j->plan.clients[i] == UINT32_MAX)
+            continue;
+        struct client *cl = c->clients[j->plan.clients[i]];
+        cl->jobs_out--;
+        cl->states[g->consumers[i].state].borrowed--;
+        client_forget(c, cl, g->consumers[i].state);
+    }
     if (j->status != CKPT_OK) {
         log_warn("restore refused", "job=%s step=%" PRIu64 " why=\"%s\"", j->plan.job,
                  j->plan.name.step, err_text(&j->err));

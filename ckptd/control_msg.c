@@ -120,7 +120,8 @@ static enum ckpt_status on_save(struct client *cl, const struct wire_msg *m,
     return CKPT_OK; /* no room: the machine says BUSY */
 }
 
-static void on_full(const struct client *cl, const struct wire_msg *m, struct session_event *ev)
+static enum ckpt_status on_full(const struct client *cl, const struct wire_msg *m,
+                                struct session_event *ev, struct ckpt_err *err)
 {
     struct wire_full b;
     memcpy(&b, wire_body(m), sizeof(b));
@@ -130,10 +131,18 @@ static void on_full(const struct client *cl, const struct wire_msg *m, struct se
                                   .state = b.state,
                                   .slot = b.arena_slot,
                                   .image_slot = b.slot,
-                                  .flags = b.flags };
+                                  .flags = b.flags,
+                                  .witness = b.witness };
+    memcpy(ev->id.b, b.digest, sizeof(ev->id.b));
     uint32_t at = session_op_of(cl->s, b.op);
-    if (at != UINT32_MAX)
-        ev->packs = cl->areas[at].packs;
+    if (at == UINT32_MAX)
+        return CKPT_OK;
+    ev->packs = cl->areas[at].packs;
+    uint64_t tiles = cl->states[cl->s->ops[at].state].decl.witness_count;
+    if ((b.flags & WIRE_FULL_WITNESS) && b.witness >= tiles)
+        return err_set(err, CKPT_INVALID, "FULL names tile %" PRIu64 " of %" PRIu64 " of others",
+                       b.witness, tiles);
+    return CKPT_OK;
 }
 
 static enum ckpt_status on_load(const struct client *cl, const struct wire_msg *m,
@@ -237,7 +246,8 @@ static void on_progress(struct control *c, struct client *cl, const struct wire_
     struct wire_progress b;
     memcpy(&b, wire_body(m), sizeof(b));
     struct launch *l = launch_by_key(c, cl->launch);
-    cl->s->progress = b.step;
+    if (b.step != RECORD_STEP_FINISHED) /* no step: shown is the last one */
+        cl->s->progress = b.step;
     bool beyond = !(cl->s->flags & WIRE_HAS_POINT) || b.step > cl->s->point.step;
     if (!l || cl->s->mode != WIRE_TRAIN || l->progress_put || !beyond)
         return;
@@ -255,6 +265,7 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         struct wire_fail fail;
         struct wire_back back;
         struct wire_cancel cancel;
+        struct wire_forget forget;
     } b;
     switch (m->head.type) {
     case WIRE_STATE:
@@ -262,8 +273,7 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
     case WIRE_SAVE:
         return on_save(cl, m, ev, err);
     case WIRE_FULL:
-        on_full(cl, m, ev);
-        return CKPT_OK;
+        return on_full(cl, m, ev, err);
     case WIRE_LOAD:
         return on_load(cl, m, ev, err);
     case WIRE_FAIL:
@@ -285,6 +295,11 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         memcpy(&b.cancel, wire_body(m), sizeof(b.cancel));
         ev->kind = SESSION_CANCEL;
         ev->op = b.cancel.op;
+        return CKPT_OK;
+    case WIRE_FORGET:
+        memcpy(&b.forget, wire_body(m), sizeof(b.forget));
+        ev->kind = SESSION_FORGET;
+        ev->state = b.forget.state;
         return CKPT_OK;
     case WIRE_RESTORED:
     case WIRE_PROGRESS:

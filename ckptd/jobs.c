@@ -122,6 +122,17 @@ static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
     return st;
 }
 
+/* What the tiles of a slot hold; `used` counts the gaps between them, too. */
+static uint64_t slot_raw_bytes(const struct decl *d, uint32_t slot)
+{
+    struct decl_walk w = decl_walk_slot(d, slot);
+    struct decl_tile tile;
+    uint64_t bytes = 0;
+    while (decl_walk_next(&w, &tile))
+        bytes += tile.bytes;
+    return bytes;
+}
+
 static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl_slot *slot = &p->decl->slots[p->image_slot];
@@ -134,7 +145,7 @@ static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct
         .memory = p->memory,
         .codec = w->codec,
     };
-    p->raw_bytes = slot->used;
+    p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
     return save_pack(w->home, w->save, &in, p->area.digests + slot->first_chunk, &p->packed, err);
 }
 
@@ -158,6 +169,17 @@ static void fill_header(const struct job_part *p, const uint8_t node[16], struct
     }
 }
 
+/* 1 and *ret if this rank has digested a tile that another replica writes. */
+static size_t witness_seen(const struct job_part *p, struct manifest_seen *ret)
+{
+    if (!p->has_witness)
+        return 0;
+    struct decl_witness w = decl_witness_at(p->decl, p->witness);
+    *ret = (struct manifest_seen){ .tensor = w.tensor,
+                                   .witness = { .box = w.box, .digest = p->witness_digest } };
+    return 1;
+}
+
 static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl *d = p->decl;
@@ -176,7 +198,11 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     h.raw_bytes = d->raw_bytes;
     h.chunk_count = d->chunk_count;
     h.tensor_count = d->tensor_count;
-    return save_finish(w->home, &h, d, p->area.digests, p->stored_bytes, err);
+    struct manifest_seen seen;
+    const struct manifest_source from = {
+        .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
+    };
+    return save_finish(w->home, &h, &from, p->stored_bytes, err);
 }
 
 static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,

@@ -67,6 +67,9 @@ struct job_part {    /* BEGIN, PACK, FINISH, FAIL_PART: of one rank's save */
     const struct decl *decl;
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
+    bool has_witness; /* FINISH */
+    uint64_t witness; /* decl_witness_at */
+    struct digest witness_digest;
     /* PACK */
     uint32_t slot, image_slot;
     uint8_t *memory;

@@ -1,4 +1,4 @@
-/* The keeper's loop, and the worker's words to it. */
+/* The keeper's table and its loop. */
 #include "ckptd/keeper.h"
 
 #include <poll.h>
@@ -10,63 +10,12 @@
 
 #include "ckptd/log.h"
 
-enum keep_verb { VERB_ADD = 1, VERB_DROP, VERB_READY };
-struct keep_msg {
-    uint32_t verb, kind, index, reserved;
-    uint8_t session[16];
-};
-union keep_room {
-    struct cmsghdr align;
-    char bytes[CMSG_SPACE(sizeof(int))];
-};
 struct keeper {
     struct keep_table table;
     int signals, sock;
     pid_t worker;
     bool ready, stopping;
 };
-
-static bool say(const struct keep *k, const struct keep_msg *m, int fd)
-{
-    struct iovec iov = { .iov_base = (void *)(uintptr_t)m, .iov_len = sizeof(*m) };
-    union keep_room room = { 0 };
-    struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
-    if (fd >= 0) {
-        msg.msg_control = room.bytes;
-        msg.msg_controllen = sizeof(room.bytes);
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof(int));
-        memcpy(CMSG_DATA(c), &fd, sizeof(fd));
-    }
-    ssize_t n;
-    do
-        n = sendmsg(k->fd, &msg, MSG_NOSIGNAL);
-    while (n < 0 && errno == EINTR);
-    return n == (ssize_t)sizeof(*m);
-}
-
-bool keep_add(const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index,
-              int fd)
-{
-    struct keep_msg m = { .verb = VERB_ADD, .kind = kind, .index = index };
-    memcpy(m.session, session, sizeof(m.session));
-    return say(k, &m, fd);
-}
-
-void keep_drop(const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index)
-{
-    struct keep_msg m = { .verb = VERB_DROP, .kind = kind, .index = index };
-    memcpy(m.session, session, sizeof(m.session));
-    (void)say(k, &m, -1);
-}
-
-void keep_ready(const struct keep *k)
-{
-    struct keep_msg m = { .verb = VERB_READY };
-    (void)say(k, &m, -1);
-}
 
 static void table_drop(struct keep_table *t, const struct keep_msg *m)
 {
@@ -106,25 +55,15 @@ static void table_add(struct keep_table *t, const struct keep_msg *m, int fd)
 /* Reads one message; false when there is none. */
 static bool hear(struct keeper *k)
 {
-    struct keep_msg m = { 0 };
-    struct iovec iov = { .iov_base = &m, .iov_len = sizeof(m) };
-    union keep_room room = { 0 };
-    struct msghdr msg = { .msg_iov = &iov,
-                          .msg_iovlen = 1,
-                          .msg_control = room.bytes,
-                          .msg_controllen = sizeof(room.bytes) };
-    ssize_t n = recvmsg(k->sock, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (n <= 0)
-        return n < 0 && errno == EINTR;
+    struct keep_msg m;
     int fd = -1;
-    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
-        memcpy(&fd, CMSG_DATA(c), sizeof(fd));
-    if (m.verb == VERB_ADD && fd >= 0)
+    if (!keep_recv(k->sock, &m, &fd))
+        return false;
+    if (m.verb == KEEP_ADD && fd >= 0)
         table_add(&k->table, &m, fd);
-    else if (m.verb == VERB_DROP)
+    else if (m.verb == KEEP_REMOVE)
         table_drop(&k->table, &m);
-    else if (m.verb == VERB_READY)
+    else if (m.verb == KEEP_READY)
         k->ready = true;
     return true;
 }

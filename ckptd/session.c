@@ -91,7 +91,9 @@ uint32_t session_add_final(struct session *s, const struct session_op *op)
                                  .status = op->status,
                                  .name = op->name,
                                  .done_bytes = op->done_bytes,
-                                 .total_bytes = op->total_bytes };
+                                 .total_bytes = op->total_bytes,
+                                 .missing = op->missing,
+                                 .unasked = op->unasked };
     memcpy(f->text, op->text, sizeof(f->text));
     return at;
 }
@@ -114,10 +116,13 @@ void session_set_failure(struct session_op *op, enum ckpt_status status, const c
     snprintf(op->text, sizeof(op->text), "%s", text && text[0] ? text : status_sentence(status));
 }
 
-/* A dead client's arena goes when the crews have let go of it; the session when nothing
- * is left to decide. */
+/* A forgotten state goes when nothing needs it, a dead client's arena when the crews have
+ * let go of it, the session when nothing is left to decide. */
 void session_drop_quiet(struct session *s, struct session_actions *out)
 {
+    for (uint32_t t = 0; t < SESSION_STATES_MAX; t++)
+        if (session_may_forget(s, t))
+            session_act(out, ACT_FORGET, t);
     if (!s->dead)
         return;
     for (uint32_t t = 0; t < SESSION_STATES_MAX; t++) {
@@ -156,8 +161,12 @@ static enum ckpt_status on_state(struct session *s, const struct session_event *
     for (uint32_t i = 0; at == UINT32_MAX && i < SESSION_STATES_MAX; i++)
         if (s->states[i].phase == STATE_REFUSED)
             at = i;
-    if (at == UINT32_MAX || ev->state == 0)
-        return err_set(err, CKPT_LIMIT, "more than %u states in one session", SESSION_STATES_MAX);
+    if (ev->state == 0)
+        return err_set(err, CKPT_INVALID, "STATE 0");
+    if (at == UINT32_MAX) { /* those that are leaving may still be written or read */
+        session_act(out, ACT_NO_STATE, 0)->id = ev->state;
+        return CKPT_OK;
+    }
     s->states[at] = (struct session_state){
         .phase = STATE_SEALING, .number = ev->state, .decl_bytes = ev->bytes, .want_bytes = ev->want
     };
@@ -170,7 +179,7 @@ static enum ckpt_status ready_state(struct session *s, const struct session_even
                                     uint32_t *ret, struct ckpt_err *err)
 {
     uint32_t at = session_state_of(s, ev->state);
-    if (at == UINT32_MAX || s->states[at].phase != STATE_READY)
+    if (at == UINT32_MAX || s->states[at].phase != STATE_READY || s->states[at].leaving)
         return err_set(err, CKPT_WRONG_STATE, "state %u is not sealed", ev->state);
     *ret = at;
     return CKPT_OK;
@@ -200,15 +209,16 @@ static void on_sealed(struct session *s, const struct session_event *ev,
     struct session_state *t = &s->states[ev->state];
     if (t->phase != STATE_SEALING)
         return;
-    if (ev->status == CKPT_OK && ev->slots <= SESSION_SLOTS_MAX - s->slot_count) {
+    uint32_t first = session_place(s, ev->slots);
+    if (ev->status == CKPT_OK && first != UINT32_MAX) {
         t->phase = STATE_READY;
-        t->first = s->slot_count;
+        t->first = first;
         t->slots = ev->slots;
         t->image_slots = ev->image_slots;
         t->raw_bytes = ev->bytes;
         t->chunk_count = ev->chunks;
         t->ram_left_bytes = ev->want;
-        s->slot_count += ev->slots;
+        s->slot_count = (uint32_t)max_u64(s->slot_count, first + ev->slots);
         for (uint32_t i = 0; i < ev->slots; i++)
             session_release(s, t->first + i);
     } else {
@@ -216,7 +226,8 @@ static void on_sealed(struct session *s, const struct session_event *ev,
         t->status = ev->status != CKPT_OK ? ev->status : CKPT_LIMIT;
         snprintf(t->text, sizeof(t->text), "%s", ev->text ? ev->text : "too many slots");
     }
-    session_act(out, ACT_SEND_STATE, ev->state);
+    if (!t->leaving)
+        session_act(out, ACT_SEND_STATE, ev->state);
     session_drop_quiet(s, out);
 }
 
@@ -262,6 +273,8 @@ static enum ckpt_status step_client(struct session *s, const struct session_even
     case SESSION_CANCEL:
         on_cancel(s, ev, out);
         return CKPT_OK;
+    case SESSION_FORGET:
+        return session_on_forget(s, ev, out, err);
     default:
         return CKPT_OK;
     }
@@ -325,6 +338,9 @@ enum ckpt_status session_step(struct session *s, const struct session_event *ev,
         break;
     case SESSION_SEALED:
         on_sealed(s, ev, out);
+        break;
+    case SESSION_FORGOTTEN:
+        session_on_forgotten(s, ev->state);
         break;
     case SESSION_EPOCH:
         s->epoch = ev->name.epoch;

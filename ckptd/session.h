@@ -51,6 +51,7 @@ struct session_state {
     uint32_t status;       /* REFUSED: enum ckpt_status */
     bool used;             /* a save or load was begun on it */
     bool dropped;          /* the arena is gone (dead client) */
+    bool leaving;          /* FORGET came: goes when nothing needs it */
     uint64_t decl_bytes, want_bytes, raw_bytes, chunk_count, ram_left_bytes;
     char text[SESSION_TEXT_MAX]; /* REFUSED */
 };
@@ -82,7 +83,11 @@ struct session_op {
     bool staged;                               /* all slots of this save came in */
     bool told;                                 /* the client knows how it ended */
     bool decided;                              /* the committer has spoken */
+    bool has_witness;                          /* G4: what this rank holds of a tile of others */
+    uint64_t witness;
+    struct digest witness_digest;
     uint64_t done_bytes, total_bytes, stored_bytes;
+    uint32_t missing, unasked; /* loads: as in wire_op */
     char text[SESSION_TEXT_MAX];
 };
 /* How ops ended: kept a while, because a client that was away missed the message. */
@@ -91,6 +96,7 @@ struct session_final {
     uint32_t level, status;
     struct ckpt_name name;
     uint64_t done_bytes, total_bytes;
+    uint32_t missing, unasked;
     char text[SESSION_TEXT_MAX];
 };
 struct session {
@@ -129,11 +135,12 @@ enum session_event_kind {
     /* from the client, numbered */
     SESSION_STATE = 1, /* state, bytes = of the declaration, want */
     SESSION_SAVE,      /* op, state, step, try_, flags, deadline_ms, time_ns */
-    SESSION_FULL,      /* op, state, slot, image_slot, flags; packs */
+    SESSION_FULL,      /* op, state, slot, image_slot, flags; packs; witness, id */
     SESSION_FAIL,      /* op, status, text */
     SESSION_LOAD,      /* op, state, flags, name */
     SESSION_BACK,      /* op, state, slot */
     SESSION_CANCEL,    /* op */
+    SESSION_FORGET,    /* state */
     SESSION_NOTE,      /* a message without effect on the machine (RESTORED, PROGRESS) */
     SESSION_BYE,
     /* from elsewhere */
@@ -141,12 +148,13 @@ enum session_event_kind {
     SESSION_DETACH,
     SESSION_DEAD,       /* text: how */
     SESSION_SEALED,     /* state index; status, text, or slots, image_slots, bytes, chunks */
+    SESSION_FORGOTTEN,  /* state index: its memory is gone */
     SESSION_BEGUN,      /* op; status */
     SESSION_PACKED,     /* op, slot (of the session), image_slot; status, id, stored; packs */
     SESSION_FINISHED,   /* op; status */
     SESSION_FAILED_PUT, /* op */
     SESSION_DECIDED,    /* op; status, text */
-    SESSION_LOADED,     /* op; status, text, name: a load is over */
+    SESSION_LOADED,     /* op; status, text, name, missing, unasked: a load is over */
     SESSION_EPOCH,      /* name.epoch: a rollback made a new one */
     SESSION_STOP,       /* ckptd stops: what is not staged fails */
     SESSION_TICK,
@@ -157,7 +165,7 @@ struct session_event {
     uint64_t seq; /* client messages: above 0 */
     uint64_t op;
     uint32_t state, slot, image_slot, flags;
-    uint32_t try_, deadline_ms, slots, image_slots;
+    uint32_t try_, deadline_ms, slots, image_slots, missing, unasked;
     enum ckpt_status status;
     const char *text; /* NULL = the status's sentence */
     uint64_t step, bytes, want, chunks, stored;
@@ -165,7 +173,8 @@ struct session_event {
     struct ckpt_name name;
     bool has_parent; /* BEGUN */
     struct ckpt_name parent;
-    struct digest id;
+    struct digest id;           /* PACKED: of the pack; FULL: of the witness's tile */
+    uint64_t witness;           /* FULL */
     struct session_pack *packs; /* of the op, image_slots of them */
 };
 
@@ -188,6 +197,8 @@ enum session_action_kind {
     ACT_BACK,        /* op, slot: a slot came back */
     ACT_OP_END,      /* op: its memory in the ledger is void */
     ACT_DROP_ARENA,  /* state */
+    ACT_FORGET,      /* state (index): its memory may go; said again until FORGOTTEN */
+    ACT_NO_STATE,    /* id: REFUSED for the client's number, which has no place */
     ACT_OVER,        /* nothing is left: forget the session */
 };
 struct session_action {
@@ -195,7 +206,7 @@ struct session_action {
     uint32_t op;   /* index in ops, finals or states, as the kind says */
     uint32_t slot; /* index in session.slots */
     uint32_t image_slot;
-    uint64_t id; /* LOAD_GONE, BACK: the op's, which may be over by then */
+    uint64_t id; /* LOAD_GONE, BACK: the op's, which may be over by then; NO_STATE: number */
 };
 struct session_actions {
     uint32_t count;
@@ -217,6 +228,10 @@ void session_unload(struct session *s, uint32_t slot, struct session_actions *ou
 uint32_t session_state_of(const struct session *s, uint32_t number);
 uint32_t session_op_of(const struct session *s, uint64_t id);
 uint32_t session_count(const struct session *s, uint32_t state, enum slot_owner owner);
+/* How many slots the next arena may have. */
+uint32_t session_room(const struct session *s);
+/* True when a state that is to be forgotten is needed by nothing of the session. */
+bool session_may_forget(const struct session *s, uint32_t state);
 /* True while something of it is not decided yet or lies in its arena. */
 bool session_busy(const struct session *s);
 const char *session_phase_name(uint32_t phase);

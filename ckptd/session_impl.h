@@ -1,6 +1,7 @@
 /* Between the parts of the session machine, and for nobody else:
  *
  *   session.c        tables, states, dispatch
+ *   session_state.c  where a state's slots lie, and how it is forgotten
  *   session_save.c   saves
  *   session_load.c   restores
  *   session_life.c   the client comes, goes, dies; the next worker goes on */
@@ -22,12 +23,20 @@ uint32_t session_add_final(struct session *s, const struct session_op *op);
 /* The same, and tells the client. */
 uint32_t session_tell(struct session *s, struct session_op *op, struct session_actions *out);
 void session_set_failure(struct session_op *op, enum ckpt_status status, const char *text);
-/* What a dead client leaves goes when nobody uses it any more. */
+/* What is forgotten, and what a dead client leaves, goes when nobody uses it any more. */
 void session_drop_quiet(struct session *s, struct session_actions *out);
 /* What saves and loads have in common: the state is ready, the id is new. */
 enum ckpt_status session_new_op(struct session *s, const struct session_event *ev, int64_t now,
                                 struct session_op *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 struct session_op *session_free_op(struct session *s); /* NULL: all are in use */
+
+/* -- session_state.c -- */
+/* Where `slots` slots in a row are free; UINT32_MAX: nowhere. */
+uint32_t session_place(const struct session *s, uint32_t slots);
+enum ckpt_status session_on_forget(struct session *s, const struct session_event *ev,
+                                   struct session_actions *out, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void session_on_forgotten(struct session *s, uint32_t state);
 
 /* -- session_save.c -- */
 /* Gives free slots to the oldest saves that want them. */

@@ -9,7 +9,7 @@ void session_on_attach(struct session *s, struct session_actions *out)
     s->detached_ns = 0;
     for (uint32_t t = 0; t < SESSION_STATES_MAX; t++) {
         const struct session_state *st = &s->states[t];
-        if ((st->phase == STATE_READY && !st->used) || st->phase == STATE_REFUSED)
+        if (!st->leaving && ((st->phase == STATE_READY && !st->used) || st->phase == STATE_REFUSED))
             session_act(out, ACT_SEND_STATE, t);
     }
     for (uint32_t i = 0; i < SESSION_FINALS; i++) {

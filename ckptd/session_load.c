@@ -73,6 +73,8 @@ void session_on_loaded(struct session *s, struct session_op *op, const struct se
     op->done_bytes = op->total_bytes = ev->bytes;
     if (ev->status == CKPT_OK && (op->flags & WIRE_LOAD_ROLLBACK))
         s->restoring = false;
+    op->missing = ev->missing;
+    op->unasked = ev->unasked;
     session_end_load(s, op, ev->status, ev->text, out);
 }
 

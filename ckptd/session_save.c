@@ -189,9 +189,12 @@ static enum ckpt_status check_full(const struct session *s, const struct session
     return CKPT_OK;
 }
 
-static void become_staged(struct session *s, struct session_op *op, int64_t now,
-                          struct session_actions *out)
+static void become_staged(struct session *s, struct session_op *op, const struct session_event *ev,
+                          int64_t now, struct session_actions *out)
 {
+    op->has_witness = ev->flags & WIRE_FULL_WITNESS;
+    op->witness = ev->witness;
+    op->witness_digest = ev->id;
     op->staged = true;
     op->staged_ns = now;
     op->level = s->flags & WIRE_STAGED_IS_PROCESS ? WIRE_LEVEL_PROCESS : WIRE_LEVEL_STAGED;
@@ -217,7 +220,7 @@ enum ckpt_status session_on_full(struct session *s, const struct session_event *
         if (op->image_slots > 0 || !(ev->flags & WIRE_FULL_LAST))
             return err_set(err, CKPT_INVALID, "FULL without a slot, but %u are expected",
                            op->image_slots);
-        become_staged(s, op, now, out);
+        become_staged(s, op, ev, now, out);
         return CKPT_OK;
     }
     enum ckpt_status st = check_full(s, ev, op, err);
@@ -234,7 +237,7 @@ enum ckpt_status session_on_full(struct session *s, const struct session_event *
     a->slot = slot;
     a->image_slot = ev->image_slot;
     if (op->filled == op->image_slots)
-        become_staged(s, op, now, out);
+        become_staged(s, op, ev, now, out);
     return CKPT_OK;
 }
 
@@ -290,8 +293,10 @@ void session_on_packed(struct session *s, struct session_op *op, const struct se
         op->packed++;
         op->stored_bytes += ev->stored;
         op->done_bytes += ev->bytes;
-        if (op->status == CKPT_OK)
+        if (op->status == CKPT_OK) {
+            session_act(out, ACT_SEND_OP, session_op_index(s, op)); /* how far it is */
             finish_if_packed(s, op, out);
+        }
     }
     session_end_if_quiet(s, op, out);
     session_grant(s, out);

@@ -14,7 +14,8 @@ static json_t *state_json(const struct client *cl, uint32_t at)
         (json_int_t)session_count(cl->s, at, SLOT_CLIENT), "queued",
         (json_int_t)session_count(cl->s, at, SLOT_QUEUED), "arena_bytes",
         (json_int_t)cl->states[at].arena.bytes, "bytes_raw", (json_int_t)t->raw_bytes, "phase",
-        t->phase == STATE_READY     ? "ready"
+        t->leaving                  ? "leaving"
+        : t->phase == STATE_READY   ? "ready"
         : t->phase == STATE_SEALING ? "sealing"
                                     : "refused");
 }

@@ -9,6 +9,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "formats/bulk.h"
+
 #define BOX_BITS_MAX (UINT64_C(1) << 62)
 
 bool shape_bytes(uint32_t ndim, const uint64_t *shape, unsigned bits, uint64_t *ret_bytes)
@@ -234,6 +236,16 @@ copy_runs(unsigned char *dst, const unsigned char *src, size_t run, const struct
     }
 }
 
+static void copy_long_runs(unsigned char *dst, const unsigned char *src, size_t run,
+                           const struct copy_loop *loop)
+{
+    for (uint64_t i = 0; i < loop->count; i++) {
+        bulk_copy(dst, src, run);
+        dst += loop->dst;
+        src += loop->src;
+    }
+}
+
 static void copy_innermost(unsigned char *dst, const unsigned char *src, size_t run,
                            const struct copy_loop *loop)
 {
@@ -254,7 +266,7 @@ static void copy_innermost(unsigned char *dst, const unsigned char *src, size_t 
         copy_runs(dst, src, 16, loop);
         break;
     default:
-        copy_runs(dst, src, run, loop);
+        copy_long_runs(dst, src, run, loop);
         break;
     }
 }
@@ -307,7 +319,7 @@ void box_copy(const struct box *what, unsigned bits, const struct box *dst_box,
     }
     plan_merge(&plan);
     if (plan.n == 0)
-        memcpy(plan.dst, plan.src, plan.run);
+        bulk_copy(plan.dst, plan.src, plan.run);
     else
         plan_run(&plan);
 }

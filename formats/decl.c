@@ -282,6 +282,15 @@ bool decl_share(const struct decl_tensor *t, const struct decl_piece *p, uint32_
                         ret);
 }
 
+/* Tiles of the piece outside of this rank's share; fewer than 2^32.  Objects are left out:
+ * programs put clocks and host names into what they call shared. */
+static uint64_t others_tiles(const struct decl_tensor *t, const struct decl_piece *p)
+{
+    if ((t->flags & DECL_OBJECT) || box_volume(&p->box) == 0)
+        return 0;
+    return tile_count(&p->box, p->tile) - p->chunks;
+}
+
 static enum ckpt_status derive_piece(struct decl *d, const struct decl_tensor *t,
                                      struct decl_piece *p, struct ckpt_err *err)
 {
@@ -296,6 +305,7 @@ static enum ckpt_status derive_piece(struct decl *d, const struct decl_tensor *t
     p->first_chunk = d->chunk_count;
     p->chunks = p->writes ? tile_count(&p->share, p->tile) : 0;
     p->writes = p->chunks > 0;
+    d->witness_count += others_tiles(t, p);
     d->chunk_count += p->chunks;
     d->hold_bytes += box_bytes(&p->box, bits);
     if (p->writes)
@@ -384,6 +394,25 @@ enum ckpt_status decl_finish(struct decl *d, uint64_t slot_bytes, struct ckpt_er
         st = place_tiles(d, err);
     d->finished = st == CKPT_OK;
     return st;
+}
+
+struct decl_witness decl_witness_at(const struct decl *d, uint64_t i)
+{
+    assert(d->finished && i < d->witness_count);
+    const struct decl_piece *p = d->pieces;
+    for (uint64_t n; i >= (n = others_tiles(&d->tensors[p->tensor], p)); p++)
+        i -= n;
+    uint64_t number = 0;
+    struct box box = tile_at(&p->box, p->tile, number);
+    /* The tiles of all shares are those of the box: one lies in ours whole or not at all. */
+    while ((p->writes && box_contains(&p->share, &box)) || i-- > 0)
+        box = tile_at(&p->box, p->tile, ++number);
+    return (struct decl_witness){
+        .tensor = p->tensor,
+        .piece = (size_t)(p - d->pieces),
+        .box = box,
+        .bytes = (uint32_t)box_bytes(&box, dtype_bits(d->tensors[p->tensor].dtype)),
+    };
 }
 
 /* --- walking ------------------------------------------------------------------ */

@@ -70,6 +70,7 @@ struct decl {
     uint64_t slot_bytes;
     uint64_t chunk_count, raw_bytes; /* what this rank writes */
     uint64_t hold_bytes;             /* what it holds, replicas included */
+    uint64_t witness_count;          /* tiles that it holds and other replicas write */
     uint32_t slot_count;             /* slots of one save */
     struct decl_slot *slots;         /* slot_count of them */
     size_t *by_name;                 /* tensor ordinals sorted by name (bytes) */
@@ -113,6 +114,15 @@ const struct decl_tensor *decl_find(const struct decl *d, const char *name);
  * it writes nothing. */
 bool decl_share(const struct decl_tensor *t, const struct decl_piece *p, uint32_t replica,
                 struct box *ret);
+/* One tile that this rank holds and another replica writes (not of objects): it digests one of them each
+ * save, in turn, and the commit compares (G4). */
+struct decl_witness {
+    size_t tensor, piece;
+    struct box box; /* global */
+    uint32_t bytes;
+};
+/* Number i < witness_count of a finished declaration's. */
+struct decl_witness decl_witness_at(const struct decl *d, uint64_t i);
 /* What ranks must agree on (name, dtype, kind, shape, blocks, alias), as a digest: a
  * cheap first check between ranks and launches. */
 struct digest decl_signature(const struct decl *d);

@@ -79,7 +79,8 @@ struct record_node { /* what a node holds: every (checkpoint, rank) whose packs 
     struct record_holding *holdings; /* decode: malloc'ed, record_node_fini */
     uint32_t count;                  /* <= RECORD_HOLDINGS_MAX */
 };
-struct record_step { /* RESTORED and PROGRESS */
+#define RECORD_STEP_FINISHED UINT64_MAX /* PROGRESS: nothing was left to do */
+struct record_step {                    /* RESTORED and PROGRESS */
     uint64_t epoch, step;
     int64_t time_ns;
 };

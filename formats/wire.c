@@ -21,6 +21,7 @@ static const struct wire_row {
 } rows[] = {
     { WIRE_HELLO, "HELLO", sizeof(struct wire_hello), 1, 1, TAIL_ANY },
     { WIRE_STATE, "STATE", sizeof(struct wire_state), 1, 1, TAIL_NONE },
+    { WIRE_FORGET, "FORGET", sizeof(struct wire_forget), 0, 0, TAIL_NONE },
     { WIRE_SAVE, "SAVE", sizeof(struct wire_save), 0, 0, TAIL_ANY },
     { WIRE_FULL, "FULL", sizeof(struct wire_full), 0, 0, TAIL_NONE },
     { WIRE_FAIL, "FAIL", sizeof(struct wire_fail), 0, 0, TAIL_ANY },

@@ -19,6 +19,7 @@
  *          ◄──────────────────────── FRAGS {op, arena slot, fragments} ...
  *   BACK {op, arena slot} ─────────────────►
  *          ◄──────────────────────── OP {op, done}
+ *   FORGET {state} ────────────────────────►
  *
  * Reliability.  Client messages carry seq = 1, 2, ... within a session (a random
  * 16-byte id that the client chose).  The daemon acknowledges the highest seq whose
@@ -54,6 +55,7 @@ enum wire_type {
     WIRE_PROGRESS = 9,
     WIRE_CANCEL = 10,
     WIRE_STATUS = 11, /* any connection, no HELLO needed */
+    WIRE_FORGET = 13, /* a sealed state is not used any more */
     WIRE_BYE = 12,    /* orderly end: nothing of this session is under way for the client */
     /* daemon to client */
     WIRE_HELLO_OK = 65,
@@ -120,6 +122,12 @@ struct wire_state {
     uint64_t decl_bytes;
     uint64_t arena_bytes; /* wanted; 0 = 1 x the state, at least 2 slots */
 };
+/* What is staged of it goes on; what is not fails.  The arena and the declaration go when
+ * nothing needs them any more, and then the number may come again. */
+struct wire_forget {
+    uint32_t state;
+    uint32_t reserved;
+};
 /* fd 0: the arena: memfd of slots * slot_bytes, sealed against grow and shrink. */
 struct wire_state_ok {
     uint32_t state;
@@ -148,7 +156,8 @@ struct wire_grant {
     uint32_t arena_slot;
 };
 enum wire_full_flags {
-    WIRE_FULL_LAST = 1, /* the rank's last slot of this save */
+    WIRE_FULL_LAST = 1,    /* the rank's last slot of this save */
+    WIRE_FULL_WITNESS = 2, /* with LAST: witness and digest say what this rank holds (G4) */
 };
 /* A rank that writes nothing sends one FULL with arena_slot = UINT32_MAX and LAST. */
 struct wire_full {
@@ -157,6 +166,8 @@ struct wire_full {
     uint32_t arena_slot;
     uint32_t slot; /* number in the rank's image (decl_slot): which tiles it holds */
     uint32_t flags;
+    uint64_t witness;   /* number of a tile that others write (decl_witness_at) */
+    uint8_t digest[16]; /* of its dense bytes as they are here */
 };
 /* tail: text. */
 struct wire_fail {
@@ -205,7 +216,7 @@ struct wire_restored {
     uint32_t reserved;
 };
 struct wire_progress {
-    uint64_t step;
+    uint64_t step; /* UINT64_MAX: finished */
 };
 struct wire_cancel {
     uint64_t op;
@@ -229,8 +240,10 @@ struct wire_op {
     uint64_t op;
     uint32_t level, status;
     uint32_t flags, reserved;
-    uint64_t done_bytes, total_bytes;
-    struct wire_name name; /* of the attempt */
+    uint64_t done_bytes, total_bytes; /* saves: durable, of what; sent as packs are put */
+    struct wire_name name;            /* of the attempt */
+    uint32_t missing;                 /* loads: tensors asked for that are not there */
+    uint32_t unasked;                 /* loads: there, and no rank asked; UINT32_MAX = not known */
 };
 
 _Static_assert(sizeof(struct wire_head) == 32, "wire layout");
@@ -239,17 +252,18 @@ _Static_assert(sizeof(struct wire_name) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_hello_ok) == 56, "wire layout");
 _Static_assert(sizeof(struct wire_refused) == 16, "wire layout");
 _Static_assert(sizeof(struct wire_state) == 24, "wire layout");
+_Static_assert(sizeof(struct wire_forget) == 8, "wire layout");
 _Static_assert(sizeof(struct wire_state_ok) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_save) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_grant) == 16, "wire layout");
-_Static_assert(sizeof(struct wire_full) == 24, "wire layout");
+_Static_assert(sizeof(struct wire_full) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_fail) == 16, "wire layout");
 _Static_assert(sizeof(struct wire_load) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_frag) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_frags) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_back) == 16, "wire layout");
 _Static_assert(sizeof(struct wire_restored) == 40, "wire layout");
-_Static_assert(sizeof(struct wire_op) == 64, "wire layout");
+_Static_assert(sizeof(struct wire_op) == 72, "wire layout");
 
 /* The size of a type's fixed struct; SIZE_MAX for an unknown type. */
 size_t wire_body_bytes(unsigned type);

@@ -22,6 +22,7 @@
  *                       buffers, count, NULL, &op);
  *     }
  *     ckpt_wait(c, op, CKPT_LEVEL_LOCAL, 600000);
+ *     ckpt_progress(c, CKPT_FINISHED);       // all steps are done
  *     ckpt_close(c);
  *
  * All input and output is done by ckptd, a daemon on the node; when none is running,
@@ -100,7 +101,7 @@ enum ckpt_open_flags { CKPT_OPEN_SOLO = 1 };
  * this one has resolved. */
 CKPT_API enum ckpt_status ckpt_open(const struct ckpt_open_opts *opts, struct ckpt **ret);
 
-/* Ends the session.  Saves that are staged go on in the daemon; one that is still being
+/* Ends the session, and says nothing of success (ckpt_progress does).  Saves that are staged go on in the daemon; one that is still being
  * copied is given up.  Waits at most a few seconds for the transfer thread.  NULL is
  * fine.  States of the context are freed too. */
 CKPT_API void ckpt_close(struct ckpt *c);
@@ -117,7 +118,12 @@ CKPT_API enum ckpt_status ckpt_resume(struct ckpt *c, struct ckpt_point *ret);
 
 /* Says that training has got to the end of `step`: beyond the resume point this proves
  * that the checkpoint is sound, and the crash-loop rule stops counting.  Cheap (a
- * message when it matters, otherwise nothing); any rank, rank 0 suffices. */
+ * message when it matters, otherwise nothing); any rank, rank 0 suffices.
+ * CKPT_FINISHED instead of a step: nothing is left to do.  A finished job that is started
+ * again makes no step; without this word such starts look like deaths, and after three
+ * of them the next resumes one checkpoint further back.  ckpt_close does not say it,
+ * because a program that failed closes, too. */
+#define CKPT_FINISHED UINT64_MAX
 CKPT_API enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step);
 
 /* -- declaring ----------------------------------------------------------- */
@@ -173,7 +179,9 @@ struct ckpt_tensor_desc {
 };
 
 /* A box of the global tensor and where it lies in this rank's buffer for the tensor.
- * replica r of R: R ranks hold this same box; each writes its share of it. */
+ * replica r of R: R ranks hold this same box; each writes its share of it, and digests one
+ * tile of the others' shares at each save, in turn.  Replicas that differ are memory or
+ * arithmetic gone wrong: the save fails with CKPT_CORRUPT and names tensor, ranks and box. */
 struct ckpt_piece {
     uint64_t off[CKPT_MAX_DIMS], len[CKPT_MAX_DIMS]; /* global, elements */
     uint64_t offset_bytes;                           /* of its first element in the buffer */
@@ -181,10 +189,12 @@ struct ckpt_piece {
     uint32_t replica, replica_count;                 /* 0, 0 = the only holder */
 };
 
-/* A new, empty declaration.  Belongs to the context; freed with ckpt_state_free or
- * ckpt_close.  A context seals at most 32 states, freed ones included: ckptd keeps what
- * was sealed to the end of the session. */
+/* A new, empty declaration.  Belongs to the context, which has at most 8 at a time; freed
+ * with ckpt_state_free or ckpt_close. */
 CKPT_API enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret);
+/* Gives it back with its staging memory.  Saves of it that are staged go on, and ckpt_wait
+ * knows them; one that is still being copied is given up.  Waits at most for one slot's
+ * copy.  NULL is fine. */
 CKPT_API void ckpt_state_free(struct ckpt_state *s);
 
 /* Declares the next tensor and what this rank holds of it: `count` pieces, 0 if
@@ -268,7 +278,7 @@ struct ckpt_metric {
 };
 struct ckpt_save_opts {
     size_t size;
-    uint64_t step;
+    uint64_t step;                     /* not UINT64_MAX */
     const struct ckpt_metric *metrics; /* rank 0's are kept: loss=2.31 */
     uint32_t metric_count;             /* <= 64 */
     uint32_t flags;                    /* CKPT_SAVE_* */
@@ -352,6 +362,13 @@ struct ckpt_info {
     uint64_t copy_ns;             /* length of the last copy out */
     uint64_t restored_bytes;      /* by the last ckpt_restore */
     char why[512];                /* why this resume point */
+    /* Of this rank's part of the save begun last: what is durable, and all of it.  The time
+     * that is left follows from two looks. */
+    uint64_t save_done_bytes, save_total_bytes;
+    /* By the last ckpt_restore: tensors and objects declared here that the checkpoint does not
+     * have (partial, optional), and those it has that no rank of the launch declared;
+     * UINT32_MAX = not known, because ranks of other nodes may have. */
+    uint32_t restore_missing, restore_unasked;
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

@@ -449,6 +449,20 @@ enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step)
     return CKPT_OK;
 }
 
+/* How far the newest save is; lock held. */
+static void tell_save(const struct ckpt *c, struct ckpt_info *info)
+{
+    uint64_t newest = 0;
+    for (size_t i = 0; i < LIB_OPS; i++) {
+        const struct lib_op *op = &c->shared.ops[i];
+        if (op->load || op->id <= newest)
+            continue;
+        newest = op->id;
+        info->save_done_bytes = op->done_bytes;
+        info->save_total_bytes = op->total_bytes;
+    }
+}
+
 enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
 {
     enum ckpt_status st = lib_enter(c);
@@ -465,6 +479,7 @@ enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
     now.epoch = c->shared.epoch;
     now.scoped = (c->shared.ok_flags & WIRE_STAGED_IS_PROCESS) != 0;
     now.private_daemon = c->private_daemon;
+    tell_save(c, &now);
     snprintf(now.why, sizeof(now.why), "%s", c->shared.why);
     pthread_mutex_unlock(&c->lock);
     if (ret->size > sizeof(now)) /* a newer program: what we do not know is 0 */

@@ -23,7 +23,6 @@
 
 #define LIB_OPS        64 /* operations whose fate is remembered */
 #define LIB_STATES_MAX 8  /* at a time */
-#define LIB_SEALS_MAX  32 /* in a session: ckptd keeps a sealed state to the end */
 #define LIB_STEPS      64 /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
@@ -53,6 +52,7 @@ struct lib_op {
     struct ckpt_state *state; /* NULL once nothing of it is used */
     struct wire_name name;
     uint64_t done_bytes, total_bytes;
+    uint32_t missing, unasked;
     int64_t begun_ns;
 };
 
@@ -86,6 +86,8 @@ struct ckpt_state {
     uint32_t slots;
     uint64_t slot_bytes, ram_left;
     bool pinned;
+    uint8_t *tile;         /* room for one, with witnesses */
+    uint64_t witness_turn; /* counts the saves, from anywhere (G4) */
     /* of the operation under way; set by the caller before it is begun: */
     struct strided *at;     /* per piece of the declaration: where it lies */
     uint64_t *need_bytes;   /* per tensor: length the buffer must have */
@@ -134,7 +136,6 @@ struct ckpt {
         struct lib_out *outs, **outs_tail;
         struct ckpt_state *states;
         uint32_t next_state;
-        uint32_t seals; /* told to the daemon in this session */
         uint64_t last_committed_op;
         struct lib_op ops[LIB_OPS];
         struct {
@@ -215,8 +216,22 @@ void client_drop_queue(struct ckpt *c); /* lock held */
 /* -- transfer.c -- */
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
 void transfer_stop(struct ckpt *c);
-/* Unmaps a state's arena; the transfer thread no longer runs or never saw it. */
-void transfer_forget(struct ckpt_state *s);
+
+/* -- slots.c: copies between slots and the caller's memory; lock not held -- */
+/* Maps the arena that came with STATE_OK, after checking it. */
+enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
+                           struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Unmaps it; of the transfer thread, or when that no longer runs or never saw it. */
+void slots_unmap(struct ckpt_state *s);
+/* Copies what belongs into slot number `slot` of the image. */
+enum ckpt_status slots_fill(struct ckpt_state *s, uint32_t slot, uint8_t *to, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* Digests the tile of others whose turn it is (G4) into a FULL, if there is any. */
+enum ckpt_status slots_witness(struct ckpt_state *s, struct wire_full *full, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* Copies fragments to the tensors. */
+enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
+                            const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;
 
 /* -- connect.c -- */
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the

@@ -15,6 +15,7 @@ struct load_call {
     /* of the last try: */
     bool asked; /* the daemon was asked at all */
     uint64_t op, done_bytes;
+    uint32_t missing, unasked;
 };
 
 /* Lock held, dropped while the state is pointed at the buffers. */
@@ -58,6 +59,8 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
         st = err_set(err, CKPT_CORRUPT, "restore: ckptd brought %llu of %llu bytes and said done",
                      (unsigned long long)l->s->came_bytes, (unsigned long long)l->s->must_bytes);
     l->done_bytes = op->done_bytes;
+    l->missing = op->missing;
+    l->unasked = op->unasked;
     op->held = false;
     return st;
 }
@@ -104,8 +107,11 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
         move_head(c, &l->body.point);
     if (st == CKPT_OK && c->shared.has_head && same_name(&l->body.point, &c->shared.head))
         c->shared.behind = false;
-    if (st == CKPT_OK)
+    if (st == CKPT_OK) {
         c->shared.info.restored_bytes = l->done_bytes;
+        c->shared.info.restore_missing = l->missing;
+        c->shared.info.restore_unasked = l->unasked;
+    }
     return st;
 }
 

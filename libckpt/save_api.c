@@ -75,6 +75,9 @@ static enum ckpt_status check_opts(const struct ckpt_save_opts *given, struct ck
         return st;
     if (o->flags & ~(uint32_t)CKPT_SAVE_ALLOW_VANISHED)
         return err_set(err, CKPT_INVALID, "ckpt_save: unknown flags %#x", o->flags);
+    if (o->step == CKPT_FINISHED)
+        return err_set(err, CKPT_INVALID, "ckpt_save: step %llu is no step",
+                       (unsigned long long)o->step);
     if (o->timeout_ms < 0)
         return err_set(err, CKPT_INVALID, "ckpt_save: negative timeout");
     if (o->timeout_ms == 0)

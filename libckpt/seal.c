@@ -78,11 +78,6 @@ static enum ckpt_status prepare(struct ckpt_state *s, struct ckpt_err *err)
 
 enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err)
 {
-    if (s->ctx->shared.seals == LIB_SEALS_MAX)
-        return err_set(err, CKPT_LIMIT,
-                       "seal: %d states were sealed in this context, which is the most: close it "
-                       "and open another",
-                       LIB_SEALS_MAX);
     struct buf CLEANUP_BUF bytes = { 0 };
     decl_encode(&s->decl, &bytes);
     if (bytes.failed)
@@ -98,7 +93,6 @@ enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err)
     s->shared.answered = false;
     s->shared.err = (struct ckpt_err){ 0 };
     enum ckpt_status st = client_queue(s->ctx, s->ctx->compose, fd);
-    s->ctx->shared.seals += st == CKPT_OK;
     return st == CKPT_OK ? CKPT_OK : err_set(err, st, "seal: out of memory");
 }
 

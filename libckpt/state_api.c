@@ -19,6 +19,8 @@ enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
     }
     s->ctx = c;
     s->arena_want = c->arena_want;
+    memcpy(&s->witness_turn, c->session,
+           sizeof(s->witness_turn)); /* random: restarts begin elsewhere */
     pthread_mutex_lock(&c->lock);
     uint32_t used = 0;
     for (const struct ckpt_state *o = c->shared.states; o; o = o->next)
@@ -40,7 +42,7 @@ enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
 
 void state_free_memory(struct ckpt_state *s)
 {
-    transfer_forget(s);
+    slots_unmap(s);
     for (size_t i = 0; i < s->side_count; i++)
         free(s->sides[i].bytes);
     free(s->sides);
@@ -49,6 +51,15 @@ void state_free_memory(struct ckpt_state *s)
     free(s->shared.grants.slot);
     free(s->shared.grants.op);
     decl_fini(&s->decl);
+}
+
+/* ckptd need not keep it, but for what is staged.  Lock held. */
+static void forget(struct ckpt_state *s)
+{
+    struct wire_forget body = { .state = s->number };
+    wire_begin(s->ctx->compose, WIRE_FORGET, &body);
+    enum ckpt_status st = client_queue(s->ctx, s->ctx->compose, -1);
+    (void)st; /* out of memory: ckptd then keeps it to the end of the session */
 }
 
 void ckpt_state_free(struct ckpt_state *s)
@@ -75,6 +86,8 @@ void ckpt_state_free(struct ckpt_state *s)
         p = &(*p)->next;
     if (*p)
         *p = s->next;
+    if (s->shared.announced)
+        forget(s);
     pthread_mutex_unlock(&c->lock);
     state_free_memory(s);
     free(s);

@@ -2,73 +2,15 @@
  * slots and the caller's memory.  Its loop: send what is queued, take what has come,
  * fill one granted slot, sleep when there is nothing. */
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 
 #include "libckpt/context.h"
 
 #define RELINK_PAUSE_MS   100
 #define RELINK_CONNECT_NS INT64_C(1000000000)
-
-/* -- arena ---------------------------------------------------------------- */
-
-static enum ckpt_status map_arena(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
-                                  struct ckpt_err *err)
-{
-    const int want = F_SEAL_GROW | F_SEAL_SHRINK;
-    uint64_t bytes = ok->slots * s->decl.slot_bytes;
-    struct stat file;
-    if (ok->slot_bytes != s->decl.slot_bytes || ok->slots < 1)
-        return err_set(err, CKPT_MISMATCH,
-                       "ckptd gave an arena of %u slots of %llu bytes, the state was sealed for "
-                       "%llu: start it with the slot size it had",
-                       ok->slots, (unsigned long long)ok->slot_bytes,
-                       (unsigned long long)s->decl.slot_bytes);
-    /* A file that could shrink would kill the trainer by SIGBUS. */
-    int seals = fcntl(fd, F_GET_SEALS);
-    if (seals < 0 || (seals & want) != want || fstat(fd, &file) < 0 ||
-        (uint64_t)file.st_size != bytes)
-        return err_set(err, CKPT_CORRUPT,
-                       "ckptd gave an arena that is not a sealed memfd of %llu bytes",
-                       (unsigned long long)bytes);
-    void *p = wire_map_arena(fd, bytes);
-    if (!p)
-        return err_errno(err, errno, "mapping the arena of %llu bytes", (unsigned long long)bytes);
-    madvise(p, bytes, MADV_POPULATE_WRITE); /* old kernels: touched at the first save instead */
-    s->arena = p;
-    s->slots = ok->slots;
-    s->slot_bytes = ok->slot_bytes;
-    s->ram_left = ok->ram_left_bytes;
-    s->pinned = s->ctx->gpu->ops->pin(s->ctx->gpu, p, bytes, NULL) == CKPT_OK;
-    struct lib_grants *g = &s->shared.grants;
-    g->slot = calloc(ok->slots, sizeof(*g->slot));
-    g->op = calloc(ok->slots, sizeof(*g->op));
-    if (!g->slot || !g->op)
-        return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
-    g->cap = ok->slots;
-    return CKPT_OK;
-}
-
-void transfer_forget(struct ckpt_state *s)
-{
-    uint64_t bytes = s->slots * s->slot_bytes;
-    if (!s->arena)
-        return;
-    if (s->ctx->pid == getpid()) { /* a forked child has something else there: MADV_DONTFORK */
-        if (s->pinned)
-            s->ctx->gpu->ops->unpin(s->ctx->gpu, s->arena, bytes);
-        munmap(s->arena, bytes);
-    }
-    s->arena = NULL;
-    free(s->shared.grants.slot);
-    free(s->shared.grants.op);
-    s->shared.grants = (struct lib_grants){ 0 };
-}
 
 static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 {
@@ -87,16 +29,16 @@ static void on_state_ok(struct ckpt *c, struct wire_msg *m)
     struct ckpt_state *s = find_state(c, ok.state);
     if (!s || s->shared.answered || m->fd_count != 1)
         return;
-    transfer_forget(s);
+    slots_unmap(s);
     s->shared.busy = true; /* keeps the state while the lock is dropped: populating takes long */
     pthread_mutex_unlock(&c->lock);
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = map_arena(s, m->fds[0], &ok, &err);
+    enum ckpt_status st = slots_map(s, m->fds[0], &ok, &err);
     pthread_mutex_lock(&c->lock);
     s->shared.busy = false;
     s->shared.err = err;
     if (st != CKPT_OK)
-        transfer_forget(s);
+        slots_unmap(s);
     s->shared.answered = true;
 }
 
@@ -109,23 +51,11 @@ static void on_refused(struct ckpt *c, const struct wire_msg *m)
     struct ckpt_state *s = find_state(c, r.state);
     if (r.type != WIRE_STATE || !s || s->shared.answered)
         return;
-    transfer_forget(s); /* of a ckptd before this one */
+    slots_unmap(s); /* of a ckptd before this one */
     s->shared.err = (struct ckpt_err){ 0 };
     err_set(&s->shared.err,
             status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG, "%s", text);
     s->shared.answered = true;
-}
-
-static enum ckpt_status queue_full(struct ckpt *c, const struct lib_op *op, uint32_t arena_slot,
-                                   uint32_t slot, bool last)
-{
-    struct wire_full full = { .op = op->id,
-                              .state = op->state->number,
-                              .arena_slot = arena_slot,
-                              .slot = slot,
-                              .flags = last ? WIRE_FULL_LAST : 0 };
-    wire_begin(c->compose, WIRE_FULL, &full);
-    return client_queue(c, c->compose, -1);
 }
 
 static void copied(struct ckpt *c, struct lib_op *op)
@@ -162,15 +92,23 @@ static bool makes_sense(const struct lib_op *op, const struct wire_op *w)
            (!final || w->level >= WIRE_LEVEL_LOCAL || op->level >= WIRE_LEVEL_LOCAL);
 }
 
+/* A slot that may be filled now; UINT32_MAX: there is nothing to fill. */
+static bool add_grant(struct ckpt *c, struct ckpt_state *s, uint64_t op, uint32_t arena_slot)
+{
+    struct lib_grants *g = &s->shared.grants;
+    if (!LIB_ASSERT(c, g->count < g->cap)) /* slots are fewer than cap and each is there once */
+        return false;
+    uint32_t at = (g->head + g->count++) % g->cap;
+    g->slot[at] = arena_slot;
+    g->op[at] = op;
+    return true;
+}
+
 static void begin_op(struct ckpt *c, struct lib_op *op)
 {
     op->begun = true;
-    if (op->load || !op->state || op->state->decl.slot_count > 0)
-        return;
-    if (queue_full(c, op, UINT32_MAX, 0, true) != CKPT_OK) /* this rank writes nothing */
-        lib_op_give_up(c, op, CKPT_NO_MEMORY, "save: out of memory");
-    else
-        copied(c, op);
+    if (!op->load && op->state && op->state->decl.slot_count == 0) /* this rank writes nothing */
+        add_grant(c, op->state, op->id, UINT32_MAX);
 }
 
 static void on_op(struct ckpt *c, const struct wire_msg *m)
@@ -183,6 +121,8 @@ static void on_op(struct ckpt *c, const struct wire_msg *m)
     op->name = w.name;
     op->done_bytes = w.done_bytes;
     op->total_bytes = w.total_bytes;
+    op->missing = w.missing;
+    op->unasked = w.unasked;
     if (!op->begun && w.status == CKPT_OK)
         begin_op(c, op);
     if (!makes_sense(op, &w)) {
@@ -222,74 +162,8 @@ static void on_grant(struct ckpt *c, const struct wire_msg *m)
     struct lib_grants *g = &s->shared.grants;
     for (uint32_t i = 0; i < g->count; i++)
         if (g->slot[(g->head + i) % g->cap] == w.arena_slot)
-            return;                        /* said again after a reconnect */
-    if (!LIB_ASSERT(c, g->count < g->cap)) /* slots are fewer than cap and each is there once */
-        return;
-    uint32_t at = (g->head + g->count++) % g->cap;
-    g->slot[at] = w.arena_slot;
-    g->op[at] = w.op;
-}
-
-/* -- restoring: fragments to tensors -------------------------------------- */
-
-static bool read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
-{
-    cursor_copy(tail, f, sizeof(*f));
-    if (!cursor_ok(tail) || f->ndim > CKPT_DIMS_MAX)
-        return false;
-    memset(box, 0, sizeof(*box));
-    box->ndim = f->ndim;
-    for (uint32_t d = 0; d < f->ndim; d++)
-        box->off[d] = cursor_u64(tail);
-    for (uint32_t d = 0; d < f->ndim; d++)
-        box->len[d] = cursor_u64(tail);
-    return cursor_ok(tail);
-}
-
-/* Our own daemon's word is checked all the same: a wrong one must not scribble over the
- * trainer's memory. */
-static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f,
-                                 const struct box *box, const uint8_t *slot, struct ckpt_err *err)
-{
-    const struct decl *d = &s->decl;
-    if (f->tensor >= d->tensor_count || f->piece >= d->tensors[f->tensor].piece_count)
-        return err_set(err, CKPT_CORRUPT, "restore: ckptd named tensor %u, piece %u", f->tensor,
-                       f->piece);
-    const struct decl_tensor *t = &d->tensors[f->tensor];
-    size_t piece = t->first_piece + f->piece;
-    const struct box *held = &d->pieces[piece].box;
-    unsigned bits = dtype_bits(t->dtype);
-    if (box->ndim != t->ndim || box_check(box, t->shape, bits, NULL) != CKPT_OK ||
-        !box_contains(held, box) || f->offset > s->slot_bytes ||
-        box_bytes(box, bits) > s->slot_bytes - f->offset)
-        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a fragment outside tensor \"%s\"",
-                       t->name);
-    struct lib_side *side = state_side(s, f->tensor);
-    if (side)
-        side->filled = true;
-    if (!(t->flags & (DECL_OBJECT | DECL_OPTIONAL)))
-        s->came_bytes += box_bytes(box, bits);
-    return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits, held,
-                                     &s->at[piece], err);
-}
-
-static enum ckpt_status put_frags(struct ckpt_state *s, const struct wire_msg *m,
-                                  const struct wire_frags *w, struct ckpt_err *err)
-{
-    size_t len;
-    const uint8_t *bytes = wire_tail_of(m, &len);
-    struct cursor tail = cursor_over(bytes, len);
-    enum ckpt_status st = CKPT_OK;
-    for (uint32_t i = 0; st == CKPT_OK && i < w->count; i++) {
-        struct wire_frag f;
-        struct box box;
-        if (!read_frag(&tail, &f, &box))
-            return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a cut message");
-        st = put_frag(s, &f, &box, s->arena + w->arena_slot * s->slot_bytes, err);
-    }
-    if (st == CKPT_OK && !cursor_done(&tail))
-        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent more than %u fragments", w->count);
-    return st;
+            return; /* said again after a reconnect */
+    add_grant(c, s, w.op, w.arena_slot);
 }
 
 static void on_frags(struct ckpt *c, const struct wire_msg *m)
@@ -308,7 +182,7 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
     if (wanted) {
         s->shared.busy = true;
         pthread_mutex_unlock(&c->lock);
-        st = put_frags(s, m, &w, &err);
+        st = slots_take(s, m, &w, &err);
         pthread_mutex_lock(&c->lock);
         s->shared.busy = false;
         op->begun = true;
@@ -353,18 +227,14 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
     wire_close_fds(m);
 }
 
-/* -- saving: tiles to slots ----------------------------------------------- */
-
-static enum ckpt_status fill_slot(struct ckpt_state *s, uint32_t slot, uint8_t *to,
-                                  struct ckpt_err *err)
+/* The copies of one FULL: its slot, and with the last one the witness.  Lock not held. */
+static enum ckpt_status fill(struct ckpt_state *s, struct wire_full *full, struct ckpt_err *err)
 {
-    struct decl_walk w = decl_walk_slot(&s->decl, slot);
-    struct decl_tile tile;
     enum ckpt_status st = CKPT_OK;
-    while (st == CKPT_OK && decl_walk_next(&w, &tile))
-        st = s->ctx->gpu->ops->copy_out(s->ctx->gpu, NULL, to + tile.place.offset, &tile.box,
-                                        dtype_bits(s->decl.tensors[tile.tensor].dtype),
-                                        &s->decl.pieces[tile.piece].box, &s->at[tile.piece], err);
+    if (full->arena_slot != UINT32_MAX)
+        st = slots_fill(s, full->slot, s->arena + full->arena_slot * s->slot_bytes, err);
+    if (st == CKPT_OK && (full->flags & WIRE_FULL_LAST))
+        st = slots_witness(s, full, err);
     return st;
 }
 
@@ -374,33 +244,35 @@ static bool fill_one(struct ckpt *c, struct ckpt_state *s)
     struct lib_grants *g = &s->shared.grants;
     if (g->count == 0)
         return false;
-    uint32_t arena_slot = g->slot[g->head];
-    uint64_t id = g->op[g->head];
+    struct wire_full full = { .op = g->op[g->head],
+                              .state = s->number,
+                              .arena_slot = g->slot[g->head] };
     g->head = (g->head + 1) % g->cap;
     g->count--;
-    struct lib_op *op = lib_op_find(c, id);
+    struct lib_op *op = lib_op_find(c, full.op);
     if (!op || op->final)
         return true;
-    if (op->next_slot >= s->decl.slot_count) {
+    if (full.arena_slot != UINT32_MAX && op->next_slot >= s->decl.slot_count) {
         lib_op_give_up(c, op, CKPT_CORRUPT, "save: ckptd granted more slots than the state has");
         return true;
     }
-    uint32_t slot = op->next_slot++;
+    full.slot = full.arena_slot == UINT32_MAX ? 0 : op->next_slot++;
+    full.flags = op->next_slot == s->decl.slot_count ? WIRE_FULL_LAST : 0;
     struct ckpt_err err = { 0 };
     s->shared.busy = true;
     pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = fill_slot(s, slot, s->arena + arena_slot * s->slot_bytes, &err);
+    enum ckpt_status st = fill(s, &full, &err);
     pthread_mutex_lock(&c->lock);
     s->shared.busy = false;
     pthread_cond_broadcast(&c->changed);
     if (op->final)
         return true; /* given up meanwhile */
-    bool last = slot + 1 == s->decl.slot_count;
-    if (st == CKPT_OK && queue_full(c, op, arena_slot, slot, last) != CKPT_OK)
+    wire_begin(c->compose, WIRE_FULL, &full);
+    if (st == CKPT_OK && client_queue(c, c->compose, -1) != CKPT_OK)
         st = err_set(&err, CKPT_NO_MEMORY, "save: out of memory");
     if (st != CKPT_OK)
         lib_op_give_up(c, op, st, err_text(&err));
-    else if (last)
+    else if (op->next_slot == s->decl.slot_count)
         copied(c, op);
     return true;
 }
@@ -426,7 +298,6 @@ static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_r
     pthread_mutex_lock(&c->lock);
     client_drop_queue(c);
     c->shared.next_seq = 1;
-    c->shared.seals = 0;
     for (size_t i = 0; i < LIB_OPS; i++)
         if (c->shared.ops[i].id)
             lib_op_end(c, &c->shared.ops[i], CKPT_DAEMON_GONE,

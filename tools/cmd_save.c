@@ -158,26 +158,41 @@ static enum ckpt_status open_context(struct save *v, struct ckpt_err *err)
 
 /* -- the save ------------------------------------------------------------ */
 
+/* One line: how much is durable and how long it will take; before ckptd says, the phase. */
+static void show_progress(struct save *v, const char *phase)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    bool known = ckpt_info(v->c, &info) == CKPT_OK && info.save_done_bytes > 0 &&
+                 info.save_done_bytes < info.save_total_bytes;
+    if (known)
+        output_progress_step(&v->progress, info.save_done_bytes, info.save_total_bytes,
+                             output_monotonic());
+    else
+        output_progress_wait(&v->progress, phase, output_monotonic());
+}
+
 /* Waits in steps, so that something can be shown meanwhile. */
 static enum ckpt_status wait_level(struct save *v, uint64_t op, enum ckpt_level level,
                                    const char *phase, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_TIMEOUT;
     for (int waited = 0; st == CKPT_TIMEOUT && waited < WAIT_MS; waited += STEP_MS) {
-        st = ckpt_wait(v->c, op, level, STEP_MS);
-        output_progress_wait(&v->progress, phase, output_monotonic());
+        *err = (struct ckpt_err){ 0 };
+        st = from_lib(ckpt_wait(v->c, op, level, STEP_MS), err);
+        show_progress(v, phase);
     }
-    return from_lib(st, err);
+    return st;
 }
 
 static enum ckpt_status fence(struct save *v, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_TIMEOUT;
     for (int waited = 0; st == CKPT_TIMEOUT && waited < WAIT_MS; waited += STEP_MS) {
-        st = ckpt_fence(v->state, STEP_MS);
-        output_progress_wait(&v->progress, "copying", output_monotonic());
+        *err = (struct ckpt_err){ 0 };
+        st = from_lib(ckpt_fence(v->state, STEP_MS), err);
+        show_progress(v, "copying");
     }
-    return from_lib(st, err);
+    return st;
 }
 
 static enum ckpt_status save_and_wait(struct save *v, struct ckpt_err *err)

@@ -19,7 +19,7 @@ struct lineage_launch {
     struct ckpt_name point; /* RESOLVED_POINT */
     char why[RECORD_TEXT_MAX];
     bool restored;
-    bool progressed; /* beyond its resume point */
+    bool progressed; /* beyond its resume point, or finished: RECORD_STEP_FINISHED */
     uint64_t progress_step;
     uint32_t bad_count;
     bool corrupt; /* one of the bad reports says digests failed */

@@ -179,9 +179,9 @@ static enum ckpt_status put_rank_held(struct store *s, const struct manifest_hea
     return CKPT_OK;
 }
 
-enum ckpt_status save_finish_source(struct store *s, const struct manifest_header *h,
-                                    const struct manifest_source *from, uint64_t stored_bytes,
-                                    struct ckpt_err *err)
+enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
+                             const struct manifest_source *from, uint64_t stored_bytes,
+                             struct ckpt_err *err)
 {
     assert(h->pack_count == from->d->slot_count && !(h->flags & MANIFEST_FLAG_FAILED));
     enum ckpt_status st = CKPT_OK;
@@ -201,14 +201,6 @@ enum ckpt_status save_finish_source(struct store *s, const struct manifest_heade
     struct sha256 sha;
     manifest_encode_source(h, from, &b, &sha);
     return put_manifest(s, h, &b, err);
-}
-
-enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,
-                             const struct digest *digests, uint64_t stored_bytes,
-                             struct ckpt_err *err)
-{
-    const struct manifest_source from = { .d = d, .digests = digests };
-    return save_finish_source(s, h, &from, stored_bytes, err);
 }
 
 enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)

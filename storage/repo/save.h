@@ -42,14 +42,11 @@ enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct sa
 
 /* Ends a rank's part: syncs the attempt's directories, puts `.h`, then the manifest (one
  * that exists with equal bytes is adopted, else CKPT_CONFLICT).
- * h: identity, metrics, packs (pack_count = d->slot_count); digests: all chunks. */
-enum ckpt_status save_finish(struct store *s, const struct manifest_header *h, const struct decl *d,
-                             const struct digest *digests, uint64_t stored_bytes,
+ * h: identity, metrics, packs (pack_count = from->d->slot_count); from: the digests of all
+ * chunks, and what this rank saw of its replicas' shares. */
+enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
+                             const struct manifest_source *from, uint64_t stored_bytes,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The same with what this rank digested of its replicas' shares. */
-enum ckpt_status save_finish_source(struct store *s, const struct manifest_header *h,
-                                    const struct manifest_source *from, uint64_t stored_bytes,
-                                    struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Says that this rank's part failed; the committer will abort. */
 enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -14,7 +14,7 @@
 
 #include "formats/base.h"
 
-#define FILE_IO_DEPTH 16
+#define FILE_IO_DEPTH 32 /* more than the pieces of a default slot and its head */
 #define FILE_IO_PIECE (UINT64_C(2) << 20)
 
 struct file_io;

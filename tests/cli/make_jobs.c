@@ -180,7 +180,8 @@ static void save_rank(const struct maker *m, const struct ckpt_name *name, uint3
         h->metric_count = 1;
         h->metrics[0] = (struct record_metric){ "loss", 2.5 };
     }
-    CHECK_OK(save_finish(m->s, h, &d, digests, stored, NULL));
+    const struct manifest_source from = { .d = &d, .digests = digests };
+    CHECK_OK(save_finish(m->s, h, &from, stored, NULL));
     save_work_free(work);
     decl_fini(&d);
 }

@@ -319,6 +319,16 @@ static void misfit(struct kit_rank *r, const struct kit_part *parts, size_t n,
     CHECK(strstr(ckpt_error(), "layer.") || strstr(ckpt_error(), "absent"));
 }
 
+/* What the last restore says of itself.  unasked: not known when a rank came too late to be
+ * planned with the others. */
+static void check_gaps(struct kit_rank *r, uint32_t missing, uint32_t unasked)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK_EQ(info.restore_missing, missing);
+    CHECK(info.restore_unasked == unasked || (r->world > 1 && info.restore_unasked == UINT32_MAX));
+}
+
 static void misfits(struct kit_rank *r)
 {
     static const struct kit_part shape[] = { F32(11, "layer.w", KIT_ROWS) },
@@ -356,6 +366,7 @@ static void misfits(struct kit_rank *r)
     kit_fill(r, 99);
     KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o));
     CHECK(kit_part_is(r, 0, 7) && kit_part_is(r, 1, 99));
+    check_gaps(r, 1, 1);
     /* Optional: the same without the flag. */
     memcpy(optional, absent, sizeof(optional));
     optional[1].flags = CKPT_OPTIONAL;
@@ -363,13 +374,19 @@ static void misfits(struct kit_rank *r)
     kit_fill(r, 98);
     KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL));
     CHECK(kit_part_is(r, 0, 7) && kit_part_is(r, 1, 98));
+    check_gaps(r, 1, 1);
     /* There, and nobody asked for it: restored without, and said. */
     kit_declare(r, good, 1);
     kit_restore(r);
+    check_gaps(r, 0, 1);
     /* After all this the launch is sound. */
     kit_declare(r, good, 2);
     kit_restore(r);
+    check_gaps(r, 0, 0);
     KIT_OK(kit_save_local(r, 8));
+    struct ckpt_info info = { .size = sizeof(info) };
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK(info.save_done_bytes > 0 && info.save_done_bytes == info.save_total_bytes);
 }
 
 static void next_is_8(struct kit_rank *r)
@@ -378,6 +395,14 @@ static void next_is_8(struct kit_rank *r)
     CHECK_EQ(r->point.step, 8);
     kit_declare(r, good, 2);
     kit_restore(r);
+}
+
+static void half_of_it(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, good, 1);
+    kit_restore(r);
+    check_gaps(r, 0, 1);
 }
 
 /* Refused restores are the caller's fault, not the checkpoint's. */
@@ -397,8 +422,63 @@ static void test_misfits(void)
     for (int i = 0; i < 5; i++)
         kit_run("misfit", 2, only_misfits, NULL);
     kit_run("misfit", 3, next_is_8, NULL);
+    kit_run("misfit", 1, half_of_it, NULL);
     CHECK_EQ(kit_verify("misfit", 8), 2);
     kit.cases += 10;
+}
+
+/* -- replicas that differ ------------------------------------------------------------------ */
+
+/* Split among its replicas, and small enough for one of them: what others write is seen. */
+static const struct kit_part replicated[] = { F32(900000, "split.w", KIT_SAME),
+                                              F32(4, "small.b", KIT_SAME),
+                                              F32(10, "layer.w", KIT_ROWS) };
+
+/* Wrong in every tile of one tensor: the one whose turn it is finds it; with two tensors and
+ * a few tiles in turn, soon. */
+static void differs(struct kit_rank *r)
+{
+    uint64_t op, step = 1, found = 0;
+    kit_open(r);
+    kit_declare(r, replicated, ARRAY_COUNT(replicated));
+    KIT_OK(kit_save_local(r, step++));
+    for (size_t part = 0; part < 2; part++) {
+        bool seen = false;
+        for (int turn = 0; turn < 8 && !seen; turn++, step++) {
+            struct ckpt_save_opts o = { .size = sizeof(o), .step = step };
+            kit_fill(r, step);
+            uint8_t *bytes = r->buffers[part].base;
+            for (uint64_t at = 0; r->rank == 1 && at < r->buffers[part].bytes; at += 4096)
+                bytes[at] ^= 0x10;
+            KIT_OK(ckpt_save(r->s, &o, r->buffers, r->count, NULL, &op));
+            KIT_OK(ckpt_fence(r->s, 60000));
+            seen = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000) != CKPT_OK;
+            if (seen)
+                KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_CORRUPT,
+                          replicated[part].name);
+            if (seen)
+                KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_CORRUPT,
+                          "replicas differ");
+        }
+        found += seen;
+    }
+    CHECK_EQ(found, 2);
+    KIT_OK(kit_save_local(r, 100));
+}
+
+static void next_is_100(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, replicated, ARRAY_COUNT(replicated));
+    CHECK_EQ(r->point.step, 100);
+    kit_restore(r);
+}
+
+static void test_replicas(void)
+{
+    kit_run("replicas", 3, differs, NULL);
+    kit_run("replicas", 2, next_is_100, NULL);
+    kit.cases += 3;
 }
 
 int main(void)
@@ -408,5 +488,6 @@ int main(void)
     test_declarations();
     test_vanished();
     test_misfits();
+    test_replicas();
     return kit_end();
 }

@@ -11,7 +11,7 @@ static const struct kit_part parts[] = {
 struct act {
     const char *resume; /* opts.resume */
     uint64_t expect;    /* step resumed from; 0: none */
-    bool restore, progress, die;
+    bool restore, progress, finished, die;
     uint64_t saves[4];
     const char *why; /* part of info.why */
     enum ckpt_status open, restored;
@@ -51,6 +51,8 @@ static void act_out(struct kit_rank *r)
         kit_restore(r);
     if (a->progress)
         KIT_OK(ckpt_progress(r->c, a->expect + 1));
+    if (a->finished && r->rank == 0)
+        KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
     for (int i = 0; i < 4 && a->saves[i]; i++)
         KIT_OK(kit_save_local(r, a->saves[i]));
     kit_meet(r, 15);
@@ -238,6 +240,21 @@ static void test_crash_loop(void)
     launch("back", 1, (struct act){ .expect = 11, .restore = true });
 }
 
+/* A finished job is started again: nothing counts.  An end in order alone proves nothing: a
+ * program that fails closes its context, too. */
+static void test_finished(void)
+{
+    launch("done", 2, (struct act){ .saves = { 10, 20 } });
+    for (int i = 0; i < 5; i++)
+        launch("done", 2, (struct act){ .expect = 20, .restore = true, .finished = true });
+    for (int i = 0; i < 2; i++)
+        launch("done", 2, (struct act){ .expect = 20, .restore = true });
+    launch("done", 2, (struct act){ .expect = 20, .restore = true, .finished = true, .die = true });
+    for (int i = 0; i < 3; i++)
+        launch("done", 2, (struct act){ .expect = 20, .restore = true });
+    launch("done", 2, (struct act){ .expect = 10, .restore = true, .why = "20" });
+}
+
 static void test_damage(void)
 {
     launch("dmg", 2, (struct act){ .saves = { 10, 20 } });
@@ -256,6 +273,7 @@ int main(void)
     } tests[] = { { "two", test_two },
                   { "resume", test_resume },
                   { "crash loop", test_crash_loop },
+                  { "finished", test_finished },
                   { "damage", test_damage } };
     for (size_t i = 0; i < ARRAY_COUNT(tests); i++) {
         printf("  %s\n", tests[i].name);

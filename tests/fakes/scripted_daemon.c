@@ -25,6 +25,7 @@ struct fake_state {
     uint8_t **image; /* per slot of the image */
     uint64_t load;   /* load under way */
     uint32_t next_back;
+    bool forgotten;
 };
 struct fake_daemon {
     pthread_t thread;
@@ -225,7 +226,7 @@ static void on_save(struct fake_daemon *d)
         say_op(d, w.op, 0, d->script.refuse_state, true);
         return;
     }
-    if (w.state > FAKE_STATES || !s->used) {
+    if (w.state > FAKE_STATES || !s->used || s->forgotten) {
         wrong(d, "SAVE of a state that is not there");
         return;
     }
@@ -279,6 +280,14 @@ static void on_full(struct fake_daemon *d)
     }
     if ((w.flags & WIRE_FULL_LAST) != (s->filled == s->decl.slot_count))
         wrong(d, "LAST at the wrong slot");
+    bool witness = w.flags & WIRE_FULL_WITNESS, last = w.flags & WIRE_FULL_LAST;
+    if (witness != (last && s->decl.witness_count > 0))
+        wrong(d, "a witness that is missing, or comes too early");
+    if (witness) {
+        d->seen.witnesses++;
+        d->seen.witness = w.witness;
+        memcpy(d->seen.witness_digest.b, w.digest, sizeof(w.digest));
+    }
     grant(d, w.state);
     if (s->filled == s->decl.slot_count) {
         s->op = 0;
@@ -400,6 +409,19 @@ static void end_op(struct fake_daemon *d, uint64_t op)
         if (s->load == op)
             s->load = 0;
     }
+}
+
+static void on_forget(struct fake_daemon *d)
+{
+    struct wire_forget w;
+    memcpy(&w, wire_body(&d->in), sizeof(w));
+    d->seen.forgets++;
+    struct fake_state *s = &d->states[w.state <= FAKE_STATES ? w.state : 0];
+    if (w.state == 0 || s->forgotten)
+        wrong(d, "FORGET of a state that is not there");
+    if (s->load || (s->op && s->filled < s->decl.slot_count))
+        wrong(d, "FORGET of a state that is still copied");
+    s->forgotten = w.state <= FAKE_STATES;
 }
 
 static void on_fail(struct fake_daemon *d)
@@ -529,6 +551,9 @@ static void dispatch(struct fake_daemon *d, unsigned type)
         break;
     case WIRE_CANCEL:
         on_cancel(d);
+        break;
+    case WIRE_FORGET:
+        on_forget(d);
         break;
     case WIRE_BYE:
         d->seen.byes++;

@@ -66,11 +66,14 @@ struct fake_script {
 };
 struct fake_seen {
     uint32_t hellos, resumed, saves, fulls, loads, backs, fails, cancels, progress, restored, byes;
-    uint32_t repeats, drops, states, repeated_grants;
+    uint32_t repeats, drops, states, repeated_grants, forgets;
     uint32_t last_status; /* of FAIL or RESTORED */
     char fail_text[512], launch[300], job[200], resume[100];
     uint32_t last_try, load_flags;
     struct wire_name load_point;
+    uint32_t witnesses; /* FULLs that had one; the last one's: */
+    uint64_t witness;
+    struct digest witness_digest;
     bool wrong; /* the client broke a rule: `why` */
     char why[256];
 };

@@ -161,8 +161,9 @@ void train_ckpt_progress(struct train_ckpt *c, uint64_t step)
         raise(SIGKILL);
 }
 
-bool train_ckpt_close(struct train_ckpt *c)
+bool train_ckpt_close(struct train_ckpt *c, bool finished)
 {
+    (void)finished;
     train_ckpt_fence(c);
     free(c);
     return true;

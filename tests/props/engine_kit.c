@@ -428,7 +428,7 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
         from.seen_count = how->seen_count;
     }
     if (st == CKPT_OK)
-        st = save_finish_source(s, &h, &from, stored, err);
+        st = save_finish(s, &h, &from, stored, err);
     save_work_free(w);
     return st;
 }

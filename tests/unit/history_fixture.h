@@ -71,7 +71,7 @@ static inline enum ckpt_status fx_part(struct store *s, const struct ckpt_name *
     }
     st = decl_finish(&d, CKPT_SLOT_BYTES, err);
     if (st == CKPT_OK)
-        st = save_finish(s, &h, &d, NULL, 100 + rank, err);
+        st = save_finish(s, &h, &(struct manifest_source){ .d = &d }, 100 + rank, err);
     decl_fini(&d);
     return st;
 }

@@ -47,7 +47,7 @@ int main(void)
     env_store = "/s";
     CHECK_OK(parse(&c, &err, NULL, NULL, NULL));
     CHECK_STR(c.store, "/s");
-    CHECK(c.crew == 4 && c.slot_bytes == CKPT_SLOT_BYTES && c.listen_fd == -1 && !c.private_);
+    CHECK(c.crew == 6 && c.slot_bytes == CKPT_SLOT_BYTES && c.listen_fd == -1 && !c.private_);
     CHECK_OK(parse(&c, &err, "--store=/t", "--private", "--slot-bytes=16M"));
     CHECK_STR(c.store, "/t");
     CHECK(c.private_ && c.slot_bytes == 16 * MIB);

@@ -1,8 +1,9 @@
 /* A real ckptd on a temporary directory, driven by ranks that are real processes and
  * speak raw wire.h: saves and restores, and the death of everybody at every phase.
- * (It covers main.c, worker.c, keeper.c, conn.c, control.c, control_act.c,
- * control_hello.c, control_load.c, control_msg.c, jobs.c, launch_jobs.c, node_restore.c,
- * notify.c, rundir.c, status_page.c, arena.c, peer.c and log.c too.) */
+ * (It covers main.c, worker.c, keep.c, keeper.c, conn.c, control.c, control_act.c,
+ * control_decide.c, control_done.c, control_hello.c, control_load.c, control_msg.c, jobs.c,
+ * launch_jobs.c, node_restore.c, notify.c, rundir.c, status_page.c, arena.c, peer.c and
+ * log.c too.) */
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -548,7 +549,8 @@ static void hostile_message(unsigned long long *rnd, bool with_state)
         CHECK_OK(tc_state(&c, 1000, 0));
     static const unsigned types[] = { WIRE_STATE, WIRE_SAVE,     WIRE_FULL,   WIRE_FAIL,
                                       WIRE_LOAD,  WIRE_BACK,     WIRE_CANCEL, WIRE_RESTORED,
-                                      WIRE_HELLO, WIRE_PROGRESS, WIRE_GRANT,  WIRE_OP };
+                                      WIRE_HELLO, WIRE_PROGRESS, WIRE_GRANT,  WIRE_OP,
+                                      WIRE_FORGET };
     for (int k = 0; k < 8; k++) {
         uint8_t body[128];
         for (size_t i = 0; i < sizeof(body); i++)

@@ -123,8 +123,36 @@ static struct decl_piece rows_of(uint64_t row, uint64_t rows, uint64_t cols)
 }
 
 /* Over all replicas of a box, each element is written once. */
+/* Brute force: the witnesses are the tiles of replicated pieces outside the own share, each
+ * once, in order. */
+static uint64_t check_witnesses(const struct decl *d)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < d->piece_count; i++) {
+        const struct decl_piece *p = &d->pieces[i];
+        uint64_t tiles = box_volume(&p->box) ? tile_count(&p->box, p->tile) : 0;
+        for (uint64_t k = 0; k < tiles; k++) {
+            struct box tile = tile_at(&p->box, p->tile, k), common;
+            if (p->writes && box_intersect(&tile, &p->share, &common)) {
+                CHECK(box_equal(&tile, &common));
+                continue;
+            }
+            if (d->tensors[p->tensor].flags & DECL_OBJECT)
+                continue;
+            CHECK(n < d->witness_count);
+            struct decl_witness w = decl_witness_at(d, n++);
+            CHECK(w.piece == i && w.tensor == p->tensor && box_equal(&w.box, &tile));
+            CHECK_EQ(w.bytes, box_bytes(&tile, dtype_bits(d->tensors[p->tensor].dtype)));
+            CHECK(w.bytes <= CKPT_CHUNK_BYTES_MAX);
+        }
+    }
+    CHECK_EQ(d->witness_count, n);
+    return n;
+}
+
 static int test_replicas(unsigned long long *seed)
 {
+    uint64_t witnesses = 0;
     int split = 0, whole = 0, first[4] = { 0 }, locked[4] = { 0 };
     for (int round = 0; round < 200; round++) {
         uint32_t count = 1 + (uint32_t)below(seed, 4);
@@ -143,6 +171,7 @@ static int test_replicas(unsigned long long *seed)
             p.replica_count = count;
             CHECK_OK(declare(&d, t, &p, 1, NULL));
             CHECK_EQ(d.hold_bytes, rows * 4096);
+            witnesses += check_witnesses(&d);
             struct box other;
             CHECK(!d.pieces[0].writes || (decl_share(&d.tensors[0], &d.pieces[0], r, &other) &&
                                           box_equal(&other, &d.pieces[0].share)));
@@ -165,6 +194,7 @@ static int test_replicas(unsigned long long *seed)
     }
     CHECK(split > 10 && whole > 10 && first[1] > 5 && first[2] > 5);
     CHECK(locked[1] > 2 && locked[2] > 2);
+    CHECK(witnesses > 500);
     return 200;
 }
 

@@ -1,4 +1,4 @@
-/* What a job continues from (I3, I5): one line of history, one answer.
+/* What a job continues from (I3, I5; lineage.c, lineage_pick.c): one line of history, one answer.
  *
  * A history is words:   L<epoch>[<E.S][flags]   a launch, resumed from step S of epoch E
  *   flags: ! forced   r restored   p progressed   s superseded   u unresolved

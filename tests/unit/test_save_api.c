@@ -1,4 +1,4 @@
-/* Saving through the public API on a scripted daemon: what is copied and when, fences,
+/* save_api.c and slots.c: saving through the public API on a scripted daemon: what is copied and when, fences,
  * levels, refusals, cancel, the table of operations. */
 #include <pthread.h>
 #include <time.h>
@@ -32,6 +32,73 @@ static void round_trips(void)
     CHECK_EQ(info.ram_left_bytes, 99);
     CHECK(info.copy_ns > 0 && info.state_bytes > FIX_BIG * 4);
     fix_close(&f);
+}
+
+/* Each save digests the next tile of what another replica writes, also on a rank that writes
+ * nothing, from memory as it is and before that is free. */
+static void witnesses(void)
+{
+    static float mem[3][1 << 20]; /* one tile each; replica 1 of 2 writes some of them */
+    struct fake_script s = fix_script();
+    struct fake_seen before, now;
+    for (uint32_t replica = 0; replica < 2; replica++) {
+        struct fake_daemon *d = fake_start(NULL);
+        struct ckpt_open_opts o = fix_opts(d);
+        struct ckpt_buffer buf[3];
+        struct ckpt *c;
+        struct ckpt_state *st;
+        struct decl mirror = { 0 };
+        uint64_t shape = 1 << 20, op;
+        fake_set(d, &s);
+        CHECK_OK(ckpt_open(&o, &c));
+        CHECK_OK(ckpt_state_new(c, &st));
+        for (int i = 0; i < 3; i++) {
+            char name[2] = { (char)('a' + i), 0 };
+            struct ckpt_tensor_desc t = {
+                .size = sizeof(t), .name = name, .dtype = CKPT_F32, .ndim = 1, .shape = &shape
+            };
+            struct ckpt_piece p = {
+                .len = { shape }, .stride = { 1 }, .replica = replica, .replica_count = 2
+            };
+            struct decl_tensor dt = {
+                .name = name, .dtype = CKPT_F32, .ndim = 1, .shape = { shape }
+            };
+            struct decl_piece dp = { .box = { .ndim = 1, .len = { shape } },
+                                     .stride = { 1 },
+                                     .replica = replica,
+                                     .replica_count = 2 };
+            CHECK_OK(ckpt_tensor(st, &t, &p, 1));
+            CHECK_OK(decl_add_tensor(&mirror, &dt, NULL));
+            CHECK_OK(decl_add_piece(&mirror, &dp, NULL));
+            buf[i] = (struct ckpt_buffer){ mem[i], sizeof(mem[i]) };
+        }
+        CHECK_OK(decl_finish(&mirror, CKPT_SLOT_BYTES_MIN, NULL));
+        CHECK_OK(ckpt_seal(st, 20000));
+        before = fake_seen(d);
+        for (unsigned step = 1; step <= 7; step++, cases++) {
+            struct ckpt_save_opts so = { .size = sizeof(so), .step = step };
+            for (int i = 0; i < 3; i++)
+                mem[i][12345] = (float)(step * 10 + (unsigned)i);
+            CHECK_OK(ckpt_save(st, &so, buf, 3, NULL, &op));
+            CHECK_OK(ckpt_fence(st, 20000));
+            memset(mem, 0, sizeof(mem));
+            CHECK_OK(ckpt_wait(c, op, CKPT_LEVEL_LOCAL, 20000));
+            now = fake_seen(d);
+            CHECK_EQ(now.witnesses, mirror.witness_count ? step : 0);
+            if (!mirror.witness_count)
+                continue;
+            CHECK(step == 1 || now.witness == (before.witness + 1) % mirror.witness_count);
+            struct decl_witness w = decl_witness_at(&mirror, now.witness);
+            mem[w.tensor][12345] = (float)(step * 10 + w.tensor);
+            struct digest want = digest_of(mem[w.tensor], sizeof(mem[0]));
+            CHECK(digest_equal(&want, &now.witness_digest));
+            before = now;
+        }
+        CHECK(!now.wrong);
+        decl_fini(&mirror);
+        ckpt_close(c);
+        fake_stop(d);
+    }
 }
 
 static void *release(void *arg)
@@ -181,7 +248,9 @@ static void arguments(void)
     b[2] = f.buf[2], b[4].bytes = 101;
     CHECK_FAILS(ckpt_save(f.s, &o, b, FIX_TENSORS, NULL, NULL), CKPT_INVALID,
                 "101 bytes, declared for at most 100");
-    o.timeout_ms = -1;
+    o.step = CKPT_FINISHED;
+    CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID, "no step");
+    o.step = 1, o.timeout_ms = -1;
     CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID, "negative");
     o.timeout_ms = 0, o.flags = 64;
     CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID, "flags");
@@ -205,7 +274,7 @@ static void arguments(void)
     CHECK_FAILS(ckpt_fence(f.s, -1), CKPT_INVALID, "negative");
     CHECK_FAILS(ckpt_fence(NULL, 1), CKPT_INVALID, "NULL");
     CHECK_FAILS(ckpt_fence_stream(f.s, &o), CKPT_UNSUPPORTED, "stream");
-    cases += 20;
+    cases += 21;
     fix_close(&f);
 }
 
@@ -298,6 +367,7 @@ static void silence(void)
 
 int main(void)
 {
+    witnesses();
     round_trips();
     fence_waits();
     second_waits();

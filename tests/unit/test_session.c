@@ -1,4 +1,5 @@
-/* The session machine by event sequences: a random walk with a replay (as after a killed
+/* The session machine (session.c, session_state.c, session_save.c, session_load.c,
+ * session_life.c) by event sequences: a random walk with a replay (as after a killed
  * worker) at every step, and the laws that must hold after each event. */
 #include <stdio.h>
 
@@ -98,6 +99,8 @@ static void test_good_save(void)
     CHECK_EQ(acts.count, 0); /* a repeat has no effect, whatever it says */
     packed(1, 1, CKPT_OK);
     CHECK_EQ(count(ACT_SEND_GRANT), 1);
+    CHECK_EQ(count(ACT_SEND_OP), 1); /* how far it is */
+    CHECK_EQ(s.ops[0].done_bytes, 5);
     CHECK_OK(full(1, 1, 2, true));
     CHECK_EQ(s.ops[0].level, WIRE_LEVEL_STAGED);
     CHECK_EQ(count(ACT_FINISH), 0);
@@ -212,6 +215,136 @@ static void test_dead_after_staged(void)
     CHECK_EQ(count(ACT_DROP_ARENA), 1);
 }
 
+/* -- forgetting -- */
+
+static enum ckpt_status forget(uint32_t number)
+{
+    return step(
+        (struct session_event){ .kind = SESSION_FORGET, .seq = s.seq + 1, .state = number });
+}
+
+static void forgotten(uint32_t at)
+{
+    CHECK_OK(step((struct session_event){ .kind = SESSION_FORGOTTEN, .state = at }));
+}
+
+static enum ckpt_status seal(uint32_t number, uint32_t at, uint32_t slots)
+{
+    enum ckpt_status st =
+        step((struct session_event){ .kind = SESSION_STATE, .seq = s.seq + 1, .state = number });
+    if (st == CKPT_OK && count(ACT_SEAL))
+        CHECK_OK(step((struct session_event){
+            .kind = SESSION_SEALED, .state = at, .slots = slots, .image_slots = 1 }));
+    return st;
+}
+
+/* What is staged goes on, what is not fails, and the place is free when all is quiet. */
+static void test_forget(void)
+{
+    begin(2, 1);
+    CHECK_OK(save(1, 5, 0));
+    CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 1 }));
+    CHECK_OK(full(1, 0, 0, true));
+    CHECK_OK(save(2, 6, 0));
+    CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 2 }));
+    CHECK_OK(forget(7));
+    CHECK_EQ(count(ACT_FORGET), 0);
+    CHECK_EQ(count(ACT_FAIL_PART), 1); /* step 6 */
+    CHECK_EQ(s.ops[0].status, CKPT_OK);
+    forgotten(0); /* not yet */
+    CHECK_EQ(s.states[0].phase, STATE_READY);
+    struct session before = s;
+    CHECK(save(3, 7, 0) != CKPT_OK); /* it is not there any more */
+    CHECK(forget(7) != CKPT_OK);
+    CHECK(seal(7, 0, 1) != CKPT_OK); /* but its number is */
+    CHECK(memcmp(&before, &s, sizeof(s)) == 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_FAILED_PUT, .op = 2 }));
+    CHECK_OK(step((struct session_event){ .kind = SESSION_DECIDED, .op = 2, .status = CKPT_IO }));
+    CHECK_EQ(count(ACT_FORGET), 0);
+    packed(1, 0, CKPT_OK);
+    CHECK_EQ(count(ACT_FORGET), 0); /* the manifest needs the declaration */
+    CHECK_OK(step((struct session_event){ .kind = SESSION_FINISHED, .op = 1 }));
+    CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY })); /* the worker dies here */
+    CHECK_EQ(count(ACT_FORGET), 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_ATTACH }));
+    CHECK_EQ(count(ACT_SEND_STATE), 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_DECIDED, .op = 1 }));
+    CHECK(count(ACT_FORGET) > 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY })); /* or here */
+    CHECK_EQ(count(ACT_FORGET), 1);
+    forgotten(0);
+    CHECK_EQ(s.states[0].phase, STATE_NONE);
+    CHECK_EQ(s.slot_count, 0);
+    CHECK_OK(forget(7)); /* of a state that found no place: nothing */
+    CHECK_OK(seal(7, 0, 3));
+    CHECK_EQ(s.slot_count, 3);
+    CHECK_OK(forget(7)); /* nothing is under way: at once */
+    CHECK_EQ(count(ACT_FORGET), 1);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_DEAD }));
+    CHECK_EQ(count(ACT_DROP_ARENA), 1);
+    CHECK_EQ(count(ACT_FORGET), 0); /* the session goes as a whole */
+    CHECK_EQ(count(ACT_OVER), 1);
+}
+
+/* Also while it is being sealed, and while it is being restored. */
+static void test_forget_early(void)
+{
+    begin(2, 1);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_STATE, .seq = s.seq + 1, .state = 8 }));
+    CHECK_OK(forget(8));
+    CHECK_EQ(count(ACT_FORGET), 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_SEALED, .state = 1, .slots = 2 }));
+    CHECK_EQ(count(ACT_SEND_STATE), 0);
+    CHECK_EQ(count(ACT_FORGET), 1);
+    forgotten(1);
+    CHECK_EQ(s.slot_count, 2);
+    CHECK_OK(step(
+        (struct session_event){ .kind = SESSION_LOAD, .seq = s.seq + 1, .op = 1, .state = 7 }));
+    uint32_t slot = session_reserve(&s, 1, 0);
+    CHECK_OK(forget(7));
+    CHECK_EQ(count(ACT_LOAD_GONE), 1);
+    CHECK_EQ(count(ACT_FORGET), 0); /* the crew fills a slot of it */
+    acts.count = 0;
+    session_unload(&s, slot, &acts);
+    CHECK_EQ(count(ACT_FORGET), 1);
+    forgotten(0);
+    CHECK_EQ(session_room(&s), SESSION_SLOTS_MAX);
+}
+
+/* States that come and go at random never share a slot, and no room is lost. */
+static void test_forget_places(unsigned long long *rnd)
+{
+    uint32_t number = 8;
+    begin(2, 1);
+    for (int i = 0; i < 400; i++) {
+        uint32_t at = (uint32_t)(test_rand(rnd) % SESSION_STATES_MAX), used = 0;
+        if (s.states[at].phase == STATE_READY && test_rand(rnd) % 2) {
+            CHECK_OK(forget(s.states[at].number));
+            forgotten(at);
+        }
+        uint32_t to = 0;
+        while (to < SESSION_STATES_MAX && s.states[to].phase != STATE_NONE)
+            to++;
+        uint32_t room = session_room(&s);
+        uint32_t slots = 1 + (uint32_t)(test_rand(rnd) % min_u64(300, max_u64(room, 1)));
+        CHECK_OK(seal(number++, to, slots));
+        CHECK_EQ(count(ACT_NO_STATE), to == SESSION_STATES_MAX);
+        CHECK(to == SESSION_STATES_MAX || room == 0 || s.states[to].phase == STATE_READY);
+        if (to < SESSION_STATES_MAX && s.states[to].phase == STATE_REFUSED) {
+            CHECK_OK(forget(s.states[to].number));
+            forgotten(to);
+        }
+        static uint8_t taken[SESSION_SLOTS_MAX];
+        memset(taken, 0, sizeof(taken));
+        for (uint32_t t = 0; t < SESSION_STATES_MAX; t++)
+            for (uint32_t k = 0; s.states[t].phase == STATE_READY && k < s.states[t].slots; k++) {
+                CHECK(!taken[s.states[t].first + k]++);
+                used = (uint32_t)max_u64(used, s.states[t].first + k + 1);
+            }
+        CHECK_EQ(used, s.slot_count);
+    }
+}
+
 static void check_laws(void)
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
@@ -324,6 +457,10 @@ int main(void)
     test_holds();
     test_failures();
     test_dead_after_staged();
+    test_forget();
+    test_forget_early();
+    for (int i = 0; i < 20; i++)
+        test_forget_places(&rnd);
     for (int i = 0; i < 2000; i++)
         walk(&rnd);
     TEST_CASES(cases);

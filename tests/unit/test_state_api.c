@@ -209,6 +209,26 @@ static void flat(void)
     cases += 5;
 }
 
+/* ckptd hears of each sealed state that is freed, once, and of no other. */
+static void forgets(void)
+{
+    struct ckpt_state *plain, *sealed;
+    uint32_t before = fake_seen(f.d).forgets;
+    struct fake_script full = { .refuse_state = CKPT_NO_MEMORY, .text = "no room" };
+    fake_set(f.d, &full);
+    CHECK_OK(ckpt_state_new(f.c, &plain));
+    ckpt_state_free(plain);
+    for (uint32_t i = 1; i <= 40; i++) {
+        CHECK_OK(ckpt_state_new(f.c, &sealed));
+        CHECK_FAILS(ckpt_seal(sealed, 20000), CKPT_NO_MEMORY, "no room"); /* told all the same */
+        ckpt_state_free(sealed);
+        fake_await(f.d, WIRE_FORGET, before + i);
+        cases++;
+    }
+    CHECK_EQ(fake_seen(f.d).forgets, before + 40);
+    ckpt_state_free(NULL);
+}
+
 int main(void)
 {
     f.d = fake_start(NULL);
@@ -221,6 +241,7 @@ int main(void)
     states();
     mesh();
     flat();
+    forgets();
     fix_close(&f);
     TEST_CASES(cases);
     return 0;

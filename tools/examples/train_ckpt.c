@@ -136,6 +136,20 @@ bool train_ckpt_declare(struct train_ckpt *c, const struct train_ckpt_state *sta
     return ckpt_seal(c->state, OPEN_MS) == CKPT_OK || failed(c, "sealing the state");
 }
 
+/* A renamed tensor or a forgotten one must not go unseen. */
+static void report_gaps(const struct train_ckpt *c)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    if (ckpt_info(c->context, &info) != CKPT_OK)
+        return;
+    if (info.restore_missing)
+        fprintf(stderr, "rank %u: %u tensors or objects were not in the checkpoint\n", c->rank,
+                info.restore_missing);
+    if (info.restore_unasked && info.restore_unasked != UINT32_MAX && c->rank == 0)
+        fprintf(stderr, "%u tensors or objects of the checkpoint were not asked for\n",
+                info.restore_unasked);
+}
+
 bool train_ckpt_resume(struct train_ckpt *c, uint64_t *ret_step)
 {
     if (!c)
@@ -148,6 +162,7 @@ bool train_ckpt_resume(struct train_ckpt *c, uint64_t *ret_step)
         st = ckpt_restore(c->state, NULL, c->buffers, c->count, NULL, NULL);
     if (st != CKPT_OK)
         return failed(c, "restoring the newest checkpoint");
+    report_gaps(c);
     *ret_step = point.step;
     return true;
 }
@@ -178,13 +193,15 @@ void train_ckpt_progress(struct train_ckpt *c, uint64_t step)
         failed(c, "progress");
 }
 
-bool train_ckpt_close(struct train_ckpt *c)
+bool train_ckpt_close(struct train_ckpt *c, bool finished)
 {
     bool ok = true;
     if (!c)
         return true;
     if (c->last_op && ckpt_wait(c->context, c->last_op, CKPT_LEVEL_LOCAL, DURABLE_MS) != CKPT_OK)
         ok = failed(c, "the last save");
+    if (finished) /* or starting a finished run again and again would look like crashes */
+        train_ckpt_progress(c, CKPT_FINISHED);
     ckpt_close(c->context);
     free(c->buffers);
     free(c);

@@ -65,5 +65,6 @@ void train_ckpt_save(struct train_ckpt *c, uint64_t step);
 void train_ckpt_fence(struct train_ckpt *c);
 /* This rank has finished `step`: tells a crash loop from a run that gets on. */
 void train_ckpt_progress(struct train_ckpt *c, uint64_t step);
-/* False if the last save did not become durable. */
-bool train_ckpt_close(struct train_ckpt *c);
+/* finished: all steps are done; an end by an error says false.  False if the last save did not
+ * become durable. */
+bool train_ckpt_close(struct train_ckpt *c, bool finished);

@@ -318,7 +318,7 @@ bool rank_run(const struct train_launch *launch, unsigned rank)
         ok = train_step(&r, step);
     if (ok)
         summarize(&r);
-    ok = train_ckpt_close(r.ckpt) && ok;
+    ok = train_ckpt_close(r.ckpt, ok) && ok;
     finish(&r);
     return ok;
 }

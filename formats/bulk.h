@@ -1,0 +1,9 @@
+/* Copying more than a cache can keep. */
+#pragma once
+
+#include "formats/base.h"
+
+/* As memcpy, without pulling the destination through the caches: what is not read again
+ * soon is written to memory directly, which saves the read of each line before it is
+ * overwritten and leaves the caches to the others.  Short runs are plain memcpy. */
+void bulk_copy(void *restrict to, const void *restrict from, size_t bytes);

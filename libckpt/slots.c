@@ -1,0 +1,162 @@
+/* The arena on the client's side, and copies between its slots and the caller's memory.
+ * The transfer thread alone runs this, without the lock. */
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "libckpt/context.h"
+
+/* -- arena ---------------------------------------------------------------- */
+
+enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
+                           struct ckpt_err *err)
+{
+    const int want = F_SEAL_GROW | F_SEAL_SHRINK;
+    uint64_t bytes = ok->slots * s->decl.slot_bytes;
+    struct stat file;
+    if (ok->slot_bytes != s->decl.slot_bytes || ok->slots < 1)
+        return err_set(err, CKPT_MISMATCH,
+                       "ckptd gave an arena of %u slots of %llu bytes, the state was sealed for "
+                       "%llu: start it with the slot size it had",
+                       ok->slots, (unsigned long long)ok->slot_bytes,
+                       (unsigned long long)s->decl.slot_bytes);
+    /* A file that could shrink would kill the trainer by SIGBUS. */
+    int seals = fcntl(fd, F_GET_SEALS);
+    if (seals < 0 || (seals & want) != want || fstat(fd, &file) < 0 ||
+        (uint64_t)file.st_size != bytes)
+        return err_set(err, CKPT_CORRUPT,
+                       "ckptd gave an arena that is not a sealed memfd of %llu bytes",
+                       (unsigned long long)bytes);
+    void *p = wire_map_arena(fd, bytes);
+    if (!p)
+        return err_errno(err, errno, "mapping the arena of %llu bytes", (unsigned long long)bytes);
+    madvise(p, bytes, MADV_POPULATE_WRITE); /* old kernels: touched at the first save instead */
+    s->arena = p;
+    s->slots = ok->slots;
+    s->slot_bytes = ok->slot_bytes;
+    s->ram_left = ok->ram_left_bytes;
+    s->pinned = s->ctx->gpu->ops->pin(s->ctx->gpu, p, bytes, NULL) == CKPT_OK;
+    if (s->decl.witness_count > 0 && !(s->tile = aligned_alloc(CKPT_BLOCK, CKPT_CHUNK_BYTES_MAX)))
+        return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
+    struct lib_grants *g = &s->shared.grants;
+    g->slot = calloc(ok->slots, sizeof(*g->slot));
+    g->op = calloc(ok->slots, sizeof(*g->op));
+    if (!g->slot || !g->op)
+        return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
+    g->cap = ok->slots;
+    return CKPT_OK;
+}
+
+void slots_unmap(struct ckpt_state *s)
+{
+    uint64_t bytes = s->slots * s->slot_bytes;
+    if (!s->arena)
+        return;
+    if (s->ctx->pid == getpid()) { /* a forked child has something else there: MADV_DONTFORK */
+        if (s->pinned)
+            s->ctx->gpu->ops->unpin(s->ctx->gpu, s->arena, bytes);
+        munmap(s->arena, bytes);
+    }
+    s->arena = NULL;
+    free(s->tile);
+    s->tile = NULL;
+    free(s->shared.grants.slot);
+    free(s->shared.grants.op);
+    s->shared.grants = (struct lib_grants){ 0 };
+}
+
+/* -- restoring: fragments to tensors -------------------------------------- */
+
+static bool read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
+{
+    cursor_copy(tail, f, sizeof(*f));
+    if (!cursor_ok(tail) || f->ndim > CKPT_DIMS_MAX)
+        return false;
+    memset(box, 0, sizeof(*box));
+    box->ndim = f->ndim;
+    for (uint32_t d = 0; d < f->ndim; d++)
+        box->off[d] = cursor_u64(tail);
+    for (uint32_t d = 0; d < f->ndim; d++)
+        box->len[d] = cursor_u64(tail);
+    return cursor_ok(tail);
+}
+
+/* Our own daemon's word is checked all the same: a wrong one must not scribble over the
+ * trainer's memory. */
+static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f,
+                                 const struct box *box, const uint8_t *slot, struct ckpt_err *err)
+{
+    const struct decl *d = &s->decl;
+    if (f->tensor >= d->tensor_count || f->piece >= d->tensors[f->tensor].piece_count)
+        return err_set(err, CKPT_CORRUPT, "restore: ckptd named tensor %u, piece %u", f->tensor,
+                       f->piece);
+    const struct decl_tensor *t = &d->tensors[f->tensor];
+    size_t piece = t->first_piece + f->piece;
+    const struct box *held = &d->pieces[piece].box;
+    unsigned bits = dtype_bits(t->dtype);
+    if (box->ndim != t->ndim || box_check(box, t->shape, bits, NULL) != CKPT_OK ||
+        !box_contains(held, box) || f->offset > s->slot_bytes ||
+        box_bytes(box, bits) > s->slot_bytes - f->offset)
+        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a fragment outside tensor \"%s\"",
+                       t->name);
+    struct lib_side *side = state_side(s, f->tensor);
+    if (side)
+        side->filled = true;
+    if (!(t->flags & (DECL_OBJECT | DECL_OPTIONAL)))
+        s->came_bytes += box_bytes(box, bits);
+    return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits, held,
+                                     &s->at[piece], err);
+}
+
+enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
+                            const struct wire_frags *w, struct ckpt_err *err)
+{
+    size_t len;
+    const uint8_t *bytes = wire_tail_of(m, &len);
+    struct cursor tail = cursor_over(bytes, len);
+    enum ckpt_status st = CKPT_OK;
+    for (uint32_t i = 0; st == CKPT_OK && i < w->count; i++) {
+        struct wire_frag f;
+        struct box box;
+        if (!read_frag(&tail, &f, &box))
+            return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a cut message");
+        st = put_frag(s, &f, &box, s->arena + w->arena_slot * s->slot_bytes, err);
+    }
+    if (st == CKPT_OK && !cursor_done(&tail))
+        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent more than %u fragments", w->count);
+    return st;
+}
+
+/* -- saving: tiles to slots ----------------------------------------------- */
+
+enum ckpt_status slots_fill(struct ckpt_state *s, uint32_t slot, uint8_t *to, struct ckpt_err *err)
+{
+    struct decl_walk w = decl_walk_slot(&s->decl, slot);
+    struct decl_tile tile;
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && decl_walk_next(&w, &tile))
+        st = s->ctx->gpu->ops->copy_out(s->ctx->gpu, NULL, to + tile.place.offset, &tile.box,
+                                        dtype_bits(s->decl.tensors[tile.tensor].dtype),
+                                        &s->decl.pieces[tile.piece].box, &s->at[tile.piece], err);
+    return st;
+}
+
+enum ckpt_status slots_witness(struct ckpt_state *s, struct wire_full *full, struct ckpt_err *err)
+{
+    const struct decl *d = &s->decl;
+    if (d->witness_count == 0)
+        return CKPT_OK;
+    uint64_t i = s->witness_turn++ % d->witness_count;
+    struct decl_witness w = decl_witness_at(d, i);
+    enum ckpt_status st = s->ctx->gpu->ops->copy_out(s->ctx->gpu, NULL, s->tile, &w.box,
+                                                     dtype_bits(d->tensors[w.tensor].dtype),
+                                                     &d->pieces[w.piece].box, &s->at[w.piece], err);
+    if (st != CKPT_OK)
+        return st;
+    struct digest digest = digest_of(s->tile, w.bytes);
+    full->flags |= WIRE_FULL_WITNESS;
+    full->witness = i;
+    memcpy(full->digest, digest.b, sizeof(full->digest));
+    return CKPT_OK;
+}

@@ -1,0 +1,41 @@
+/* formats/bulk.c against memcpy: every alignment of both sides, lengths on both sides of
+ * the border between plain and streaming copies, and not a byte beside the destination. */
+#include "formats/bulk.h"
+
+#include "check.h"
+
+#define BORDER 262144
+#define GUARD  192
+#define ROOM   (4 * BORDER)
+
+static unsigned char from[ROOM], to[ROOM + 2 * GUARD], want[ROOM + 2 * GUARD];
+
+static void one(size_t in, size_t out, size_t bytes)
+{
+    memset(to, 0xa5, sizeof(to));
+    memset(want, 0xa5, sizeof(want));
+    memcpy(want + GUARD + out, from + in, bytes);
+    bulk_copy(to + GUARD + out, from + in, bytes);
+    CHECK(memcmp(to, want, sizeof(to)) == 0);
+}
+
+int main(void)
+{
+    unsigned long long seed = test_seed(7);
+    long long cases = 0;
+    for (size_t i = 0; i < sizeof(from); i++)
+        from[i] = (unsigned char)test_rand(&seed);
+    for (size_t align = 0; align < 64; align++, cases += 2) {
+        one(align, 63 - align, BORDER + align);
+        one(0, align, BORDER + 1000 + align * 3);
+    }
+    for (int d = -70; d <= 70; d++, cases++)
+        one(3, 5, (size_t)(BORDER + d));
+    for (int i = 0; i < 200; i++, cases++) {
+        size_t in = test_rand(&seed) % 4096, out = test_rand(&seed) % 64;
+        one(in, out, test_rand(&seed) % (ROOM - 4096));
+    }
+    one(0, 0, 0);
+    one(1, 1, 1);
+    TEST_CASES(cases + 2);
+}
