@@ -177,8 +177,9 @@ static void accept_later(struct control *c)
 static void accept_again(struct control *c)
 {
     if (c->accept_waits && c->listen_fd >= 0)
-        control_watch(c, c->listen_fd, TAG_LISTEN, false);
-    c->accept_waits = false;
+        c->accept_waits = !control_watch(c, c->listen_fd, TAG_LISTEN, false);
+    else
+        c->accept_waits = false;
 }
 
 /* When there is no room for more, the oldest that never said who it is gives its place:

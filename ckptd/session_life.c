@@ -112,7 +112,9 @@ static void replay_op(struct session *s, uint32_t i, struct session_actions *out
     }
     if (op->phase == OP_BEGIN)
         session_act(out, ACT_BEGIN, i);
-    if (op->phase == OP_COPYING || op->phase == OP_FINISH || op->phase == OP_COMMIT)
+    /* What was decided puts nothing any more: nobody shall wait for its part. */
+    if (!op->decided &&
+        (op->phase == OP_COPYING || op->phase == OP_FINISH || op->phase == OP_COMMIT))
         session_act(out, ACT_JOIN, i);
     if (op->phase == OP_FINISH)
         session_act(out, ACT_FINISH, i);

@@ -71,6 +71,8 @@ void session_on_loaded(struct session *s, struct session_op *op, const struct se
         return;
     op->name = ev->name;
     op->done_bytes = op->total_bytes = ev->bytes;
+    if (ev->status == CKPT_OK && (op->flags & WIRE_LOAD_ROLLBACK))
+        s->restoring = false;
     op->missing = ev->missing;
     op->unasked = ev->unasked;
     if (ev->status == CKPT_OK && (op->flags & WIRE_LOAD_ROLLBACK))

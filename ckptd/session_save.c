@@ -160,6 +160,9 @@ enum ckpt_status session_on_save(struct session *s, const struct session_event *
     struct session_op *to = session_free_op(s);
     if (s->mode != WIRE_TRAIN)
         session_set_failure(&op, CKPT_WRONG_STATE, "a session opened for reading cannot save");
+    else if (s->restoring) /* its steps are still of the branch that the launch has left */
+        session_set_failure(&op, CKPT_REFUSED,
+                            "the launch went back to a checkpoint that this rank has not restored");
     else if (!to)
         session_set_failure(&op, CKPT_BUSY, "too many saves are under way in this session");
     if (op.status != CKPT_OK) {

@@ -144,7 +144,6 @@ static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, 
         ok.slot_bytes % CKPT_BLOCK)
         return err_set(err, CKPT_CORRUPT, "ckptd says that its slots have %u bytes", ok.slot_bytes);
     pthread_mutex_lock(&c->lock);
-    c->shared.epoch = ok.epoch;
     c->shared.ok_flags = ok.flags;
     c->shared.slot_bytes = ok.slot_bytes;
     memcpy(c->shared.node, ok.node, sizeof(ok.node));
@@ -156,6 +155,8 @@ static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, 
         o->sent = o->seq <= m->head.ack;
     client_acked(c, m->head.ack);
     if (!resumed) {
+        c->shared.behind = c->shared.epoch != 0 && c->shared.epoch != ok.epoch;
+        c->shared.epoch = ok.epoch;
         c->shared.head = ok.point;
         c->shared.has_head = ok.flags & WIRE_HAS_POINT;
         c->shared.progress_sent = false;

@@ -144,7 +144,8 @@ struct ckpt {
             uint32_t tries;
         } steps[LIB_STEPS]; /* rule I6: counts save() calls */
         uint32_t step_at, tries_floor;
-        uint64_t epoch;
+        uint64_t epoch;         /* of the branch that this process is on */
+        bool behind;            /* ckptd started afresh, and the launch has gone back without us */
         uint32_t ok_flags;      /* wire_hello_ok flags */
         struct wire_name point; /* the launch's resume point, with WIRE_HAS_POINT */
         struct wire_name head;  /* where this run of steps began: it, or after a rollback */

@@ -105,6 +105,8 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
         report(l, st, err);
     if (st == CKPT_OK && (l->body.flags & WIRE_LOAD_ROLLBACK))
         move_head(c, &l->body.point);
+    if (st == CKPT_OK && c->shared.has_head && same_name(&l->body.point, &c->shared.head))
+        c->shared.behind = false;
     if (st == CKPT_OK) {
         c->shared.info.restored_bytes = l->done_bytes;
         c->shared.info.restore_missing = l->missing;

@@ -138,6 +138,10 @@ enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, s
         return err_set(err, c->shared.err.status, "%s", err_text(&c->shared.err));
     if (s->shared.err.status != CKPT_OK) /* a ckptd that started afresh had no memory */
         return err_set(err, s->shared.err.status, "%s", err_text(&s->shared.err));
+    if (!load && c->shared.behind) /* its steps are of a branch that the launch has left */
+        return err_set(err, CKPT_REFUSED,
+                       "the launch has gone back to an earlier checkpoint while ckptd was away: "
+                       "restore that one first");
     *ret = lib_op_new(c, s, load);
     s->shared.copying = (*ret)->id;
     s->shared.grants.count = 0;

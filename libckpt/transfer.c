@@ -137,7 +137,7 @@ static void on_op(struct ckpt *c, const struct wire_msg *m)
                    text[0] ? text : status_sentence((enum ckpt_status)w.status));
         return;
     }
-    if (!op->load && w.name.epoch > c->shared.epoch)
+    if ((!op->load || (w.flags & WIRE_OP_FINAL)) && w.name.epoch > c->shared.epoch)
         c->shared.epoch = w.name.epoch; /* a rollback's */
     take_level(c, op, &w);
     if (w.flags & WIRE_OP_FINAL) {

@@ -515,7 +515,7 @@ static void on_hello(struct fake_daemon *d)
     if (!resumed)
         forget(d);
     memcpy(d->session, w.session, sizeof(w.session));
-    struct wire_hello_ok ok = { .epoch = 3,
+    struct wire_hello_ok ok = { .epoch = d->script.epoch ? d->script.epoch : 3,
                                 .point = d->script.point,
                                 .slot_bytes = (uint32_t)slot_bytes(d),
                                 .flags = d->script.hello_flags };

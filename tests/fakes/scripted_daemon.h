@@ -54,6 +54,7 @@ struct fake_script {
     bool refuse_connections;    /* closes each at once */
     bool unsealed, small_arena; /* an arena that could shrink; one that is too small */
     bool omit_objects;          /* restores tensors only */
+    uint64_t epoch;             /* of HELLO_OK; 0 = 3 */
     uint32_t hello_flags;       /* of HELLO_OK, beside HAS_POINT */
     struct wire_name point;     /* attempt 0 = none */
     enum ckpt_status refuse_hello, refuse_state, refuse_op;

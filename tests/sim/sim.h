@@ -139,6 +139,7 @@ struct sim_world {
     int64_t now;
     bool trace;
     bool calm; /* nothing goes wrong any more */
+    int64_t calm_at;
     uint64_t events;
     bool seen[SEEN_COUNT];
     uint64_t counts[SEEN_COUNT]; /* seeds in which it was seen */
@@ -306,8 +307,10 @@ struct sim_attempt {
     bool bad;               /* its manifests do not fit together */
     bool staged[SIM_WORLD]; /* its rank was told so */
     bool told_failed[SIM_WORLD], told_committed[SIM_WORLD];
-    bool unsure[SIM_WORLD]; /* a job said that it failed, and had done its work */
-    bool begun[SIM_WORLD];  /* while its epoch was current */
+    bool unsure[SIM_WORLD];     /* a job said that it failed, and had done its work */
+    bool begun[SIM_WORLD];      /* while its epoch was current */
+    uint64_t branch[SIM_WORLD]; /* from which epoch on the rank's steps are its own */
+    int64_t complete_at;        /* all parts, or words that one failed, are there; 0 = not yet */
     struct sim_manifest manifests[SIM_WORLD];
 };
 extern struct sim_attempt sim_attempts[SIM_ATTEMPTS];
@@ -423,7 +426,9 @@ struct sim_rank {
     uint64_t tries[64]; /* of a step */
     bool has_point, has_head;
     struct wire_name point, head;
-    uint64_t epoch, ok_flags;
+    bool behind; /* its launch has gone back without it */
+    uint64_t hello_epoch;
+    uint64_t branch;  /* the epoch in which its steps began: of its launch, or of a rollback */
     uint32_t at;      /* item */
     uint64_t item_op; /* of it, or 0 */
     int64_t item_until, ready_at;

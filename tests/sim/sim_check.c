@@ -44,10 +44,11 @@ static void check_slots(const struct sim_node *n, const struct client *cl)
             sim_saw(SEEN_slot_quarantined);
         SIM_CHECK(!s->dead || (slot->owner != SLOT_FREE && slot->owner != SLOT_CLIENT),
                   "slot %u of a dead rank can be used again", i);
-        if (slot->owner != SLOT_QUEUED)
+        if (slot->owner != SLOT_QUEUED && slot->owner != SLOT_CLIENT)
             continue;
-        SIM_CHECK(session_op_of(s, slot->op) != UINT32_MAX, "slot %u is stuck: its save is over",
-                  i);
+        SIM_CHECK(session_op_of(s, slot->op) != UINT32_MAX, "slot %u is stuck: its op is over", i);
+        if (slot->owner == SLOT_CLIENT)
+            continue;
         SIM_CHECK(jobs_of(n, cl, JOB_PACK, slot->op, i) == 1,
                   "slot %u is queued, and in %u jobs of the crew", i,
                   jobs_of(n, cl, JOB_PACK, slot->op, i));
@@ -135,12 +136,49 @@ static uint32_t jobs_out_of(const struct sim_node *n, const struct client *cl)
     return count;
 }
 
+/* The rank whose session it is, if nothing is on its way between the two. */
+static const struct sim_rank *settled(const struct client *cl)
+{
+    for (uint32_t i = 0; i < sim_rank_count; i++) {
+        const struct sim_rank *r = &sim_ranks[i];
+        if (memcmp(r->session, cl->s->id, 16) != 0 || r->phase != RANK_RUNNING)
+            continue;
+        const struct sim_conn *c = r->conn < 0 ? NULL : &sim_conns[r->conn];
+        bool quiet = c && r->linked && c->to_daemon.count == 0 && c->to_client.count == 0 &&
+                     cl->conn && cl->conn->fd == sim_fd(FD_CONN, (uint32_t)r->conn) &&
+                     !cl->conn->first && r->out_count == 0;
+        return quiet ? r : NULL;
+    }
+    return NULL;
+}
+
+/* A slot that was granted is in its rank's hands, also when the word of it was lost. */
+static void check_granted(const struct client *cl)
+{
+    const struct session *s = cl->s;
+    const struct sim_rank *r = settled(cl);
+    for (uint32_t i = 0; r && i < s->slot_count; i++) {
+        const struct session_slot *slot = &s->slots[i];
+        uint32_t op = session_op_of(s, slot->op);
+        if (slot->owner != SLOT_CLIENT || op == UINT32_MAX || s->ops[op].phase != OP_COPYING)
+            continue;
+        bool known = r->busy && r->fill_slot == i;
+        for (uint32_t k = 0; k < r->grant_count; k++)
+            known |= r->grants[k] == i;
+        SIM_CHECK(known, "slot %u was granted to rank %u, which does not know it", i, s->rank);
+    }
+}
+
 static void check_client(const struct sim_node *n, const struct client *cl)
 {
     SIM_CHECK(cl->jobs_out >= jobs_out_of(n, cl), "rank %u counts its jobs wrongly", cl->s->rank);
     if (!cl->open)
         return;
     check_slots(n, cl);
+    check_granted(cl);
+    SIM_CHECK(cl->s->dead || !cl->s->detached_ns ||
+                  sim.now - cl->s->detached_ns < SESSION_DETACHED_NS + 60 * SIM_S,
+              "rank %u is away for too long, and waited for", cl->s->rank);
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
         if (cl->s->ops[i].phase != OP_NONE)
             check_op(n, cl, &cl->s->ops[i]);

@@ -63,8 +63,10 @@ static enum ckpt_status trouble(struct job *j)
  * a manifest but said that it could not, or could not be told of an abort. */
 static void unsure(const struct job *j)
 {
-    if (j->kind == JOB_FINISH)
-        sim_attempt_get(&j->part.name, j->part.world)->unsure[j->part.rank] = true;
+    if (j->kind == JOB_FINISH) {
+        struct sim_attempt *a = sim_attempt_get(&j->part.name, j->part.world);
+        a->unsure[j->part.rank] |= a->manifests[j->part.rank].there; /* by a dead worker, maybe */
+    }
     if (j->kind != JOB_ATTEMPT || j->attempt.what != COMMITTER_ABORT)
         return;
     struct sim_attempt *a = sim_attempt_get(&j->attempt.name, j->attempt.world);
@@ -77,12 +79,12 @@ static enum ckpt_status run_once(struct job *j)
     uint32_t error = j->kind == JOB_LAUNCH ? sim_faults.store_error / 8 : sim_faults.store_error;
     if (sim_chance(error)) {
         sim_saw(SEEN_store_error);
-        if (j->kind == JOB_ATTEMPT)
-            unsure(j);
+        unsure(j);
         return trouble(j);
     }
     if (can_be_full(j) && sim_chance(sim_faults.store_full)) {
         sim_saw(SEEN_store_full);
+        unsure(j);
         return err_set(&j->err, CKPT_FULL, "the simulated store is full");
     }
     enum ckpt_status st = sim_store_run(j);
@@ -91,6 +93,23 @@ static enum ckpt_status run_once(struct job *j)
     sim_saw(SEEN_store_error_after);
     unsure(j);
     return trouble(j);
+}
+
+static void trace(const struct sim_job *s)
+{
+    static const char *const kinds[] = { "",       "seal",      "begin",   "pack",
+                                         "finish", "fail part", "attempt", "launch",
+                                         "plan",   "batch",     "report" };
+    static const char *const whats[] = { "", "publish", "abort", "missing", "look" };
+    const struct job *j = s->j;
+    if (j->kind == JOB_ATTEMPT)
+        sim_note("node %u: job %llu %s step %llu~%llu: %s", s->crew->node,
+                 (unsigned long long)s->number, whats[j->attempt.what],
+                 (unsigned long long)j->attempt.name.step,
+                 (unsigned long long)j->attempt.name.epoch, status_name(j->status));
+    else
+        sim_note("node %u: job %llu %s op %llu: %s", s->crew->node, (unsigned long long)s->number,
+                 kinds[j->kind], (unsigned long long)j->op, status_name(j->status));
 }
 
 void sim_job_effect(uint32_t job, uint64_t number)
@@ -103,8 +122,7 @@ void sim_job_effect(uint32_t job, uint64_t number)
     if (j->status == CKPT_IO && can_be_full(j) && j->kind != JOB_FAIL_PART)
         j->status = run_once(j); /* as jobs.c does */
     j->err.status = j->status;
-    sim_note("node %u: job %llu kind %d op %llu: %s", s->crew->node, (unsigned long long)number,
-             (int)j->kind, (unsigned long long)j->op, status_name(j->status));
+    trace(s);
     sim_after(sim_between(1000, SIM_MS), EV_JOB_DONE, job, number);
 }
 

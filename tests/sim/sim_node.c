@@ -13,6 +13,20 @@
 
 #define STACK (UINT64_C(8) << 20) /* lists of actions lie on it, nested */
 
+/* A worker that died has left marks of its frames on the stack, which the next one uses. */
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/asan_interface.h>
+static void clean_stack(void *stack)
+{
+    __asan_unpoison_memory_region(stack, STACK);
+}
+#else
+static void clean_stack(void *stack)
+{
+    (void)stack;
+}
+#endif
+
 struct sim_node sim_nodes[SIM_NODES];
 uint32_t sim_node_count;
 struct sim_node *sim_current;
@@ -61,6 +75,7 @@ static void fiber_make(uint32_t node)
     if (!f->stack)
         f->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(f->stack != MAP_FAILED);
+    clean_stack(f->stack);
     f->died = f->ended = false;
     f->config = (struct config){ .store = "sim",
                                  .crew = 2 + (unsigned)sim_rand(3),

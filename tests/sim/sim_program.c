@@ -213,7 +213,7 @@ void sim_program_fault(uint32_t which)
         break;
     case FAULT_STALL:
         sim_saw(SEEN_rank_stalled);
-        r->deaf_until = sim.now + sim_between(SIM_S, 200 * SIM_S);
+        r->deaf_until = sim.now + sim_between(SIM_S, 400 * SIM_S);
         if (sim_rand(2))
             sim_rank_break_link(f->which);
         break;
@@ -229,6 +229,7 @@ void sim_program_calm(void)
 {
     sim_note("calm from now on");
     sim.calm = true;
+    sim.calm_at = sim.now;
     for (uint32_t i = 0; i < sim_node_count; i++)
         sim_nodes[i].dies_in = 0;
     for (uint32_t i = 0; i < sim_rank_count; i++)
@@ -268,7 +269,9 @@ static void do_save(struct sim_rank *r, const struct sim_item *it)
     if (first_time(r, 60 * SIM_S))
         r->item_try = (uint32_t)r->tries[it->step % ARRAY_COUNT(r->tries)]++;
     if (r->item_op == 0) {
-        if (idle(r)) {
+        if (r->behind) {
+            next_item(r);
+        } else if (idle(r)) {
             if (r->item_try > 0)
                 sim_saw(SEEN_same_step_twice);
             r->last_save = r->item_op = sim_rank_save(r, it->step, r->item_try, it->deadline_ms);
@@ -450,6 +453,8 @@ bool sim_program_last(void)
     for (uint32_t i = 0; i < sim_node_count; i++)
         if (!sim_nodes[i].running || sim_nodes[i].told_stop || sim_nodes[i].keeper_dead)
             return true; /* not yet */
+    if (!sim_at_rest())  /* a job of the dead may still make a launch newer than it */
+        return true;
     last_started = true;
     struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
     l->last = true;

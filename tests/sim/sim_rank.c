@@ -243,7 +243,6 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
 {
     struct wire_hello_ok ok;
     memcpy(&ok, wire_body(m), sizeof(ok));
-    r->epoch = ok.epoch;
     for (uint32_t i = 0; r->resuming && i < r->out_count; i++) {
         if (r->outs[i].sent && r->outs[i].seq > m->head.ack)
             sim_saw(SEEN_repeat);
@@ -256,13 +255,17 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
         r->point = r->head = ok.point;
         r->phase = RANK_SEALING;
         r->ready_at = sim.now;
+        r->branch = ok.epoch;
         sim_rank_wake(index_of(r), 601 * SIM_S);
         announce(r);
     } else if (!r->resuming) {
+        r->behind = ok.epoch != r->branch;
         r->has_head = ok.flags & WIRE_HAS_POINT;
         r->has_point = r->has_head;
         r->point = r->head = ok.point;
     }
+    if (!r->resuming)
+        r->hello_epoch = ok.epoch;
     acked(r, m->head.ack);
     r->ever_linked = r->linked = true;
     r->resuming = true; /* from now on */
@@ -415,6 +418,10 @@ static void told_loaded(const struct sim_rank *r, const struct sim_op *op, const
 
 static void begin_op(struct sim_rank *r, struct sim_op *op)
 {
+    const struct ckpt_name name = { op->name.epoch, op->name.step, op->name.attempt };
+    struct sim_attempt *a = op->load ? NULL : sim_attempt_find(&name);
+    if (a)
+        a->branch[r->rank] = r->branch;
     op->begun = true;
     if (op->load || r->image_slots > 0)
         return;
@@ -453,6 +460,15 @@ static void on_op(struct sim_rank *r, const struct wire_msg *m)
         SIM_CHECK(final == (w.level == WIRE_LEVEL_DONE), "a restore is done at level %u", w.level);
         if (final)
             told_loaded(r, op, &w);
+        if (final && op->rollback) {
+            SIM_CHECK(w.name.epoch > r->branch, "rank %u went back, but not to a new epoch",
+                      index_of(r));
+            r->branch = w.name.epoch;
+            r->behind = false;
+        } else if (final && r->behind && memcmp(&op->name, &r->head, sizeof(r->head)) == 0) {
+            r->branch = r->hello_epoch;
+            r->behind = false;
+        }
     } else {
         SIM_CHECK(!final || w.level >= WIRE_LEVEL_LOCAL, "a save ended well at level %u", w.level);
         told_level(r, op, &w);

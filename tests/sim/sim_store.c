@@ -116,6 +116,10 @@ void sim_store_check(const struct sim_attempt *a)
                   (unsigned long long)a->name.step, r);
         SIM_CHECK(a->begun[r], "step %llu is committed, but rank %u began it in an old epoch",
                   (unsigned long long)a->name.step, r);
+        SIM_CHECK(a->branch[r] == a->branch[0],
+                  "step %llu is committed of ranks 0 and %u, which are on branches %llu and %llu",
+                  (unsigned long long)a->name.step, r, (unsigned long long)a->branch[0],
+                  (unsigned long long)a->branch[r]);
         for (uint32_t i = 0; i < m->parts; i++) {
             struct digest want = id_of(sim_word_saved(&a->name, r, i));
             SIM_CHECK(memcmp(&m->ids[i], &want, sizeof(want)) == 0,
@@ -189,6 +193,14 @@ static enum ckpt_status run_pack(struct job_part *p)
     return CKPT_OK;
 }
 
+static uint32_t first_missing(const struct sim_attempt *a)
+{
+    uint32_t r = 0;
+    while (r < a->world && a->manifests[r].there)
+        r++;
+    return r;
+}
+
 static enum ckpt_status put_manifest(struct sim_attempt *a, uint32_t rank,
                                      const struct sim_manifest *m)
 {
@@ -196,7 +208,19 @@ static enum ckpt_status put_manifest(struct sim_attempt *a, uint32_t rank,
     if (to->there)
         return memcmp(to, m, sizeof(*m)) == 0 ? CKPT_OK : CKPT_CONFLICT;
     *to = *m;
+    if (first_missing(a) == a->world)
+        a->complete_at = sim.now;
     return CKPT_OK;
+}
+
+/* Nothing is wrong with it, and it was there for long. */
+static bool given_up_for_nothing(const struct sim_attempt *a, const struct record_abort *why)
+{
+    int64_t since = a->complete_at > sim.calm_at ? a->complete_at : sim.calm_at;
+    bool good = a->complete_at > 0 && !a->bad && sim.calm && !sim_anything_lost();
+    for (uint32_t r = 0; r < a->world; r++)
+        good &= !a->manifests[r].failed;
+    return good && why->status == CKPT_TIMEOUT && sim.now - since > 400 * SIM_S;
 }
 
 static enum ckpt_status run_finish(struct job_part *p)
@@ -228,14 +252,6 @@ static enum ckpt_status run_fail_part(struct job_part *p)
 }
 
 /* ---- deciding ---- */
-
-static uint32_t first_missing(const struct sim_attempt *a)
-{
-    uint32_t r = 0;
-    while (r < a->world && a->manifests[r].there)
-        r++;
-    return r;
-}
 
 static bool same_parents(const struct sim_attempt *a)
 {
@@ -284,6 +300,9 @@ static enum ckpt_status run_attempt(struct job_attempt *j, struct ckpt_err *err)
         sim_saw(SEEN_job_abort);
         if (a->state == PUBLISH_COMMITTED)
             return err_set(err, CKPT_EXISTS, "it is committed");
+        SIM_CHECK(a->state != PUBLISH_UNDECIDED || !given_up_for_nothing(a, &j->abort),
+                  "step %llu, all of whose parts are there, is given up: %s",
+                  (unsigned long long)a->name.step, status_name(j->abort.status));
         if (a->state == PUBLISH_UNDECIDED)
             give_up(a);
         return CKPT_OK;

@@ -95,6 +95,8 @@ static void test_good_save(void)
     CHECK_OK(full(1, 0, 0, false));
     CHECK_OK(full(1, 1, 1, false));
     CHECK_EQ(count(ACT_SEND_GRANT), 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_FULL, .seq = s.seq, .op = 1 }));
+    CHECK_EQ(acts.count, 0); /* a repeat has no effect, whatever it says */
     packed(1, 1, CKPT_OK);
     CHECK_EQ(count(ACT_SEND_GRANT), 1);
     CHECK_EQ(count(ACT_SEND_OP), 1); /* how far it is */

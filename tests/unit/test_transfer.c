@@ -95,16 +95,26 @@ static void forgotten(void)
     CHECK(!fake_seen(f.d).wrong);
     s.late_state = false;
     cases++;
+    /* The launch went back meanwhile: this process is on a branch that was left. */
+    s.epoch = 4;
+    fake_set(f.d, &s);
+    fake_drop(f.d);
+    do
+        st = fix_save(&f, 30, &op);
+    while (st == CKPT_DAEMON_GONE || st == CKPT_OK);
+    CHECK_EQ(st, CKPT_REFUSED);
+    CHECK(strstr(ckpt_error(), "gone back"));
+    cases++;
     /* The same, but the new one has no memory for the state. */
     s.forget = true;
     s.refuse_state = CKPT_NO_MEMORY;
     s.text = "no room";
     fake_set(f.d, &s);
     fake_drop(f.d);
-    fake_await(f.d, WIRE_STATE, 4);
+    fake_await(f.d, WIRE_STATE, 5);
     do
         st = fix_save(&f, 3, &op);
-    while (st == CKPT_DAEMON_GONE || st == CKPT_OK);
+    while (st == CKPT_DAEMON_GONE || st == CKPT_OK || st == CKPT_REFUSED);
     CHECK_EQ(st, CKPT_NO_MEMORY);
     CHECK(strstr(ckpt_error(), "no room"));
     cases++;
