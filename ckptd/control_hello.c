@@ -275,12 +275,23 @@ static void time_out_rollback(struct control *c, struct launch *l)
     control_rolled_back(c, l);
 }
 
+/* Rule I2: a start that dies early harms nobody.  Nobody waits for this one any more, so it
+ * must not be resolved: that would shut out a launch that lives. */
+static bool anybody_waits(const struct control *c, const struct launch *l)
+{
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+        if (c->clients[i] && c->clients[i]->launch == l->key && !c->clients[i]->over)
+            return true;
+    return false;
+}
+
 void control_launch_tick(struct control *c)
 {
     for (struct launch *l = c->launches; l; l = l->next) {
         time_out_rollback(c, l);
-        if (l->phase == LAUNCH_DRAINING && ((!older_undecided(c, l) && c->reports_out == 0) ||
-                                            c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
+        if (l->phase == LAUNCH_DRAINING && (l->rollback || anybody_waits(c, l)) &&
+            ((!older_undecided(c, l) && c->reports_out == 0) ||
+             c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
             l->phase = LAUNCH_RESOLVING;
             submit(c, l, LAUNCH_RESOLVE);
         }

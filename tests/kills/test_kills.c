@@ -94,6 +94,8 @@ static const struct {
     { 3, IN_PUBLISH, { AIM_LINK, AIM_COMMIT, true, false, 1 } },
     /* a restore that asked a fresh ckptd before it had the state's memory */
     { 3, IN_LOAD, { AIM_OPEN, AIM_INDEX, false, false, 1 } },
+    /* a launch that died in its claim, and went on to shut out the next one */
+    { 0, IN_RESOLVE, { AIM_OPEN, AIM_LAUNCHES, false, false, 2 } },
     /* a session's pidfd that the keeper had, and no ledger */
     { 1, IN_RESOLVE, { AIM_SEND, AIM_ANY, true, false, 1 } },
 };
@@ -205,6 +207,7 @@ static void try_one(struct run *run, size_t who, enum phase phase, const struct 
     if (point) {
         t.point = *point;
         t.nth = point->nth_max;
+        t.dead = 3;
     }
     fprintf(stderr,
             "trial %ld: %s in %s, call %u kind %u%s n %u, ranks %u%s, %s, --io %s --codec %s\n",
