@@ -1,7 +1,7 @@
 /* Power cuts: a workload runs once on a recording disk; after each operation states that a
  * cut there may leave are written out, recovered and verified.  64 of them, drawn by seed.
- * CKPT_DEEP: also all of them where they are no more than 4,096 (else 2,048), on a disk that
- * is otherwise settled; and each sync is swallowed in turn ("test_crash swallow" does that
+ * CKPT_DEEP: also all of them where they are no more than 4,096, else as many drawn, on a
+ * disk that is otherwise settled; and each sync is swallowed in turn ("test_crash swallow" does that
  * alone). */
 #include <stdio.h>
 #include <sys/stat.h>
@@ -13,7 +13,7 @@
 
 #define DRAWS      (64 / TEST_TENTH)
 #define ALL_DEEP   4096
-#define DRAWS_DEEP 2048
+#define DRAWS_DEEP 4096
 
 static void say(const char *what, const struct walk_counts *c)
 {

@@ -35,6 +35,11 @@ static void check_decl(const struct decl *d, const uint8_t *bytes, size_t len)
     }
     for (uint32_t i = 0; i < d->slot_count && i < SLOTS_WALKED; i++)
         check_slot(d, i);
+    for (uint64_t i = 0; i < d->witness_count && i < SLOTS_WALKED; i++) {
+        struct decl_witness w = decl_witness_at(d, i);
+        FUZZ_CHECK(box_contains(&d->pieces[w.piece].box, &w.box));
+        FUZZ_CHECK(w.bytes > 0 && w.bytes <= CKPT_CHUNK_BYTES_MAX);
+    }
     struct digest sum = decl_signature(d);
     fuzz_touch(&sum, sizeof(sum));
     decl_encode(d, &again);
