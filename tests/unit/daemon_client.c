@@ -276,6 +276,7 @@ static void on_grant(struct tc *c, struct copying *w)
                               .arena_slot = g.arena_slot,
                               .slot = w->sent,
                               .flags = w->sent + 1 == c->decl.slot_count ? WIRE_FULL_LAST : 0 };
+    full.flags |= c->full_flags;
     w->sent++;
     send_numbered(c, WIRE_FULL, &full, -1);
     note(c, 'f');

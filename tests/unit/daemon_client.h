@@ -32,6 +32,7 @@ struct tc {
     uint64_t elements; /* of the whole tensor */
     uint8_t *arena;
     uint32_t slots, state;
+    uint32_t full_flags; /* of every FULL, beside what is right */
     /* what goes on */
     int events; /* pipe: one byte per event; -1 = none */
     unsigned relinks;

@@ -627,6 +627,27 @@ static void hostile_message(unsigned long long *rnd, bool with_state)
     cases++;
 }
 
+/* A witness that the declaration does not have ends its session and nothing else. */
+static void test_no_such_witness(void)
+{
+    pid_t worker = worker_pid();
+    int status;
+    fflush(NULL);
+    pid_t villain = fork();
+    if (villain == 0) {
+        struct tc c;
+        tc_init(&c, socket_path, "witness", "w", 0, 1);
+        CHECK_OK(tc_hello(&c, false));
+        CHECK_OK(tc_state(&c, 1000, 0));
+        c.full_flags = WIRE_FULL_WITNESS;
+        _exit(tc_save(&c, 1, 0, WIRE_LEVEL_LOCAL, UINT32_MAX) == CKPT_OK ? 7 : 0);
+    }
+    CHECK(waitpid(villain, &status, 0) == villain);
+    CHECK(!(WIFEXITED(status) && WEXITSTATUS(status) == 7));
+    CHECK_EQ(worker_pid(), worker);
+    cases++;
+}
+
 static void test_hostile(void)
 {
     unsigned long long rnd = test_seed(7);
@@ -739,6 +760,7 @@ int main(void)
         { "second daemon", test_second_daemon },
         { "keeper killed", test_keeper_killed },
         { "SIGTERM", test_sigterm },
+        { "no such witness", test_no_such_witness },
         { "hostile", test_hostile },
         { "private", test_private },
         { "nothing left", test_nothing_left },

@@ -137,6 +137,22 @@ static int test_patched(void)
     return ARRAY_COUNT(patches);
 }
 
+/* Any one bit of a head: found by the head alone, before anything is read by its word. */
+static int test_every_bit(void)
+{
+    struct pack_chunk chunks[COUNT];
+    struct pack_head head = coded_head(chunks);
+    uint8_t bytes[4096];
+    pack_head_encode(&head, bytes);
+    for (unsigned bit = 0; bit < 4096 * 8; bit++) {
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+        CHECK(decode(bytes) != CKPT_OK);
+        bytes[bit / 8] ^= (uint8_t)(1u << bit % 8);
+    }
+    CHECK_OK(decode(bytes));
+    return 4096 * 8;
+}
+
 static int test_counts(void)
 {
     struct pack_chunk chunks[COUNT];
@@ -212,6 +228,6 @@ static int test_id(void)
 int main(void)
 {
     TEST_CASES(test_lies_of_coded() + test_lies_of_image() + test_patched() + test_counts() +
-               test_largest() + test_id());
+               test_largest() + test_id() + test_every_bit());
     return 0;
 }

@@ -67,6 +67,12 @@ static void test_missing_then_whole(struct store *s)
     CHECK_OK(store_remove(s, held.text, NULL));
     CHECK_OK(publish_it(s, &how, 3, &err));
     CHECK_OK(store_stat(s, held.text, &stat, NULL));
+    /* One rank's parts do not lie here: committed, and not held. */
+    struct key part = key_rank_held(KIT_JOB, &how.name, 1);
+    CHECK_OK(store_remove(s, held.text, NULL));
+    CHECK_OK(store_remove(s, part.text, NULL));
+    CHECK_OK(publish_it(s, &how, 3, &err));
+    CHECK_EQ(store_stat(s, held.text, &stat, NULL), CKPT_NOT_FOUND);
     struct record_abort why = { .status = CKPT_TIMEOUT, .rank = 1, .by_epoch = 1 };
     CHECK_EQ(publish_abort(s, KIT_JOB, &how.name, &why, &err), CKPT_EXISTS);
     kit_layout_fini(&l);
