@@ -62,7 +62,7 @@ static bool failed_meanwhile(struct session *s, struct session_op *op, struct se
 /* Gives free slots to the oldest saves that want them. */
 void session_grant(struct session *s, struct session_actions *out)
 {
-    for (uint32_t t = 0; t < SESSION_STATES_MAX && !s->dead; t++) {
+    for (uint32_t t = 0; t < SESSION_STATES_MAX; t++) {
         if (s->states[t].phase != STATE_READY)
             continue;
         uint32_t slot = s->states[t].first, end = slot + s->states[t].slots;
