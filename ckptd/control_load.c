@@ -354,6 +354,8 @@ void control_load_gone(struct control *c, struct client *cl, uint64_t op)
     uint32_t lent = session_count(cl->s, who->state, SLOT_LOADING);
     restore_gone(g, cl->number, op);
     who->lent = lent; /* what the client held is taken back by the machine */
+    if (g->phase == RESTORE_GATHER && restore_over(g))
+        restore_free(g); /* nothing was begun for it, and no timer may come to end it */
 }
 
 /* How many ranks of the launch are here and alive. */
