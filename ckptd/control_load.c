@@ -436,6 +436,11 @@ void control_rolled_back(struct control *c, struct launch *l)
         restore_fail(g, l->status, l->text);
         return;
     }
+    if (!name_equal(&g->name, &l->result.point)) { /* the others have gone on to there since */
+        restore_fail(g, CKPT_REFUSED,
+                     "the launch went back to another checkpoint: ask for that one");
+        return;
+    }
     move_consumers(c, g, l);
     submit_plan(c, g);
 }

@@ -349,6 +349,7 @@ enum ckpt_status session_step(struct session *s, const struct session_event *ev,
         s->flags |= WIRE_HAS_POINT;
         s->progress_put = false;
         s->restoring = true;
+        s->new_epoch = true;
         break;
     case SESSION_STOP:
         session_give_up(s, CKPT_DAEMON_GONE, "lost ckptd, which was stopped,", out);

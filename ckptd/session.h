@@ -115,7 +115,7 @@ struct session {
     int64_t detached_ns; /* 0 = attached */
     bool dead, progress_put;
     bool restoring; /* EPOCH came, its restore is not done */
-    bool reserved;
+    bool new_epoch; /* EPOCH came, and no save since */
     uint32_t next_final;
     struct session_state states[SESSION_STATES_MAX];
     struct session_op ops[SESSION_OPS_MAX];

@@ -37,6 +37,10 @@ enum ckpt_status session_on_load(struct session *s, const struct session_event *
         session_tell(s, &op, out);
         return CKPT_OK;
     }
+    /* Asked again for where its epoch began, before any save: that it has restored it did not
+     * reach the client, who takes itself to be on the branch it was on before. */
+    if (s->new_epoch && (ev->flags & WIRE_LOAD_ROLLBACK) && name_equal(&ev->name, &s->point))
+        s->restoring = true;
     *to = op;
     session_act(out, ACT_LOAD, session_op_index(s, to));
     return CKPT_OK;
@@ -71,8 +75,6 @@ void session_on_loaded(struct session *s, struct session_op *op, const struct se
         return;
     op->name = ev->name;
     op->done_bytes = op->total_bytes = ev->bytes;
-    if (ev->status == CKPT_OK && (op->flags & WIRE_LOAD_ROLLBACK))
-        s->restoring = false;
     op->missing = ev->missing;
     op->unasked = ev->unasked;
     if (ev->status == CKPT_OK && (op->flags & WIRE_LOAD_ROLLBACK))

@@ -171,6 +171,7 @@ enum ckpt_status session_on_save(struct session *s, const struct session_event *
             session_act(out, ACT_PART_FAILED, at);
         return CKPT_OK;
     }
+    s->new_epoch = false;
     *to = op;
     start_held(s, out);
     return CKPT_OK;

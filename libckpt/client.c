@@ -159,6 +159,7 @@ static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, 
         c->shared.epoch = ok.epoch;
         c->shared.head = ok.point;
         c->shared.has_head = ok.flags & WIRE_HAS_POINT;
+        c->shared.saved = false;
         c->shared.progress_sent = false;
     }
     c->shared.linked = true;

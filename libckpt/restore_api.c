@@ -82,6 +82,7 @@ static void move_head(struct ckpt *c, const struct wire_name *point)
 {
     c->shared.head = *point;
     c->shared.has_head = true;
+    c->shared.saved = false;
     c->shared.progress_sent = false;
 }
 
@@ -130,8 +131,9 @@ static enum ckpt_status choose_point(struct load_call *l, const struct ckpt_poin
                        c->shared.why[0] ? c->shared.why : "the job has no checkpoint yet");
     if (has && same_name(&l->body.point, &c->shared.point))
         l->body.flags |= WIRE_LOAD_RESUME;
-    if (c->mode == CKPT_TRAIN &&
-        (!c->shared.has_head || !same_name(&l->body.point, &c->shared.head)))
+    /* Where this run of steps began is no way back while nothing was saved of it. */
+    bool here = c->shared.has_head && !c->shared.saved && same_name(&l->body.point, &c->shared.head);
+    if (c->mode == CKPT_TRAIN && !here)
         l->body.flags = (l->body.flags & ~(uint32_t)WIRE_LOAD_RESUME) | WIRE_LOAD_ROLLBACK;
     return CKPT_OK;
 }

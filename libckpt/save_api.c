@@ -181,6 +181,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     if (st != CKPT_OK)
         return st;
     op->step = call->opts.step;
+    c->shared.saved = true;
     c->shared.info.saves_begun++;
     st = ask_save(s, call, op, err);
     if (st == CKPT_OK)

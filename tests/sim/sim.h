@@ -425,6 +425,7 @@ struct sim_rank {
     uint64_t copying;
     uint64_t tries[64]; /* of a step */
     bool has_point, has_head;
+    bool saved; /* since its head */
     struct wire_name point, head;
     bool behind; /* its launch has gone back without it */
     uint64_t hello_epoch;

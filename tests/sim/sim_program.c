@@ -354,6 +354,7 @@ static void do_load(struct sim_rank *r, const struct wire_name *point, bool roll
     if (rollback && op->status == CKPT_OK) {
         r->head = op->name;
         r->has_head = true;
+        r->saved = false;
     }
     next_item(r);
 }

@@ -253,6 +253,7 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
     if (!r->ever_linked) {
         r->has_point = r->has_head = ok.flags & WIRE_HAS_POINT;
         r->point = r->head = ok.point;
+        r->saved = false;
         r->phase = RANK_SEALING;
         r->ready_at = sim.now;
         r->branch = ok.epoch;
@@ -263,6 +264,7 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
         r->has_head = ok.flags & WIRE_HAS_POINT;
         r->has_point = r->has_head;
         r->point = r->head = ok.point;
+        r->saved = false;
     }
     if (!r->resuming)
         r->hello_epoch = ok.epoch;
@@ -342,6 +344,7 @@ static struct sim_op *new_op(struct sim_rank *r, bool load)
 uint64_t sim_rank_save(struct sim_rank *r, uint64_t step, uint32_t try_, uint32_t deadline_ms)
 {
     struct sim_op *op = new_op(r, false);
+    r->saved = true;
     op->step = step;
     op->try_ = try_;
     struct wire_save b = {
@@ -356,10 +359,12 @@ uint64_t sim_rank_save(struct sim_rank *r, uint64_t step, uint32_t try_, uint32_
 uint64_t sim_rank_load(struct sim_rank *r, bool rollback, const struct wire_name *point)
 {
     struct sim_op *op = new_op(r, true);
+    bool resume = r->has_point && memcmp(point, &r->point, sizeof(*point)) == 0;
+    bool here = r->has_head && !r->saved && memcmp(point, &r->head, sizeof(*point)) == 0;
     op->name = *point;
-    op->rollback = rollback;
+    op->rollback = rollback && !here;
     struct wire_load b = { .op = op->id, .state = 1, .point = *point };
-    b.flags = rollback ? WIRE_LOAD_ROLLBACK : WIRE_LOAD_RESUME;
+    b.flags = op->rollback ? WIRE_LOAD_ROLLBACK : !rollback || resume ? WIRE_LOAD_RESUME : 0;
     if (launch_of(r)->reader)
         b.flags = 0;
     sim_note("rank %u: restore of step %llu is op %llu", index_of(r),

@@ -23,8 +23,10 @@ static void points(void)
     CHECK_OK(ckpt_resume(f.c, &p));
     CHECK_EQ(p.step, 1);
     CHECK_OK(ckpt_restore(f.s, NULL, f.buf, FIX_TENSORS, NULL, NULL));
+    CHECK_EQ(fake_seen(f.d).load_flags, WIRE_LOAD_ROLLBACK); /* what was saved is left behind */
+    CHECK_OK(ckpt_restore(f.s, NULL, f.buf, FIX_TENSORS, NULL, NULL));
     CHECK_EQ(fake_seen(f.d).load_flags, WIRE_LOAD_RESUME);
-    fake_await(f.d, WIRE_RESTORED, 1);
+    fake_await(f.d, WIRE_RESTORED, 2);
     CHECK_EQ(fake_seen(f.d).last_status, CKPT_OK);
     CHECK_OK(ckpt_progress(f.c, 1)); /* not beyond the point */
     CHECK_OK(ckpt_progress(f.c, 2));
