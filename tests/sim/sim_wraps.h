@@ -34,7 +34,8 @@ SIM_WRAP(void, free, (void *p));
 SIM_WRAP(int, control_run, (struct control * c));
 SIM_WRAP(int64_t, jobs_now_ns, (void));
 SIM_WRAP(int64_t, jobs_wall_ns, (void));
-SIM_WRAP(void, log_line, (enum log_level level, const char *what, const char *fmt, ...));
+SIM_WRAP(void, log_line, (enum log_level level, const char *what, const char *fmt, ...))
+CKPT_PRINTF(3, 4);
 SIM_WRAP(enum ckpt_status, peer_of, (int fd, struct peer *ret, struct ckpt_err *err));
 SIM_WRAP(enum ckpt_status, peer_allowed, (const struct peer *p, struct ckpt_err *err));
 SIM_WRAP(enum ckpt_status, peer_check_pidfd,
