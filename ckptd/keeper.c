@@ -65,6 +65,8 @@ static bool hear(struct keeper *k)
         table_drop(&k->table, &m);
     else if (m.verb == KEEP_READY)
         k->ready = true;
+    if (m.verb == KEEP_READY && k->stopping)
+        kill(k->worker, SIGTERM); /* the one before it died of the stop: this one drains */
     return true;
 }
 

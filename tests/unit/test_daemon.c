@@ -445,6 +445,29 @@ static void test_sigterm(void)
     cases++;
 }
 
+/* The worker is killed before it heard of the end: the one after it drains and ends. */
+static void test_killed_at_sigterm(void)
+{
+    struct plan_of_rank plans[WORLD];
+    struct crowd w;
+    for (uint32_t r = 0; r < WORLD; r++)
+        plans[r] = (struct plan_of_rank){ .job = "term2", .steps = { 10 }, .die_staged = 10 };
+    start_ranks(&w, plans, WORLD);
+    end_ranks(&w, SIGKILL);
+    pid_t worker = worker_pid();
+    kill(worker, SIGSTOP);
+    kill(daemon_pid, SIGTERM);
+    pause_ms(100);
+    kill(worker, SIGKILL);
+    kills += WORLD + 1;
+    int status;
+    CHECK_EQ(waitpid(daemon_pid, &status, 0), daemon_pid); /* told once */
+    CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    verify_job("term2", 10);
+    start_daemon(NULL);
+    cases++;
+}
+
 static void test_second_daemon(void)
 {
     int p[2], status;
@@ -760,6 +783,7 @@ int main(void)
         { "second daemon", test_second_daemon },
         { "keeper killed", test_keeper_killed },
         { "SIGTERM", test_sigterm },
+        { "killed at SIGTERM", test_killed_at_sigterm },
         { "no such witness", test_no_such_witness },
         { "hostile", test_hostile },
         { "private", test_private },
