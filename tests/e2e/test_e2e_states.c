@@ -105,6 +105,25 @@ static void hasty(struct kit_rank *r)
     kit_scribble(r);
 }
 
+/* A state whose slots come behind those of another one, in more than one pack. */
+static const struct kit_part behind[] = {
+    { .name = "big", .dtype = CKPT_F32, .ndim = 2, .shape = { 5000, 1001 }, .how = KIT_ROWS },
+};
+
+static void second_of_two(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    struct kit_rank second = {
+        .world = 1, .job = r->job, .board = r->board, .c = r->c, .point = r->point
+    };
+    kit_declare(&second, behind, 1);
+    if (second.point.size)
+        kit_restore(&second);
+    KIT_OK(kit_save_local(&second, second.point.size ? 2 : 1));
+    kit_forget(&second);
+}
+
 int main(void)
 {
     kit_begin("states");
@@ -113,5 +132,8 @@ int main(void)
     kit.cases += CYCLES;
     kit_run("hasty", 1, hasty, NULL);
     kit_verify("hasty", 1);
+    for (int i = 0; i < 2; i++, kit.cases++)
+        kit_run("two", 1, second_of_two, NULL);
+    CHECK_EQ(kit_verify("two", 2), 2);
     return kit_end();
 }
