@@ -149,8 +149,8 @@ struct ckpt {
         uint32_t ok_flags;      /* wire_hello_ok flags */
         struct wire_name point; /* the launch's resume point, with WIRE_HAS_POINT */
         struct wire_name head;  /* where this run of steps began: it, or after a rollback */
-        bool has_head, saved; /* saved: something, since then */
-        int64_t unlinked_ns; /* since when there is no daemon; with !linked */
+        bool has_head, saved;   /* saved: something, since then */
+        int64_t unlinked_ns;    /* since when there is no daemon; with !linked */
         bool progress_sent;
         uint8_t node[16];
         uint32_t slot_bytes;

@@ -132,7 +132,8 @@ static enum ckpt_status choose_point(struct load_call *l, const struct ckpt_poin
     if (has && same_name(&l->body.point, &c->shared.point))
         l->body.flags |= WIRE_LOAD_RESUME;
     /* Where this run of steps began is no way back while nothing was saved of it. */
-    bool here = c->shared.has_head && !c->shared.saved && same_name(&l->body.point, &c->shared.head);
+    bool here =
+        c->shared.has_head && !c->shared.saved && same_name(&l->body.point, &c->shared.head);
     if (c->mode == CKPT_TRAIN && !here)
         l->body.flags = (l->body.flags & ~(uint32_t)WIRE_LOAD_RESUME) | WIRE_LOAD_ROLLBACK;
     return CKPT_OK;
