@@ -269,14 +269,12 @@ static void do_save(struct sim_rank *r, const struct sim_item *it)
     if (first_time(r, 60 * SIM_S))
         r->item_try = (uint32_t)r->tries[it->step % ARRAY_COUNT(r->tries)]++;
     if (r->item_op == 0) {
-        if (r->behind) {
-            next_item(r);
+        if (r->behind || (!idle(r) && sim.now >= r->item_until)) {
+            next_item(r); /* on a branch that was left, or the state is still being copied */
         } else if (idle(r)) {
             if (r->item_try > 0)
                 sim_saw(SEEN_same_step_twice);
             r->last_save = r->item_op = sim_rank_save(r, it->step, r->item_try, it->deadline_ms);
-        } else if (sim.now >= r->item_until) {
-            next_item(r); /* the state is still being copied */
         }
         return;
     }
