@@ -659,6 +659,7 @@ static void test_no_such_witness(void)
     pid_t villain = fork();
     if (villain == 0) {
         struct tc c;
+        alarm(20); /* it goes on asking a worker that dies of it again and again */
         tc_init(&c, socket_path, "witness", "w", 0, 1);
         CHECK_OK(tc_hello(&c, false));
         CHECK_OK(tc_state(&c, 1000, 0));
