@@ -337,12 +337,15 @@ struct ckpt_restore_opts { /* NULL = the defaults */
     int timeout_ms; /* 0 = 3,600,000 */
 };
 /* Fills the buffers of the declared state (any layout, whatever it was saved with) and
- * blocks until done.  point NULL = the launch's resume point.  Another point in TRAIN
- * mode is a rollback: called by all ranks, it moves the head of the job's history.
+ * blocks until done.  point NULL = the launch's resume point.  In TRAIN mode another point
+ * than the one this run of steps began from, or the same one once something was saved, is a
+ * rollback: called by all ranks, it moves the head of the job's history to a new epoch.
+ * Where one has begun and failed, saves are CKPT_REFUSED until it is asked for again.
  * buffers[i].bytes of an object is set to its length.
  * Errors: CKPT_NOT_FOUND (the point, or a tensor: named), CKPT_MISMATCH (dtype, shape),
  * CKPT_CORRUPT (no copy has the right bytes: tensor and object named; the launch must
- * end, the next one goes further back), STORE class, CKPT_TIMEOUT.
+ * end, the next one goes further back), STORE class, CKPT_TIMEOUT, CKPT_REFUSED (the other
+ * ranks have gone back to another point since: ask for that one).
  * CKPT_UNSUPPORTED: a piece with a stride of 0 or less can be saved, not filled.
  * On any error the buffers' contents are undefined. */
 CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
