@@ -30,7 +30,7 @@ struct tool_verb {
     int (*run)(struct tool *t, int argc, char **argv);
 };
 extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_restore, cmd_save, cmd_status,
-    cmd_bench;
+    cmd_bench, cmd_run;
 
 /* The one map from statuses to exit codes. */
 int tool_exit_code(enum ckpt_status st);
