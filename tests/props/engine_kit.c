@@ -419,8 +419,8 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
         struct save_packed packed = { 0 };
         fill_slot(d, i, memory);
         save_digest(&in, digests + d->slots[i].first_chunk, crcs + d->slots[i].first_chunk);
-        st = save_pack(s, w, &in, digests + d->slots[i].first_chunk,
-                       crcs + d->slots[i].first_chunk, &packed, err);
+        st = save_pack(s, w, &in, digests + d->slots[i].first_chunk, crcs + d->slots[i].first_chunk,
+                       &packed, err);
         packs[i] =
             (struct manifest_pack){ i, d->slots[i].chunks, packed.id, d->slots[i].first_chunk };
         stored += packed.stored_bytes;

@@ -1,6 +1,7 @@
 /* When a failed command is started again. */
-#include "check.h"
 #include "tools/run_policy.h"
+
+#include "check.h"
 
 static int cases;
 
@@ -46,11 +47,11 @@ static void backoff_words(void)
         bool good;
         double first, most;
     } words[] = {
-        { "2", true, 2, 60 },      { "0", true, 0, 60 },        { "100", true, 100, 100 },
-        { "0.5:4", true, 0.5, 4 }, { "3:3", true, 3, 3 },       { "", false, 0, 0 },
-        { "-1", false, 0, 0 },     { "4:3", false, 0, 0 },      { "1:", false, 0, 0 },
-        { ":1", false, 0, 0 },     { "1:2:3", false, 0, 0 },    { "1s", false, 0, 0 },
-        { "nan", false, 0, 0 },    { "1:inf", false, 0, 0 },    { " 1", false, 0, 0 },
+        { "2", true, 2, 60 },      { "0", true, 0, 60 },         { "100", true, 100, 100 },
+        { "0.5:4", true, 0.5, 4 }, { "3:3", true, 3, 3 },        { "", false, 0, 0 },
+        { "-1", false, 0, 0 },     { "4:3", false, 0, 0 },       { "1:", false, 0, 0 },
+        { ":1", false, 0, 0 },     { "1:2:3", false, 0, 0 },     { "1s", false, 0, 0 },
+        { "nan", false, 0, 0 },    { "1:inf", false, 0, 0 },     { " 1", false, 0, 0 },
         { "1e9", false, 0, 0 },    { "1:1000000", false, 0, 0 },
     };
     for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
