@@ -6,7 +6,8 @@
 #include "tools/tool.h"
 
 static const struct tool_verb *const verbs[] = {
-    &cmd_ls, &cmd_show, &cmd_verify, &cmd_restore, &cmd_save, &cmd_status, &cmd_bench, &cmd_run,
+    &cmd_ls,     &cmd_show,  &cmd_verify, &cmd_restore, &cmd_save,
+    &cmd_status, &cmd_bench, &cmd_run,    &cmd_doctor,
 };
 
 static void print_help(FILE *to)
