@@ -65,10 +65,9 @@ static void write_part(struct maker *k, uint32_t rank, const struct decl *d)
                                  .time_ns = 1700000000,
                                  .job = SCALE_JOB,
                                  .pack_count = d->slot_count };
-    struct record_rank_held held = { .name = name,
-                                     .rank = rank,
-                                     .pack_count = d->slot_count,
-                                     .stored_bytes = d->raw_bytes };
+    struct record_rank_held held = {
+        .name = name, .rank = rank, .pack_count = d->slot_count, .stored_bytes = d->raw_bytes
+    };
     CLEANUP_FREE struct digest *digests = calloc(d->chunk_count + 1, sizeof(*digests));
     h.packs = calloc(d->slot_count + (size_t)1, sizeof(*h.packs));
     CLEANUP_BUF struct buf b = { 0 }, part = { 0 };
@@ -78,8 +77,9 @@ static void write_part(struct maker *k, uint32_t rank, const struct decl *d)
     for (uint64_t i = 0; i < d->chunk_count; i++)
         digests[i] = digest_of((const uint64_t[]){ rank, i }, 16);
     for (uint32_t i = 0; i < d->slot_count; i++)
-        h.packs[i] = (struct manifest_pack){ i, d->slots[i].chunks, digests[d->slots[i].first_chunk],
-                                             d->slots[i].first_chunk };
+        h.packs[i] =
+            (struct manifest_pack){ i, d->slots[i].chunks, digests[d->slots[i].first_chunk],
+                                    d->slots[i].first_chunk };
     manifest_encode(&h, d, digests, &b, &sha);
     struct key key = key_manifest(SCALE_JOB, &name, rank);
     write_file(k, &key, &b);

@@ -103,8 +103,8 @@ struct maker {
     struct ckpt_err *err;
 };
 
-static enum ckpt_status add_tensor(struct maker *k, const char *prefix,
-                                   const struct scale_param *p, unsigned dtype)
+static enum ckpt_status add_tensor(struct maker *k, const char *prefix, const struct scale_param *p,
+                                   unsigned dtype)
 {
     char name[128];
     snprintf(name, sizeof(name), "%s%s", prefix, p->name);
@@ -115,10 +115,9 @@ static enum ckpt_status add_tensor(struct maker *k, const char *prefix,
 
 static enum ckpt_status add_box(struct maker *k, const struct box *box)
 {
-    struct decl_piece p = { .box = *box,
-                            .stride = { 1 },
-                            .replica = k->replica,
-                            .replica_count = k->replica_count };
+    struct decl_piece p = {
+        .box = *box, .stride = { 1 }, .replica = k->replica, .replica_count = k->replica_count
+    };
     if (box->ndim == 2) {
         p.stride[0] = (int64_t)box->len[1];
         p.stride[1] = 1;

@@ -7,10 +7,10 @@
 
 #include "formats/decl.h"
 
-enum scale_cut { /* how tensor parallelism cuts a weight */
-    SCALE_ROWS,  /* dimension 0: q k v, gate, up, embedding, head */
-    SCALE_COLUMNS,
-    SCALE_WHOLE, /* norms: every rank has it */
+enum scale_cut {             /* how tensor parallelism cuts a weight */
+                 SCALE_ROWS, /* dimension 0: q k v, gate, up, embedding, head */
+                 SCALE_COLUMNS,
+                 SCALE_WHOLE, /* norms: every rank has it */
 };
 struct scale_param {
     char name[64];
