@@ -279,6 +279,16 @@ static enum ckpt_status sort_wants(struct planner *pl, struct ckpt_err *err)
 
 /* --- hits ----------------------------------------------------------------------- */
 
+static enum ckpt_status add_hit(struct planner *pl, const struct plan_hit *h, uint64_t *got,
+                                struct ckpt_err *err)
+{
+    if (!plan_grow((void **)&pl->hits, pl->hit_count, &pl->hit_cap, sizeof(*pl->hits)))
+        return no_memory(err);
+    pl->hits[pl->hit_count++] = *h;
+    *got += box_volume(&h->common);
+    return CKPT_OK;
+}
+
 /* The tiles of the box that the piece needs. */
 static enum ckpt_status hit_box(struct planner *pl, const struct wanted_box *w,
                                 struct ckpt_err *err)
@@ -286,17 +296,17 @@ static enum ckpt_status hit_box(struct planner *pl, const struct wanted_box *w,
     const struct asked *a = &pl->asked[w->want->asked];
     const struct decl_piece *piece =
         plan_piece(pl->consumers[a->consumer], a->tensor, w->want->piece);
-    struct tile_iter it = tile_iter_init(&w->box->box, w->box->tile, &piece->box);
     uint64_t *got = &pl->got[a->consumer][piece - pl->consumers[a->consumer]->pieces];
     struct plan_hit h = { .consumer = a->consumer, .tensor = a->tensor, .piece = w->want->piece };
+    if (w->box->chunks == 1) /* most boxes of a large job */
+        return box_intersect(&w->box->box, &piece->box, &h.common) ? add_hit(pl, &h, got, err)
+                                                                   : CKPT_OK;
+    struct tile_iter it = tile_iter_init(&w->box->box, w->box->tile, &piece->box);
     struct box tile;
-    while (tile_iter_next(&it, &h.tile, &tile, &h.common)) {
-        if (!plan_grow((void **)&pl->hits, pl->hit_count, &pl->hit_cap, sizeof(*pl->hits)))
-            return no_memory(err);
-        pl->hits[pl->hit_count++] = h;
-        *got += box_volume(&h.common);
-    }
-    return CKPT_OK;
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && tile_iter_next(&it, &h.tile, &tile, &h.common))
+        st = add_hit(pl, &h, got, err);
+    return st;
 }
 
 static int compare_hits(const void *a, const void *b)
@@ -342,9 +352,7 @@ static enum ckpt_status check_manifest_tensor(const struct index_tensor *saved, 
 static enum ckpt_status find_boxes(struct planner *pl, const struct want *w, struct ckpt_err *err)
 {
     const struct asked *a = &pl->asked[w->asked];
-    const struct box *piece = &plan_piece(pl->consumers[a->consumer], a->tensor, w->piece)->box;
     const struct manifest_tensor *t;
-    struct box common;
     enum ckpt_status st = reader_boxes(pl->r, w->rank, a->saved->name, &t, err);
     if (st == CKPT_NOT_FOUND)
         return err_set(err, CKPT_CORRUPT, "tensor %s: rank %u's manifest does not have it",
@@ -352,8 +360,6 @@ static enum ckpt_status find_boxes(struct planner *pl, const struct want *w, str
     if (st == CKPT_OK)
         st = check_manifest_tensor(a->saved, w->rank, t, err);
     for (uint32_t i = 0; st == CKPT_OK && i < t->box_count; i++) {
-        if (!box_intersect(&t->boxes[i].box, piece, &common))
-            continue;
         if (!plan_grow((void **)&pl->boxes, pl->box_count, &pl->box_cap, sizeof(*pl->boxes)))
             return no_memory(err);
         pl->boxes[pl->box_count++] = (struct wanted_box){ .box = &t->boxes[i], .want = w };

@@ -28,36 +28,7 @@ static bool grow(void **array, size_t count, size_t *cap, size_t size)
     return true;
 }
 
-/* --- reading one manifest ------------------------------------------------------- */
-
-void merge_manifest_fini(struct merge_manifest *m)
-{
-    manifest_header_fini(&m->header);
-    free(m->bytes);
-}
-
-enum ckpt_status merge_read(struct store *s, const char *job, const struct ckpt_name *name,
-                            uint32_t rank, struct merge_manifest *ret, struct ckpt_err *err)
-{
-    struct key key = key_manifest(job, name, rank);
-    struct merge_manifest m = { 0 };
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st =
-        store_get_all(s, key.text, MERGE_MANIFEST_BYTES_MAX, &m.bytes, &m.len, &why);
-    if (st == CKPT_OK) {
-        uint32_t header_bytes = manifest_header_peek(m.bytes, m.len);
-        if (header_bytes == 0 || header_bytes > m.len)
-            st = err_set(&why, CKPT_CORRUPT, "this is no manifest, or it is cut short");
-        else
-            st = manifest_header_decode(m.bytes, header_bytes, NULL, &m.header, &why);
-    }
-    if (st == CKPT_OK) {
-        *ret = m;
-        return st;
-    }
-    free(m.bytes);
-    return err_set(err, st, "manifest of rank %u (%s): %s", rank, key.text, err_text(&why));
-}
+/* --- whose it is ---------------------------------------------------------------- */
 
 static enum ckpt_status check_identity(const struct merge *m, uint32_t rank,
                                        const struct manifest_header *h, struct ckpt_err *err)
@@ -191,30 +162,34 @@ struct box merge_run_box(const struct merge_tensor *t, size_t run, uint32_t i, u
     return box;
 }
 
-/* True if the box is what comes next in the last run; then it is counted in. */
+/* True if the box is what comes next in the last run; then it is counted in.  Compares
+ * with the words of the first box: this runs once for each box of a checkpoint. */
 static bool extend_run(struct merge_tensor *t, const struct box *box, uint32_t rank)
 {
-    if (t->run_count == 0 || box->ndim == 0)
+    size_t ndim = box->ndim;
+    if (t->run_count == 0 || ndim == 0)
         return false;
     struct merge_run *r = &t->runs[t->run_count - 1];
-    uint32_t last_rank;
-    struct box last = merge_run_box(t, t->run_count - 1, r->count - 1, &last_rank);
+    const uint64_t *off = t->words + (t->run_count - 1) * 2 * ndim, *len = off + ndim;
+    uint32_t last_rank = r->rank0 + (r->count - 1) * r->rank_step;
+    uint64_t done = (r->count - 1) * r->step; /* from the first box to the last, along r->axis */
     uint32_t axis = UINT32_MAX;
-    for (uint32_t d = 0; d < box->ndim; d++) {
-        if (box->len[d] != last.len[d] || (box->off[d] != last.off[d] && axis != UINT32_MAX))
+    for (uint32_t d = 0; d < ndim; d++) {
+        uint64_t last = off[d] + (d == r->axis ? done : 0);
+        if (box->len[d] != len[d] || (box->off[d] != last && axis != UINT32_MAX))
             return false;
-        if (box->off[d] != last.off[d])
+        if (box->off[d] != last)
             axis = d;
     }
-    if (axis == UINT32_MAX || box->off[axis] < last.off[axis] || rank <= last_rank)
+    if (axis == UINT32_MAX || rank <= last_rank)
         return false;
-    uint64_t step = box->off[axis] - last.off[axis];
-    uint32_t rank_step = rank - last_rank;
-    if (r->count > 1 && (axis != r->axis || step != r->step || rank_step != r->rank_step))
+    uint64_t last = off[axis] + (axis == r->axis ? done : 0), step = box->off[axis] - last;
+    if (box->off[axis] < last ||
+        (r->count > 1 && (axis != r->axis || step != r->step || rank - last_rank != r->rank_step)))
         return false;
     r->axis = axis;
     r->step = step;
-    r->rank_step = rank_step;
+    r->rank_step = rank - last_rank;
     r->count++;
     return true;
 }
@@ -269,57 +244,22 @@ static enum ckpt_status add_tensor(struct merge *m, uint32_t rank, const struct 
 
 /* --- all manifests -------------------------------------------------------------- */
 
-static enum ckpt_status add_block(struct merge *m, const struct merge_manifest *from,
-                                  uint32_t block, uint64_t *end, struct ckpt_err *err)
+static enum ckpt_status add_manifest(struct merge *m, const struct feed_part *part,
+                                     struct ckpt_err *err)
 {
-    const struct manifest_block *b = &from->header.blocks[block];
-    struct manifest_tensors t;
-    if (b->offset != *end || b->bytes > from->len - b->offset)
-        return err_set(err, CKPT_CORRUPT, "block %u of rank %u's manifest is not where it must be",
-                       block, from->header.rank);
-    *end += b->bytes;
-    enum ckpt_status st = manifest_block_decode(
-        &from->header, block, (const uint8_t *)from->bytes + b->offset, b->bytes, &t, err);
-    if (st != CKPT_OK) {
-        err_prefix(err, "manifest of rank %u", from->header.rank);
-        return st;
-    }
-    st = manifest_claims_add(&m->claims, &t, err);
-    for (size_t i = 0; i < t.count && st == CKPT_OK; i++)
-        st = add_tensor(m, from->header.rank, &t.tensors[i], err);
-    manifest_tensors_fini(&t);
-    return st;
-}
-
-/* Every block, each behind the other, each chunk claimed by one box. */
-static enum ckpt_status add_blocks(struct merge *m, const struct merge_manifest *from,
-                                   struct ckpt_err *err)
-{
-    const struct manifest_header *h = &from->header;
-    uint64_t end = h->header_bytes;
-    enum ckpt_status st = manifest_claims_init(&m->claims, h, err);
-    for (uint32_t i = 0; i < h->block_count && st == CKPT_OK; i++)
-        st = add_block(m, from, i, &end, err);
-    if (st == CKPT_OK)
-        st = manifest_claims_finish(&m->claims, err);
-    manifest_claims_fini(&m->claims);
-    if (st == CKPT_OK && end != from->len)
-        return err_set(err, CKPT_CORRUPT, "rank %u's manifest goes on behind its last block",
-                       h->rank);
-    return st;
-}
-
-static enum ckpt_status add_manifest(struct merge *m, uint32_t rank,
-                                     const struct merge_manifest *from, struct ckpt_err *err)
-{
-    const struct manifest_header *h = &from->header;
+    const struct manifest_header *h = &part->from.header;
+    enum ckpt_status st = part->body;
     m->hint = 0;
-    enum ckpt_status st = add_blocks(m, from, err);
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&part->body_err));
+    for (uint32_t b = 0; b < h->block_count; b++) {
+        const struct manifest_tensors *t = &part->blocks[b];
+        for (size_t i = 0; i < t->count && st == CKPT_OK; i++)
+            st = add_tensor(m, part->rank, &t->tensors[i], err);
+    }
     if (st != CKPT_OK)
         return st;
-    m->ranks[rank] = (struct index_rank){ .sha = sha256_of(from->bytes, h->header_bytes),
-                                          .header_bytes = h->header_bytes,
-                                          .bytes = from->len };
+    m->ranks[part->rank] = part->entry;
     m->commit.raw_bytes += h->raw_bytes;
     m->commit.pack_count += h->pack_count;
     m->commit.chunk_count += h->chunk_count;
@@ -349,22 +289,30 @@ static enum ckpt_status take_failure(struct merge *m, const struct manifest_head
                    h->fail_text[0] ? h->fail_text : status_sentence(h->fail_status));
 }
 
-static enum ckpt_status add_rank(struct merge *m, struct store *s, uint32_t rank,
+static enum ckpt_status add_part(struct merge *m, const struct feed_part *part,
                                  struct ckpt_err *err)
 {
-    struct merge_manifest from;
-    enum ckpt_status st = merge_read(s, m->job, &m->name, rank, &from, err);
-    if (st != CKPT_OK)
-        return st;
-    const struct manifest_header *h = &from.header;
-    if (rank == 0)
+    const struct manifest_header *h = &part->from.header;
+    if (part->status != CKPT_OK)
+        return err_set(err, part->status, "%s", err_text(&part->err));
+    if (part->rank == 0)
         take_identity(m, h);
-    st = check_identity(m, rank, h, err);
+    enum ckpt_status st = check_identity(m, part->rank, h, err);
     if (st == CKPT_OK && h->flags & MANIFEST_FLAG_FAILED)
         st = take_failure(m, h, err);
-    if (st == CKPT_OK)
-        st = add_manifest(m, rank, &from, err);
-    merge_manifest_fini(&from);
+    return st == CKPT_OK ? add_manifest(m, part, err) : st;
+}
+
+static enum ckpt_status add_all(struct merge *m, struct store *s, uint32_t *ret_rank,
+                                struct ckpt_err *err)
+{
+    struct feed *feed;
+    enum ckpt_status st = feed_open(s, m->job, &m->name, m->world, &feed, err);
+    if (st != CKPT_OK)
+        return st;
+    for (*ret_rank = 0; st == CKPT_OK && *ret_rank < m->world; (*ret_rank)++)
+        st = add_part(m, feed_next(feed), err);
+    feed_close(feed);
     return st;
 }
 
@@ -401,10 +349,8 @@ enum ckpt_status merge_all(struct merge *m, struct store *s, const char *job,
     if (!m->ranks)
         return no_memory(err);
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = CKPT_OK;
     uint32_t rank = 0;
-    for (; rank < world && st == CKPT_OK; rank++)
-        st = add_rank(m, s, rank, &why);
+    enum ckpt_status st = add_all(m, s, &rank, &why);
     if (st == CKPT_NOT_FOUND) {
         enum ckpt_status failed = find_failed(m, s, rank, err);
         if (failed != CKPT_OK)
@@ -462,18 +408,66 @@ static enum ckpt_status prove_cover(const struct merge *m, const struct merge_te
     return st == CKPT_OK ? st : cover_tensor(t, true, err);
 }
 
-static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
+/* The split of most tensors: one run, or one and a shorter box behind it.  That is what
+ * folding would make of it; true if so. */
+static bool fold_regular(const struct merge_tensor *t, struct index_run *ret)
+{
+    const struct merge_run *r = t->runs;
+    uint32_t ndim = t->desc.ndim, rank;
+    if (t->run_count == 0 || t->run_count > 2 || ndim == 0 || r->count < 2)
+        return false;
+    struct index_run run = {
+        .count = r->count, .rank_step = r->rank_step, .axis = r->axis, .step = r->step
+    };
+    run.box0 = merge_run_box(t, 0, 0, &run.rank0);
+    run.last_len = run.box0.len[run.axis];
+    if (run.step < run.last_len)
+        return false;
+    if (t->run_count == 2) {
+        struct box last = merge_run_box(t, 1, 0, &rank), want = run.box0;
+        run.last_len = last.len[run.axis];
+        want.off[run.axis] += run.count * run.step;
+        want.len[run.axis] = run.last_len;
+        if (r[1].count != 1 || run.last_len >= run.box0.len[run.axis] || !box_equal(&want, &last) ||
+            rank != run.rank0 + run.count * run.rank_step)
+            return false;
+        run.count++;
+    }
+    *ret = run;
+    return true;
+}
+
+static enum ckpt_status fold_boxes(const struct merge_tensor *t, struct index_run *runs,
+                                   size_t *ret, struct ckpt_err *err)
 {
     CLEANUP_FREE struct index_from *boxes = malloc((t->box_count + 1) * sizeof(*boxes));
-    CLEANUP_FREE struct index_run *runs = malloc((t->box_count + 1) * sizeof(*runs));
-    if (!boxes || !runs)
-        return no_memory(err);
     size_t n = 0;
+    if (!boxes)
+        return no_memory(err);
     for (size_t i = 0; i < t->run_count; i++) {
         for (uint32_t k = 0; k < t->runs[i].count; k++, n++)
             boxes[n].box = merge_run_box(t, i, k, &boxes[n].rank);
     }
-    n = index_fold(boxes, n, t->desc.ndim, runs);
+    *ret = index_fold(boxes, n, t->desc.ndim, runs);
+    return CKPT_OK;
+}
+
+static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
+{
+    struct index_run one;
+    bool regular = fold_regular(t, &one);
+    size_t n = 1;
+    CLEANUP_FREE struct index_run *runs =
+        malloc(((regular ? 0 : t->box_count) + 1) * sizeof(*runs));
+    if (!runs)
+        return no_memory(err);
+    enum ckpt_status st = CKPT_OK;
+    if (regular)
+        runs[0] = one;
+    else
+        st = fold_boxes(t, runs, &n, err);
+    if (st != CKPT_OK)
+        return st;
     struct index_run *fit = realloc(runs, (n + 1) * sizeof(*runs));
     if (!fit)
         return no_memory(err);

@@ -4,10 +4,7 @@
  * and not kept. */
 #pragma once
 
-#include "formats/index.h"
-#include "storage/repo/repo.h"
-
-#define MERGE_MANIFEST_BYTES_MAX (UINT64_C(1) << 30)
+#include "storage/repo/publish_feed.h"
 
 /* `count` equal boxes, rank0 + i*rank_step at off + i*step along axis.  Offsets and
  * lengths (ndim each) follow in the tensor's `words`. */
@@ -40,7 +37,6 @@ struct merge {
     struct merge_witness *witnesses;
     size_t witness_count, witness_cap;
     struct index_rank *ranks;
-    struct manifest_claims claims; /* of the manifest that is being added */
     /* of a failed part */
     enum ckpt_status fail_status;
     uint32_t fail_rank;
@@ -48,17 +44,6 @@ struct merge {
     struct buf *segments;
     uint32_t segment_count;
 };
-
-/* A manifest read whole. */
-struct merge_manifest {
-    void *bytes;
-    size_t len;
-    struct manifest_header header;
-};
-enum ckpt_status merge_read(struct store *s, const char *job, const struct ckpt_name *name,
-                            uint32_t rank, struct merge_manifest *ret, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
-void merge_manifest_fini(struct merge_manifest *m);
 
 /* Reads manifest after manifest.  CKPT_NOT_FOUND: one is missing; CKPT_ABORTED: a part
  * failed (fail_*). */

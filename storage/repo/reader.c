@@ -25,6 +25,8 @@ struct manifest_cached { /* what was read of one rank's manifest */
         void *bytes; /* the tensors borrow from it */
         struct manifest_tensors tensors;
     } * blocks;
+    uint32_t block; /* of the tensor found last, and its number in there */
+    size_t at;
 };
 struct reader {
     struct store *tiers[READER_TIERS_MAX];
@@ -489,23 +491,37 @@ static int compare_manifest_name(const void *name, const void *tensor)
     return strcmp(name, ((const struct manifest_tensor *)tensor)->name);
 }
 
+/* Who asks in order of names finds each behind the last one. */
+static const struct manifest_tensor *find_next(const struct manifest_cached *m, const char *name)
+{
+    const struct manifest_tensors *t = m->header.block_count ? &m->blocks[m->block].tensors : NULL;
+    if (!t || !m->blocks[m->block].bytes || m->at >= t->count)
+        return NULL;
+    return strcmp(t->tensors[m->at].name, name) == 0 ? &t->tensors[m->at] : NULL;
+}
+
 enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
                               const struct manifest_tensor **ret, struct ckpt_err *err)
 {
     enum ckpt_status st = load_manifest(r, rank, err);
     if (st != CKPT_OK)
         return st;
-    uint32_t block = manifest_block_of(&r->manifests[rank]->header, name);
-    if (block == UINT32_MAX)
-        return CKPT_NOT_FOUND;
+    struct manifest_cached *m = r->manifests[rank];
+    const struct manifest_tensor *found = find_next(m, name);
     const struct manifest_tensors *t;
-    st = reader_block(r, rank, block, &t, err);
-    if (st != CKPT_OK)
-        return st;
-    const struct manifest_tensor *found =
-        bsearch(name, t->tensors, t->count, sizeof(*t->tensors), compare_manifest_name);
-    if (!found)
-        return CKPT_NOT_FOUND;
+    if (!found) {
+        uint32_t block = manifest_block_of(&m->header, name);
+        if (block == UINT32_MAX)
+            return CKPT_NOT_FOUND;
+        st = reader_block(r, rank, block, &t, err);
+        if (st != CKPT_OK)
+            return st;
+        found = bsearch(name, t->tensors, t->count, sizeof(*t->tensors), compare_manifest_name);
+        if (!found)
+            return CKPT_NOT_FOUND;
+        m->block = block;
+    }
+    m->at = (size_t)(found - m->blocks[m->block].tensors.tensors) + 1;
     *ret = found;
     return CKPT_OK;
 }

@@ -73,6 +73,10 @@ static int run_publish(const char *dir, const struct scale_layout *l)
     struct ckpt_name name = scale_name(l);
     if (!open_counted(dir, &s, &err))
         return fail(dir, &err);
+    /* Undecided again, if it was published before. */
+    if (store_remove(s, key_commit(SCALE_JOB, &name).text, &err) != CKPT_OK ||
+        store_remove(s, key_held(SCALE_JOB, &name).text, &err) != CKPT_OK)
+        return fail("undo", &err);
     double start = now(), start_cpu = cpu();
     if (publish(s, SCALE_JOB, &name, l->world, &commit, &err) != CKPT_OK)
         return fail("publish", &err);
