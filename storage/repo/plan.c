@@ -39,6 +39,8 @@ struct planner {
     size_t asked_count, asked_cap;
     struct want *wants; /* by rank, then as `asked`, then by piece */
     size_t want_count, want_cap;
+    const char **names; /* of the rank at work: what is wanted of its manifest, sorted */
+    size_t name_count, name_cap;
     struct wanted_box *boxes; /* of the rank at work */
     size_t box_count, box_cap;
     struct plan_hit *hits; /* of the box at work */
@@ -383,13 +385,32 @@ static bool same_want(const struct want *a, const struct want *b)
     return a->rank == b->rank && a->asked == b->asked && a->piece == b->piece;
 }
 
+static enum ckpt_status read_ahead(struct planner *pl, const struct want *wants, size_t n,
+                                   struct ckpt_err *err)
+{
+    const struct index_tensor *last = NULL;
+    pl->name_count = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct index_tensor *saved = pl->asked[wants[i].asked].saved;
+        if (saved == last)
+            continue;
+        last = saved;
+        if (!plan_grow((void **)&pl->names, pl->name_count, &pl->name_cap, sizeof(*pl->names)))
+            return no_memory(err);
+        pl->names[pl->name_count++] = saved->name;
+    }
+    return reader_ahead(pl->r, wants->rank, pl->names, pl->name_count, err);
+}
+
 /* The n wants of one rank. */
 static enum ckpt_status hit_rank(struct planner *pl, const struct want *wants, size_t n,
                                  struct ckpt_err *err)
 {
     const struct manifest_header *manifest;
     uint32_t rank = wants->rank;
-    enum ckpt_status st = reader_manifest(pl->r, rank, &manifest, err);
+    enum ckpt_status st = read_ahead(pl, wants, n, err);
+    if (st == CKPT_OK)
+        st = reader_manifest(pl->r, rank, &manifest, err);
     pl->box_count = 0;
     for (size_t i = 0; st == CKPT_OK && i < n; i++) {
         if (i == 0 || !same_want(&wants[i - 1], &wants[i]))
@@ -517,6 +538,7 @@ static void planner_fini(struct planner *pl)
         free(pl->got[c]);
     free(pl->got);
     free(pl->wants);
+    free((void *)(uintptr_t)pl->names);
     free(pl->boxes);
     free(pl->hits);
     free(pl->asked);

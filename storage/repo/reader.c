@@ -22,9 +22,11 @@ struct index_cached { /* a tensor block of the index */
 struct manifest_cached { /* what was read of one rank's manifest */
     struct manifest_header header;
     struct {
-        void *bytes; /* the tensors borrow from it */
+        void *bytes; /* the tensors borrow from it; NULL = not read */
+        bool ahead;  /* bytes are part of `ahead` */
         struct manifest_tensors tensors;
     } * blocks;
+    uint8_t *ahead; /* of reader_ahead: blocks read with one get */
     uint32_t block; /* of the tensor found last, and its number in there */
     size_t at;
 };
@@ -229,9 +231,11 @@ static void manifest_cached_free(struct manifest_cached *m)
     for (uint32_t i = 0; m->blocks && i < m->header.block_count; i++) {
         if (m->blocks[i].bytes)
             manifest_tensors_fini(&m->blocks[i].tensors);
-        free(m->blocks[i].bytes);
+        if (!m->blocks[i].ahead)
+            free(m->blocks[i].bytes);
     }
     free(m->blocks);
+    free(m->ahead);
     manifest_header_fini(&m->header);
     free(m);
 }
@@ -483,6 +487,87 @@ enum ckpt_status reader_block(struct reader *r, uint32_t rank, uint32_t block,
             return st;
     }
     *ret = &m->blocks[block].tensors;
+    return CKPT_OK;
+}
+
+/* Joined to the range before it when it lies right behind. */
+static void want_block(const struct manifest_cached *m, uint32_t block, struct store_range *ranges,
+                       size_t *count, uint64_t *bytes)
+{
+    const struct manifest_block *b = &m->header.blocks[block];
+    struct store_range *last = *count ? &ranges[*count - 1] : NULL;
+    if (last && last->offset + last->bytes == b->offset)
+        last->bytes += b->bytes;
+    else
+        ranges[(*count)++] = (struct store_range){ .offset = b->offset, .bytes = b->bytes };
+    *bytes += b->bytes;
+}
+
+/* Which blocks hold any of the names, as flags; false: none but those there are. */
+static bool mark_blocks(const struct manifest_cached *m, const char *const *names, size_t count,
+                        uint8_t *wanted)
+{
+    bool any = false;
+    uint32_t block = UINT32_MAX;
+    for (size_t i = 0; i < count; i++) {
+        bool same =
+            block != UINT32_MAX && (block + 1 == m->header.block_count ||
+                                    strcmp(names[i], m->header.blocks[block + 1].first) < 0);
+        if (!same)
+            block = manifest_block_of(&m->header, names[i]);
+        if (block == UINT32_MAX || wanted[block] || m->blocks[block].bytes)
+            continue;
+        wanted[block] = 1;
+        any = true;
+    }
+    return any;
+}
+
+/* What was read, checked: a block that fails is left for reader_block, which asks the
+ * other tiers, too. */
+static void take_ahead(struct manifest_cached *m, const uint8_t *wanted)
+{
+    uint8_t *at = m->ahead;
+    for (uint32_t i = 0; i < m->header.block_count; i++) {
+        if (!wanted[i])
+            continue;
+        size_t len = m->header.blocks[i].bytes;
+        if (manifest_block_decode(&m->header, i, at, len, &m->blocks[i].tensors, NULL) == CKPT_OK) {
+            m->blocks[i].bytes = at;
+            m->blocks[i].ahead = true;
+        }
+        at += len;
+    }
+}
+
+enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const *names,
+                              size_t count, struct ckpt_err *err)
+{
+    enum ckpt_status st = load_manifest(r, rank, err);
+    if (st != CKPT_OK || r->manifests[rank]->ahead)
+        return st;
+    struct manifest_cached *m = r->manifests[rank];
+    uint32_t blocks = m->header.block_count;
+    CLEANUP_FREE uint8_t *wanted = calloc(blocks + (size_t)1, 1);
+    CLEANUP_FREE struct store_range *ranges = malloc((blocks + (size_t)1) * sizeof(*ranges));
+    if (!wanted || !ranges)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the manifest of rank %u", rank);
+    if (!mark_blocks(m, names, count, wanted))
+        return CKPT_OK;
+    size_t n = 0;
+    uint64_t bytes = 0, at = 0;
+    for (uint32_t i = 0; i < blocks; i++) {
+        if (wanted[i])
+            want_block(m, i, ranges, &n, &bytes);
+    }
+    m->ahead = n <= STORE_RANGES_MAX ? malloc(bytes) : NULL;
+    if (!m->ahead)
+        return CKPT_OK; /* one by one then */
+    for (size_t i = 0; i < n; at += ranges[i++].bytes)
+        ranges[i].base = m->ahead + at;
+    struct key key = key_manifest(r->job, &r->name, rank);
+    if (store_get(r->tiers[0], key.text, ranges, n, NULL) == CKPT_OK)
+        take_ahead(m, wanted);
     return CKPT_OK;
 }
 
