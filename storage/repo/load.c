@@ -292,23 +292,32 @@ static void lay_out(const struct attempt *a, const struct plan_chunk *c, uint8_t
     }
 }
 
-/* A chunk in the window: sum, decode (whole ones into their slot), digest, copy. */
+/* A chunk in the window: sum, decode (whole ones into their slot), digest, copy.  What is
+ * stored as it is needs one pass for both sums. */
 static bool finish_window(struct attempt *a, uint32_t i)
 {
     const struct plan_chunk *c = &a->batch->chunks[i];
     const struct pack_chunk *p = &a->w->chunks[c->index];
-    uint8_t *stored = a->w->window + a->w->placed[i];
-    if (crc32c(stored, p->stored_bytes) != p->crc)
-        return false;
     const struct plan_frag *f = whole_frag(a->batch, c);
-    uint8_t *raw = stored;
-    if (p->codec != CODEC_STORED || p->planes) {
+    uint8_t *stored = a->w->window + a->w->placed[i], *raw = stored;
+    bool plain = p->codec == CODEC_STORED && p->planes == 0;
+    struct digest digest;
+    uint32_t crc;
+    if (plain && p->stored_bytes != c->raw_bytes)
+        return false;
+    if (plain)
+        digest = digest_and_crc32c(stored, p->stored_bytes, &crc);
+    else
+        crc = crc32c(stored, p->stored_bytes);
+    if (crc != p->crc)
+        return false;
+    if (!plain) {
         raw = f ? frag_memory(a, f) : a->w->raw;
         if (codec_decode(a->w->codec, p->codec, p->planes, stored, p->stored_bytes, raw,
                          c->raw_bytes) != CKPT_OK)
             return false;
+        digest = digest_of(raw, c->raw_bytes);
     }
-    struct digest digest = digest_of(raw, c->raw_bytes);
     if (!digest_equal(&digest, &c->digest))
         return false;
     if (!f || raw == stored)
