@@ -13,10 +13,12 @@
 #include "storage/repo/load.h"
 
 #include <assert.h>
+#include <sys/mman.h>
 
 #include "formats/pack.h"
 
-#define WINDOW_JOIN (UINT64_C(64) << 10) /* ranges nearer than this are read as one */
+#define WINDOW_ALIGN (UINT64_C(2) << 20)  /* of a huge page */
+#define WINDOW_JOIN  (UINT64_C(64) << 10) /* ranges nearer than this are read as one */
 
 struct load_work {
     uint64_t window_bytes;
@@ -60,7 +62,9 @@ struct load_work *load_work_new(uint64_t slot_bytes)
         return NULL;
     /* A chunk and its rounding always fit. */
     w->window_bytes = align_up(slot_bytes, CKPT_BLOCK) + 2 * CKPT_BLOCK;
-    w->window = aligned_alloc(CKPT_BLOCK, w->window_bytes);
+    w->window = aligned_alloc(WINDOW_ALIGN, w->window_bytes);
+    if (w->window) /* direct reads into small pages are slower by a third */
+        (void)madvise(w->window, w->window_bytes, MADV_HUGEPAGE);
     w->raw = aligned_alloc(CKPT_BLOCK, CKPT_CHUNK_BYTES_MAX);
     w->head = aligned_alloc(CKPT_BLOCK, pack_head_bytes(CKPT_PACK_CHUNKS_MAX));
     w->chunks = calloc(CKPT_PACK_CHUNKS_MAX, sizeof(*w->chunks));
