@@ -49,7 +49,9 @@ int main(int argc, char **argv)
     for (size_t round = 0; round < rounds; round++) {
         for (size_t k = 0; k < SHAPES; k++) {
             size_t i = (round + k) % SHAPES;
-            last[i] = reshape_restore("large", bytes, &shapes[i], 0);
+            struct reshape how = shapes[i];
+            how.unchecked = round > 0;
+            last[i] = reshape_restore("large", bytes, &how, 0);
             seconds[i][round] = last[i].seconds;
         }
         for (size_t i = 0; i < SHAPES; i++)

@@ -9,6 +9,7 @@ struct reshape {
     uint32_t world;
     enum kit_how how;
     uint32_t readers; /* 0: all ranks; else only the first so many, as readers (one node's share) */
+    bool unchecked;   /* the bytes that came are not looked at */
 };
 struct reshape_result {
     double seconds;        /* ckpt_restore, the slowest rank */
