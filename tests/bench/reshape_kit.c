@@ -1,3 +1,4 @@
+/* Ranks that save and restore one tensor, and what /proc says of the processes. */
 #include "bench/reshape_kit.h"
 
 #include <inttypes.h>

@@ -21,8 +21,9 @@ static void check_memory(const char *what, uint64_t arenas, const struct reshape
 
 static void test_small_arena(uint64_t bytes, uint64_t arena)
 {
-    const struct reshape one = { .world = 1, .how = KIT_ROWS }, three = { 3, KIT_ROWS, 0 },
-                         columns = { 2, KIT_COLS, 0 };
+    const struct reshape one = { .world = 1, .how = KIT_ROWS },
+                         three = { .world = 3, .how = KIT_ROWS },
+                         columns = { .world = 2, .how = KIT_COLS };
     reshape_save("giant", bytes, &one, arena);
     struct reshape_result r = reshape_restore("giant", bytes, &one, arena);
     check_memory("one rank", arena, &r);
@@ -42,14 +43,14 @@ static void test_bytes(uint64_t bytes)
         struct reshape how;
         double most;
     } rows[] = {
-        { "4 ranks, as saved", { 4, KIT_ROWS, 0 }, 1.05 },
-        { "3 ranks by rows", { 3, KIT_ROWS, 0 }, 1.05 },
-        { "8 ranks by rows", { 8, KIT_ROWS, 0 }, 1.05 },
-        { "5 ranks, flat", { 5, KIT_FLAT, 0 }, 1.05 },
-        { "a node with 1 of 3 by rows", { 3, KIT_ROWS, 1 }, 1.05 },
-        { "4 ranks by columns", { 4, KIT_COLS, 0 }, 1.05 },
+        { "4 ranks, as saved", { .world = 4, .how = KIT_ROWS }, 1.05 },
+        { "3 ranks by rows", { .world = 3, .how = KIT_ROWS }, 1.05 },
+        { "8 ranks by rows", { .world = 8, .how = KIT_ROWS }, 1.05 },
+        { "5 ranks, flat", { .world = 5, .how = KIT_FLAT }, 1.05 },
+        { "a node with 1 of 3 by rows", { .world = 3, .how = KIT_ROWS, .readers = 1 }, 1.05 },
+        { "4 ranks by columns", { .world = 4, .how = KIT_COLS }, 1.05 },
         /* Tiles are rows: who wants a quarter of each reads all. */
-        { "a node with 1 of 4 by columns", { 4, KIT_COLS, 1 }, 4.2 },
+        { "a node with 1 of 4 by columns", { .world = 4, .how = KIT_COLS, .readers = 1 }, 4.2 },
     };
     reshape_save("bytes", bytes, &rows[0].how, 0);
     for (size_t i = 0; i < ARRAY_COUNT(rows); i++) {
