@@ -228,6 +228,11 @@ void control_plan_done(struct control *c, struct job *j)
         if (j->plan.plan->unasked_count > 0)
             say_unasked(&j->plan);
         restore_planned(g, j->plan.plan);
+        for (uint32_t i = 0; i < g->count; i++) {
+            const struct restore_consumer *who = &g->consumers[i];
+            if (!who->gone)
+                session_loading(c->clients[who->client]->s, who->op, 0, who->total_bytes);
+        }
     }
     go_on(c, g);
 }
@@ -297,6 +302,7 @@ static void deliver(struct control *c, struct restore_group *g, const struct job
                 who->done_bytes += box_bytes(&f->common, chunk->bits);
         }
     }
+    session_loading(cl->s, who->op, who->done_bytes, who->total_bytes);
     session_fill(cl->s, slot);
     control_commit(cl);
     send_frags(cl, who, b, consumer, slot);

@@ -373,6 +373,9 @@ struct ckpt_info {
      * have (partial, optional), and those it has that no rank of the launch declared;
      * UINT32_MAX = not known, because ranks of other nodes may have. */
     uint32_t restore_missing, restore_unasked;
+    /* Of this rank's part of the restore begun last: what has arrived, and all of it (0: not
+     * planned yet).  To be asked for by another thread than the one that waits in ckpt_restore. */
+    uint64_t restore_done_bytes, restore_total_bytes;
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 
