@@ -22,7 +22,6 @@
 typedef uint8_t u8_in __attribute__((may_alias));
 typedef uint16_t u16_in __attribute__((may_alias, aligned(1)));
 typedef uint32_t u32_in __attribute__((may_alias, aligned(1)));
-typedef uint64_t u64_in __attribute__((may_alias, aligned(1)));
 
 /* A type of at most 16 bits.  Codes are without their sign: `max` is the largest finite one,
  * `inf` what an infinity becomes and `over` what an overflow becomes. */
@@ -89,8 +88,8 @@ INLINE uint32_t encode_small(uint32_t v, const struct small *k, uint32_t *over)
     code = beyond ? k->over : code;
     code = a >= F32_INF ? k->inf : code;
     code = a > F32_INF ? k->nan : code;
-    if (k->one_zero) /* 0x80 is the NaN: no sign there, and none on zero */
-        return code && code != k->nan ? code | sign << (k->bits - 1) : code;
+    if (k->one_zero) /* 0x80 is the NaN, with or without a sign; zero has none */
+        sign = code ? sign : 0;
     return code | sign << (k->bits - 1);
 }
 
@@ -180,29 +179,34 @@ static uint32_t encode_f32(void *restrict to, const uint32_t *restrict bits, siz
     return 0;
 }
 
+INLINE uint32_t decode_doubles(uint32_t *restrict bits, const uint8_t *from, size_t n, bool odd)
+{
+    uint32_t over = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t v;
+        memcpy(&v, from + i * sizeof(v), sizeof(v));
+        bits[i] = decode_double(v, odd, &over);
+    }
+    return over;
+}
+
 static uint32_t decode_f64(uint32_t *restrict bits, const void *restrict from, size_t n)
 {
-    const u64_in *in = from;
-    uint32_t over = 0;
-    for (size_t i = 0; i < n; i++)
-        bits[i] = decode_double(in[i], true, &over);
-    return over;
+    return decode_doubles(bits, from, n, true);
 }
 
 static uint32_t narrow_f64(uint32_t *restrict bits, const void *restrict from, size_t n)
 {
-    const u64_in *in = from;
-    uint32_t over = 0;
-    for (size_t i = 0; i < n; i++)
-        bits[i] = decode_double(in[i], false, &over);
-    return over;
+    return decode_doubles(bits, from, n, false);
 }
 
 static uint32_t encode_f64(void *restrict to, const uint32_t *restrict bits, size_t n)
 {
-    u64_in *out = to;
-    for (size_t i = 0; i < n; i++)
-        out[i] = encode_double(bits[i]);
+    uint8_t *out = to;
+    for (size_t i = 0; i < n; i++) {
+        uint64_t v = encode_double(bits[i]);
+        memcpy(out + i * sizeof(v), &v, sizeof(v));
+    }
     return 0;
 }
 
