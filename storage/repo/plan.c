@@ -12,7 +12,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "formats/convert.h"
 #include "storage/repo/plan_hit.h"
+#include "storage/repo/plan_names.h"
 
 struct want { /* this rank wrote something of this piece */
     const struct index_tensor *saved;
@@ -23,13 +25,15 @@ struct planner {
     const struct decl *const *consumers;
     size_t count;
     unsigned flags;
+    const uint32_t *ranks; /* of the consumers, for messages */
+    struct plan_names names;
     struct plan *p;
     struct want *wants;
     size_t want_count, want_cap;
     struct plan_hit *hits;
     size_t hit_count, hit_cap;
     const struct index_tensor **asked;
-    size_t asked_count, asked_cap;
+    size_t asked_count, asked_cap, note_cap;
     uint64_t **got; /* per consumer, per piece: elements found */
 };
 
@@ -64,13 +68,31 @@ static const char *shape_to_text(uint32_t ndim, const uint64_t *shape, char *buf
     return buf;
 }
 
+static enum ckpt_status check_dtype(const struct decl_tensor *t, const struct index_tensor *saved,
+                                    bool convert, struct ckpt_err *err)
+{
+    const char *why = NULL;
+    if (t->dtype == saved->dtype)
+        return CKPT_OK;
+    if (!convert)
+        why = "a restore converts only when it is told to";
+    else if (!convert_can(saved->dtype, t->dtype))
+        why = "there is no conversion between these";
+    else if (saved->kind == DECL_LOCKED || t->kind == DECL_LOCKED)
+        why = "it is locked, and restored only as it was saved";
+    if (!why)
+        return CKPT_OK;
+    return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s: %s", t->name,
+                   dtype_name(t->dtype), dtype_name(saved->dtype), why);
+}
+
 static enum ckpt_status check_same(const struct decl_tensor *t, const struct index_tensor *saved,
-                                   struct ckpt_err *err)
+                                   bool convert, struct ckpt_err *err)
 {
     char asked[400], was[400];
-    if (t->dtype != saved->dtype)
-        return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s", t->name,
-                       dtype_name(t->dtype), dtype_name(saved->dtype));
+    enum ckpt_status st = check_dtype(t, saved, convert, err);
+    if (st != CKPT_OK)
+        return st;
     if ((t->flags & saved->flags & DECL_OBJECT) && t->ndim == 1 && saved->ndim == 1)
         return CKPT_OK; /* any capacity: its length stands in its first bytes */
     if (t->ndim != saved->ndim ||
@@ -108,8 +130,10 @@ static enum ckpt_status find_saved(struct planner *pl, const char *name,
 {
     *ret = NULL;
     const struct index_tensor *t;
-    enum ckpt_status st = reader_tensor(pl->r, name, &t, err);
-    if (st == CKPT_OK && t->alias) {
+    enum ckpt_status st = plan_names_find(&pl->names, name, &t, err);
+    if (st != CKPT_OK || !t)
+        return st;
+    if (t->alias) {
         const char *target = t->alias;
         st = reader_tensor(pl->r, target, &t, err);
         if (st == CKPT_NOT_FOUND || (st == CKPT_OK && t->alias))
@@ -171,6 +195,14 @@ static enum ckpt_status want_piece(struct planner *pl, struct want *w, struct ck
     return st;
 }
 
+/* The checkpoint does not have it, or the patterns leave it out. */
+static void owe_nothing(struct planner *pl, const struct want *w)
+{
+    const struct decl_tensor *t = &pl->consumers[w->consumer]->tensors[w->tensor];
+    for (size_t i = 0; i < t->piece_count; i++)
+        pl->got[w->consumer][t->first_piece + i] = UINT64_MAX;
+}
+
 static enum ckpt_status add_gap(struct planner *pl, const struct want *w, struct ckpt_err *err)
 {
     const struct decl_tensor *t = &pl->consumers[w->consumer]->tensors[w->tensor];
@@ -182,8 +214,7 @@ static enum ckpt_status add_gap(struct planner *pl, const struct want *w, struct
         return no_memory(err);
     p->gaps = gaps;
     p->gaps[p->gap_count++] = (struct plan_gap){ .consumer = w->consumer, .tensor = w->tensor };
-    for (size_t i = 0; i < t->piece_count; i++) /* nothing is owed */
-        pl->got[w->consumer][t->first_piece + i] = UINT64_MAX;
+    owe_nothing(pl, w);
     return CKPT_OK;
 }
 
@@ -200,22 +231,67 @@ static void allow_longer(struct planner *pl, const struct want *w)
     }
 }
 
+/* It has no memory of its own: its target is restored.  Bytes of its own in the checkpoint
+ * would be lost. */
+static enum ckpt_status check_alias(struct planner *pl, const struct decl_tensor *t,
+                                    struct ckpt_err *err)
+{
+    const struct index_tensor *own, *target = NULL;
+    enum ckpt_status st = find_saved(pl, t->name, &own, err);
+    if (st == CKPT_OK && own)
+        st = find_saved(pl, t->alias, &target, err);
+    if (st != CKPT_OK || !own || !target || own == target || (pl->flags & PLAN_PARTIAL))
+        return st;
+    return err_set(err, CKPT_MISMATCH,
+                   "tensor %s is tied to %s here, and was saved with bytes of %s: they would be "
+                   "lost",
+                   t->name, t->alias, own->name);
+}
+
+static enum ckpt_status add_note(struct planner *pl, const struct want *w, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &pl->consumers[w->consumer]->tensors[w->tensor];
+    struct plan *p = pl->p;
+    if (t->dtype == w->saved->dtype && strcmp(t->name, w->saved->name) == 0)
+        return CKPT_OK;
+    if (!grow((void **)&p->notes, p->note_count, &pl->note_cap, sizeof(*p->notes)))
+        return no_memory(err);
+    p->notes[p->note_count++] = (struct plan_note){ w->consumer, w->tensor, w->saved };
+    return CKPT_OK;
+}
+
+/* The checkpoint's tensor for it, if it has one; then it counts as asked for. */
+static enum ckpt_status ask_saved(struct planner *pl, const struct decl_tensor *t, struct want *w,
+                                  struct ckpt_err *err)
+{
+    enum ckpt_status st = find_saved(pl, t->name, &w->saved, err);
+    if (st != CKPT_OK || !w->saved)
+        return st;
+    if (!grow((void **)&pl->asked, pl->asked_count, &pl->asked_cap, sizeof(*pl->asked)))
+        return no_memory(err);
+    pl->asked[pl->asked_count++] = w->saved;
+    return CKPT_OK;
+}
+
 static enum ckpt_status want_tensor(struct planner *pl, uint32_t consumer, uint32_t tensor,
                                     struct ckpt_err *err)
 {
     const struct decl_tensor *t = &pl->consumers[consumer]->tensors[tensor];
-    if (t->flags & DECL_ALIAS)
-        return CKPT_OK; /* it has no memory of its own: its target is restored */
     struct want w = { .consumer = consumer, .tensor = tensor };
-    enum ckpt_status st = find_saved(pl, t->name, &w.saved, err);
+    if (!select_wants(pl->names.select, t->name)) {
+        owe_nothing(pl, &w);
+        return CKPT_OK;
+    }
+    if (t->flags & DECL_ALIAS)
+        return check_alias(pl, t, err);
+    enum ckpt_status st = ask_saved(pl, t, &w, err);
     if (st != CKPT_OK)
         return st;
     if (!w.saved)
         return add_gap(pl, &w, err);
-    if (!grow((void **)&pl->asked, pl->asked_count, &pl->asked_cap, sizeof(*pl->asked)))
-        return no_memory(err);
-    pl->asked[pl->asked_count++] = w.saved;
-    st = check_same(t, w.saved, err);
+    st = check_same(t, w.saved, pl->flags & PLAN_CONVERT, err);
+    if (st == CKPT_OK)
+        st = add_note(pl, &w, err);
     if (st == CKPT_OK && (t->flags & DECL_OBJECT))
         allow_longer(pl, &w);
     for (; st == CKPT_OK && w.piece < t->piece_count; w.piece++)
@@ -344,6 +420,8 @@ static enum ckpt_status list_unasked(struct planner *pl, struct ckpt_err *err)
         if (t->alias || (pl->asked_count && bsearch(&t, pl->asked, pl->asked_count,
                                                     sizeof(*pl->asked), compare_addresses)))
             continue;
+        if (!plan_names_wanted(&pl->names, t->name))
+            continue;
         if (!grow((void **)&p->unasked, p->unasked_count, &cap, sizeof(*p->unasked)))
             return no_memory(err);
         p->unasked[p->unasked_count] = strdup(t->name);
@@ -362,9 +440,11 @@ static enum ckpt_status plan_all(struct planner *pl, uint64_t slot_bytes, struct
     for (size_t c = 0; c < pl->count; c++) {
         for (size_t t = 0; st == CKPT_OK && t < pl->consumers[c]->tensor_count; t++)
             st = want_tensor(pl, (uint32_t)c, (uint32_t)t, err);
+        if (st != CKPT_OK && pl->ranks)
+            err_prefix(err, "rank %u", pl->ranks[c]);
+        if (st != CKPT_OK)
+            return st;
     }
-    if (st != CKPT_OK)
-        return st;
     if (pl->want_count)
         qsort(pl->wants, pl->want_count, sizeof(*pl->wants), compare_wants);
     st = hit_wants(pl, err);
@@ -402,20 +482,36 @@ static void planner_fini(struct planner *pl)
     free(pl->wants);
     free(pl->hits);
     free(pl->asked);
+    plan_names_fini(&pl->names);
     plan_free(pl->p);
+}
+
+enum ckpt_status plan_make(struct reader *r, const struct plan_ask *ask, struct plan **ret,
+                           struct ckpt_err *err)
+{
+    struct planner pl = { .r = r,
+                          .consumers = ask->consumers,
+                          .count = ask->count,
+                          .flags = ask->flags,
+                          .ranks = ask->ranks };
+    assert(ask->slot_bytes >= CKPT_CHUNK_BYTES_MAX && ask->slot_bytes % CKPT_BLOCK == 0);
+    enum ckpt_status st = plan_names_init(&pl.names, r, ask->select, err);
+    if (st == CKPT_OK)
+        st = planner_init(&pl) ? plan_all(&pl, ask->slot_bytes, err) : no_memory(err);
+    if (st == CKPT_OK)
+        *ret = TAKE_PTR(pl.p);
+    planner_fini(&pl);
+    return st;
 }
 
 enum ckpt_status plan_new(struct reader *r, const struct decl *const *consumers, size_t count,
                           uint64_t slot_bytes, unsigned flags, struct plan **ret,
                           struct ckpt_err *err)
 {
-    struct planner pl = { .r = r, .consumers = consumers, .count = count, .flags = flags };
-    assert(slot_bytes >= CKPT_CHUNK_BYTES_MAX && slot_bytes % CKPT_BLOCK == 0);
-    enum ckpt_status st = planner_init(&pl) ? plan_all(&pl, slot_bytes, err) : no_memory(err);
-    if (st == CKPT_OK)
-        *ret = TAKE_PTR(pl.p);
-    planner_fini(&pl);
-    return st;
+    const struct plan_ask ask = {
+        .consumers = consumers, .count = count, .slot_bytes = slot_bytes, .flags = flags
+    };
+    return plan_make(r, &ask, ret, err);
 }
 
 void plan_free(struct plan *p)
@@ -431,6 +527,7 @@ void plan_free(struct plan *p)
         free(p->unasked[i]);
     free(p->unasked);
     free(p->gaps);
+    free(p->notes);
     free(p->consumer_bytes);
     free(p->batches);
     free(p);
