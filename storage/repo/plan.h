@@ -15,6 +15,7 @@
 struct plan_frag {
     uint32_t consumer;      /* which decl */
     uint32_t tensor, piece; /* ordinals: tensor in the decl, piece within the tensor */
+    uint8_t dtype;          /* of the bytes, when it is not the consumer's; else 0 */
     uint64_t slot_offset;   /* where the dense common box starts in the consumer's slot */
     struct box common;      /* global coordinates, of the saved tensor */
 };

@@ -110,6 +110,7 @@ static void add_frag(struct batcher *b, const struct plan_hit *h, const struct b
 {
     struct plan_batch *batch = &b->p->batches[b->p->batch_count - 1];
     uint64_t used = used_of(b, h->consumer);
+    unsigned dtype = b->consumers[h->consumer]->tensors[h->tensor].dtype;
     if (b->opened[h->consumer] != b->p->batch_count) {
         b->opened[h->consumer] = b->p->batch_count;
         b->uses[b->use_count++] = (struct plan_use){ .consumer = h->consumer };
@@ -117,11 +118,13 @@ static void add_frag(struct batcher *b, const struct plan_hit *h, const struct b
     }
     uint64_t offset = image_offset_next(&used, box_bytes(common, dtype_bits(h->saved->dtype)));
     b->used[h->consumer] = used;
-    b->frags[b->frag_count++] = (struct plan_frag){ .consumer = h->consumer,
-                                                    .tensor = h->tensor,
-                                                    .piece = h->piece,
-                                                    .slot_offset = offset,
-                                                    .common = *common };
+    b->frags[b->frag_count++] =
+        (struct plan_frag){ .consumer = h->consumer,
+                            .tensor = h->tensor,
+                            .piece = h->piece,
+                            .dtype = dtype == h->saved->dtype ? 0 : h->saved->dtype,
+                            .slot_offset = offset,
+                            .common = *common };
     batch->frag_count++;
     b->chunks[b->chunk_count - 1].frag_count++;
 }
