@@ -16,14 +16,17 @@
 #include "formats/convert_block.h"
 #include "formats/tile.h"
 
+#if defined(__x86_64__)
 static const struct convert_codec *codecs(void)
 {
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2"))
-        return convert_codecs_avx2;
-#endif
+    return __builtin_cpu_supports("avx2") ? convert_codecs_avx2 : convert_codecs_any;
+}
+#else
+static const struct convert_codec *codecs(void)
+{
     return convert_codecs_any;
 }
+#endif
 
 static bool has_codec(unsigned code)
 {

@@ -22,8 +22,8 @@
  *  - NaN becomes the type's quiet NaN of the same sign without payload (FNUZ: its one).
  * Elements are converted as they are: scales that lie in other tensors are not applied.
  *
- * Integers alone decide, so the result depends on no rounding mode and no flush-to-zero
- * setting that a training process may have made. */
+ * Only integers are rounded, and floats only scaled exactly, so the result depends on no
+ * rounding mode and no flush-to-zero setting that a training process may have made. */
 #pragma once
 
 #include "formats/box.h"

@@ -1,5 +1,6 @@
 /* Restores that ask for other than what was saved: other floating-point types, parts of it,
- * other names; what they report; and keys that are dealt to another number of ranks. */
+ * other names; what they report; and keys that are dealt to another number of ranks, found by
+ * asking (control_list.c). */
 #include "e2e/kit.h"
 #include "formats/convert.h"
 #include "formats/dtype.h"

@@ -1,7 +1,7 @@
 /* Conversions against an exact reference: every value of every small type is a whole number
  * of its smallest step, so "nearest, ties to even" is decided by comparing integers of 128
  * bits, or by the two neighbours of a value as exact doubles; nothing of the code under test
- * is used.  All values upward, all pairs of small types, all borders and their neighbours
+ * (convert.c, convert_block.c) is used.  All values upward, all pairs of small types, all borders and their neighbours
  * downward from F32 and F64, both compilations, and whatever the thread has set for floats. */
 #include <fenv.h>
 #include <math.h>
