@@ -267,6 +267,7 @@ const struct tool_verb cmd_restore = {
         "                      next launch would resume, with the reasons\n"
         "\n"
         "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
-        "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop, why, skipped}.",
+        "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop,\n"
+        "why, skipped}.",
     .run = run,
 };
