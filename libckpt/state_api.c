@@ -48,6 +48,10 @@ void state_free_memory(struct ckpt_state *s)
     free(s->sides);
     free(s->at);
     free(s->need_bytes);
+    free(s->fates);
+    free(s->room);
+    select_fini(&s->select);
+    report_fini(&s->report);
     free(s->shared.grants.slot);
     free(s->shared.grants.op);
     decl_fini(&s->decl);

@@ -3,6 +3,8 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "formats/convert.h"
+#include "formats/dtype.h"
 #include "storage/repo/launch.h"
 #include "tools/export.h"
 #include "tools/output.h"
@@ -22,10 +24,11 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
     char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT];
     if (t->json) {
         json_t *out = output_point(job, name);
-        json_t *more = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", o->dir, "files",
-                                 (json_int_t)r->files, "tensors", (json_int_t)r->tensors, "ties",
-                                 (json_int_t)r->ties, "objects", (json_int_t)r->objects, "bytes",
-                                 (json_int_t)r->bytes, "seconds", seconds);
+        json_t *more = json_pack(
+            "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", o->dir, "files",
+            (json_int_t)r->files, "tensors", (json_int_t)r->tensors, "ties", (json_int_t)r->ties,
+            "objects", (json_int_t)r->objects, "converted", (json_int_t)r->converted, "overflowed",
+            (json_int_t)r->overflowed, "bytes", (json_int_t)r->bytes, "seconds", seconds);
         json_object_update(out, more);
         json_decref(more);
         return output_json(out, err);
@@ -35,6 +38,10 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
            (unsigned long long)r->tensors, (unsigned long long)r->files, r->files == 1 ? "" : "s",
            (unsigned long long)r->objects, output_bytes(r->bytes, bytes), o->dir,
            output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
+    if (o->dtype)
+        printf("%llu tensors converted to %s; %llu values do not fit it\n",
+               (unsigned long long)r->converted, dtype_name(o->dtype),
+               (unsigned long long)r->overflowed);
     return output_flush(err);
 }
 
@@ -109,21 +116,80 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
 
 struct restore_args {
     struct export_options o;
+    struct select select;
     bool explain;
 };
+
+/* FROM=TO; a name may hold more of them, a pattern can hide those behind a star. */
+static int add_rename(struct select *s, const char *text)
+{
+    struct ckpt_err err = { 0 };
+    const char *sign = strchr(text, '=');
+    if (!sign)
+        return tool_misuse("restore", "--rename \"%s\" is no FROM=TO", text);
+    CLEANUP_FREE char *from = strndup(text, (size_t)(sign - text));
+    if (!from || select_add(s, SELECT_RENAME, from, sign + 1, &err) != CKPT_OK)
+        return tool_misuse("restore", "--rename: %s", from ? err_text(&err) : "out of memory");
+    return 0;
+}
+
+static int add_pattern(struct select *s, enum select_kind kind, const char *pattern)
+{
+    struct ckpt_err err = { 0 };
+    if (select_add(s, kind, pattern, NULL, &err) != CKPT_OK)
+        return tool_misuse("restore", "--%s: %s", kind == SELECT_ONLY ? "only" : "exclude",
+                           err_text(&err));
+    return 0;
+}
+
+static int set_dtype(struct export_options *o, const char *name)
+{
+    o->dtype = dtype_parse(name, strlen(name));
+    if (!convert_can(CKPT_DTYPE_F32, o->dtype) && o->dtype != CKPT_DTYPE_F32)
+        return tool_misuse("restore",
+                           "--dtype \"%s\": to F64, F32, BF16, F16, F8_E4M3, F8_E5M2, "
+                           "F8_E4M3FNUZ or F8_E5M2FNUZ",
+                           name);
+    return 0;
+}
+
+/* What of the checkpoint, and how: 0, or the exit code of a misuse. */
+static int parse_what(int c, struct restore_args *a)
+{
+    switch (c) {
+    case 'o':
+        return add_pattern(&a->select, SELECT_ONLY, optarg);
+    case 'x':
+        return add_pattern(&a->select, SELECT_EXCEPT, optarg);
+    case 'n':
+        return add_rename(&a->select, optarg);
+    default:
+        return set_dtype(&a->o, optarg);
+    }
+}
 
 /* 0, or the exit code of a misuse. */
 static int parse(int argc, char **argv, struct restore_args *a)
 {
     static const struct option options[] = {
-        { "to", required_argument, NULL, 't' }, { "tensors", required_argument, NULL, 'g' },
-        { "force", no_argument, NULL, 'f' },    { "file-size", required_argument, NULL, 's' },
-        { "explain", no_argument, NULL, 'e' },  { 0 }
+        { "to", required_argument, NULL, 't' },      { "tensors", required_argument, NULL, 'g' },
+        { "force", no_argument, NULL, 'f' },         { "file-size", required_argument, NULL, 's' },
+        { "explain", no_argument, NULL, 'e' },       { "only", required_argument, NULL, 'o' },
+        { "exclude", required_argument, NULL, 'x' }, { "rename", required_argument, NULL, 'n' },
+        { "dtype", required_argument, NULL, 'd' },   { 0 }
     };
-    int c;
+    int c, code;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
+        case 'o':
+        case 'x':
+        case 'n':
+        case 'd':
+            code = parse_what(c, a);
+            if (code)
+                return code;
+            break;
         case 't':
             a->o.dir = optarg;
             break;
@@ -159,14 +225,18 @@ static int run(struct tool *t, int argc, char **argv)
 {
     struct restore_args a = { 0 };
     int code = parse(argc, argv, &a);
-    if (code)
+    a.o.select = &a.select;
+    if (code) {
+        select_fini(&a.select);
         return code;
+    }
     CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
     enum ckpt_status st = tool_open(t, &store, &err);
     if (st == CKPT_OK)
         st = a.explain ? explain(t, store, argv[optind], &err)
                        : restore(t, store, argv[optind], &a.o, &err);
+    select_fini(&a.select);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
@@ -174,19 +244,30 @@ const struct tool_verb cmd_restore = {
     .name = "restore",
     .arguments = "JOB[@STEP[~EPOCH]] --to DIR | --explain JOB",
     .summary = "write a checkpoint as safetensors, or explain what a restart takes",
-    .help = "Writes the checkpoint's tensors, whole, to DIR/model.safetensors (several files and\n"
-            "model.safetensors.index.json above 5 GB), its objects to DIR/objects/NAME.  Every\n"
-            "byte is checked.  The files get their names when all are complete and durable.\n"
-            "Changes nothing in the store.\n"
-            "\n"
-            "  --to DIR            where to; made if it is not there, refused if not empty\n"
-            "  --force             DIR may hold files; those of the same name are replaced\n"
-            "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
-            "  --file-size SIZE    start another file above this (default 5000000000)\n"
-            "  --explain JOB       write nothing; print the job's history and from where its\n"
-            "                      next launch would resume, with the reasons\n"
-            "\n"
-            "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
-            "bytes, seconds}; with --explain {job, epoch, point, stop, why, skipped}.",
+    .help =
+        "Writes the checkpoint's tensors, whole, to DIR/model.safetensors (several files and\n"
+        "model.safetensors.index.json above 5 GB), its objects to DIR/objects/NAME.  Every\n"
+        "byte is checked.  The files get their names when all are complete and durable.\n"
+        "Changes nothing in the store.\n"
+        "\n"
+        "  --to DIR            where to; made if it is not there, refused if not empty\n"
+        "  --force             DIR may hold files; those of the same name are replaced\n"
+        "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
+        "  --only PATTERN      the same with other patterns ('*' any run, '?' one byte), as\n"
+        "                      often as you like: what matches any of them ...\n"
+        "  --exclude PATTERN   ... and none of these; both speak of names after renaming\n"
+        "  --rename FROM=TO    a tensor FROM is written as TO; stars of FROM stand in TO in\n"
+        "                      the same order ('model.*=module.model.*'); the first one that\n"
+        "                      matches counts, once\n"
+        "  --dtype TYPE        convert every floating-point tensor (not locked ones) to F64,\n"
+        "                      F32, BF16, F16, F8_E4M3, F8_E5M2, F8_E4M3FNUZ, F8_E5M2FNUZ:\n"
+        "                      to the nearest, ties to even; says how many values overflow\n"
+        "  --file-size SIZE    start another file above this (default 5000000000)\n"
+        "  --explain JOB       write nothing; print the job's history and from where its\n"
+        "                      next launch would resume, with the reasons\n"
+        "\n"
+        "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
+        "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop,\n"
+        "why, skipped}.",
     .run = run,
 };

@@ -10,13 +10,16 @@
  * that has the bytes, and a note <name> = <that one>, as safetensors' own writers do. */
 #pragma once
 
+#include "formats/select.h"
 #include "storage/repo/catalog.h"
 
 #define EXPORT_FILE_BYTES UINT64_C(5000000000)
 
 struct export_options {
     const char *dir;
-    const char *glob;        /* NULL = all */
+    const char *glob;            /* NULL = all */
+    const struct select *select; /* the same, with renames; speaks of the new names; NULL = all */
+    unsigned dtype;          /* floating-point tensors are converted to it (convert.h); 0 = none */
     uint64_t file_bytes_max; /* 0 = EXPORT_FILE_BYTES; one tensor may be larger */
     bool force;
     /* May be NULL: bytes done and total. */
@@ -25,8 +28,10 @@ struct export_options {
 };
 struct export_report {
     uint64_t tensors, ties, objects, bytes, files;
+    uint64_t converted, overflowed; /* tensors; elements that the new type cannot hold */
 };
-/* CKPT_REFUSED: the directory is not empty; CKPT_NOT_FOUND: nothing matches;
+/* CKPT_REFUSED: the directory is not empty; CKPT_NOT_FOUND: nothing matches; CKPT_INVALID:
+ * two tensors under one new name (both named);
  * CKPT_CORRUPT: no copy has the right bytes.  Nothing is left in the directory then. */
 enum ckpt_status export_checkpoint(struct store *s, const char *job, const struct ckpt_name *name,
                                    const struct export_options *o, struct export_report *ret,

@@ -15,7 +15,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "formats/convert.h"
 #include "storage/repo/plan_hit.h"
+#include "storage/repo/plan_names.h"
 
 struct asked { /* a tensor of a consumer, and what has its bytes */
     const struct index_tensor *saved;
@@ -33,7 +35,10 @@ struct planner {
     const struct decl *const *consumers;
     size_t count;
     unsigned flags;
+    const uint32_t *ranks; /* of the consumers, for messages */
+    struct plan_names renames;
     struct plan *p;
+    size_t note_cap;
     struct plan_batcher batcher;
     struct asked *asked; /* by name of what was saved, then consumer, then tensor */
     size_t asked_count, asked_cap;
@@ -65,13 +70,31 @@ static const char *shape_to_text(uint32_t ndim, const uint64_t *shape, char *buf
     return buf;
 }
 
+static enum ckpt_status check_dtype(const struct decl_tensor *t, const struct index_tensor *saved,
+                                    bool convert, struct ckpt_err *err)
+{
+    const char *why = NULL;
+    if (t->dtype == saved->dtype)
+        return CKPT_OK;
+    if (!convert)
+        why = "a restore converts only when it is told to";
+    else if (!convert_can(saved->dtype, t->dtype))
+        why = "there is no conversion between these";
+    else if (saved->kind == DECL_LOCKED || t->kind == DECL_LOCKED)
+        why = "it is locked, and restored only as it was saved";
+    if (!why)
+        return CKPT_OK;
+    return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s: %s", t->name,
+                   dtype_name(t->dtype), dtype_name(saved->dtype), why);
+}
+
 static enum ckpt_status check_same(const struct decl_tensor *t, const struct index_tensor *saved,
-                                   struct ckpt_err *err)
+                                   bool convert, struct ckpt_err *err)
 {
     char asked[400], was[400];
-    if (t->dtype != saved->dtype)
-        return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s", t->name,
-                       dtype_name(t->dtype), dtype_name(saved->dtype));
+    enum ckpt_status st = check_dtype(t, saved, convert, err);
+    if (st != CKPT_OK)
+        return st;
     if ((t->flags & saved->flags & DECL_OBJECT) && t->ndim == 1 && saved->ndim == 1)
         return CKPT_OK; /* any capacity: its length stands in its first bytes */
     if (t->ndim != saved->ndim ||
@@ -109,8 +132,10 @@ static enum ckpt_status find_saved(struct planner *pl, const char *name,
 {
     *ret = NULL;
     const struct index_tensor *t;
-    enum ckpt_status st = reader_tensor(pl->r, name, &t, err);
-    if (st == CKPT_OK && t->alias) {
+    enum ckpt_status st = plan_names_find(&pl->renames, name, &t, err);
+    if (st != CKPT_OK || !t)
+        return st;
+    if (t->alias) {
         const char *target = t->alias;
         st = reader_tensor(pl->r, target, &t, err);
         if (st == CKPT_NOT_FOUND || (st == CKPT_OK && t->alias))
@@ -124,6 +149,14 @@ static enum ckpt_status find_saved(struct planner *pl, const char *name,
 
 /* --- what is asked for ---------------------------------------------------------- */
 
+/* The checkpoint does not have it, or the patterns leave it out. */
+static void owe_nothing(struct planner *pl, const struct asked *a)
+{
+    const struct decl_tensor *t = &pl->consumers[a->consumer]->tensors[a->tensor];
+    for (size_t i = 0; i < t->piece_count; i++)
+        pl->got[a->consumer][t->first_piece + i] = UINT64_MAX;
+}
+
 static enum ckpt_status add_gap(struct planner *pl, const struct asked *a, struct ckpt_err *err)
 {
     const struct decl_tensor *t = &pl->consumers[a->consumer]->tensors[a->tensor];
@@ -135,8 +168,7 @@ static enum ckpt_status add_gap(struct planner *pl, const struct asked *a, struc
         return no_memory(err);
     p->gaps = gaps;
     p->gaps[p->gap_count++] = (struct plan_gap){ .consumer = a->consumer, .tensor = a->tensor };
-    for (size_t i = 0; i < t->piece_count; i++) /* nothing is owed */
-        pl->got[a->consumer][t->first_piece + i] = UINT64_MAX;
+    owe_nothing(pl, a);
     return CKPT_OK;
 }
 
@@ -153,13 +185,46 @@ static void allow_longer(struct planner *pl, const struct asked *a)
     }
 }
 
+/* It has no memory of its own: its target is restored.  Bytes of its own in the checkpoint
+ * would be lost. */
+static enum ckpt_status check_alias(struct planner *pl, const struct decl_tensor *t,
+                                    struct ckpt_err *err)
+{
+    const struct index_tensor *own, *target = NULL;
+    enum ckpt_status st = find_saved(pl, t->name, &own, err);
+    if (st == CKPT_OK && own)
+        st = find_saved(pl, t->alias, &target, err);
+    if (st != CKPT_OK || !own || !target || own == target || (pl->flags & PLAN_PARTIAL))
+        return st;
+    return err_set(err, CKPT_MISMATCH,
+                   "tensor %s is tied to %s here, and was saved with bytes of %s: they would be "
+                   "lost",
+                   t->name, t->alias, own->name);
+}
+
+static enum ckpt_status add_note(struct planner *pl, const struct asked *a, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &pl->consumers[a->consumer]->tensors[a->tensor];
+    struct plan *p = pl->p;
+    if (t->dtype == a->saved->dtype && strcmp(t->name, a->saved->name) == 0)
+        return CKPT_OK;
+    if (!plan_grow((void **)&p->notes, p->note_count, &pl->note_cap, sizeof(*p->notes)))
+        return no_memory(err);
+    p->notes[p->note_count++] = (struct plan_note){ a->consumer, a->tensor, a->saved };
+    return CKPT_OK;
+}
+
 static enum ckpt_status ask_tensor(struct planner *pl, uint32_t consumer, uint32_t tensor,
                                    struct ckpt_err *err)
 {
     const struct decl_tensor *t = &pl->consumers[consumer]->tensors[tensor];
-    if (t->flags & DECL_ALIAS)
-        return CKPT_OK; /* it has no memory of its own: its target is restored */
     struct asked a = { .consumer = consumer, .tensor = tensor };
+    if (!select_wants(pl->renames.select, t->name)) {
+        owe_nothing(pl, &a);
+        return CKPT_OK;
+    }
+    if (t->flags & DECL_ALIAS)
+        return check_alias(pl, t, err);
     enum ckpt_status st = find_saved(pl, t->name, &a.saved, err);
     if (st != CKPT_OK)
         return st;
@@ -168,7 +233,9 @@ static enum ckpt_status ask_tensor(struct planner *pl, uint32_t consumer, uint32
     if (!plan_grow((void **)&pl->asked, pl->asked_count, &pl->asked_cap, sizeof(*pl->asked)))
         return no_memory(err);
     pl->asked[pl->asked_count++] = a;
-    st = check_same(t, a.saved, err);
+    st = check_same(t, a.saved, pl->flags & PLAN_CONVERT, err);
+    if (st == CKPT_OK)
+        st = add_note(pl, &a, err);
     if (st == CKPT_OK && (t->flags & DECL_OBJECT))
         allow_longer(pl, &a);
     return st;
@@ -296,10 +363,14 @@ static enum ckpt_status hit_box(struct planner *pl, const struct wanted_box *w,
                                 struct ckpt_err *err)
 {
     const struct asked *a = &pl->asked[w->want->asked];
-    const struct decl_piece *piece =
-        plan_piece(pl->consumers[a->consumer], a->tensor, w->want->piece);
-    uint64_t *got = &pl->got[a->consumer][piece - pl->consumers[a->consumer]->pieces];
-    struct plan_hit h = { .consumer = a->consumer, .tensor = a->tensor, .piece = w->want->piece };
+    const struct decl *d = pl->consumers[a->consumer];
+    const struct decl_piece *piece = plan_piece(d, a->tensor, w->want->piece);
+    uint64_t *got = &pl->got[a->consumer][piece - d->pieces];
+    uint8_t dtype = a->saved->dtype;
+    struct plan_hit h = { .consumer = a->consumer,
+                          .tensor = a->tensor,
+                          .piece = w->want->piece,
+                          .dtype = dtype == d->tensors[a->tensor].dtype ? 0 : dtype };
     if (w->box->chunks == 1) /* most boxes of a large job */
         return box_intersect(&w->box->box, &piece->box, &h.common) ? add_hit(pl, &h, got, err)
                                                                    : CKPT_OK;
@@ -476,7 +547,7 @@ static enum ckpt_status list_unasked(struct planner *pl, struct ckpt_err *err)
         bool asked = at < pl->asked_count && pl->asked[at].saved == t;
         while (at < pl->asked_count && pl->asked[at].saved == t)
             at++;
-        if (t->alias || asked)
+        if (t->alias || asked || !plan_names_wanted(&pl->renames, t->name))
             continue;
         if (!plan_grow((void **)&p->unasked, p->unasked_count, &cap, sizeof(*p->unasked)))
             return no_memory(err);
@@ -496,9 +567,11 @@ static enum ckpt_status plan_all(struct planner *pl, struct ckpt_err *err)
     for (size_t c = 0; c < pl->count; c++) {
         for (size_t t = 0; st == CKPT_OK && t < pl->consumers[c]->tensor_count; t++)
             st = ask_tensor(pl, (uint32_t)c, (uint32_t)t, err);
+        if (st != CKPT_OK && pl->ranks)
+            err_prefix(err, "rank %u", pl->ranks[c]);
+        if (st != CKPT_OK)
+            return st;
     }
-    if (st != CKPT_OK)
-        return st;
     if (pl->asked_count)
         qsort(pl->asked, pl->asked_count, sizeof(*pl->asked), compare_asked);
     st = want_all(pl, err);
@@ -542,21 +615,37 @@ static void planner_fini(struct planner *pl)
     free(pl->boxes);
     free(pl->hits);
     free(pl->asked);
+    plan_names_fini(&pl->renames);
     plan_batcher_fini(&pl->batcher);
     plan_free(pl->p);
+}
+
+enum ckpt_status plan_make(struct reader *r, const struct plan_ask *ask, struct plan **ret,
+                           struct ckpt_err *err)
+{
+    struct planner pl = { .r = r,
+                          .consumers = ask->consumers,
+                          .count = ask->count,
+                          .flags = ask->flags,
+                          .ranks = ask->ranks };
+    assert(ask->slot_bytes >= CKPT_CHUNK_BYTES_MAX && ask->slot_bytes % CKPT_BLOCK == 0);
+    enum ckpt_status st = plan_names_init(&pl.renames, r, ask->select, err);
+    if (st == CKPT_OK)
+        st = planner_init(&pl, ask->slot_bytes) ? plan_all(&pl, err) : no_memory(err);
+    if (st == CKPT_OK)
+        *ret = TAKE_PTR(pl.p);
+    planner_fini(&pl);
+    return st;
 }
 
 enum ckpt_status plan_new(struct reader *r, const struct decl *const *consumers, size_t count,
                           uint64_t slot_bytes, unsigned flags, struct plan **ret,
                           struct ckpt_err *err)
 {
-    struct planner pl = { .r = r, .consumers = consumers, .count = count, .flags = flags };
-    assert(slot_bytes >= CKPT_CHUNK_BYTES_MAX && slot_bytes % CKPT_BLOCK == 0);
-    enum ckpt_status st = planner_init(&pl, slot_bytes) ? plan_all(&pl, err) : no_memory(err);
-    if (st == CKPT_OK)
-        *ret = TAKE_PTR(pl.p);
-    planner_fini(&pl);
-    return st;
+    const struct plan_ask ask = {
+        .consumers = consumers, .count = count, .slot_bytes = slot_bytes, .flags = flags
+    };
+    return plan_make(r, &ask, ret, err);
 }
 
 void plan_free(struct plan *p)
@@ -572,6 +661,7 @@ void plan_free(struct plan *p)
         free(p->unasked[i]);
     free(p->unasked);
     free(p->gaps);
+    free(p->notes);
     free(p->consumer_bytes);
     free(p->batches);
     free(p);

@@ -145,6 +145,7 @@ static enum ckpt_status add_frag(struct plan_batcher *b, const struct plan_hit *
     b->frags[b->frag_count++] = (struct plan_frag){ .consumer = h->consumer,
                                                     .tensor = h->tensor,
                                                     .piece = h->piece,
+                                                    .dtype = h->dtype,
                                                     .slot_offset = offset,
                                                     .common = h->common };
     open_one(b)->frag_count++;

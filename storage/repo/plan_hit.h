@@ -10,6 +10,7 @@
 struct plan_hit {
     uint64_t tile;                    /* number in the box */
     uint32_t consumer, tensor, piece; /* as in plan_frag */
+    uint8_t dtype;
     struct box common;
 };
 static inline const struct decl_piece *plan_piece(const struct decl *d, uint32_t tensor,

@@ -335,6 +335,8 @@ void kit_layout_rows(struct kit_layout *l, const struct kit_model *m, uint32_t w
         struct box whole = box_whole(m->tensors[i].ndim, m->tensors[i].shape);
         for (uint32_t r = 0; r < world; r++)
             add_tensor(&l->d[r], &m->tensors[i]);
+        if (m->tensors[i].flags & DECL_ALIAS)
+            continue;
         if (m->tensors[i].ndim)
             split_rows(l, &m->tensors[i], &whole);
         else
