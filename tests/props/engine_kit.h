@@ -50,6 +50,9 @@ struct kit_layout {
     struct decl *d;
     const struct decl **list;
     uint32_t world;
+    /* Where the pieces lie, [rank][piece]: saved from and restored to.  NULL: kit_bytes makes them
+     * up, and compares. */
+    struct strided **at;
 };
 void kit_layout_random(struct kit_layout *l, const struct kit_model *m, uint32_t world,
                        unsigned long long *rand, struct kit_census *census);
