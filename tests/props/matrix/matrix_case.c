@@ -172,11 +172,12 @@ static uint32_t divisor(uint32_t n, unsigned long long *rand)
 
 void matrix_topo_random(struct topo *o, uint32_t ranks_max, unsigned long long *rand)
 {
-    uint32_t left = 1 + (uint32_t)dice(rand, ranks_max);
-    *o = (struct topo){ .dr = 1 };
-    o->pp = 1 + (uint32_t)dice(rand, min_u64(left, 4));
+    uint32_t left = 1 + (uint32_t)max_u64(dice(rand, ranks_max), dice(rand, ranks_max));
+    *o = (struct topo){ .dr = 1, .pp = 1 };
+    if (dice(rand, 2))
+        o->pp += (uint32_t)dice(rand, min_u64(left, 4));
     left /= o->pp;
-    o->tp = 1 + (uint32_t)dice(rand, min_u64(left, 4));
+    o->tp = 1 + (uint32_t)dice(rand, min_u64(left, left < 8 ? 3 : 4));
     o->ds = left / o->tp;
     if (o->ds % 2 == 0 && dice(rand, 2)) {
         o->dr = 2;
