@@ -39,9 +39,11 @@ void kit_bytes(const char *name, const uint64_t *shape, const struct box *box, u
         uint64_t row = 0;
         for (uint32_t d = 0; d < n; d++)
             row = row * whole[d] + off[d] + at[d];
-        for (uint64_t i = 0; i < len[n - 1]; i++) {
-            uint64_t word = mix(seed + (row + i) / 8) & mask;
-            to[done++] = (uint8_t)(word >> (8 * ((row + i) % 8)));
+        for (uint64_t i = 0, some; i < len[n - 1]; i += some) {
+            uint64_t word = mix(seed + (row + i) / 8) & mask, skip = (row + i) % 8;
+            some = min_u64(8 - skip, len[n - 1] - i);
+            memcpy(to + done, (const uint8_t *)&word + skip, some);
+            done += some;
         }
         for (uint32_t d = n - 1; d-- > 0;) {
             if (++at[d] < len[d])
@@ -578,4 +580,17 @@ struct store *kit_store(const char *url)
         exit(1);
     }
     return s;
+}
+
+void kit_store_drop(struct store *s)
+{
+    struct store_entry entries[64];
+    size_t count;
+    bool more;
+    do {
+        CHECK_OK(store_list(s, "", false, "", entries, ARRAY_COUNT(entries), &count, &more, NULL));
+        for (size_t i = 0; i < count; i++)
+            CHECK_OK(store_remove(s, entries[i].key, NULL));
+    } while (more);
+    store_close(s);
 }

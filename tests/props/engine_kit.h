@@ -83,3 +83,5 @@ enum ckpt_status kit_restore(struct store *const *tiers, size_t tier_count,
                              const struct ckpt_name *name, const struct kit_layout *l,
                              struct load_stats *stats, struct ckpt_err *err);
 struct store *kit_store(const char *url);
+/* Removes all objects of a store that is done with, and closes it: those in memory would stay. */
+void kit_store_drop(struct store *s);

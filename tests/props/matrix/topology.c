@@ -219,7 +219,10 @@ static void cut_rows(const struct topo_tensor *t, const struct axes *m, uint64_t
     size_t count;
     for (uint32_t d = 0; d < t->ndim; d++)
         grid[d] = div_up(d ? t->shape[d] : rows, t->unit[d]);
-    CHECK_OK(ckpt_mesh_pieces(&mesh, t->ndim, grid, CKPT_U8, piece, TOPO_PIECES, &count));
+    enum ckpt_status st = ckpt_mesh_pieces(&mesh, t->ndim, grid, CKPT_U8, piece, 4, &count);
+    if (st == CKPT_LIMIT) /* few have more */
+        st = ckpt_mesh_pieces(&mesh, t->ndim, grid, CKPT_U8, piece, TOPO_PIECES, &count);
+    CHECK_OK(st);
     for (size_t i = 0; i < count; i++) {
         CHECK(s->count < TOPO_PIECES);
         uint64_t *at = s->at[s->count];
@@ -258,7 +261,10 @@ static bool shard_of(const struct topo *o, const struct topo_tensor *t, uint32_t
 {
     struct axes m = { 0 };
     struct seat at;
-    *s = (struct shard){ .flat_parts = 1 };
+    s->count = 0; /* the arrays are as large as the largest case: not cleared each time */
+    s->flat_parts = 1;
+    s->flat_part = 0;
+    memset(s->local, 0, sizeof(s->local));
     if (t->tied)
         return false;
     if (t->role == TOPO_FIXED) {
@@ -340,6 +346,12 @@ static uint64_t box_elements(const struct topo_tensor *t, const uint64_t *len)
     return n;
 }
 
+/* At most 2n - 1 pieces a box. */
+static size_t flat_room(const struct topo_tensor *t, const struct shard *s)
+{
+    return min_u64(TOPO_PIECES, s->count * (2 * (uint64_t)t->ndim + 1));
+}
+
 /* Elements [start, start + count) of the local array, the first of them `lead` bytes into the
  * memory.  Padded rows are the last of the array: no piece is of them. */
 static void lay_flat(const struct topo_tensor *t, const struct shard *s, uint64_t start,
@@ -357,7 +369,7 @@ static void lay_flat(const struct topo_tensor *t, const struct shard *s, uint64_
                            .count = min_u64(count, have - start) };
     h->count = 0;
     if (f.count)
-        CHECK_OK(ckpt_flat_pieces(&f, h->piece, TOPO_PIECES, &h->count));
+        CHECK_OK(ckpt_flat_pieces(&f, h->piece, flat_room(t, s), &h->count));
     for (size_t i = 0; i < h->count; i++) {
         h->piece[i].offset_bytes += lead;
         h->piece[i].replica = s->box[0].replica;
