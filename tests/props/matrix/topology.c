@@ -179,10 +179,34 @@ static bool expert_axes(const struct topo *o, const struct topo_tensor *t, const
 
 /* -- boxes ------------------------------------------------------------------------- */
 
-/* The dense strides of a piece say where in the local array it begins. */
-static void origin_of(const struct ckpt_piece *p, uint32_t ndim, uint64_t *at)
+/* What ckpt_mesh_pieces is asked about: the tensor, or, where dimensions are cut by more than one
+ * element, a grid of those units. */
+struct grid {
+    uint32_t dtype;
+    uint64_t whole[CKPT_MAX_DIMS], shape[CKPT_MAX_DIMS], unit[CKPT_MAX_DIMS];
+};
+
+static struct grid grid_of(const struct topo_tensor *t, const struct axes *m, uint64_t rows)
 {
-    uint64_t left = p->offset_bytes;
+    struct grid g = { .dtype = t->dtype };
+    bool units = false;
+    for (uint32_t i = 0; i < m->n; i++)
+        if (m->place[i].place != CKPT_REPLICATE && t->unit[m->place[i].dim] > 1)
+            units = true;
+    if (units)
+        g.dtype = CKPT_U8;
+    for (uint32_t d = 0; d < t->ndim; d++) {
+        g.whole[d] = d ? t->shape[d] : rows;
+        g.unit[d] = units ? t->unit[d] : 1;
+        g.shape[d] = div_up(g.whole[d], g.unit[d]);
+    }
+    return g;
+}
+
+/* The dense strides of a piece say where in the local array it begins. */
+static void origin_of(const struct grid *g, const struct ckpt_piece *p, uint32_t ndim, uint64_t *at)
+{
+    uint64_t left = p->offset_bytes * 8 / dtype_bits(g->dtype);
     for (uint32_t d = 0; d < ndim; d++) {
         at[d] = left / (uint64_t)p->stride[d];
         left %= (uint64_t)p->stride[d];
@@ -190,15 +214,15 @@ static void origin_of(const struct ckpt_piece *p, uint32_t ndim, uint64_t *at)
     CHECK_EQ(left, 0);
 }
 
-/* From units to elements; what a padded shape has more than the tensor falls away. */
-static bool in_elements(const struct topo_tensor *t, uint64_t rows, uint64_t first_row,
+/* From units to elements; what a padded shape has more than the tensor falls away: false if that
+ * is all. */
+static bool in_elements(const struct topo_tensor *t, const struct grid *g, uint64_t first_row,
                         struct ckpt_piece *p, uint64_t *at, uint64_t *local)
 {
     for (uint32_t d = 0; d < t->ndim; d++) {
-        uint64_t whole = d ? t->shape[d] : rows;
-        p->off[d] *= t->unit[d];
-        at[d] *= t->unit[d];
-        p->len[d] = min_u64(p->len[d] * t->unit[d], whole - p->off[d]);
+        p->off[d] *= g->unit[d];
+        at[d] *= g->unit[d];
+        p->len[d] = min_u64(p->len[d] * g->unit[d], g->whole[d] - p->off[d]);
         local[d] = max_u64(local[d], at[d] + p->len[d]);
     }
     if (t->ndim == 0)
@@ -212,22 +236,20 @@ static bool in_elements(const struct topo_tensor *t, uint64_t rows, uint64_t fir
 static void cut_rows(const struct topo_tensor *t, const struct axes *m, uint64_t first_row,
                      uint64_t rows, struct shard *s)
 {
-    uint64_t grid[CKPT_MAX_DIMS] = { 0 }, base = s->local[0];
-    uint64_t local[CKPT_MAX_DIMS] = { 0 };
+    struct grid g = grid_of(t, m, rows);
+    uint64_t local[CKPT_MAX_DIMS] = { 0 }, base = s->local[0];
     struct ckpt_piece piece[TOPO_PIECES];
     struct ckpt_mesh mesh = { m->n, m->size, m->coord, m->place };
     size_t count;
-    for (uint32_t d = 0; d < t->ndim; d++)
-        grid[d] = div_up(d ? t->shape[d] : rows, t->unit[d]);
-    enum ckpt_status st = ckpt_mesh_pieces(&mesh, t->ndim, grid, CKPT_U8, piece, 4, &count);
+    enum ckpt_status st = ckpt_mesh_pieces(&mesh, t->ndim, g.shape, g.dtype, piece, 4, &count);
     if (st == CKPT_LIMIT) /* few have more */
-        st = ckpt_mesh_pieces(&mesh, t->ndim, grid, CKPT_U8, piece, TOPO_PIECES, &count);
+        st = ckpt_mesh_pieces(&mesh, t->ndim, g.shape, g.dtype, piece, TOPO_PIECES, &count);
     CHECK_OK(st);
     for (size_t i = 0; i < count; i++) {
         CHECK(s->count < TOPO_PIECES);
         uint64_t *at = s->at[s->count];
-        origin_of(&piece[i], t->ndim, at);
-        bool some = in_elements(t, rows, first_row, &piece[i], at, local);
+        origin_of(&g, &piece[i], t->ndim, at);
+        bool some = in_elements(t, &g, first_row, &piece[i], at, local);
         if (t->ndim)
             at[0] += base;
         s->box[s->count] = piece[i];
