@@ -17,7 +17,7 @@ static void become_oracle(const int in[2], const int out[2])
     close(in[1]);
     close(out[0]);
     /* numpy is of the Debian package: no other python has it for sure. */
-    execl("/usr/bin/python3", "python3", MATRIX_ORACLE, (char *)NULL);
+    execl("/usr/bin/python3", "/usr/bin/python3", "-I", MATRIX_ORACLE, (char *)NULL);
     _exit(127);
 }
 
