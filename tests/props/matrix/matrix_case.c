@@ -42,14 +42,21 @@ static void random_shape(struct topo_tensor *t, unsigned long long *rand)
 /* Replicas of it are split among their ranks, and it has several tiles. */
 static void make_large(struct topo_tensor *t, unsigned long long *rand)
 {
+    static const enum topo_stage stages[] = { TOPO_LAYER, TOPO_LAYER, TOPO_STACK, TOPO_ALL };
     struct topo_tensor large = { .dtype = CKPT_C128,
                                  .ndim = 2,
-                                 .shape = { 140 + dice(rand, 40), 4096 },
+                                 .shape = { 130 + dice(rand, 160), 4096 },
                                  .unit = { 1, 1 },
                                  .cls = t->cls,
                                  .dim = CKPT_MAX_DIMS,
                                  .edim = CKPT_MAX_DIMS,
-                                 .stage = dice(rand, 2) ? TOPO_ALL : TOPO_STACK };
+                                 .layers = 1,
+                                 .stage = stages[dice(rand, 4)] };
+    if (dice(rand, 3) == 0) { /* never split */
+        large.kind = CKPT_LOCKED;
+        large.role = TOPO_FIXED;
+        large.parts = 1;
+    }
     memcpy(large.name, t->name, sizeof(large.name));
     *t = large;
 }
