@@ -437,6 +437,28 @@ enum ckpt_status topology_pieces(const struct topology *t, size_t tensor, uint32
     return st;
 }
 
+bool topology_holder(const struct topology *t, size_t tensor, uint32_t *ret_rank)
+{
+    const struct choice *c = &t->choices[tensor];
+    uint32_t rank = 0, stride = 1;
+    if (c->sole)
+        rank = c->only;
+    for (uint32_t i = 0; i < t->mesh.order_count && !c->sole; i++) {
+        enum topology_axis axis = t->mesh.order[i];
+        const struct topology_place *p = &c->place[axis];
+        uint32_t size = t->mesh.size[axis];
+        if (p->how == HOW_ONLY)
+            rank += stride * (uint32_t)p->number;
+        else if (p->how == HOW_LAYER)
+            rank += stride * part_of(c->layer, t->mesh.vpp, size);
+        else if (p->how == HOW_EXPERT)
+            rank += stride * part_of(c->expert, 1, size);
+        stride *= size;
+    }
+    *ret_rank = rank;
+    return !c->skip && rank < t->mesh.world;
+}
+
 /* -- words --------------------------------------------------------------- */
 
 static size_t place_text(const struct choice *c, const struct topology_place *p, char *ret,

@@ -95,5 +95,7 @@ struct topology_shard {
 enum ckpt_status topology_pieces(const struct topology *t, size_t tensor, uint32_t rank,
                                  struct layout_out *out, struct topology_shard *ret,
                                  struct ckpt_err *err) CKPT_MUST_CHECK;
-/* In words: "pp 1 of 2 by layer, tp dim 0, dp flat".  Returns ret. */
+/* The lowest rank that has to do with the tensor; false if none has. */
+bool topology_holder(const struct topology *t, size_t tensor, uint32_t *ret_rank);
+/* In words: "pp layer 1 of 2, tp dim 0, dp flat".  Returns ret. */
 char *topology_to_text(const struct topology *t, size_t tensor, char *ret, size_t cap);

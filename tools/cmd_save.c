@@ -1,29 +1,20 @@
 /* ckpt save: safetensors files into a store, through the public API, as a training rank
  * would: a launch of its own with one rank. */
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 
-#include "formats/foreign/safetensors.h"
 #include "formats/record.h"
 #include "libckpt/ckpt.h"
 #include "tools/output.h"
+#include "tools/source_file.h"
 #include "tools/tool.h"
 
 #define STEP_MS 500
 #define WAIT_MS 3600000
 
-struct source { /* a mapped file */
-    const char *path;
-    uint8_t *map;
-    uint64_t bytes;
-    struct safetensors s;
-};
 struct save {
     const struct tool *tool;
     const char *job, *socket;
@@ -34,7 +25,7 @@ struct save {
     char (*metric_names)[RECORD_METRIC_NAME_MAX + 1];
     struct ckpt_metric *metrics;
     uint32_t metric_count;
-    struct source *sources;
+    struct source_file *sources;
     size_t source_count;
     struct ckpt *c;
     struct ckpt_state *state;
@@ -66,31 +57,12 @@ static void on_sigbus(int sig)
     _exit(TOOL_STORE);
 }
 
-static enum ckpt_status open_source(struct source *f, struct ckpt_err *err)
-{
-    CLEANUP_FD int fd = open(f->path, O_RDONLY | O_CLOEXEC);
-    struct stat stat;
-    if (fd < 0 || fstat(fd, &stat) != 0)
-        return err_errno(err, errno, "cannot open %s", f->path);
-    if (!S_ISREG(stat.st_mode) || stat.st_size < 8)
-        return err_set(err, CKPT_INVALID, "%s is not a safetensors file", f->path);
-    f->bytes = (uint64_t)stat.st_size;
-    void *map = mmap(NULL, f->bytes, PROT_READ, MAP_PRIVATE, fd, 0);
-    if (map == MAP_FAILED)
-        return err_errno(err, errno, "cannot map %s", f->path);
-    f->map = map;
-    enum ckpt_status st = safetensors_parse(map, f->bytes, f->bytes, &f->s, err);
-    if (st != CKPT_OK)
-        err_prefix(err, "%s", f->path);
-    return st;
-}
-
 static enum ckpt_status open_sources(struct save *v, struct ckpt_err *err)
 {
     struct sigaction action = { .sa_handler = on_sigbus };
     sigaction(SIGBUS, &action, NULL);
     for (size_t i = 0; i < v->source_count; i++) {
-        enum ckpt_status st = open_source(&v->sources[i], err);
+        enum ckpt_status st = source_file_open(&v->sources[i], err);
         if (st != CKPT_OK)
             return st;
         v->tensor_count += v->sources[i].s.count;
@@ -102,7 +74,7 @@ static enum ckpt_status open_sources(struct save *v, struct ckpt_err *err)
 
 /* -- the declaration ----------------------------------------------------- */
 
-static enum ckpt_status declare_tensor(struct save *v, const struct source *f,
+static enum ckpt_status declare_tensor(struct save *v, const struct source_file *f,
                                        const struct safetensors_tensor *t, struct ckpt_err *err)
 {
     struct ckpt_tensor_desc desc = {
@@ -115,8 +87,7 @@ static enum ckpt_status declare_tensor(struct save *v, const struct source *f,
         piece.stride[d] = stride;
         stride *= (int64_t)max_u64(t->shape[d], 1);
     }
-    v->buffers[v->buffer_count++] =
-        (struct ckpt_buffer){ f->map + f->s.data_begin + t->begin, t->bytes };
+    v->buffers[v->buffer_count++] = (struct ckpt_buffer){ source_file_data(f, t), t->bytes };
     enum ckpt_status st = from_lib(ckpt_tensor(v->state, &desc, &piece, 1), err);
     if (st != CKPT_OK)
         err_prefix(err, "%s", f->path);
@@ -127,7 +98,7 @@ static enum ckpt_status declare(struct save *v, struct ckpt_err *err)
 {
     enum ckpt_status st = from_lib(ckpt_state_new(v->c, &v->state), err);
     for (size_t i = 0; i < v->source_count; i++) {
-        const struct source *f = &v->sources[i];
+        const struct source_file *f = &v->sources[i];
         for (size_t k = 0; st == CKPT_OK && k < f->s.count; k++)
             st = declare_tensor(v, f, &f->s.tensors[k], err);
     }
@@ -266,11 +237,8 @@ static enum ckpt_status save(struct save *v, struct ckpt_err *err)
 static void save_fini(struct save *v)
 {
     ckpt_close(v->c);
-    for (size_t i = 0; i < v->source_count; i++) {
-        safetensors_fini(&v->sources[i].s);
-        if (v->sources[i].map)
-            munmap(v->sources[i].map, v->sources[i].bytes);
-    }
+    for (size_t i = 0; i < v->source_count; i++)
+        source_file_close(&v->sources[i]);
     free(v->sources);
     free(v->buffers);
     free(v->metrics);

@@ -136,6 +136,7 @@ static void check_memory(const struct layout_out *out, const struct topology_sha
 
 static size_t collect(const struct topology *t, size_t tensor, struct held *held, size_t cap)
 {
+    uint32_t first, lowest = UINT32_MAX;
     static struct layout_piece pieces[PIECES_MAX];
     unsigned bits = dtype_bits(list.tensors[tensor].dtype);
     size_t n = 0;
@@ -144,12 +145,15 @@ static size_t collect(const struct topology *t, size_t tensor, struct held *held
         struct topology_shard s;
         CHECK_OK(topology_pieces(t, tensor, rank, &out, &s, NULL));
         CHECK(s.held || out.count == 0);
+        lowest = s.held && lowest == UINT32_MAX ? rank : lowest;
         check_memory(&out, &s, bits);
         for (size_t i = 0; i < out.count; i++) {
             CHECK(n < cap);
             held[n++] = (struct held){ pieces[i], rank };
         }
     }
+    CHECK(topology_holder(t, tensor, &first));
+    CHECK_EQ(first, lowest);
     return n;
 }
 
@@ -430,8 +434,13 @@ static long test_names(void)
     holds(t, "model.embed_tokens.weight", 1, "[12:18, 0:16]");
     holds(t, "model.embed_tokens.weight", 3, "[18:20, 0:16]"); /* 18..23, padded from 20 */
     holds(t, "model.norm.weight", 0, "none");
+    uint32_t rank;
+    size_t norm = 0;
+    while (strcmp(list.names[norm], "model.norm.weight") != 0)
+        norm++;
+    CHECK(!topology_holder(t, norm, &rank));
     topology_free(t);
-    return 28;
+    return 29;
 }
 
 /* -- refusals ------------------------------------------------------------ */
