@@ -83,11 +83,6 @@ static enum ckpt_status mismatch(struct plan_call *p, const struct safetensors_t
     return CKPT_OK;
 }
 
-static int by_name(const void *key, const void *of)
-{
-    return strcmp(key, (*(const struct index_tensor *const *)of)->name);
-}
-
 /* Ticks what the model asks for; what it asks for otherwise or in vain is a finding. */
 static enum ckpt_status ask(struct plan_call *p, const struct safetensors_tensor *m,
                             struct ckpt_err *err)
@@ -103,10 +98,7 @@ static enum ckpt_status ask(struct plan_call *p, const struct safetensors_tensor
     }
     if (st != CKPT_OK)
         return st;
-    const struct index_tensor **at =
-        bsearch(t->name, p->list.tensors, p->list.count, sizeof(*p->list.tensors), by_name);
-    if (at)
-        p->wanted[at - p->list.tensors] = true;
+    p->wanted[layout_list_find(&p->list, t->name)] = true;
     return mismatch(p, m, t, err);
 }
 

@@ -109,17 +109,21 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
 
 struct restore_args {
     struct export_options o;
-    bool explain;
+    struct layout_option layout;
+    bool explain, has_rank;
 };
 
 /* 0, or the exit code of a misuse. */
 static int parse(int argc, char **argv, struct restore_args *a)
 {
     static const struct option options[] = {
-        { "to", required_argument, NULL, 't' }, { "tensors", required_argument, NULL, 'g' },
-        { "force", no_argument, NULL, 'f' },    { "file-size", required_argument, NULL, 's' },
-        { "explain", no_argument, NULL, 'e' },  { 0 }
+        { "to", required_argument, NULL, 't' },   { "tensors", required_argument, NULL, 'g' },
+        { "force", no_argument, NULL, 'f' },      { "file-size", required_argument, NULL, 's' },
+        { "explain", no_argument, NULL, 'e' },    { "layout", required_argument, NULL, 'l' },
+        { "rank", required_argument, NULL, 'r' }, { 0 }
     };
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st;
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -140,6 +144,16 @@ static int parse(int argc, char **argv, struct restore_args *a)
         case 'e':
             a->explain = true;
             break;
+        case 'l':
+            st = layout_option_add(&a->layout, optarg, &err);
+            if (st != CKPT_OK)
+                return tool_fail(st, &err);
+            break;
+        case 'r':
+            a->has_rank = output_parse_u64(optarg, &a->o.rank);
+            if (!a->has_rank)
+                return tool_misuse("restore", "--rank \"%s\" is no number", optarg);
+            break;
         default:
             return tool_bad_option("restore", argv);
         }
@@ -152,6 +166,11 @@ static int parse(int argc, char **argv, struct restore_args *a)
         return tool_misuse("restore", "which checkpoint? JOB or JOB@STEP");
     if (!a->o.dir || !*a->o.dir)
         return tool_misuse("restore", "where to? --to DIR");
+    if (layout_option_given(&a->layout) != a->has_rank)
+        return tool_misuse("restore", a->has_rank ? "--rank wants the --layout it is a rank of"
+                                                  : "--layout wants the --rank to write");
+    if (a->has_rank)
+        a->o.layout = &a->layout;
     return 0;
 }
 
@@ -159,14 +178,17 @@ static int run(struct tool *t, int argc, char **argv)
 {
     struct restore_args a = { 0 };
     int code = parse(argc, argv, &a);
-    if (code)
+    if (code) {
+        layout_option_fini(&a.layout);
         return code;
+    }
     CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
     enum ckpt_status st = tool_open(t, &store, &err);
     if (st == CKPT_OK)
         st = a.explain ? explain(t, store, argv[optind], &err)
                        : restore(t, store, argv[optind], &a.o, &err);
+    layout_option_fini(&a.layout);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
@@ -183,6 +205,10 @@ const struct tool_verb cmd_restore = {
             "  --force             DIR may hold files; those of the same name are replaced\n"
             "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
             "  --file-size SIZE    start another file above this (default 5000000000)\n"
+            "  --layout MESH|FILE  with --rank R: only what rank R would hold under this layout,\n"
+            "                      each tensor in the shape of its part (\"ckpt plan --help\"\n"
+            "                      says how layouts are written); may be given twice: a mesh\n"
+            "                      like tp=2,dp=4 and a file of rules\n"
             "  --explain JOB       write nothing; print the job's history and from where its\n"
             "                      next launch would resume, with the reasons\n"
             "\n"

@@ -163,8 +163,7 @@ enum ckpt_status layout_pieces_of(const struct topology *t, size_t i, uint32_t r
     return CKPT_OK;
 }
 
-/* Locked tensors are only to be had as the boxes they were saved in. */
-static enum ckpt_status saved_pieces(const struct index_tensor *t, struct layout_piece **ret,
+enum ckpt_status layout_saved_pieces(const struct index_tensor *t, struct layout_piece **ret,
                                      size_t *ret_count, struct ckpt_err *err)
 {
     unsigned bits = dtype_bits(t->dtype);
@@ -205,11 +204,33 @@ enum ckpt_status layout_list_pieces(const struct layout_list *l, size_t i, uint3
     struct box whole = box_whole(t->ndim, t->shape);
     if (t->kind == DECL_LOCKED && count == 1 && box_equal(&pieces[0].box, &whole)) {
         free(pieces);
-        return saved_pieces(t, ret, ret_count, err);
+        return layout_saved_pieces(t, ret, ret_count, err);
     }
     *ret = pieces;
     *ret_count = count;
     return CKPT_OK;
+}
+
+enum ckpt_status layout_declare_piece(struct decl *d, const struct layout_piece *piece,
+                                      struct ckpt_err *err)
+{
+    struct decl_piece p = { .box = piece->box,
+                            .offset_bytes = piece->offset_bytes,
+                            .replica_count = 1 };
+    memcpy(p.stride, piece->stride, sizeof(p.stride));
+    return decl_add_piece(d, &p, err);
+}
+
+static int by_name(const void *key, const void *of)
+{
+    return strcmp(key, (*(const struct index_tensor *const *)of)->name);
+}
+
+size_t layout_list_find(const struct layout_list *l, const char *name)
+{
+    const struct index_tensor **at =
+        bsearch(name, l->tensors, l->count, sizeof(*l->tensors), by_name);
+    return at ? (size_t)(at - l->tensors) : SIZE_MAX;
 }
 
 enum ckpt_status layout_list_declare(const struct layout_list *l, size_t i, uint32_t rank,
@@ -225,13 +246,7 @@ enum ckpt_status layout_list_declare(const struct layout_list *l, size_t i, uint
     if (st != CKPT_OK || !ret_shard->held)
         return st;
     st = decl_add_desc(d, &desc, err);
-    for (size_t k = 0; st == CKPT_OK && k < count; k++) {
-        struct decl_piece p = { .box = pieces[k].box,
-                                .offset_bytes = pieces[k].offset_bytes,
-                                .replica = 0,
-                                .replica_count = 1 };
-        memcpy(p.stride, pieces[k].stride, sizeof(p.stride));
-        st = decl_add_piece(d, &p, err);
-    }
+    for (size_t k = 0; st == CKPT_OK && k < count; k++)
+        st = layout_declare_piece(d, &pieces[k], err);
     return st;
 }

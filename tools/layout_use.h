@@ -38,6 +38,8 @@ void layout_list_fini(struct layout_list *l);
 /* CKPT_INVALID unless there is such a rank. */
 enum ckpt_status layout_check_rank(const struct topology *t, uint64_t rank, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* Its number in the list, by name; SIZE_MAX if it is not there. */
+size_t layout_list_find(const struct layout_list *l, const char *name);
 /* The pieces (malloc'ed, *ret_count) of tensor i on a rank.  A locked tensor that is not
  * cut comes as the boxes in which it was saved. */
 enum ckpt_status layout_list_pieces(const struct layout_list *l, size_t i, uint32_t rank,
@@ -47,7 +49,15 @@ enum ckpt_status layout_list_pieces(const struct layout_list *l, size_t i, uint3
 enum ckpt_status layout_list_declare(const struct layout_list *l, size_t i, uint32_t rank,
                                      struct decl *d, struct topology_shard *ret_shard,
                                      struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The same for pieces that are known (topology_pieces into memory that grows). */
+
+/* topology_pieces into memory of its own (malloc'ed). */
 enum ckpt_status layout_pieces_of(const struct topology *t, size_t i, uint32_t rank,
                                   struct topology_shard *ret_shard, struct layout_piece **ret,
                                   size_t *ret_count, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The boxes in which a tensor was saved, in a dense array of the whole (malloc'ed): how
+ * locked tensors are to be had. */
+enum ckpt_status layout_saved_pieces(const struct index_tensor *t, struct layout_piece **ret,
+                                     size_t *ret_count, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Adds a piece to the last tensor of a declaration that restores. */
+enum ckpt_status layout_declare_piece(struct decl *d, const struct layout_piece *piece,
+                                      struct ckpt_err *err) CKPT_MUST_CHECK;
