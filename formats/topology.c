@@ -467,7 +467,7 @@ static size_t place_text(const struct choice *c, const struct topology_place *p,
     switch (p->how) {
     case HOW_DEFAULT:
     case HOW_REPLICATE:
-        return (size_t)snprintf(ret, cap, "whole");
+        return (size_t)snprintf(ret, cap, "copies");
     case HOW_SHARD:
         return (size_t)snprintf(ret, cap, p->section_count ? "dim %d in %u sections" : "dim %d",
                                 p->dim, p->section_count);
