@@ -205,18 +205,18 @@ enum ckpt_status draw_svg_write(const struct draw_svg *s, const char *path, stru
     FILE *to = fopen(path, "we");
     if (!to)
         return err_errno(err, errno, "cannot write %s", path);
-    fprintf(to,
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%u\">\n"
-            "<style>text{font-family:sans-serif;fill:#222}.h{font-size:18px;font-weight:bold}"
-            ".w{font-size:13px;fill:#555}.t{font-size:14px;font-weight:bold}"
-            ".l{font-size:12px;text-anchor:middle}line{stroke:#222;stroke-width:1}</style>\n"
-            "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n%s</svg>\n",
-            PAGE_WIDTH, s->y + 30, s->body ? s->body : "");
-    bool bad = ferror(to) != 0;
-    errno = 0;
-    if (fclose(to) != 0 || bad)
-        return err_errno(err, errno ? errno : EIO, "cannot write %s", path);
-    return CKPT_OK;
+    fprintf(
+        to,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%u\">\n"
+        "<style>text{font-family:sans-serif;fill:#222}.h{font-size:18px;font-weight:bold}"
+        ".w{font-size:13px;fill:#555}.t{font-size:14px;font-weight:bold}"
+        ".l{font-size:12px;text-anchor:middle}line{stroke:#222;stroke-width:1}rect{shape-rendering:crispEdges}</style>\n"
+        "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n%s</svg>\n",
+        PAGE_WIDTH, s->y + 30, s->body ? s->body : "");
+    int why = ferror(to) ? errno : 0;
+    if (fclose(to) != 0 && !why)
+        why = errno;
+    return why ? err_errno(err, why, "cannot write %s", path) : CKPT_OK;
 }
 
 void draw_svg_fini(struct draw_svg *s)

@@ -132,7 +132,8 @@ static enum ckpt_status measure_all(const struct plan_spec *spec, struct node_wo
 {
     const struct plan *p = w->plan;
     uint64_t raw = 0, read = 0;
-    size_t count = p->batch_count < PLAN_MEASURED_MAX ? p->batch_count : PLAN_MEASURED_MAX;
+    size_t max = spec->measured_max ? spec->measured_max : PLAN_MEASURED_MAX;
+    size_t count = p->batch_count < max ? p->batch_count : max;
     for (size_t i = 0; i < count; i++) {
         const struct plan_batch *b = &p->batches[i * p->batch_count / count];
         uint64_t bytes;

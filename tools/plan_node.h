@@ -5,7 +5,7 @@
 #include "storage/repo/load.h"
 #include "tools/layout_use.h"
 
-#define PLAN_MEASURED_MAX 1024                  /* packs whose heads are read, a node */
+#define PLAN_MEASURED_MAX 1024 /* packs whose heads are read, a node: enough for 2 % */
 #define PLAN_DAEMON_BYTES (UINT64_C(256) << 20) /* ckptd beside its arenas */
 
 struct plan_spec {
@@ -14,6 +14,7 @@ struct plan_spec {
     const bool *wanted; /* of each tensor of the list; NULL = all */
     uint32_t node_ranks;
     uint64_t arena_bytes; /* a rank's; 0 = as much as its state */
+    size_t measured_max;  /* 0 = PLAN_MEASURED_MAX */
 };
 struct plan_node {
     uint32_t node, first_rank, ranks;

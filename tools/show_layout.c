@@ -331,6 +331,7 @@ static enum ckpt_status draw_all(const struct drawer *d, struct ckpt_err *err)
     printf("%s\n%s\n\n", head, words);
     draw_svg_heading(&svg, head);
     draw_svg_words(&svg, words);
+    draw_svg_words(&svg, "Drawn to scale; one colour for each set of ranks.");
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; st == CKPT_OK && i < d->count; i++)
         st = draw_figure(&d->figures[i], d->s->svg ? &svg : NULL, err);
