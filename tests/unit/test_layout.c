@@ -1,5 +1,5 @@
-/* Layouts against lists of indices: the oracle splits the list of every index as
- * torch.chunk splits a tensor, and each local element must be where it says. */
+/* Layouts (layout.c, layout_flat.c) against lists of indices: the oracle splits the list of
+ * every index as torch.chunk splits a tensor, and each local element must be where it says. */
 #include "formats/cover.h"
 #include "formats/layout.h"
 #include "formats/tile.h"

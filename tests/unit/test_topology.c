@@ -1,4 +1,4 @@
-/* Topologies: topology.c, topology_mesh.c, topology_rules.c, topology_names.c.
+/* Topologies (topology.c, topology_mesh.c, topology_rules.c, topology_names.c).
  *
  * The law: whatever the mesh and the rules, the pieces of all ranks cover each tensor
  * exactly once, replicas folded, a box that R ranks hold is numbered 0..R-1 among them,
