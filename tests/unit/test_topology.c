@@ -434,13 +434,18 @@ static long test_names(void)
     holds(t, "model.embed_tokens.weight", 1, "[12:18, 0:16]");
     holds(t, "model.embed_tokens.weight", 3, "[18:20, 0:16]"); /* 18..23, padded from 20 */
     holds(t, "model.norm.weight", 0, "none");
+    struct topology *first = must("tp=2,dp=2", "*0.self_attn.q_proj* tp:*\n"
+                                               "*q_proj.weight tp:1 dp:0\n");
+    holds(first, "model.layers.0.self_attn.q_proj.weight", 3, "[8:16, 0:16] 1/2");
+    holds(first, "model.layers.1.self_attn.q_proj.weight", 3, "[8:16, 8:16]");
+    topology_free(first);
     uint32_t rank;
     size_t norm = 0;
     while (strcmp(list.names[norm], "model.norm.weight") != 0)
         norm++;
     CHECK(!topology_holder(t, norm, &rank));
     topology_free(t);
-    return 29;
+    return 31;
 }
 
 /* -- refusals ------------------------------------------------------------ */
