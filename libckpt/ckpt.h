@@ -244,12 +244,31 @@ struct ckpt_placement {
     uint32_t place; /* enum ckpt_place */
     uint32_t dim;
     uint32_t split_factor; /* CKPT_SHARD_STRIDED only */
+    /* CKPT_SHARD only; NULL and 0 = none: the dimension is these lengths one behind the other
+     * (q, k and v fused; gate and up), and each is split for itself. */
+    const uint64_t *section;
+    uint32_t section_count;
 };
 struct ckpt_mesh { /* arrays of `ndim` entries, borrowed during the call */
     uint32_t ndim;
     const uint32_t *size, *coord;
     const struct ckpt_placement *placement;
+    /* NULL, or the tensor's shape as it is padded before it is split (a vocabulary rounded up
+     * for tensor parallelism): the checkpoint has the shape without padding, the buffer has
+     * room for this rank's part of it. */
+    const uint64_t *padded;
 };
+/* How the usual layouts are said:
+ *   tensor parallel                    SHARD of the dimension
+ *   FSDP2 over it, one dimension       SHARD_STRIDED(dim, tp) on the axis of data parallelism,
+ *                                      then SHARD(dim); or the axis of tensor parallelism first
+ *   gate and up in one, over tp        SHARD_STRIDED(dim, 2); q, k and v in one: sections
+ *   layers stacked in dimension 0      SHARD(0) over the stages, SHARD_STRIDED(0, v) with v
+ *                                      virtual stages a rank
+ *   experts stacked in dimension 0     SHARD(0) over ep and SHARD(1) over etp
+ * A tensor whose layers lie in several allocations: the pieces of one layer, with the
+ * layer's number put in front (off[0], len[0] = 1), and offset_bytes = the distance from the
+ * lowest allocation, which is the buffer's base. */
 /* At most `cap` pieces are written; *ret_count is how many there are (CKPT_LIMIT if
  * more than cap: a call with cap 0 measures).  Replicas are numbered over the
  * CKPT_REPLICATE axes. */
@@ -257,13 +276,21 @@ CKPT_API enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_
                                            const uint64_t *shape, uint32_t dtype,
                                            struct ckpt_piece *pieces, size_t cap,
                                            size_t *ret_count);
-/* Flat: the rank's buffer is elements [start, start + count) of the row-major
- * concatenation of boxes (a plain tensor: one box, the whole; fused QKV under tensor
- * parallelism: several).  ZeRO, FSDP1, Megatron's distributed optimizer. */
+/* Flat: the rank's buffer is elements [start, start + count) of its local array (ZeRO,
+ * FSDP1, Megatron's distributed optimizer).  `boxes` says what that array is: the pieces of
+ * ckpt_mesh_pieces (off, len, offset_bytes and stride; padded, strided and fused shards
+ * included; leave the axis that the range is cut over out of that mesh), or boxes alone (all
+ * strides 0), which lie dense one behind the other.  Of boxes alone a range beyond the end is
+ * refused; otherwise what of the range no box covers is padding.  Replicas are the boxes'.
+ *
+ * One buffer for many tensors: each is a tensor of its own.  Where tensor t begins at element
+ * b of the whole and this rank has [from, to) of it, its range is start = max(from, b) - b,
+ * count = min(to, b + n) - b - start, and its ckpt_buffer begins at element
+ * max(from, b) - from of the rank's buffer. */
 struct ckpt_flat {
     uint32_t ndim;
     uint32_t dtype;
-    const struct ckpt_piece *boxes; /* off and len are read */
+    const struct ckpt_piece *boxes;
     size_t box_count;
     uint64_t start, count; /* elements */
 };

@@ -7,8 +7,8 @@
 #include "tools/tool.h"
 
 static const struct tool_verb *const verbs[] = {
-    &cmd_ls,     &cmd_show,  &cmd_verify, &cmd_restore, &cmd_save,
-    &cmd_status, &cmd_bench, &cmd_run,    &cmd_doctor,
+    &cmd_ls,   &cmd_show,   &cmd_verify, &cmd_plan, &cmd_restore,
+    &cmd_save, &cmd_status, &cmd_bench,  &cmd_run,  &cmd_doctor,
 };
 
 /* What follows the list of verbs. */

@@ -117,7 +117,8 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
 struct restore_args {
     struct export_options o;
     struct select select;
-    bool explain;
+    struct layout_option layout;
+    bool explain, has_rank;
 };
 
 /* FROM=TO; a name may hold more of them, a pattern can hide those behind a star. */
@@ -176,8 +177,11 @@ static int parse(int argc, char **argv, struct restore_args *a)
         { "force", no_argument, NULL, 'f' },         { "file-size", required_argument, NULL, 's' },
         { "explain", no_argument, NULL, 'e' },       { "only", required_argument, NULL, 'o' },
         { "exclude", required_argument, NULL, 'x' }, { "rename", required_argument, NULL, 'n' },
-        { "dtype", required_argument, NULL, 'd' },   { 0 }
+        { "dtype", required_argument, NULL, 'd' },   { "layout", required_argument, NULL, 'l' },
+        { "rank", required_argument, NULL, 'r' },    { 0 }
     };
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st;
     int c, code;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -206,6 +210,16 @@ static int parse(int argc, char **argv, struct restore_args *a)
         case 'e':
             a->explain = true;
             break;
+        case 'l':
+            st = layout_option_add(&a->layout, optarg, &err);
+            if (st != CKPT_OK)
+                return tool_fail(st, &err);
+            break;
+        case 'r':
+            a->has_rank = output_parse_u64(optarg, &a->o.rank);
+            if (!a->has_rank)
+                return tool_misuse("restore", "--rank \"%s\" is no number", optarg);
+            break;
         default:
             return tool_bad_option("restore", argv);
         }
@@ -218,6 +232,11 @@ static int parse(int argc, char **argv, struct restore_args *a)
         return tool_misuse("restore", "which checkpoint? JOB or JOB@STEP");
     if (!a->o.dir || !*a->o.dir)
         return tool_misuse("restore", "where to? --to DIR");
+    if (layout_option_given(&a->layout) != a->has_rank)
+        return tool_misuse("restore", a->has_rank ? "--rank wants the --layout it is a rank of"
+                                                  : "--layout wants the --rank to write");
+    if (a->has_rank)
+        a->o.layout = &a->layout;
     return 0;
 }
 
@@ -228,6 +247,7 @@ static int run(struct tool *t, int argc, char **argv)
     a.o.select = &a.select;
     if (code) {
         select_fini(&a.select);
+        layout_option_fini(&a.layout);
         return code;
     }
     CLEANUP_STORE struct store *store = NULL;
@@ -237,6 +257,7 @@ static int run(struct tool *t, int argc, char **argv)
         st = a.explain ? explain(t, store, argv[optind], &err)
                        : restore(t, store, argv[optind], &a.o, &err);
     select_fini(&a.select);
+    layout_option_fini(&a.layout);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
@@ -244,30 +265,33 @@ const struct tool_verb cmd_restore = {
     .name = "restore",
     .arguments = "JOB[@STEP[~EPOCH]] --to DIR | --explain JOB",
     .summary = "write a checkpoint as safetensors, or explain what a restart takes",
-    .help =
-        "Writes the checkpoint's tensors, whole, to DIR/model.safetensors (several files and\n"
-        "model.safetensors.index.json above 5 GB), its objects to DIR/objects/NAME.  Every\n"
-        "byte is checked.  The files get their names when all are complete and durable.\n"
-        "Changes nothing in the store.\n"
-        "\n"
-        "  --to DIR            where to; made if it is not there, refused if not empty\n"
-        "  --force             DIR may hold files; those of the same name are replaced\n"
-        "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
-        "  --only PATTERN      the same with other patterns ('*' any run, '?' one byte), as\n"
-        "                      often as you like: what matches any of them ...\n"
-        "  --exclude PATTERN   ... and none of these; both speak of names after renaming\n"
-        "  --rename FROM=TO    a tensor FROM is written as TO; stars of FROM stand in TO in\n"
-        "                      the same order ('model.*=module.model.*'); the first one that\n"
-        "                      matches counts, once\n"
-        "  --dtype TYPE        convert every floating-point tensor (not locked ones) to F64,\n"
-        "                      F32, BF16, F16, F8_E4M3, F8_E5M2, F8_E4M3FNUZ, F8_E5M2FNUZ:\n"
-        "                      to the nearest, ties to even; says how many values overflow\n"
-        "  --file-size SIZE    start another file above this (default 5000000000)\n"
-        "  --explain JOB       write nothing; print the job's history and from where its\n"
-        "                      next launch would resume, with the reasons\n"
-        "\n"
-        "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
-        "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop,\n"
-        "why, skipped}.",
+    .help = "Writes the checkpoint's tensors, whole, to DIR/model.safetensors (several files and\n"
+            "model.safetensors.index.json above 5 GB), its objects to DIR/objects/NAME.  Every\n"
+            "byte is checked.  The files get their names when all are complete and durable.\n"
+            "Changes nothing in the store.\n"
+            "\n"
+            "  --to DIR            where to; made if it is not there, refused if not empty\n"
+            "  --force             DIR may hold files; those of the same name are replaced\n"
+            "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
+            "  --only PATTERN      the same with other patterns ('*' any run, '?' one byte), as\n"
+            "                      often as you like: what matches any of them ...\n"
+            "  --exclude PATTERN   ... and none of these; both speak of names after renaming\n"
+            "  --rename FROM=TO    a tensor FROM is written as TO; stars of FROM stand in TO in\n"
+            "                      the same order ('model.*=module.model.*'); the first one that\n"
+            "                      matches counts, once\n"
+            "  --dtype TYPE        convert every floating-point tensor (not locked ones) to F64,\n"
+            "                      F32, BF16, F16, F8_E4M3, F8_E5M2, F8_E4M3FNUZ, F8_E5M2FNUZ:\n"
+            "                      to the nearest, ties to even; says how many values overflow\n"
+            "  --layout MESH|FILE  with --rank R: only what rank R would hold under this layout,\n"
+            "                      each tensor in the shape of its part (\"ckpt plan --help\"\n"
+            "                      says how layouts are written; they speak of names as saved);\n"
+            "                      may be given twice: a mesh like tp=2,dp=4 and a file of rules\n"
+            "  --file-size SIZE    start another file above this (default 5000000000)\n"
+            "  --explain JOB       write nothing; print the job's history and from where its\n"
+            "                      next launch would resume, with the reasons\n"
+            "\n"
+            "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
+            "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop,\n"
+            "why, skipped}.",
     .run = run,
 };

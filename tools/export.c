@@ -1,7 +1,7 @@
 /* A checkpoint as safetensors files and objects.
  *
- * Every tensor is declared whole, with its place in the mapped output file as the
- * destination; then it is a restore like any other: plan, load, copy. */
+ * Every tensor is declared whole, or as a rank holds it, with its place in the mapped
+ * output file as the destination; then it is a restore like any other: plan, load, copy. */
 #include "tools/export.h"
 
 #include <fnmatch.h>
@@ -20,6 +20,10 @@ struct item {
     const struct index_tensor *t; /* borrowed from the reader */
     char *name;                   /* in the file; owned */
     uint8_t dtype;                /* in the file */
+    uint32_t ndim;                /* of the array in the file */
+    uint64_t shape[CKPT_DIMS_MAX];
+    struct layout_piece *pieces; /* in it; owned */
+    size_t piece_count;
     uint64_t bytes;
     size_t file;   /* which safetensors file */
     uint8_t *base; /* destination, row-major */
@@ -39,7 +43,8 @@ struct exporter {
         char *name; /* in the file; owned */
     } * ties;
     size_t tie_count;
-    void *room; /* CONVERT_ROOM */
+    void *room;              /* CONVERT_ROOM */
+    struct layout_list list; /* with a layout */
     struct decl decl;
     struct export_files files;
     struct export_report report;
@@ -53,23 +58,66 @@ static uint8_t file_dtype(const struct exporter *x, const struct index_tensor *t
     return other ? (uint8_t)x->o->dtype : t->dtype;
 }
 
+/* The whole tensor, dense; of a locked one the boxes in which it was saved. */
+static enum ckpt_status whole_item(struct item *item, struct ckpt_err *err)
+{
+    const struct index_tensor *t = item->t;
+    item->ndim = t->ndim;
+    memcpy(item->shape, t->shape, t->ndim * sizeof(item->shape[0]));
+    if (t->kind == DECL_LOCKED)
+        return layout_saved_pieces(t, &item->pieces, &item->piece_count, err);
+    item->pieces = calloc(1, sizeof(*item->pieces));
+    if (!item->pieces)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the list of tensors");
+    item->piece_count = 1;
+    item->pieces[0].box = box_whole(t->ndim, t->shape);
+    dense_strides(t->ndim, t->shape, 1, item->pieces[0].stride);
+    return CKPT_OK;
+}
+
+/* What the rank holds of it; *ret_held false: nothing. */
+static enum ckpt_status rank_item(struct exporter *x, struct item *item, bool *ret_held,
+                                  struct ckpt_err *err)
+{
+    struct topology_shard shard;
+    size_t i = layout_list_find(&x->list, item->t->name);
+    enum ckpt_status st = layout_list_pieces(&x->list, i, (uint32_t)x->o->rank, &shard,
+                                             &item->pieces, &item->piece_count, err);
+    if (st != CKPT_OK)
+        return st;
+    *ret_held = shard.held;
+    item->ndim = shard.ndim;
+    memcpy(item->shape, shard.shape, shard.ndim * sizeof(item->shape[0]));
+    return CKPT_OK;
+}
+
 static enum ckpt_status add_item(struct exporter *x, const struct index_tensor *t, const char *name,
                                  struct ckpt_err *err)
 {
-    struct box whole = box_whole(t->ndim, t->shape);
-    uint8_t dtype = file_dtype(x, t);
+    struct item item = { .t = t,
+                         .dtype = file_dtype(x, t),
+                         .is_object = (t->flags & DECL_OBJECT) != 0 };
+    bool held = true;
     CLEANUP_FREE char *copy = strdup(name);
     struct item *more = reallocarray(x->items, x->item_count + 1, sizeof(*more));
     if (more)
         x->items = more;
     if (!more || !copy)
         return err_set(err, CKPT_NO_MEMORY, "no memory for the list of tensors");
-    x->items[x->item_count++] = (struct item){ .t = t,
-                                               .name = TAKE_PTR(copy),
-                                               .dtype = dtype,
-                                               .bytes = box_bytes(&whole, dtype_bits(dtype)),
-                                               .is_object = (t->flags & DECL_OBJECT) != 0 };
-    return CKPT_OK;
+    enum ckpt_status st = x->o->layout ? rank_item(x, &item, &held, err) : whole_item(&item, err);
+    if (st == CKPT_OK && held) {
+        struct box whole = box_whole(item.ndim, item.shape);
+        /* Places are of the saved elements. */
+        for (size_t i = 0; i < item.piece_count && item.dtype != t->dtype; i++)
+            item.pieces[i].offset_bytes = item.pieces[i].offset_bytes / (dtype_bits(t->dtype) / 8) *
+                                          (dtype_bits(item.dtype) / 8);
+        item.bytes = box_bytes(&whole, dtype_bits(item.dtype));
+        item.name = TAKE_PTR(copy);
+        x->items[x->item_count++] = item;
+    } else {
+        free(item.pieces);
+    }
+    return st;
 }
 
 static enum ckpt_status add_tie(struct exporter *x, const struct index_tensor *t, const char *name,
@@ -152,13 +200,13 @@ static enum ckpt_status choose(struct exporter *x, struct ckpt_err *err)
             st = choose_tensor(x, t, err);
     }
     for (size_t i = 0; st == CKPT_OK && i < x->tie_count; i++)
-        st = add_target(x, x->ties[i].t->alias, err);
+        st = add_target(x, x->ties[i].t->alias, err); /* nothing, where the rank does not hold it */
     if (st == CKPT_OK)
         st = check_names(x, err);
-    if (st == CKPT_OK && !select_is_all(x->o->select) && x->item_count == 0)
+    if (st == CKPT_OK && !select_is_all(x->o->select) && x->item_count == 0 && !x->o->layout)
         return err_set(err, CKPT_NOT_FOUND, "no tensor of %s@%llu matches --only and --exclude",
                        x->job, (unsigned long long)x->name.step);
-    if (st == CKPT_OK && x->o->glob && x->item_count == 0)
+    if (st == CKPT_OK && x->o->glob && x->item_count == 0 && !x->o->layout)
         return err_set(err, CKPT_NOT_FOUND, "no tensor of %s@%llu matches \"%s\"", x->job,
                        (unsigned long long)x->name.step, x->o->glob);
     return st;
@@ -208,18 +256,41 @@ static enum ckpt_status add_tensor(struct safetensors *s, const struct item *ite
 {
     const struct index_tensor *t = item->t;
     if (safetensors_knows(item->dtype))
-        return safetensors_add(s, item->name, item->dtype, t->ndim, t->shape, err);
+        return safetensors_add(s, item->name, item->dtype, item->ndim, item->shape, err);
     char key[CKPT_TENSOR_NAME_MAX + 32];
     char value[512];
     size_t len = (size_t)snprintf(value, sizeof(value), "%s [", dtype_name(item->dtype));
-    for (uint32_t i = 0; i < t->ndim && len < sizeof(value); i++)
+    for (uint32_t i = 0; i < item->ndim && len < sizeof(value); i++)
         len += (size_t)snprintf(value + len, sizeof(value) - len, "%s%llu", i ? "," : "",
-                                (unsigned long long)t->shape[i]);
+                                (unsigned long long)item->shape[i]);
     if (len < sizeof(value))
         snprintf(value + len, sizeof(value) - len, "]");
     snprintf(key, sizeof(key), "ckpt.dtype.%s", item->name);
     enum ckpt_status st = safetensors_add_note(s, key, value, err);
     return st == CKPT_OK ? safetensors_add(s, item->name, CKPT_DTYPE_U8, 1, &item->bytes, err) : st;
+}
+
+/* "[8, 6]: [0:4, 0:6]; ...": of what shape the rank's array is a part, and which boxes. */
+static enum ckpt_status add_shard_note(struct safetensors *s, const struct item *item,
+                                       struct ckpt_err *err)
+{
+    char key[CKPT_TENSOR_NAME_MAX + 32], value[4096];
+    size_t len = (size_t)snprintf(value, sizeof(value), "[");
+    for (uint32_t d = 0; d < item->t->ndim; d++)
+        len += (size_t)snprintf(value + len, sizeof(value) - len, "%s%llu", d ? ", " : "",
+                                (unsigned long long)item->t->shape[d]);
+    len += (size_t)snprintf(value + len, sizeof(value) - len, "]:");
+    for (size_t i = 0; i < item->piece_count && len < sizeof(value); i++) {
+        char box[400];
+        if (sizeof(value) - len < sizeof(box) + 8) {
+            snprintf(value + len, sizeof(value) - len, "; ...");
+            break;
+        }
+        len += (size_t)snprintf(value + len, sizeof(value) - len, "%s %s", i ? ";" : "",
+                                box_to_text(&item->pieces[i].box, box, sizeof(box)));
+    }
+    snprintf(key, sizeof(key), "ckpt.shard.%s", item->name);
+    return safetensors_add_note(s, key, value, err);
 }
 
 static enum ckpt_status add_notes(const struct exporter *x, size_t file, struct safetensors *s,
@@ -256,8 +327,11 @@ static enum ckpt_status fill_file(struct exporter *x, size_t file, struct safete
     for (size_t i = 0; i < x->item_count; i++) {
         const struct item *item = &x->items[i];
         enum ckpt_status st = CKPT_OK;
-        if (item->file == file && !item->is_object)
+        bool here = item->file == file && !item->is_object;
+        if (here)
             st = add_tensor(s, item, err);
+        if (st == CKPT_OK && here && x->o->layout && x->item_count < SAFETENSORS_METADATA_MAX / 2)
+            st = add_shard_note(s, item, err);
         if (st != CKPT_OK)
             return st;
     }
@@ -308,28 +382,6 @@ static enum ckpt_status make_files(struct exporter *x, struct ckpt_err *err)
 
 /* -- the restore --------------------------------------------------------- */
 
-/* Where a piece lies is our own business (place_batch); the plan only asks for boxes. */
-static enum ckpt_status add_piece(struct exporter *x, const struct box *box, struct ckpt_err *err)
-{
-    struct decl_piece p = { .box = *box, .replica_count = 1 };
-    return decl_add_piece(&x->decl, &p, err);
-}
-
-/* Locked tensors are only to be had as the boxes they were saved in. */
-static enum ckpt_status add_saved_pieces(struct exporter *x, const struct index_tensor *t,
-                                         struct ckpt_err *err)
-{
-    enum ckpt_status st = CKPT_OK;
-    for (uint32_t r = 0; r < t->run_count; r++) {
-        for (uint32_t i = 0; st == CKPT_OK && i < t->runs[r].count; i++) {
-            uint32_t rank;
-            struct box box = index_run_box(&t->runs[r], i, &rank);
-            st = add_piece(x, &box, err);
-        }
-    }
-    return st;
-}
-
 static enum ckpt_status declare(struct exporter *x, struct ckpt_err *err)
 {
     for (size_t i = 0; i < x->item_count; i++) {
@@ -337,10 +389,9 @@ static enum ckpt_status declare(struct exporter *x, struct ckpt_err *err)
         struct desc desc = { .name = t->name };
         DESC_COPY(&desc, t);
         desc.dtype = x->items[i].dtype;
-        struct box whole = box_whole(t->ndim, t->shape);
         enum ckpt_status st = decl_add_desc(&x->decl, &desc, err);
-        if (st == CKPT_OK)
-            st = t->kind == DECL_LOCKED ? add_saved_pieces(x, t, err) : add_piece(x, &whole, err);
+        for (size_t k = 0; st == CKPT_OK && k < x->items[i].piece_count; k++)
+            st = layout_declare_piece(&x->decl, &x->items[i].pieces[k], err);
         if (st != CKPT_OK)
             return st;
     }
@@ -380,14 +431,16 @@ static uint64_t place_batch(struct exporter *x, const struct plan_batch *b, uint
         const struct plan_frag *f = &b->frags[i];
         const struct item *item = &x->items[f->tensor];
         unsigned bits = dtype_bits(item->dtype);
-        struct box whole = box_whole(item->t->ndim, item->t->shape);
-        struct strided to = dense_at(&whole, bits, item->base);
+        const struct layout_piece *piece = &item->pieces[f->piece];
+        struct strided to = { .base = item->base + piece->offset_bytes };
         struct strided from = dense_at(&f->common, bits, slot + f->slot_offset);
+        for (uint32_t d = 0; d < piece->box.ndim; d++)
+            to.stride_bits[d] = piece->stride[d] * (int64_t)bits;
         bytes += box_bytes(&f->common, dtype_bits(item->t->dtype));
         if (f->dtype)
-            place_converted(x, f, &(struct place){ &whole, &to, bits }, slot + f->slot_offset);
+            place_converted(x, f, &(struct place){ &piece->box, &to, bits }, slot + f->slot_offset);
         else
-            box_copy(&f->common, bits, &whole, &to, &f->common, &from);
+            box_copy(&f->common, bits, &piece->box, &to, &f->common, &from);
     }
     return bytes;
 }
@@ -488,9 +541,11 @@ static void exporter_fini(struct exporter *x)
         if (x->items[i].owned)
             munmap(x->items[i].base, max_u64(x->items[i].bytes, 1));
         free(x->items[i].name);
+        free(x->items[i].pieces);
     }
     for (size_t i = 0; i < x->tie_count; i++)
         free(x->ties[i].name);
+    layout_list_fini(&x->list);
     free(x->items);
     free(x->ties);
     free(x->room);
@@ -506,6 +561,10 @@ enum ckpt_status export_checkpoint(struct store *s, const char *job, const struc
 {
     struct exporter x = { .store = s, .job = job, .name = *name, .o = o };
     enum ckpt_status st = reader_open(&s, 1, job, name, &x.reader, err);
+    if (st == CKPT_OK && o->layout)
+        st = layout_list_init(&x.list, x.reader, o->layout, err);
+    if (st == CKPT_OK && o->layout)
+        st = layout_check_rank(x.list.topology, o->rank, err);
     if (st == CKPT_OK)
         st = choose(&x, err);
     if (st == CKPT_OK) {

@@ -30,8 +30,8 @@ struct tool_verb {
     /* argv[0] is the verb; options of ckpt itself are taken out.  Returns the exit code. */
     int (*run)(struct tool *t, int argc, char **argv);
 };
-extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_restore, cmd_save, cmd_status,
-    cmd_bench, cmd_run, cmd_doctor;
+extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_plan, cmd_restore, cmd_save,
+    cmd_status, cmd_bench, cmd_run, cmd_doctor;
 
 /* The one map from statuses to exit codes. */
 int tool_exit_code(enum ckpt_status st);

@@ -506,3 +506,34 @@ enum ckpt_status load_batch(struct load_work *w, struct store *const *tiers, siz
     }
     return give_up(batch, key.text, worst_st, &worst, err);
 }
+
+enum ckpt_status load_measure(struct load_work *w, struct store *s, const char *job,
+                              const struct ckpt_name *name, const struct plan_batch *batch,
+                              void *const *slots, uint64_t *ret_bytes, struct ckpt_err *err)
+{
+    assert(batch->chunk_count <= CKPT_PACK_CHUNKS_MAX);
+    struct key key = key_pack(job, name, batch->rank, batch->pack.slot, &batch->pack.id);
+    struct load_stats stats = { 0 };
+    struct attempt a = { .w = w,
+                         .s = s,
+                         .job = job,
+                         .name = name,
+                         .batch = batch,
+                         .slots = slots,
+                         .stats = &stats,
+                         .key = key.text };
+    if (batch->pack.chunks == 0 || batch->pack.chunks > CKPT_PACK_CHUNKS_MAX)
+        return err_set(err, CKPT_CORRUPT, "%s: the manifest says %u chunks", a.key,
+                       batch->pack.chunks);
+    a.head_bytes = pack_head_bytes(batch->pack.chunks);
+    memset(w->state, CHUNK_WANTED, batch->chunk_count);
+    enum ckpt_status st = read_head(&a, err);
+    for (uint32_t i = 0; st == CKPT_OK && i < batch->chunk_count;) {
+        choose_ranges(&a, &i);
+        for (size_t r = 0; r < w->range_count; r++)
+            stats.read_bytes += w->ranges[r].bytes;
+    }
+    if (st == CKPT_OK)
+        *ret_bytes = stats.read_bytes;
+    return st;
+}

@@ -346,6 +346,23 @@ static void seed_packs(void)
     }
 }
 
+/* Every clause of a layout file, and some that are none. */
+static void seed_layouts(void)
+{
+    static const char *const texts[] = {
+        "mesh tp=2,pp=2\n* tp:0 # rows\n",
+        "mesh tp=2,dp=3,zero=3\n*q_proj tp:-1\n*q_proj dp:flat cp:*\n",
+        "mesh pp=2,vpp=2,ep=2\n*layers.* pp:layer\nexperts.* ep:expert pp:=-1\n",
+        "mesh tp=2\n*q_proj tp:0[3+4+3]\n*.experts tp:2/3 pad:2=8\n",
+        "mesh rep=2,dp=2,fsdp=1\nadamw.* skip\nrng@1 skip\n",
+        "mesh tp=2\nmesh dp=2\n",
+        "* tp:=x\n",
+        "mesh tp=4\n\n  \t\r\n* tp\n",
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
+        write_seed("layout", texts[i], strlen(texts[i]));
+}
+
 int main(int argc, char **argv)
 {
     unsigned long long seed = 1;
@@ -361,6 +378,7 @@ int main(int argc, char **argv)
     seed_texts();
     seed_packs();
     seed_safetensors();
+    seed_layouts();
     seed_session();
     TEST_CASES(written);
     return 0;

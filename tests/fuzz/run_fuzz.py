@@ -77,6 +77,7 @@ TARGETS = {t.pop("name"): t for t in [
     {"name": "safetensors", "golden": [], "decoder": {
         "formats/foreign/safetensors.c": r"parse_.*|by_begin|check_cover|safetensors_parse"
                                          r"|dense_bytes"}},
+    {"name": "layout", "golden": [], "decoder": {"formats/topology_rules.c": ".*"}},
     {"name": "session", "golden": [], "decoder": {"ckptd/session.c": ".*"}},
 ]}
 
