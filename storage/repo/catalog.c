@@ -107,7 +107,8 @@ struct building {
     unsigned flags;
     struct catalog *c;
     struct lineage l;
-    struct roster commits, lives; /* CATALOG_ALL */
+    bool *on_branch; /* per commit of l */
+    struct launch_listings at;
     struct ckpt_err *err;
 };
 
@@ -174,10 +175,11 @@ static const struct lineage_commit *live_commit(const struct lineage *l,
 static enum ckpt_status read_decision(struct building *b, struct catalog_entry *e,
                                       struct ckpt_err *err)
 {
+    const struct roster_entry *listed = roster_find(&b->at.commits, &e->name);
     struct key key = key_commit(b->job, &e->name);
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    enum ckpt_status st = repo_get(b->s, &key, &bytes, &len, err);
+    enum ckpt_status st = repo_get_listed(b->s, &key, listed->stat.bytes, &bytes, &len, err);
     if (st != CKPT_OK)
         return st;
     if (e->state == CATALOG_ABORTED)
@@ -185,9 +187,33 @@ static enum ckpt_status read_decision(struct building *b, struct catalog_entry *
     return record_commit_decode(bytes, len, key.text, &e->commit, err);
 }
 
-/* The sum of what each rank's packs take here. */
+/* h/ has the sum; it may be damaged, or gone since it was listed. */
+static enum ckpt_status read_held(struct building *b, struct catalog_entry *e)
+{
+    const struct roster_entry *listed = roster_find(&b->at.helds, &e->name);
+    struct key key = key_held(b->job, &e->name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_held held;
+    struct ckpt_err why = { 0 };
+    if (!listed)
+        return CKPT_NOT_FOUND;
+    enum ckpt_status st = repo_get_listed(b->s, &key, listed->stat.bytes, &bytes, &len, &why);
+    if (st == CKPT_OK)
+        st = record_held_decode(bytes, len, key.text, &held, &why);
+    if (st == CKPT_OK)
+        e->stored_bytes = held.stored_bytes;
+    if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
+        return st;
+    return err_set(b->err, st, "%s", err_text(&why));
+}
+
+/* What it takes here: h/ says so; without it, the sum of what each rank's packs take. */
 static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
 {
+    enum ckpt_status looked = read_held(b, e);
+    if (looked != CKPT_NOT_FOUND && looked != CKPT_CORRUPT)
+        return looked;
     uint64_t sum = 0;
     for (uint32_t rank = 0; rank < e->commit.world; rank++) {
         struct key key = key_rank_held(b->job, &e->name, rank);
@@ -213,11 +239,12 @@ static void append(struct building *b, const struct catalog_entry *e)
 }
 
 /* A checkpoint that is live or deleted. */
-static enum ckpt_status add_commit(struct building *b, const struct lineage_commit *c)
+static enum ckpt_status add_commit(struct building *b, size_t i)
 {
+    const struct lineage_commit *c = &b->l.commits[i];
     struct catalog_entry e = { .name = c->name,
                                .state = c->life == LIFE_LIVE ? CATALOG_LIVE : CATALOG_DELETED,
-                               .on_lineage = lineage_on_branch(&b->l, &c->name),
+                               .on_lineage = b->on_branch[i],
                                .held = c->restorable,
                                .stored_bytes = UINT64_MAX };
     if (!(b->flags & CATALOG_ALL) && (c->life != LIFE_LIVE || !e.on_lineage))
@@ -242,8 +269,8 @@ static enum ckpt_status add_commit(struct building *b, const struct lineage_comm
 /* What is decided but is no checkpoint (any more). */
 static enum ckpt_status add_rest(struct building *b)
 {
-    for (size_t i = 0; i < b->commits.count; i++) {
-        const struct roster_entry *r = &b->commits.entries[i];
+    for (size_t i = 0; i < b->at.commits.count; i++) {
+        const struct roster_entry *r = &b->at.commits.entries[i];
         struct catalog_entry e = { .name = r->name,
                                    .state = CATALOG_GONE,
                                    .stored_bytes = UINT64_MAX };
@@ -258,11 +285,11 @@ static enum ckpt_status add_rest(struct building *b)
         append(b, &e);
     }
     /* c/ goes before the log does. */
-    for (size_t i = 0; i < b->lives.count; i++) {
-        struct catalog_entry e = { .name = b->lives.entries[i].name,
+    for (size_t i = 0; i < b->at.lives.count; i++) {
+        struct catalog_entry e = { .name = b->at.lives.entries[i].name,
                                    .state = CATALOG_GONE,
                                    .stored_bytes = UINT64_MAX };
-        if (!roster_find(&b->commits, &e.name) && !live_commit(&b->l, &e.name))
+        if (!roster_find(&b->at.commits, &e.name) && !live_commit(&b->l, &e.name))
             append(b, &e);
     }
     return CKPT_OK;
@@ -276,20 +303,19 @@ static int order_entries(const void *a, const void *b)
 
 static enum ckpt_status build(struct building *b)
 {
-    enum ckpt_status st = launch_history(b->s, b->job, &b->l, b->err);
-    if (st == CKPT_OK && b->flags & CATALOG_ALL)
-        st = roster_commits(b->s, b->job, &b->commits, b->err);
-    if (st == CKPT_OK && b->flags & CATALOG_ALL)
-        st = roster_lives(b->s, b->job, &b->lives, b->err);
+    enum ckpt_status st = launch_history_listed(b->s, b->job, &b->l, &b->at, b->err);
     if (st != CKPT_OK)
         return st;
-    size_t max = b->l.commit_count + b->commits.count + b->lives.count;
+    size_t max = b->l.commit_count;
+    if (b->flags & CATALOG_ALL)
+        max += b->at.commits.count + b->at.lives.count;
     b->c->entries = calloc(max + 1, sizeof(*b->c->entries));
-    if (!b->c->entries)
+    b->on_branch = calloc(b->l.commit_count + 1, sizeof(*b->on_branch));
+    if (!b->c->entries || !b->on_branch || !lineage_mark_branch(&b->l, b->on_branch))
         return err_set(b->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", max);
     for (size_t i = 0; i < b->l.commit_count && st == CKPT_OK; i++)
-        st = add_commit(b, &b->l.commits[i]);
-    if (st == CKPT_OK)
+        st = add_commit(b, i);
+    if (st == CKPT_OK && b->flags & CATALOG_ALL)
         st = add_rest(b);
     if (st != CKPT_OK)
         return st;
@@ -306,8 +332,8 @@ enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, 
     if (st == CKPT_OK)
         st = build(&b);
     lineage_fini(&b.l);
-    roster_fini(&b.commits);
-    roster_fini(&b.lives);
+    launch_listings_fini(&b.at);
+    free(b.on_branch);
     if (st != CKPT_OK) {
         catalog_fini(&c);
         return st;

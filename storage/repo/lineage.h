@@ -60,6 +60,8 @@ enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish
  * listings, JOB@STEP): its epoch is the newest with commits, or an ancestor up to the
  * point from which the next one resumed. */
 bool lineage_on_branch(const struct lineage *l, const struct ckpt_name *name);
+/* The same for all of l->commits in one walk: marks[i] for commits[i].  False: no memory. */
+bool lineage_mark_branch(const struct lineage *l, bool *marks) CKPT_MUST_CHECK;
 /* Crash-loop state of a checkpoint: how many launches in a row count against it. */
 uint32_t lineage_crashes(const struct lineage *l, const struct ckpt_name *name, uint64_t below);
 bool lineage_quarantined(const struct lineage *l, const struct ckpt_name *name, uint64_t below);

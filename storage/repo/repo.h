@@ -20,6 +20,9 @@ enum ckpt_status repo_probe(struct store *s, struct ckpt_err *err) CKPT_MUST_CHE
  * records.  CKPT_NOT_FOUND is returned without words in err. */
 enum ckpt_status repo_get(struct store *s, const struct key *key, void **ret, size_t *ret_len,
                           struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same for a record of which a listing has told the size: one operation instead of two. */
+enum ckpt_status repo_get_listed(struct store *s, const struct key *key, uint64_t bytes, void **ret,
+                                 size_t *ret_len, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Puts an encoded record if absent. CKPT_NO_MEMORY when the buffer failed. */
 enum ckpt_status repo_put(struct store *s, const struct key *key, const struct buf *b,
                           struct ckpt_err *err) CKPT_MUST_CHECK;
