@@ -8,6 +8,7 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/roster.h"
+#include "storage/repo/tags.h"
 
 void catalog_fini(struct catalog *c)
 {
@@ -17,86 +18,6 @@ void catalog_fini(struct catalog *c)
         free(c->entries[i].tags);
     free(c->entries);
     *c = (struct catalog){ 0 };
-}
-
-/* ---- tags ---- */
-
-struct tag_walk {
-    struct store *s;
-    const char *job;
-    size_t prefix_len;
-    const struct ckpt_name *of; /* one checkpoint's; NULL: all of the job's */
-    char seen[CKPT_JOB_NAME_MAX + 1];
-    struct ckpt_name seen_of;
-    enum ckpt_status (*each)(void *arg, const struct ckpt_name *name, const char *tag);
-    void *arg;
-    struct ckpt_err *err;
-};
-
-/* "<tag>/<~n>" of the log of a tag, whose newest entry is listed first. */
-static bool tag_split(const char *at, char tag[CKPT_JOB_NAME_MAX + 1], uint64_t *ret_n)
-{
-    const char *slash = strchr(at, '/');
-    if (!slash || slash - at > CKPT_JOB_NAME_MAX || !key_number_parse(slash + 1, ret_n))
-        return false;
-    memcpy(tag, at, (size_t)(slash - at));
-    tag[slash - at] = 0;
-    return tag_check(tag, NULL) == CKPT_OK;
-}
-
-static enum ckpt_status tag_each(void *arg, const struct store_entry *e)
-{
-    struct tag_walk *w = arg;
-    const char *at = e->key + w->prefix_len;
-    struct ckpt_name name;
-    char tag[CKPT_JOB_NAME_MAX + 1];
-    uint64_t n;
-    if (w->of) {
-        name = *w->of;
-    } else {
-        if (strlen(at) < NAME_TEXT || !name_parse(at, NAME_TEXT - 1, &name))
-            return CKPT_OK;
-        at += NAME_TEXT;
-    }
-    if (!tag_split(at, tag, &n) || (strcmp(tag, w->seen) == 0 && name_equal(&name, &w->seen_of)))
-        return CKPT_OK;
-    memcpy(w->seen, tag, sizeof(tag));
-    w->seen_of = name;
-    struct key key = key_tag(w->job, &name, tag, n);
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    struct record_tag r = { .set = false };
-    enum ckpt_status st = repo_get(w->s, &key, &bytes, &len, w->err);
-    if (st == CKPT_OK)
-        st = record_tag_decode(bytes, len, key.text, &r, w->err);
-    if (st != CKPT_OK)
-        return st == CKPT_NOT_FOUND ? CKPT_OK : st;
-    return r.set ? w->each(w->arg, &name, tag) : CKPT_OK;
-}
-
-static enum ckpt_status tag_found(void *arg, const struct ckpt_name *name, const char *tag)
-{
-    (void)name, (void)tag;
-    *(bool *)arg = true;
-    return CKPT_CANCELLED;
-}
-
-enum ckpt_status catalog_tagged(struct store *s, const char *job, const struct ckpt_name *name,
-                                bool *ret, struct ckpt_err *err)
-{
-    bool found = false;
-    struct key prefix = key_tags_of(job, name);
-    struct tag_walk w = { .s = s,
-                          .job = job,
-                          .prefix_len = strlen(prefix.text),
-                          .of = name,
-                          .each = tag_found,
-                          .arg = &found,
-                          .err = err };
-    enum ckpt_status st = repo_list(s, prefix.text, false, tag_each, &w, err);
-    if (st == CKPT_OK)
-        *ret = found;
-    return st;
 }
 
 /* ---- the catalog ---- */
@@ -140,18 +61,6 @@ static enum ckpt_status keep_tag(void *arg, const struct ckpt_name *name, const 
     e->tags = grown;
     snprintf(e->tags[e->tag_count++], sizeof(*e->tags), "%s", tag);
     return CKPT_OK;
-}
-
-static enum ckpt_status read_tags(struct building *b)
-{
-    struct key prefix = key_tags(b->job);
-    struct tag_walk w = { .s = b->s,
-                          .job = b->job,
-                          .prefix_len = strlen(prefix.text),
-                          .each = keep_tag,
-                          .arg = b,
-                          .err = b->err };
-    return repo_list(b->s, prefix.text, false, tag_each, &w, b->err);
 }
 
 static const struct lineage_commit *live_commit(const struct lineage *l,
@@ -320,7 +229,7 @@ static enum ckpt_status build(struct building *b)
     if (st != CKPT_OK)
         return st;
     qsort(b->c->entries, b->c->count, sizeof(*b->c->entries), order_entries);
-    return b->flags & CATALOG_TAGS ? read_tags(b) : CKPT_OK;
+    return b->flags & CATALOG_TAGS ? tags_each(b->s, b->job, NULL, keep_tag, b, b->err) : CKPT_OK;
 }
 
 enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,

@@ -172,6 +172,20 @@ bool lineage_mark_branch(const struct lineage *l, bool *marks)
     return !t.failed;
 }
 
+const struct lineage_commit *lineage_newest_restorable(const struct lineage *l)
+{
+    const struct lineage_commit *any = NULL;
+    for (size_t i = 0; i < l->commit_count; i++) {
+        const struct lineage_commit *c = &l->commits[i];
+        if (c->life != LIFE_LIVE || !c->restorable)
+            continue;
+        if (lineage_on_branch(l, &c->name))
+            return c;
+        any = any ? any : c;
+    }
+    return any;
+}
+
 /* ---- crash loops (I5) ---- */
 
 /* A launch is known to have died by a later claim of another token: a rollback inside

@@ -73,6 +73,24 @@ enum ckpt_status repo_list(struct store *s, const char *prefix, bool one_level,
     return CKPT_OK;
 }
 
+enum ckpt_status repo_log_newest(struct store *s, const char *prefix, uint64_t *ret_n,
+                                 struct ckpt_err *err)
+{
+    CLEANUP_FREE struct store_entry *e = malloc(sizeof(*e));
+    if (!e)
+        return err_set(err, CKPT_NO_MEMORY, "no memory to list %s", prefix);
+    size_t count = 0;
+    bool more = false;
+    enum ckpt_status st = store_list(s, prefix, false, "", e, 1, &count, &more, err);
+    if (st != CKPT_OK)
+        return st;
+    uint64_t n = 0;
+    if (count && (!key_number_parse(e->key + strlen(prefix), &n) || !n))
+        return err_set(err, CKPT_CORRUPT, "%s is no entry of a log", e->key);
+    *ret_n = n;
+    return CKPT_OK;
+}
+
 static enum ckpt_status repo_read(struct store *s, struct record_repo *ret, struct ckpt_err *err)
 {
     const struct key key = { KEY_REPO };

@@ -26,6 +26,9 @@ enum ckpt_status repo_get_listed(struct store *s, const struct key *key, uint64_
 /* Puts an encoded record if absent. CKPT_NO_MEMORY when the buffer failed. */
 enum ckpt_status repo_put(struct store *s, const struct key *key, const struct buf *b,
                           struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The newest number of a log <prefix><~n>, 0 = none: one entry of one listing. */
+enum ckpt_status repo_log_newest(struct store *s, const char *prefix, uint64_t *ret_n,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Calls `each` for every entry under prefix in listing order (pages inside); stops at
  * the first status that is not CKPT_OK and returns it; CKPT_CANCELLED from `each` means
  * "enough" and comes back as CKPT_OK. */

@@ -3,6 +3,7 @@
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/publish.h"
+#include "storage/repo/tags.h"
 #include "storage/store/wrap.h"
 #include "unit/history_fixture.h"
 
@@ -101,9 +102,9 @@ static int test_lists(void)
     catalog_fini(&c);
     bool tagged;
     struct ckpt_name c40 = fx_name(1, 40);
-    CHECK_OK(catalog_tagged(s, FX_JOB, &c80, &tagged, NULL));
+    CHECK_OK(tags_any(s, FX_JOB, &c80, &tagged, NULL));
     CHECK(tagged);
-    CHECK_OK(catalog_tagged(s, FX_JOB, &c40, &tagged, NULL));
+    CHECK_OK(tags_any(s, FX_JOB, &c40, &tagged, NULL));
     CHECK(!tagged);
     CHECK_OK(catalog_read(s, "nobody", CATALOG_ALL, &c, NULL));
     CHECK_EQ(c.count, 0);
