@@ -8,7 +8,12 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/roster.h"
+#include "storage/repo/spread.h"
 #include "storage/repo/tags.h"
+
+/* Records are read on threads when there are many. */
+#define THREADS      8
+#define THREADS_FROM 512
 
 void catalog_fini(struct catalog *c)
 {
@@ -29,6 +34,7 @@ struct building {
     struct catalog *c;
     struct lineage l;
     bool *on_branch; /* per commit of l */
+    bool *vanished;  /* per entry: gc took it since it was listed */
     struct launch_listings at;
     struct ckpt_err *err;
 };
@@ -81,14 +87,14 @@ static const struct lineage_commit *live_commit(const struct lineage *l,
 }
 
 /* Reads c/<name>; CKPT_NOT_FOUND when gc took it since it was listed. */
-static enum ckpt_status read_decision(struct building *b, struct catalog_entry *e,
-                                      struct ckpt_err *err)
+static enum ckpt_status read_decision(const struct building *b, struct store *s,
+                                      struct catalog_entry *e, struct ckpt_err *err)
 {
     const struct roster_entry *listed = roster_find(&b->at.commits, &e->name);
     struct key key = key_commit(b->job, &e->name);
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    enum ckpt_status st = repo_get_listed(b->s, &key, listed->stat.bytes, &bytes, &len, err);
+    enum ckpt_status st = repo_get_listed(s, &key, listed->stat.bytes, &bytes, &len, err);
     if (st != CKPT_OK)
         return st;
     if (e->state == CATALOG_ABORTED)
@@ -97,7 +103,8 @@ static enum ckpt_status read_decision(struct building *b, struct catalog_entry *
 }
 
 /* h/ has the sum; it may be damaged, or gone since it was listed. */
-static enum ckpt_status read_held(struct building *b, struct catalog_entry *e)
+static enum ckpt_status read_held(const struct building *b, struct store *s,
+                                  struct catalog_entry *e, struct ckpt_err *err)
 {
     const struct roster_entry *listed = roster_find(&b->at.helds, &e->name);
     struct key key = key_held(b->job, &e->name);
@@ -107,20 +114,21 @@ static enum ckpt_status read_held(struct building *b, struct catalog_entry *e)
     struct ckpt_err why = { 0 };
     if (!listed)
         return CKPT_NOT_FOUND;
-    enum ckpt_status st = repo_get_listed(b->s, &key, listed->stat.bytes, &bytes, &len, &why);
+    enum ckpt_status st = repo_get_listed(s, &key, listed->stat.bytes, &bytes, &len, &why);
     if (st == CKPT_OK)
         st = record_held_decode(bytes, len, key.text, &held, &why);
     if (st == CKPT_OK)
         e->stored_bytes = held.stored_bytes;
     if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
         return st;
-    return err_set(b->err, st, "%s", err_text(&why));
+    return err_set(err, st, "%s", err_text(&why));
 }
 
 /* What it takes here: h/ says so; without it, the sum of what each rank's packs take. */
-static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
+static enum ckpt_status read_sizes(const struct building *b, struct store *s,
+                                   struct catalog_entry *e, struct ckpt_err *err)
 {
-    enum ckpt_status looked = read_held(b, e);
+    enum ckpt_status looked = read_held(b, s, e, err);
     if (looked != CKPT_NOT_FOUND && looked != CKPT_CORRUPT)
         return looked;
     uint64_t sum = 0;
@@ -129,11 +137,11 @@ static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
         CLEANUP_FREE void *bytes = NULL;
         size_t len = 0;
         struct record_rank_held held;
-        enum ckpt_status st = repo_get(b->s, &key, &bytes, &len, b->err);
+        enum ckpt_status st = repo_get(s, &key, &bytes, &len, err);
         if (st == CKPT_NOT_FOUND) /* not held here: the size stays unknown */
             return CKPT_OK;
         if (st == CKPT_OK)
-            st = record_rank_held_decode(bytes, len, key.text, &held, b->err);
+            st = record_rank_held_decode(bytes, len, key.text, &held, err);
         if (st != CKPT_OK)
             return st;
         sum += held.stored_bytes;
@@ -142,65 +150,84 @@ static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
     return CKPT_OK;
 }
 
-static void append(struct building *b, const struct catalog_entry *e)
+/* ---- which there are ---- */
+
+static struct catalog_entry *append(struct building *b, const struct ckpt_name *name,
+                                    enum catalog_state state)
 {
-    b->c->entries[b->c->count++] = *e;
+    struct catalog_entry *e = &b->c->entries[b->c->count++];
+    *e = (struct catalog_entry){ .name = *name, .state = state, .stored_bytes = UINT64_MAX };
+    return e;
 }
 
-/* A checkpoint that is live or deleted. */
-static enum ckpt_status add_commit(struct building *b, size_t i)
+/* Checkpoints that are live or deleted. */
+static void add_commits(struct building *b)
 {
-    const struct lineage_commit *c = &b->l.commits[i];
-    struct catalog_entry e = { .name = c->name,
-                               .state = c->life == LIFE_LIVE ? CATALOG_LIVE : CATALOG_DELETED,
-                               .on_lineage = b->on_branch[i],
-                               .held = c->restorable,
-                               .stored_bytes = UINT64_MAX };
-    if (!(b->flags & CATALOG_ALL) && (c->life != LIFE_LIVE || !e.on_lineage))
-        return CKPT_OK;
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st = read_decision(b, &e, &why);
-    if (st == CKPT_CORRUPT) { /* shown without figures: verify says what is wrong */
-        e.commit = (struct record_commit){ .name = c->name };
-        append(b, &e);
-        return CKPT_OK;
+    for (size_t i = 0; i < b->l.commit_count; i++) {
+        const struct lineage_commit *c = &b->l.commits[i];
+        bool live = c->life == LIFE_LIVE;
+        if (!(b->flags & CATALOG_ALL) && (!live || !b->on_branch[i]))
+            continue;
+        struct catalog_entry *e = append(b, &c->name, live ? CATALOG_LIVE : CATALOG_DELETED);
+        e->on_lineage = b->on_branch[i];
+        e->held = c->restorable;
     }
-    if (st == CKPT_NOT_FOUND)
-        return CKPT_OK;
-    if (st != CKPT_OK)
-        return err_set(b->err, st, "%s", err_text(&why));
-    st = b->flags & CATALOG_SIZES ? read_sizes(b, &e) : CKPT_OK;
-    if (st == CKPT_OK)
-        append(b, &e);
-    return st;
 }
 
 /* What is decided but is no checkpoint (any more). */
-static enum ckpt_status add_rest(struct building *b)
+static void add_rest(struct building *b)
 {
     for (size_t i = 0; i < b->at.commits.count; i++) {
         const struct roster_entry *r = &b->at.commits.entries[i];
-        struct catalog_entry e = { .name = r->name,
-                                   .state = CATALOG_GONE,
-                                   .stored_bytes = UINT64_MAX };
         if (roster_is_abort(r))
-            e.state = CATALOG_ABORTED;
-        else if (live_commit(&b->l, &r->name))
-            continue;
-        struct ckpt_err why = { 0 };
-        enum ckpt_status st = roster_is_abort(r) ? read_decision(b, &e, &why) : CKPT_OK;
-        if (st != CKPT_OK && st != CKPT_NOT_FOUND && st != CKPT_CORRUPT)
-            return err_set(b->err, st, "%s", err_text(&why));
-        append(b, &e);
+            append(b, &r->name, CATALOG_ABORTED);
+        else if (!live_commit(&b->l, &r->name))
+            append(b, &r->name, CATALOG_GONE);
     }
     /* c/ goes before the log does. */
     for (size_t i = 0; i < b->at.lives.count; i++) {
-        struct catalog_entry e = { .name = b->at.lives.entries[i].name,
-                                   .state = CATALOG_GONE,
-                                   .stored_bytes = UINT64_MAX };
-        if (!roster_find(&b->at.commits, &e.name) && !live_commit(&b->l, &e.name))
-            append(b, &e);
+        const struct ckpt_name *name = &b->at.lives.entries[i].name;
+        if (!roster_find(&b->at.commits, name) && !live_commit(&b->l, name))
+            append(b, name, CATALOG_GONE);
     }
+}
+
+/* ---- what their records say ---- */
+
+/* Entries are read on several threads: what it takes is in `b`, unchanged, and the entry. */
+static enum ckpt_status read_entry(void *arg, struct store *s, size_t i, struct ckpt_err *err)
+{
+    const struct building *b = arg;
+    struct catalog_entry *e = &b->c->entries[i];
+    struct ckpt_err why = { 0 };
+    if (e->state == CATALOG_GONE)
+        return CKPT_OK;
+    enum ckpt_status st = read_decision(b, s, e, &why);
+    if (st == CKPT_CORRUPT) { /* shown without figures: verify says what is wrong */
+        e->commit = (struct record_commit){ .name = e->name };
+        return CKPT_OK;
+    }
+    if (st == CKPT_NOT_FOUND) {
+        b->vanished[i] = e->state != CATALOG_ABORTED;
+        return CKPT_OK;
+    }
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&why));
+    return b->flags & CATALOG_SIZES && e->state != CATALOG_ABORTED ? read_sizes(b, s, e, err)
+                                                                   : CKPT_OK;
+}
+
+static enum ckpt_status read_entries(struct building *b)
+{
+    size_t kept = 0, count = b->c->count;
+    unsigned threads = count < THREADS_FROM ? 1 : THREADS;
+    enum ckpt_status st = spread_run(b->s, threads, count, read_entry, b, b->err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; i < count; i++)
+        if (!b->vanished[i])
+            b->c->entries[kept++] = b->c->entries[i];
+    b->c->count = kept;
     return CKPT_OK;
 }
 
@@ -220,12 +247,14 @@ static enum ckpt_status build(struct building *b)
         max += b->at.commits.count + b->at.lives.count;
     b->c->entries = calloc(max + 1, sizeof(*b->c->entries));
     b->on_branch = calloc(b->l.commit_count + 1, sizeof(*b->on_branch));
-    if (!b->c->entries || !b->on_branch || !lineage_mark_branch(&b->l, b->on_branch))
+    b->vanished = calloc(max + 1, sizeof(*b->vanished));
+    if (!b->c->entries || !b->on_branch || !b->vanished ||
+        !lineage_mark_branch(&b->l, b->on_branch))
         return err_set(b->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", max);
-    for (size_t i = 0; i < b->l.commit_count && st == CKPT_OK; i++)
-        st = add_commit(b, i);
-    if (st == CKPT_OK && b->flags & CATALOG_ALL)
-        st = add_rest(b);
+    add_commits(b);
+    if (b->flags & CATALOG_ALL)
+        add_rest(b);
+    st = read_entries(b);
     if (st != CKPT_OK)
         return st;
     qsort(b->c->entries, b->c->count, sizeof(*b->c->entries), order_entries);
@@ -243,6 +272,7 @@ enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, 
     lineage_fini(&b.l);
     launch_listings_fini(&b.at);
     free(b.on_branch);
+    free(b.vanished);
     if (st != CKPT_OK) {
         catalog_fini(&c);
         return st;

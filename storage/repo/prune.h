@@ -29,6 +29,7 @@ struct prune_options {
     const struct keep_policy *policy;
     struct store *const *tiers; /* other stores that the job is drained to; each borrowed */
     size_t tier_count;
+    unsigned threads; /* that delete; 0 and 1: the caller alone */
 };
 
 enum prune_done {

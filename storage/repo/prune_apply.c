@@ -5,9 +5,10 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life_log.h"
 #include "storage/repo/prune.h"
+#include "storage/repo/spread.h"
 #include "storage/repo/tags.h"
 
-#define BATCH 64
+#define BATCH 256
 
 struct applying {
     struct store *s;
@@ -18,19 +19,20 @@ struct applying {
     struct ckpt_err *err;
 };
 
-static enum ckpt_status mark(struct applying *a, struct prune_item *item)
+/* On several threads, each with items of its own. */
+static enum ckpt_status mark(void *arg, struct store *s, size_t i, struct ckpt_err *err)
 {
+    const struct applying *a = arg;
+    struct prune_item *item = a->batch[i];
     enum ckpt_status st =
-        life_append(a->s, a->job, &item->name, item->log_n + 1, LIFE_DELETED, a->why, a->err);
+        life_append(s, a->job, &item->name, item->log_n + 1, LIFE_DELETED, a->why, err);
     if (st == CKPT_CONFLICT) { /* somebody else was here: what they did stands */
         item->done = PRUNE_LOST;
         return CKPT_OK;
     }
-    if (st != CKPT_OK)
-        return st;
-    item->done = PRUNE_DELETED;
-    a->batch[a->count++] = item;
-    return CKPT_OK;
+    if (st == CKPT_OK)
+        item->done = PRUNE_DELETED;
+    return st;
 }
 
 /* Ours to take back, unless somebody else was quicker: then it is theirs to decide. */
@@ -70,13 +72,16 @@ static enum ckpt_status spare_named(struct applying *a)
 }
 
 /* After a failure too: what is DELETED by now must be looked at, if it can be. */
-static enum ckpt_status look_again(struct applying *a)
+static enum ckpt_status apply_batch(struct applying *a, unsigned threads)
 {
-    enum ckpt_status st = a->count ? spare_named(a) : CKPT_OK;
-    if (st == CKPT_OK && a->count)
-        st = tags_each(a->s, a->job, NULL, spare_tagged, a, a->err);
+    enum ckpt_status st = spread_run(a->s, threads, a->count, mark, a, a->err);
+    struct ckpt_err lost = { 0 };
+    a->err = st == CKPT_OK ? a->err : &lost;
+    enum ckpt_status looked = spare_named(a);
+    if (looked == CKPT_OK)
+        looked = tags_each(a->s, a->job, NULL, spare_tagged, a, a->err);
     a->count = 0;
-    return st;
+    return st == CKPT_OK ? looked : st;
 }
 
 static void count_up(const struct prune_plan *plan, struct prune_report *r)
@@ -105,11 +110,9 @@ enum ckpt_status prune_apply(struct store *s, const char *job, const struct prun
     /* Oldest first: if it ends early, what is left is the newer part. */
     for (size_t i = plan->count; i-- > 0 && st == CKPT_OK;) {
         if (!plan->items[i].keep)
-            st = mark(&a, &plan->items[i]);
-        if (st != CKPT_OK || a.count == BATCH || i == 0) {
-            enum ckpt_status looked = look_again(&a);
-            st = st == CKPT_OK ? looked : st;
-        }
+            a.batch[a.count++] = &plan->items[i];
+        if (a.count == BATCH || (i == 0 && a.count))
+            st = apply_batch(&a, o->threads);
     }
     count_up(plan, ret);
     return st;

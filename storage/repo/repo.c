@@ -5,8 +5,8 @@
 #include <inttypes.h>
 #include <sys/random.h>
 
-/* Entries of a listing's first and largest page: a directory is read anew for each page, so
- * that pages which double keep that near-linear, and a short listing cheap. */
+/* Entries of a listing's first and largest page.  A directory is read anew for each page:
+ * pages that grow keep that near-linear, and a short listing cheap. */
 #define PAGE_ENTRIES     256
 #define PAGE_ENTRIES_MAX 8192
 
@@ -54,7 +54,7 @@ enum ckpt_status repo_list(struct store *s, const char *prefix, bool one_level,
     CLEANUP_FREE struct store_entry *page = NULL;
     char after[STORE_KEY_MAX + 1] = "";
     bool more = true;
-    for (size_t cap = PAGE_ENTRIES; more; cap = min_u64(2 * cap, PAGE_ENTRIES_MAX)) {
+    for (size_t cap = PAGE_ENTRIES; more; cap = min_u64(4 * cap, PAGE_ENTRIES_MAX)) {
         size_t count = 0;
         free(page);
         page = malloc(cap * sizeof(*page));

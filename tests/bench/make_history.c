@@ -52,6 +52,15 @@ static void write_record(const struct maker *m, struct key key, struct buf *b)
     buf_fini(b);
 }
 
+/* Ages are those of the commit records. */
+static void date_key(const struct maker *m, struct key key, int64_t time_ns)
+{
+    char path[4096];
+    struct timespec at = { time_ns / 1000000000, time_ns % 1000000000 };
+    snprintf(path, sizeof(path), "%s/%s", m->dir, key.text);
+    CHECK(utimensat(AT_FDCWD, path, (struct timespec[]){ at, at }, 0) == 0);
+}
+
 static void make_launch(const struct maker *m)
 {
     struct record_repo repo = { .format = REPO_FORMAT, .uuid = "made up to rank" };
@@ -102,6 +111,7 @@ static void make_commit(const struct maker *m, uint64_t step, int64_t time_ns)
     make_part(m, &name);
     record_commit_encode(&c, key.text, &b);
     write_record(m, key, &b);
+    date_key(m, key, time_ns);
     key = key_held(m->job, &name);
     record_held_encode(&held, key.text, &b);
     write_record(m, key, &b);
