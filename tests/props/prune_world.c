@@ -186,7 +186,7 @@ static void tag_some(struct pw_world *w)
     for (size_t i = 0; i < w->count; i++) {
         struct pw_ckpt *c = &w->ckpts[i];
         for (unsigned t = 0; t < ARRAY_COUNT(pw_tags); t++) {
-            if (c->what != PW_COMMITTED || !chance(w, 24))
+            if (c->what != PW_COMMITTED || c->life != LIFE_LIVE || !chance(w, 24))
                 continue;
             bool set = !chance(w, 3);
             fx_tag(w->raw, &c->name, pw_tags[t], 1, true);
@@ -333,7 +333,7 @@ static void add_rule(struct pw_world *w)
 
 void pw_make(struct pw_world *w, unsigned long long seed)
 {
-    int64_t time_ns = INT64_C(1795000000) * 1000000000;
+    int64_t time_ns = INT64_C(4000000000) * 1000000000; /* after what the product dates */
     *w = (struct pw_world){ .rng = seed, .raw = new_store("job"), .tier = new_store("tier") };
     for (uint64_t n = 1 + pick(w, 5); n; n--)
         live_through(w, &time_ns);
