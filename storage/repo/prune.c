@@ -192,11 +192,21 @@ static struct keep_item *item_of(struct deciding *d, const struct ckpt_name *nam
     return f ? &d->items[f - d->facts] : NULL;
 }
 
+/* l/ was listed before c/: a commit of a launch that it does not know as resolved was made
+ * since, and is what the job goes on from, not an abandoned branch. */
+static bool launch_unknown(const struct deciding *d, const struct ckpt_name *name)
+{
+    const struct lineage_launch *last = lineage_resolved_below(&d->l, UINT64_MAX);
+    return !last || name->epoch > last->epoch;
+}
+
 static void protect_one(struct deciding *d, size_t i, bool newer_than_complete)
 {
     const struct fact *f = &d->facts[i];
     struct keep_item *item = &d->items[i];
     bool complete = f->commit->restorable;
+    if (launch_unknown(d, &item->name))
+        protect(item, "its launch has only just begun");
     if (f->draining)
         protect(item, "it is being copied to another store");
     if (!complete && roster_find(&d->at.helds, &f->commit->name))

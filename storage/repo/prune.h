@@ -10,6 +10,7 @@
  *   - what is quarantined: a human must look at it
  *   - what is not complete here yet and newer than all that is: it is on its way
  *   - what is being drained to another store
+ *   - what a launch saved that began while prune looked
  *   - what could not be read: nothing is decided about the unknown
  *
  * Nothing in a store refers to the data of another checkpoint.
