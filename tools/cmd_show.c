@@ -127,6 +127,8 @@ static void print_summary(const struct show *s)
         printf("%-9s none: the first of its history\n", "parent");
     if (s->entry && !s->entry->on_lineage)
         printf("%-9s abandoned: the newest launch does not descend from it\n", "branch");
+    if (s->entry && s->entry->state == CATALOG_DELETED)
+        printf("%-9s deleted: \"ckpt undelete\" brings it back until gc takes it\n", "state");
     printf("%-9s %s (%s)\n", "saved", output_time(c->time_ns, a),
            output_age(c->time_ns, output_now_ns(), b));
     printf("%-9s %s, stored %s\n", "size", output_bytes(c->raw_bytes, a),
@@ -208,6 +210,9 @@ static json_t *summary_json(const struct show *s)
     json_object_set_new(o, "parent",
                         c->has_parent ? output_point(s->spec.job, &c->parent) : json_null());
     json_object_set_new(o, "abandoned", json_boolean(s->entry && !s->entry->on_lineage));
+    json_object_set_new(
+        o, "state",
+        json_string(s->entry && s->entry->state == CATALOG_DELETED ? "deleted" : "live"));
     json_object_set_new(o, "time", json_string(output_time(c->time_ns, when)));
     json_object_set_new(o, "bytes_raw", json_integer((json_int_t)c->raw_bytes));
     json_object_set_new(o, "bytes_stored",
@@ -344,7 +349,7 @@ const struct tool_verb cmd_show = {
             "  --layout=FILE       the rules for that (\"ckpt plan --help\")\n"
             "  --svg FILE          write the drawings as an SVG picture, too\n"
             "\n"
-            "--json prints {job, step, epoch, attempt, parent, abandoned, time, bytes_raw,\n"
+            "--json prints {job, step, epoch, attempt, parent, abandoned, state, time, bytes_raw,\n"
             "bytes_stored, world, metrics, tags, tensors: [{name, dtype, shape, bytes, object,\n"
             "alias, runs: [{count, rank, rank_step, axis, step, last_length, offset, length}]}]}.\n"
             "A run is `count` equal boxes: box i belongs to rank + i * rank_step and lies\n"

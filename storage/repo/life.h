@@ -17,6 +17,11 @@ enum ckpt_status life_delete(struct store *s, const char *job, const struct ckpt
 enum ckpt_status life_undelete(struct store *s, const char *job, const struct ckpt_name *name,
                                const char *why, struct ckpt_err *err) CKPT_MUST_CHECK;
 
+/* Defaults. */
+#define LIFE_GRACE_NS      (INT64_C(72) * 3600 * 1000000000)
+#define LIFE_ABORT_KEEP_NS (INT64_C(30) * 24 * 3600 * 1000000000)
+#define LIFE_ABORT_WAIT_NS (INT64_C(3600) * 1000000000)
+
 struct life_gc_options {
     int64_t grace_ns;      /* 72 h by default: of a DELETED entry */
     int64_t abort_keep_ns; /* how long ABORT and GONE stay: 30 days */

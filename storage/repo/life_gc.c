@@ -11,12 +11,12 @@
  * that dies anywhere leaves what the next one recognises. */
 #include <inttypes.h>
 
-#include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
+#include "storage/repo/tags.h"
 
 struct gc {
     struct store *s;
@@ -142,22 +142,22 @@ static enum ckpt_status forget(struct gc *g, const struct attempt *a)
 static enum ckpt_status end_deleted(struct gc *g, const struct attempt *a)
 {
     bool named = false, tagged = false;
-    enum ckpt_status st = catalog_tagged(g->s, g->job, &a->name, &tagged, g->err);
-    if (st != CKPT_OK || tagged)
-        return st;
-    st = launch_names(g->s, g->job, &a->name, &named, g->err);
+    enum ckpt_status st = tags_any(g->s, g->job, &a->name, &tagged, g->err);
+    if (st == CKPT_OK)
+        st = launch_names(g->s, g->job, &a->name, &named, g->err);
     if (st != CKPT_OK)
         return st;
-    if (named)
-        g->report.restored_to_live++;
+    bool wanted = named || tagged;
     if (!g->o->dry_run)
-        st = life_append(g->s, g->job, &a->name, a->log->n + 1, named ? LIFE_LIVE : LIFE_GONE,
-                         named ? "the newest launch resumes from it" : "collected", g->err);
-    if (st == CKPT_CONFLICT) { /* somebody else decided: the next gc sees what */
-        g->report.restored_to_live -= named;
-        return CKPT_OK;
-    }
-    return st != CKPT_OK || named ? st : collect(g, a);
+        st = life_append(g->s, g->job, &a->name, a->log->n + 1, wanted ? LIFE_LIVE : LIFE_GONE,
+                         named    ? "the newest launch resumes from it"
+                         : tagged ? "it has a tag"
+                                  : "collected",
+                         g->err);
+    if (st != CKPT_OK) /* CONFLICT: somebody else decided: the next gc sees what */
+        return st == CKPT_CONFLICT ? CKPT_OK : st;
+    g->report.restored_to_live += wanted;
+    return wanted ? CKPT_OK : collect(g, a);
 }
 
 static enum ckpt_status step_logged(struct gc *g, const struct attempt *a)

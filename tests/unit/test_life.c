@@ -191,11 +191,11 @@ static int test_gc_spares(void)
     fx_life(s, &b, 1, LIFE_DELETED, 1);
     fx_tag(s, &b, "kept", 1, true);
     struct life_gc_report r = gc(s, HOUR_NS, HOUR_NS, false);
-    CHECK_EQ(r.restored_to_live, 1);
+    CHECK_EQ(r.restored_to_live, 2);
     CHECK_EQ(r.collected, 0);
     CHECK_EQ(life_of(s, &a, NULL), LIFE_LIVE);
-    CHECK_EQ(life_of(s, &b, NULL), LIFE_DELETED);
-    CHECK_EQ(count_of(s, &b), 10);
+    CHECK_EQ(life_of(s, &b, NULL), LIFE_LIVE);
+    CHECK_EQ(count_of(s, &b), 11);
     store_close(s);
     return 4;
 }
