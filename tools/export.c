@@ -254,7 +254,6 @@ static void file_name(const struct exporter *x, size_t file, char *ret, size_t c
 static enum ckpt_status add_tensor(struct safetensors *s, const struct item *item,
                                    struct ckpt_err *err)
 {
-    const struct index_tensor *t = item->t;
     if (safetensors_knows(item->dtype))
         return safetensors_add(s, item->name, item->dtype, item->ndim, item->shape, err);
     char key[CKPT_TENSOR_NAME_MAX + 32];

@@ -98,7 +98,8 @@ static struct ckpt_placement cut_along(uint32_t dim)
 
 static struct ckpt_placement cut_strided(uint32_t dim, uint32_t factor)
 {
-    return (struct ckpt_placement){ CKPT_SHARD_STRIDED, dim, factor };
+    return (
+        struct ckpt_placement){ .place = CKPT_SHARD_STRIDED, .dim = dim, .split_factor = factor };
 }
 
 /* Layers are shared out evenly over the chunks of all stages, chunk c on stage c % pp. */
@@ -239,7 +240,9 @@ static void cut_rows(const struct topo_tensor *t, const struct axes *m, uint64_t
     struct grid g = grid_of(t, m, rows);
     uint64_t local[CKPT_MAX_DIMS] = { 0 }, base = s->local[0];
     struct ckpt_piece piece[TOPO_PIECES];
-    struct ckpt_mesh mesh = { m->n, m->size, m->coord, m->place };
+    struct ckpt_mesh mesh = {
+        .ndim = m->n, .size = m->size, .coord = m->coord, .placement = m->place
+    };
     size_t count;
     enum ckpt_status st = ckpt_mesh_pieces(&mesh, t->ndim, g.shape, g.dtype, piece, 4, &count);
     if (st == CKPT_LIMIT) /* few have more */
