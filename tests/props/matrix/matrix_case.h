@@ -2,7 +2,7 @@
  * in words for the oracle. */
 #pragma once
 
-#include "props/matrix/topology.h"
+#include "props/matrix/model_topology.h"
 
 #define MATRIX_TENSORS 12
 #define MATRIX_RANKS   16

@@ -2,7 +2,7 @@
  * keeps beside it (bf16 weight, fp32 master copy, Adam's two moments: 14 bytes a parameter). */
 #pragma once
 
-#include "props/matrix/topology.h"
+#include "props/matrix/model_topology.h"
 
 enum model_kind {
     MODEL_LLAMA_7B,           /* 32 layers of 4,096; 6.7e9 parameters */

@@ -1,5 +1,5 @@
 /* See topology.h. */
-#include "props/matrix/topology.h"
+#include "props/matrix/model_topology.h"
 
 #include "formats/base.h"
 #include "formats/dtype.h"
