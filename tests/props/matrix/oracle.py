@@ -1,6 +1,6 @@
 """What every rank must hold, by numpy and arithmetic of its own; nothing of ckpt is used here.
 
-Reads cases (matrix_words.c writes them): two layouts by name and number, as topology.h explains
+Reads cases (matrix_words.c writes them): two layouts by name and number, as model_topology.h explains
 them.  Makes up every element and answers with the memories of all ranks of the first layout.
 Later come those of the second as they were restored: "ok", or which byte is not what it must be."""
 import sys
