@@ -182,7 +182,7 @@ static void mesh(void)
     CHECK_FAILS(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n), CKPT_INVALID, "");
     coord[0] = 0, place[0].place = 9;
     CHECK_FAILS(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n), CKPT_INVALID, "");
-    uint64_t section[2] = { 3, 2 }, padded[2] = { 6, 4 };
+    uint64_t section[2] = { 3, 2 }, padded[2] = { 8, 4 };
     place[0] =
         (struct ckpt_placement){ .place = CKPT_SHARD, .section = section, .section_count = 2 };
     CHECK_OK(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n));
@@ -190,7 +190,7 @@ static void mesh(void)
     CHECK(p[0].len[0] == 2 && p[1].off[0] == 3 && p[1].offset_bytes == 2 * 4 * 4);
     place[0].section_count = 0, m.padded = padded, coord[0] = 1;
     CHECK_OK(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n));
-    CHECK(n == 1 && p[0].off[0] == 3 && p[0].len[0] == 2);
+    CHECK(n == 1 && p[0].off[0] == 4 && p[0].len[0] == 1); /* of four rows it has room for */
     m.padded = NULL, coord[0] = 0;
     place[0].place = CKPT_SHARD, m.size = NULL;
     CHECK_FAILS(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n), CKPT_INVALID, "NULL");
