@@ -214,6 +214,25 @@ static void parts_and_names(struct kit_rank *r)
     KIT_OK(ckpt_progress(r->c, CKPT_FINISHED)); /* no crash: the next launch is none of many */
 }
 
+/* Ranks that leave out different parts: each gets what it asked for. */
+static void apart(struct kit_rank *r)
+{
+    static const char *const left[] = { "model.*", "opt.*", "*" };
+    struct ckpt_restore_opts o = { .size = sizeof(o), .except = &left[r->rank], .except_count = 1 };
+    kit_open(r);
+    kit_declare(r, saved, PARTS);
+    KIT_OK(restore(r, &o));
+    for (size_t i = 0; i < PARTS; i++) {
+        const char *n = saved[i].name;
+        bool out = r->rank == 2 || (r->rank == 0 && n[0] == 'm') || (r->rank == 1 && n[0] == 'o');
+        CHECK_EQ(fate(r, i).fate, out              ? CKPT_FATE_LEFT_OUT
+                                  : saved[i].alias ? CKPT_FATE_TIED
+                                                   : CKPT_FATE_LOADED);
+        CHECK(out ? scribbled(r, i) : kit_part_is(r, i, 1));
+    }
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+}
+
 /* -- what a checkpoint holds ---------------------------------------------------------------- */
 
 static void look(struct kit_rank *r)
@@ -380,6 +399,7 @@ int main(void)
     test_convert();
     kit_run("convert", 3, parts_and_names, NULL);
     kit_run("convert", 1, parts_and_names, NULL);
+    kit_run("convert", 3, apart, NULL);
     kit_run("convert", 2, look, NULL);
     test_keys();
     test_deal();
