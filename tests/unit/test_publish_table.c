@@ -246,6 +246,30 @@ static void test_disagreement(void)
     }
 }
 
+/* A run with gaps is not the box from its first to its last: [0:2] and [4:6] is one run, and
+ * so is [4:6] and [6:8], which together hold as much as [0:8] has. */
+static void test_gaps(void)
+{
+    static const uint64_t off[] = { 0, 4, 4, 6 };
+    struct merge m;
+    struct ckpt_err err = { 0 };
+    merge_begin(&m, 4);
+    for (uint32_t rank = 0; rank < 4; rank++) {
+        struct manifest_box box = { .box = { .ndim = 1, .off = { off[rank] }, .len = { 2 } } };
+        const struct manifest_tensor t = { .name = "w",
+                                           .dtype = CKPT_DTYPE_F32,
+                                           .ndim = 1,
+                                           .shape = { 8 },
+                                           .boxes = &box,
+                                           .box_count = 1 };
+        CHECK_OK(merge_add_tensor(&m, rank, &t, false, NULL));
+    }
+    CHECK_EQ(m.tensors[0].run_count, 2);
+    CHECK_EQ(merge_finish(&m, &err), CKPT_COVER);
+    CHECK(strstr(err_text(&err), "ranks 1 and 2 both hold"));
+    merge_fini(&m);
+}
+
 /* A witness goes on to speak of its tensor when tables are joined. */
 static void test_witnesses(void)
 {
@@ -283,7 +307,8 @@ int main(void)
     CHECK(c.regular && c.ragged && c.grid && c.scattered && c.shuffled && c.strided && c.holes &&
           c.overlaps && c.refused && c.folded);
     test_disagreement();
+    test_gaps();
     test_witnesses();
-    TEST_CASES(cases + 11);
+    TEST_CASES(cases + 12);
     return 0;
 }

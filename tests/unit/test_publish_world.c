@@ -114,6 +114,37 @@ static void copy_manifest(struct store *s, const struct key *from, const struct 
     CHECK_OK(store_put_record(s, to->text, bytes, len, NULL));
 }
 
+/* Rank 50 digests what rank 10 wrote: rightly, wrongly, and what no rank wrote alone. */
+static void test_witnesses(struct store *s, const struct kit_layout *l)
+{
+    static const struct {
+        uint64_t row, rows;
+        enum ckpt_status want;
+        const char *word;
+    } seen[] = {
+        { 30, 3, CKPT_OK, "" },
+        { 30, 3, CKPT_CORRUPT, "tensor w: replicas differ: ranks 50 and 10" },
+        { 30, 2, CKPT_MISMATCH, "which is no tile of what rank 10 wrote" },
+        { 29, 3, CKPT_COVER, "no rank holds" },
+    };
+    for (uint32_t i = 0; i < ARRAY_COUNT(seen); i++) {
+        uint8_t bytes[3 * 8 * 4];
+        struct manifest_seen one = {
+            .witness.box = { .ndim = 2, .off = { seen[i].row, 0 }, .len = { seen[i].rows, 8 } }
+        };
+        struct kit_save how = {
+            .name = { 1, 30 + i, 30 + i }, .seen = &one, .seen_count = 1, .seen_rank = 50
+        };
+        struct ckpt_err err;
+        kit_bytes("w", (const uint64_t[]){ 300, 8 }, &one.witness.box, 32, bytes);
+        bytes[0] ^= i == 1;
+        one.witness.digest = digest_of(bytes, seen[i].rows * 8 * 4);
+        kit_save_parts(s, l, &how);
+        enum ckpt_status st = publish_it(s, KIT_JOB, &how, WORLD, &err);
+        expect(st, seen[i].want, &err, seen[i].word);
+    }
+}
+
 /* The right bytes in the wrong place, in small and large worlds. */
 static void test_strangers(struct store *s, uint32_t world)
 {
@@ -176,6 +207,7 @@ int main(void)
     test_missing_and_failed(s, &l);
     test_disagreement(s, &l);
     test_origin(s, &l);
+    test_witnesses(s, &l);
     test_strangers(s, 3);
     test_strangers(s, 80);
     test_trouble(&l);
