@@ -268,8 +268,10 @@ void control_plan_done(struct control *c, struct job *j)
         restore_planned(g, j->plan.plan);
         for (uint32_t i = 0; i < g->count; i++) {
             const struct restore_consumer *who = &g->consumers[i];
-            if (!who->gone)
-                session_loading(c->clients[who->client]->s, who->op, 0, who->total_bytes);
+            if (who->gone)
+                continue;
+            session_loading(c->clients[who->client]->s, who->op, 0, who->total_bytes);
+            control_commit(c->clients[who->client]);
         }
         send_reports(c, g, j);
     }
