@@ -232,19 +232,14 @@ static void random_memory(struct topo_memory *m, const struct topo_tensor *t, bo
         m->wide = (uint32_t)dice(rand, free_dims);
 }
 
-void matrix_side_init(struct matrix_side *s, const struct matrix_model *m, const struct topo *o,
-                      bool restore, unsigned long long *rand)
+/* Topology, tensors and how they lie are there: what all ranks hold, and the memories. */
+static void side_hold(struct matrix_side *s, const struct matrix_model *m)
 {
-    *s = (struct matrix_side){ .topo = *o, .world = topo_world(o) };
+    const struct topo *o = &s->topo;
+    s->world = topo_world(o);
     CHECK(s->world <= MATRIX_RANKS);
     s->hold = calloc(s->world, sizeof(*s->hold));
     CHECK(s->hold);
-    for (size_t i = 0; i < m->count; i++) {
-        s->tensor[i] = m->tensor[i];
-        random_memory(&s->memory[i], &m->tensor[i], restore, rand);
-        if (restore && dice(rand, 2))
-            s->tensor[i].tied = NULL;
-    }
     for (uint32_t r = 0; r < s->world; r++) {
         s->blobs[r] = topo_hold(o, s->tensor, m->count, s->memory, r, s->hold[r], s->bytes[r]);
         for (size_t b = 0; b < s->blobs[r]; b++)
@@ -259,6 +254,28 @@ void matrix_side_init(struct matrix_side *s, const struct matrix_model *m, const
         for (size_t b = 0; b < s->blobs[r]; at += s->bytes[r][b++])
             s->blob[r][b] = at;
     }
+}
+
+void matrix_side_init(struct matrix_side *s, const struct matrix_model *m, const struct topo *o,
+                      bool restore, unsigned long long *rand)
+{
+    *s = (struct matrix_side){ .topo = *o };
+    for (size_t i = 0; i < m->count; i++) {
+        s->tensor[i] = m->tensor[i];
+        random_memory(&s->memory[i], &m->tensor[i], restore, rand);
+        if (restore && dice(rand, 2))
+            s->tensor[i].tied = NULL;
+    }
+    side_hold(s, m);
+}
+
+void matrix_side_like(struct matrix_side *s, const struct matrix_model *m,
+                      const struct matrix_side *restored)
+{
+    *s = (struct matrix_side){ .topo = restored->topo };
+    memcpy(s->tensor, restored->tensor, sizeof(s->tensor));
+    memcpy(s->memory, restored->memory, sizeof(s->memory));
+    side_hold(s, m);
 }
 
 void matrix_side_fini(struct matrix_side *s)

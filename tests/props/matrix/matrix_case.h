@@ -98,6 +98,9 @@ void matrix_model_random(struct matrix_model *m, bool large, unsigned long long 
 void matrix_topo_random(struct topo *o, uint32_t ranks_max, unsigned long long *rand);
 void matrix_side_init(struct matrix_side *s, const struct matrix_model *m, const struct topo *o,
                       bool restore, unsigned long long *rand);
+/* To save from what lies as it is restored to: one declaration serves both. */
+void matrix_side_like(struct matrix_side *s, const struct matrix_model *m,
+                      const struct matrix_side *restored);
 void matrix_side_fini(struct matrix_side *s);
 void matrix_count(const struct matrix_model *m, const struct matrix_side *from,
                   const struct matrix_side *to, struct matrix_census *c);

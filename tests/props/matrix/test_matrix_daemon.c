@@ -16,15 +16,34 @@ struct leg {
     const struct matrix_side *restore, *save; /* NULL: nothing */
     uint64_t step;                            /* to save */
     uint64_t arena;
-    bool read; /* restores without taking part in the job's history */
+    bool same_state; /* one declaration for both */
+    bool read;       /* restores without taking part in the job's history */
 };
 
 /* -- in a rank ---------------------------------------------------------------------------- */
 
-static size_t declare(struct kit_rank *r, const struct matrix_side *s, size_t tensors,
-                      struct ckpt_buffer *buffers)
+static size_t buffers_of(const struct kit_rank *r, const struct matrix_side *s, size_t tensors,
+                         struct ckpt_buffer *buffers)
 {
     size_t count = 0;
+    memset(buffers, 0, tensors * sizeof(*buffers));
+    for (size_t i = 0; i < tensors; i++) {
+        const struct topo_hold *h = &s->hold[r->rank][i];
+        if (matrix_omits(s, tensors, r->rank, i))
+            continue;
+        if (h->count) {
+            buffers[count].base = s->blob[r->rank][h->blob];
+            buffers[count].bytes = s->bytes[r->rank][h->blob];
+        }
+        count++;
+    }
+    return count;
+}
+
+static void declare(struct kit_rank *r, const struct matrix_side *s, size_t tensors)
+{
+    ckpt_state_free(r->s);
+    r->s = NULL;
     KIT_OK(ckpt_state_new(r->c, &r->s));
     for (size_t i = 0; i < tensors; i++) {
         const struct topo_tensor *t = &s->tensor[i];
@@ -40,35 +59,30 @@ static size_t declare(struct kit_rank *r, const struct matrix_side *s, size_t te
         if (matrix_omits(s, tensors, r->rank, i))
             continue;
         KIT_OK(ckpt_tensor(r->s, &d, h->piece, h->count));
-        if (h->count) {
-            buffers[count].base = s->blob[r->rank][h->blob];
-            buffers[count].bytes = s->bytes[r->rank][h->blob];
-        }
-        count++;
     }
     KIT_OK(ckpt_seal(r->s, 40000));
-    return count;
 }
 
 static void restore_side(struct kit_rank *r, const struct leg *g)
 {
-    struct ckpt_buffer buffers[MATRIX_TENSORS] = { 0 };
-    size_t count = declare(r, g->restore, g->tensors, buffers);
+    struct ckpt_buffer buffers[MATRIX_TENSORS];
+    size_t count = buffers_of(r, g->restore, g->tensors, buffers);
     struct ckpt_info info = { .size = sizeof(info) };
     CHECK_EQ(r->point.step, g->step - 1);
+    declare(r, g->restore, g->tensors);
     KIT_OK(ckpt_restore(r->s, NULL, buffers, count, NULL, NULL));
     KIT_OK(ckpt_info(r->c, &info));
     CHECK_EQ(info.restore_missing, 0);
-    ckpt_state_free(r->s);
-    r->s = NULL;
 }
 
 static void save_side(struct kit_rank *r, const struct leg *g)
 {
-    struct ckpt_buffer buffers[MATRIX_TENSORS] = { 0 };
-    size_t count = declare(r, g->save, g->tensors, buffers);
+    struct ckpt_buffer buffers[MATRIX_TENSORS];
+    size_t count = buffers_of(r, g->save, g->tensors, buffers);
     struct ckpt_save_opts o = { .size = sizeof(o), .step = g->step };
     uint64_t op = 0;
+    if (!g->same_state || !g->restore)
+        declare(r, g->save, g->tensors);
     KIT_OK(ckpt_save(r->s, &o, buffers, count, NULL, &op));
     KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
     KIT_OK(ckpt_progress(r->c, g->step));
@@ -120,9 +134,13 @@ static void launch(struct job *j, size_t i, struct matrix_oracle *oracle,
                            .restore = i ? before : NULL,
                            .step = i + 1,
                            .arena = test_rand(&j->rand) % 2,
+                           .same_state = j->seed >> 1 & 1,
                            .read = i == PAIRS_OF_A_JOB && j->seed % 2 };
     if (i < PAIRS_OF_A_JOB) {
-        matrix_side_init(now, &j->m, &j->topo[i], false, &j->rand);
+        if (i && j->leg.same_state)
+            matrix_side_like(now, &j->m, before);
+        else
+            matrix_side_init(now, &j->m, &j->topo[i], false, &j->rand);
         matrix_side_init(next, &j->m, &j->topo[i + 1], true, &j->rand);
         matrix_oracle_make(oracle, j->seed + i, j->seed + i, j->m.count, now, next);
         matrix_count(&j->m, now, next, census);
