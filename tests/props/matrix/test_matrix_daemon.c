@@ -120,7 +120,7 @@ static void begin_job(struct job *j, unsigned long long seed)
 {
     j->seed = j->rand = seed;
     snprintf(j->name, sizeof(j->name), "job-%llu", seed);
-    matrix_model_random(&j->m, seed % 8 == 0, &j->rand);
+    matrix_model_random(&j->m, seed % 12 == 0, &j->rand);
     for (size_t i = 0; i <= PAIRS_OF_A_JOB; i++)
         matrix_topo_random(&j->topo[i], KIT_RANKS, &j->rand);
 }
