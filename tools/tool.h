@@ -49,7 +49,7 @@ enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt
  * store. */
 enum ckpt_status tool_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],
                              struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The same to change something. */
+/* The same as tool_open to change something. */
 enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* Calls `each` for one job (checked to be there), or for all when job is NULL; stops at the
