@@ -7,10 +7,14 @@
 #include "tools/output.h"
 #include "tools/tool.h"
 
+#define TIERS_MAX 8
+
 struct gc {
     struct store *store;
+    const char *tier_urls[TIERS_MAX];
+    struct store *tiers[TIERS_MAX];
+    size_t tier_count;
     struct life_gc_options options;
-    struct life_gc_report total;
     json_t *json; /* array, or NULL */
 };
 
@@ -40,6 +44,8 @@ static enum ckpt_status gc_job(void *arg, const char *job, struct ckpt_err *err)
     struct gc *g = arg;
     struct life_gc_report r;
     enum ckpt_status st = life_gc(g->store, job, &g->options, &r, err);
+    for (size_t i = 0; i < g->tier_count && st == CKPT_OK; i++)
+        st = life_gc_tier(g->store, g->tiers[i], job, &g->options, &r, err);
     if (st != CKPT_OK)
         return st;
     if (g->json)
@@ -55,6 +61,7 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
                                              { "grace", required_argument, NULL, 'g' },
                                              { "keep-undecided", no_argument, NULL, 'u' },
                                              { "dry-run", no_argument, NULL, 'n' },
+                                             { "remote", required_argument, NULL, 'r' },
                                              { 0 } };
     int c;
     opterr = 0;
@@ -65,6 +72,10 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
             g->options.undecided = false;
         else if (c == 'n')
             g->options.dry_run = true;
+        else if (c == 'r' && g->tier_count < TIERS_MAX)
+            g->tier_urls[g->tier_count++] = optarg;
+        else if (c == 'r')
+            return tool_misuse("gc", "--remote: %d stores at most", TIERS_MAX);
         else if (c != 'g')
             return tool_bad_option("gc", argv);
         else if (!keep_duration_parse(optarg, &g->options.grace_ns))
@@ -75,26 +86,45 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
     return 0;
 }
 
+static enum ckpt_status open_stores(struct gc *g, const struct tool *t, struct ckpt_err *err)
+{
+    enum ckpt_status (*const how)(const struct tool *, struct store **, struct ckpt_err *) =
+        g->options.dry_run ? tool_open : tool_open_write;
+    enum ckpt_status st = how(t, &g->store, err);
+    for (size_t i = 0; i < g->tier_count && st == CKPT_OK; i++) {
+        struct tool tier = *t;
+        tier.store_url = g->tier_urls[i];
+        st = how(&tier, &g->tiers[i], err);
+    }
+    return st;
+}
+
+static void gc_fini(struct gc *g)
+{
+    for (size_t i = 0; i < g->tier_count; i++)
+        tool_close_store(&g->tiers[i]);
+    tool_close_store(&g->store);
+    json_decref(g->json);
+}
+
 static int run(struct tool *t, int argc, char **argv)
 {
     struct gc g = { .options = { .grace_ns = LIFE_GRACE_NS,
                                  .abort_keep_ns = LIFE_ABORT_KEEP_NS,
+                                 .abort_wait_ns = LIFE_ABORT_WAIT_NS,
                                  .undecided = true } };
     bool all = false;
     int code = parse(&g, argc, argv, &all);
     if (code)
         return code;
-    CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
-    enum ckpt_status st =
-        g.options.dry_run ? tool_open(t, &store, &err) : tool_open_write(t, &store, &err);
-    g.store = store;
     g.json = t->json ? json_array() : NULL;
+    enum ckpt_status st = open_stores(&g, t, &err);
     if (st == CKPT_OK)
-        st = tool_each_job(store, all ? NULL : argv[optind], gc_job, &g, &err);
+        st = tool_each_job(g.store, all ? NULL : argv[optind], gc_job, &g, &err);
     if (st == CKPT_OK)
         st = g.json ? output_json(json_incref(g.json), &err) : output_flush(&err);
-    json_decref(g.json);
+    gc_fini(&g);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
@@ -112,6 +142,7 @@ const struct tool_verb cmd_gc = {
         "  --all              all jobs of the store\n"
         "  --grace DURATION   how long a deleted checkpoint can be undeleted (72h); 0s: now\n"
         "  --keep-undecided   leave what earlier launches did not finish\n"
+        "  --remote URL       another store of the job: what is gone here goes there too\n"
         "  --dry-run          only say what would be removed\n"
         "\n"
         "--json prints an array of {job, collected, given_up, objects, bytes, brought_back,\n"
