@@ -256,6 +256,8 @@ static void cut_rows(const struct topo_tensor *t, const struct axes *m, uint64_t
         if (t->ndim)
             at[0] += base;
         s->box[s->count] = piece[i];
+        s->box[s->count].offset_bytes = 0; /* boxes alone: dense, one behind the other */
+        memset(s->box[s->count].stride, 0, sizeof(s->box[0].stride));
         s->count += some;
     }
     for (uint32_t d = 0; d < t->ndim; d++)
