@@ -57,7 +57,8 @@ struct world {
 };
 static struct {
     uint64_t schedules, ops, changes, brought_back, collected, aborts, gone_opens, superseded,
-        resumed, late_commits, chained, tagged, tagged_back, tag_lost, pruned, prune_spared;
+        resumed, late_commits, chained, tagged, tagged_back, tag_lost, pruned, prune_spared,
+        looked_again;
 } seen;
 
 static void broken(struct world *w, const char *what, int attempt)
@@ -420,6 +421,27 @@ static void watch_newest(struct world *w)
     }
 }
 
+/* When nobody died, whoever deleted has looked again: what the newest launch resumed from
+ * and what has a tag is LIVE. */
+static void watch_looked_again(struct world *w)
+{
+    struct record_resolved r;
+    for (size_t k = 0; k < w->count; k++)
+        if (w->actors[k].dies_at && w->actors[k].ops >= w->actors[k].dies_at)
+            return;
+    CHECK_OK(launch_newest(w->raw, FX_JOB, &r, NULL));
+    for (int i = 0; i < ATTEMPTS; i++) {
+        if (!w->name[i].epoch || state_now(w, i) != PUBLISH_COMMITTED)
+            continue;
+        bool point = r.kind == RESOLVED_POINT && name_equal(&r.name, &w->name[i]);
+        enum life life = life_now(w, i);
+        if ((point || w->tagged[i]) && life == LIFE_DELETED)
+            broken(w, point ? "the newest launch's point stays deleted" : "a tagged one does", i);
+        seen.looked_again += point || w->tagged[i];
+    }
+    record_resolved_fini(&r);
+}
+
 /* E2's acknowledged C must be what E3 took; nothing undeleted is ever out of sight. */
 static void watch_end(struct world *w)
 {
@@ -542,6 +564,7 @@ static void schedule(struct store *raw, unsigned long long seed)
     watch_attempts(w);
     watch_newest(w);
     watch_end(w);
+    watch_looked_again(w);
     for (size_t i = 0; i < w->count; i++) {
         record_resolved_fini(&w->actors[i].resolved);
         store_close(w->actors[i].s);
@@ -568,7 +591,7 @@ int main(void)
            seen.pruned, seen.prune_spared, seen.tagged, seen.tagged_back, seen.tag_lost);
     CHECK(seen.resumed && seen.superseded && seen.brought_back && seen.collected && seen.aborts &&
           seen.late_commits && seen.chained && seen.pruned && seen.prune_spared && seen.tagged &&
-          seen.tagged_back && seen.tag_lost);
+          seen.tagged_back && seen.tag_lost && seen.looked_again);
     TEST_CASES(seen.schedules);
     return 0;
 }

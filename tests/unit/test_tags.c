@@ -3,8 +3,10 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
+#include "storage/repo/prune.h"
 #include "storage/repo/tags.h"
 #include "storage/store/wrap.h"
+#include "storage/store/wrap_pass.h"
 #include "unit/history_fixture.h"
 
 static void resolve(struct store *s, const char *token)
@@ -117,9 +119,68 @@ static int test_deleted_meanwhile(enum life meanwhile)
     return cases;
 }
 
+/* A store in which somebody tags a checkpoint just before its DELETED is put. */
+struct meddled {
+    struct wrap wrap;
+    struct store *raw;
+    const struct ckpt_name *name;
+};
+
+static enum ckpt_status meddled_put(struct store *s, const char *key, const struct iovec *iov,
+                                    int count, unsigned flags, struct ckpt_err *err)
+{
+    struct meddled *m = (struct meddled *)s;
+    if (m->name && strstr(key, "/x/")) {
+        CHECK_OK(tags_set(m->raw, FX_JOB, m->name, "x", NULL));
+        m->name = NULL;
+    }
+    return wrap_pass_put(s, key, iov, count, flags, err);
+}
+
+static const struct store_ops meddled_ops = { .scheme = "meddled",
+                                              .put = meddled_put,
+                                              .get = wrap_pass_get,
+                                              .stat = wrap_pass_stat,
+                                              .list = wrap_pass_list,
+                                              .remove = wrap_pass_remove,
+                                              .sync = wrap_pass_sync,
+                                              .now = wrap_pass_now,
+                                              .to_text = wrap_pass_to_text,
+                                              .close = wrap_pass_close };
+
+/* Delete and prune had looked at the tags before: they look again afterwards. */
+static int test_tagged_meanwhile(bool by_prune)
+{
+    struct store *s = fx_open(), *inner;
+    struct wrap *m;
+    resolve(s, "one");
+    struct ckpt_name a = fx_commit(s, 1, 10);
+    fx_commit(s, 1, 20);
+    CHECK_OK(store_dup(s, &inner, NULL));
+    CHECK_OK(wrap_new(sizeof(struct meddled), &meddled_ops, inner, &m, NULL));
+    ((struct meddled *)m)->raw = s;
+    ((struct meddled *)m)->name = &a;
+    if (by_prune) {
+        struct keep_policy policy = { 0 };
+        struct prune_options o = { .policy = &policy };
+        struct prune_report r;
+        CHECK_OK(keep_policy_parse("last=1", &policy, NULL));
+        CHECK_OK(prune(&m->base, FX_JOB, &o, &r, NULL));
+        CHECK(r.spared == 1 && r.deleted == 0 && r.kept == 1);
+    } else {
+        CHECK_EQ(life_delete(&m->base, FX_JOB, &a, "test", NULL), CKPT_REFUSED);
+    }
+    CHECK_EQ(life_of(s, &a), LIFE_LIVE);
+    CHECK(any(s, &a));
+    store_close(&m->base);
+    store_close(s);
+    return 1;
+}
+
 int main(void)
 {
     TEST_CASES(test_changes() + test_deleted_meanwhile(LIFE_DELETED) +
-               test_deleted_meanwhile(LIFE_GONE));
+               test_deleted_meanwhile(LIFE_GONE) + test_tagged_meanwhile(false) +
+               test_tagged_meanwhile(true));
     return 0;
 }
