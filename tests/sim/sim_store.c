@@ -551,6 +551,10 @@ enum ckpt_status sim_store_run(struct job *j)
         return run_batch(&j->batch);
     case JOB_REPORT:
         return CKPT_OK;
+    case JOB_DRAIN:
+    case JOB_ADOPT:
+    case JOB_SPREAD:
+        break;
     }
     return CKPT_BUG;
 }
