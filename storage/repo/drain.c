@@ -98,7 +98,12 @@ static enum ckpt_status open_reader(const struct drain *d, struct reader **ret,
     size_t count = 0;
     for (size_t i = 0; i < d->source_count && count < READER_TIERS_MAX; i++)
         tiers[count++] = d->sources[i];
-    return reader_open(tiers, count, d->job, &d->name, ret, err);
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = reader_open(tiers, count, d->job, &d->name, ret, &why);
+    if (st == CKPT_NOT_FOUND) /* it was committed when the drain began */
+        return err_set(err, CKPT_ABORTED, "%s is gone meanwhile",
+                       key_commit(d->job, &d->name).text);
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
 /* True if this node is to bring the rank's packs there: they lie here, and are not there. */
