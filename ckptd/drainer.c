@@ -301,8 +301,8 @@ static void on_success(struct drainer *d, uint32_t tier, const struct drainer_ev
                        int64_t now, struct drainer_actions *out)
 {
     struct drainer_tier *t = &d->tiers[tier];
-    if (!t->trouble)
-        well(t);
+    if (!t->trouble && ev->what != DRAINER_OPEN && ev->what != DRAINER_PART)
+        well(t); /* looking is not yet putting */
     switch (ev->what) {
     case DRAINER_OPEN:
         t->world = ev->world;
