@@ -1,8 +1,17 @@
 /* What goes on to other tiers, and comes back from them: real ckptd, real ranks, a second
  * directory in the place of a remote store. */
-#include "e2e/kit.h"
+#include <dirent.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
 
-#define ROWS 24000
+#include "e2e/kit.h"
+#include "storage/repo/catalog.h"
+#include "storage/repo/life.h"
+
+#define ROWS    24000
+#define KILLS   3
+#define STREAMS 2
+#define SLOT    (8 << 20)
 static const struct kit_part parts[] = {
     { .name = "w", .dtype = CKPT_F32, .ndim = 2, .shape = { ROWS, 100 }, .how = KIT_ROWS },
     { .name = "bias", .dtype = CKPT_F32, .ndim = 1, .shape = { 500 }, .how = KIT_SAME },
@@ -71,6 +80,38 @@ static void run_steps(const char *job, uint32_t world, const struct steps *s)
     kit_run(job, world, save_steps, s);
 }
 
+/* -- looking ---------------------------------------------------------------------------- */
+
+static bool is_held(const char *store, const char *job, uint64_t step)
+{
+    struct store *s;
+    struct catalog c;
+    bool held = false;
+    if (store_open(store, NULL, &s, NULL) != CKPT_OK)
+        return false;
+    if (catalog_read(s, job, CATALOG_ALL, &c, NULL) == CKPT_OK) {
+        for (size_t i = 0; i < c.count; i++)
+            held |= c.entries[i].name.step == step && c.entries[i].held;
+        catalog_fini(&c);
+    }
+    store_close(s);
+    return held;
+}
+
+static void await_held(const char *store, const char *job, uint64_t step)
+{
+    for (int i = 0; i < 1500 && !is_held(store, job, step); i++)
+        kit_pause(20);
+    CHECK(is_held(store, job, step));
+}
+
+static void await_log(const char *text)
+{
+    for (int i = 0; i < 1500 && !kit_logged(text); i++)
+        kit_pause(20);
+    CHECK(kit_logged(text));
+}
+
 /* -- scenarios ------------------------------------------------------------------------ */
 
 /* Saved here, held there, whole by every sum; and a node that has nothing but the URL goes
@@ -92,11 +133,279 @@ static void there_and_back(void)
     kit_look_into(NULL);
 }
 
+/* Only what the policy says; the others say so at once. */
+static void policies(void)
+{
+    const char *every[] = { "--remote", remote, "--remote-policy", "every=2", NULL };
+    const char *last[] = { "--remote", remote, "--remote-policy", "last", NULL };
+    restart(every);
+    run_steps("every", 1, &(struct steps){ 1, 4, false, 1 << 1 | 1 << 2 | 1 << 4 });
+    CHECK(is_held(remote, "every", 4) && !is_held(remote, "every", 3));
+    restart(last);
+    run_steps("last", 1, &(struct steps){ 1, 3, false, 1 << 30 });
+    await_held(remote, "last", 3);
+    CHECK(!is_held(remote, "last", 2) && !is_held(remote, "last", 1));
+    /* Without a tier there is nothing to wait for. */
+    restart(NULL);
+    run_steps("alone", 1, &(struct steps){ 1, 2, false, 1 << 30 });
+    kit.cases += 4;
+}
+
+/* Bad bytes here are taken from there, and mended behind the restore's back. */
+static void mends(void)
+{
+    const char *args[] = { "--remote", remote, NULL };
+    restart(args);
+    run_steps("mend", 2, &(struct steps){ 1, 2, false, 0 });
+    kit_damage("mend", 2);
+    run_steps("mend", 2, &(struct steps){ 3, 3, true, 0 });
+    await_log("checkpoint was repaired");
+    CHECK_EQ(kit_verify("mend", 3), 3);
+    kit.cases++;
+}
+
+/* Packs in the node's own tier, records in a shared directory, which gets the packs, too. */
+static void home_elsewhere(void)
+{
+    char home[sizeof(kit.root) + 8], own[sizeof(kit.store)];
+    const char *args[] = { "--local", local, NULL };
+    const char *none[] = { "--local", local, "--remote-policy", "none", NULL };
+    memcpy(own, kit.store, sizeof(own));
+    (void)snprintf(home, sizeof(home), "%s/home", kit.root);
+    snprintf(kit.store, sizeof(kit.store), "dir://%s?shared=1", home);
+    restart(none);
+    run_steps("apart", 2, &(struct steps){ 1, 2, false, 1 << 30 });
+    CHECK(!is_held(home, "apart", 2) && is_held(local, "apart", 2) == 0);
+    run_steps("apart", 2, &(struct steps){ 3, 3, true, 1 << 30 }); /* from the own tier */
+    restart(args);
+    run_steps("apart", 2, &(struct steps){ 4, 5, true, 0 });
+    await_held(home, "apart", 1); /* the scan finds what lay there */
+    CHECK_EQ(kit_verify("apart", 5), 5);
+    /* Damaged in the own tier: from the home, and mended. */
+    memcpy(kit.store, local, sizeof(kit.store));
+    kit_look_into(home);
+    kit_damage("apart", 5);
+    kit_look_into(NULL);
+    snprintf(kit.store, sizeof(kit.store), "dir://%s?shared=1", home);
+    run_steps("apart", 2, &(struct steps){ 6, 6, true, 0 });
+    char mended[200];
+    snprintf(mended, sizeof(mended),
+             "checkpoint was repaired\" job=apart epoch=3 step=5 tier=\"%s\"", local);
+    await_log(mended);
+    /* The node's disk is lost. */
+    CHECK_EQ(kit_stop(), 0);
+    remove_tree(local);
+    kit_start();
+    run_steps("apart", 2, &(struct steps){ 7, 7, true, 0 });
+    CHECK_EQ(kit_verify("apart", 7), 7);
+    CHECK_EQ(kit_stop(), 0);
+    memcpy(kit.store, own, sizeof(own));
+    set_args(NULL);
+    kit_start();
+    kit.cases++;
+}
+
+/* A tier that cannot be reached holds up nobody, and another one counts. */
+static void one_is_gone(void)
+{
+    const char *args[] = { "--remote", "/proc/nowhere/store", "--remote", remote, NULL };
+    restart(args);
+    run_steps("gone", 1, &(struct steps){ 1, 2, false, 0 });
+    CHECK(kit_logged("another tier is left out"));
+    run_steps("gone", 1, &(struct steps){ 3, 3, true, 0 });
+    kit.cases++;
+}
+
+/* -- slow and frozen ------------------------------------------------------------------ */
+
+static char gate[96], puts_log[96];
+
+static void freeze(bool frozen)
+{
+    if (!frozen) {
+        CHECK_EQ(unlink(gate), 0);
+        return;
+    }
+    FILE *f = fopen(gate, "we");
+    CHECK(f);
+    fclose(f);
+}
+
+/* Saves become local while the tier stands still, and remote when it is back. */
+static void while_frozen(struct kit_rank *r)
+{
+    uint64_t ops[8];
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    KIT_OK(kit_save(r, 1, &ops[0]));
+    KIT_OK(ckpt_wait(r->c, ops[0], CKPT_LEVEL_REMOTE, 20000));
+    freeze(true);
+    for (uint64_t i = 1; i < 8; i++) {
+        KIT_OK(kit_save(r, 1 + i, &ops[i]));
+        KIT_OK(ckpt_wait(r->c, ops[i], CKPT_LEVEL_LOCAL, 20000));
+    }
+    KIT_FAILS(ckpt_wait(r->c, ops[7], CKPT_LEVEL_REMOTE, 300), CKPT_TIMEOUT, "not yet remote");
+    kit_kill(kit_worker(), SIGKILL); /* with packs on their way */
+    KIT_OK(kit_save_local(r, 9));
+    freeze(false);
+    for (uint64_t i = 0; i < 8; i++)
+        KIT_OK(ckpt_wait(r->c, ops[i], CKPT_LEVEL_REMOTE, 30000));
+}
+
+static void frozen(void)
+{
+    const char *args[] = { "--remote", remote, NULL };
+    restart(args);
+    kit_run("frozen", 1, while_frozen, NULL);
+    await_held(remote, "frozen", 9);
+    kit_look_into(remote);
+    CHECK_EQ(kit_verify("frozen", 9), 9);
+    kit_look_into(NULL);
+}
+
+static const struct kit_part large[] = {
+    { .name = "w", .dtype = CKPT_F32, .ndim = 2, .shape = { 120000, 100 }, .how = KIT_ROWS },
+};
+
+static void save_large(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, large, 1);
+    for (uint64_t step = 1; step <= *(const uint64_t *)r->arg; step++)
+        KIT_OK(kit_save_local(r, step));
+}
+
+struct seen { /* packs that lay there whole at a kill */
+    char name[128];
+    ino_t ino;
+};
+static struct seen seen[256];
+static size_t seen_count;
+
+static uint64_t look_at_packs(const char *job, bool remember)
+{
+    char command[300], line[512];
+    uint64_t bytes = 0;
+    snprintf(command, sizeof(command), "find %s/%s/d -type f -printf '%%f %%i %%s\\n' 2>/dev/null",
+             remote, job);
+    FILE *f = popen(command, "re");
+    CHECK(f);
+    while (fgets(line, sizeof(line), f)) {
+        struct seen s;
+        unsigned long ino, size;
+        CHECK_EQ(sscanf(line, "%127s %lu %lu", s.name, &ino, &size), 3);
+        s.ino = ino;
+        bytes += size;
+        size_t i = 0;
+        while (i < seen_count && strcmp(seen[i].name, s.name) != 0)
+            i++;
+        if (i < seen_count)
+            CHECK_EQ(seen[i].ino, s.ino); /* not put again */
+        else if (remember)
+            seen[seen_count++] = s;
+        CHECK(seen_count < ARRAY_COUNT(seen));
+    }
+    pclose(f);
+    return bytes;
+}
+
+static uint64_t bytes_put(void)
+{
+    char line[64];
+    uint64_t bytes = 0;
+    FILE *f = fopen(puts_log, "re");
+    while (f && fgets(line, sizeof(line), f))
+        bytes += strtoull(line, NULL, 10);
+    if (f)
+        fclose(f);
+    return bytes;
+}
+
+/* Both processes die three times with packs under way. */
+static void killed(void)
+{
+    const char *args[] = { "--remote", remote,           "--remote-rate", "14M", "--remote-streams",
+                           "2",        "--remote-codec", "copy",          NULL };
+    restart(args);
+    unlink(puts_log);
+    const uint64_t steps = 1;
+    kit_run("killed", 1, save_large, &steps);
+    size_t before = 0;
+    for (int i = 0; i < KILLS; i++) {
+        pid_t worker = kit_worker();
+        for (int t = 0; t < 1000 && seen_count <= before; t++) {
+            kit_pause(5);
+            look_at_packs("killed", true);
+        }
+        CHECK(seen_count > before);
+        before = seen_count;
+        kit_kill(kit.keeper, SIGKILL);
+        kit_kill(worker, SIGKILL);
+        CHECK_EQ(waitpid(kit.keeper, NULL, 0), kit.keeper);
+        while (kill(worker, 0) == 0) /* reaped by init: it is no child of ours */
+            kit_pause(2);
+        look_at_packs("killed", true);
+        CHECK(!is_held(remote, "killed", 1));
+        kit_start();
+    }
+    await_held(remote, "killed", 1);
+    uint64_t data = look_at_packs("killed", false), put = bytes_put();
+    printf("%d objects of %llu bytes, %llu put, %d lay there at a kill\n", (int)seen_count,
+           (unsigned long long)data, (unsigned long long)put, (int)before);
+    CHECK(before >= KILLS);
+    CHECK(put >= data);
+    CHECK(put <= data + (uint64_t)KILLS * (STREAMS * (SLOT + 65536) + 65536));
+    kit_look_into(remote);
+    CHECK_EQ(kit_verify("killed", 1), 1);
+    kit_look_into(NULL);
+    kit.cases++;
+}
+
+/* What is deleted while it is on its way does not arrive; what comes behind it does. */
+static void deleted(void)
+{
+    const char *args[] = { "--remote", remote,           "--remote-rate", "20M", "--remote-streams",
+                           "2",        "--remote-codec", "copy",          NULL };
+    struct ckpt_name name;
+    restart(args);
+    const uint64_t steps = 3;
+    kit_run("deleted", 1, save_large, &steps);
+    CHECK(!is_held(remote, "deleted", 1));
+    struct store *s;
+    CHECK_OK(store_open(kit.store, NULL, &s, NULL));
+    struct catalog_spec spec = { .job = "deleted", .has_step = true, .step = 1 };
+    CHECK_OK(catalog_find(s, &spec, &name, NULL));
+    CHECK_OK(life_delete(s, "deleted", &name, "a test", NULL));
+    store_close(s);
+    await_log("checkpoint is not sent on\" job=deleted epoch=1 step=1");
+    await_held(remote, "deleted", 3);
+    CHECK(!is_held(remote, "deleted", 1));
+    kit.cases++;
+}
+
 int main(void)
 {
     kit_begin("drain");
     snprintf(remote, sizeof(remote), "%s/remote", kit.root);
     snprintf(local, sizeof(local), "%s/local", kit.root);
+    snprintf(gate, sizeof(gate), "%s/gate", kit.root);
+    snprintf(puts_log, sizeof(puts_log), "%s/puts", kit.root);
     there_and_back();
+    policies();
+    mends();
+    home_elsewhere();
+    one_is_gone();
+    deleted();
+    if (GATE_LIBRARY[0]) {
+        setenv("CKPT_TEST_TIER", remote, 1);
+        setenv("CKPT_TEST_GATE", gate, 1);
+        setenv("CKPT_TEST_PUTS", puts_log, 1);
+        kit.preload = GATE_LIBRARY;
+        kit.io = "threads";
+        frozen();
+        killed();
+    } else {
+        puts("SKIP: frozen and killed: this build cannot preload");
+    }
     return kit_end();
 }
