@@ -11,6 +11,7 @@
 #define RUNS_SHOWN 3 /* in the table; JSON has all */
 
 struct show {
+    struct tool_stores stores;
     struct store *store;
     struct catalog_spec spec;
     struct ckpt_name name;
@@ -256,11 +257,14 @@ static enum ckpt_status look_up(struct show *s, struct ckpt_err *err)
 
 static enum ckpt_status show(struct show *s, const char *spec, bool json, struct ckpt_err *err)
 {
-    enum ckpt_status st = tool_find(s->store, spec, &s->spec, &s->name, err);
+    size_t at;
+    enum ckpt_status st = tool_find_any(&s->stores, spec, &s->spec, &s->name, &at, err);
+    if (st == CKPT_OK)
+        s->store = s->stores.s[at];
     if (st == CKPT_OK)
         st = look_up(s, err);
     if (st == CKPT_OK)
-        st = reader_open(&s->store, 1, s->spec.job, &s->name, &s->reader, err);
+        st = reader_open(s->stores.s, s->stores.count, s->spec.job, &s->name, &s->reader, err);
     if (st == CKPT_OK)
         st = json ? print_json(s, err) : print_text(s, err);
     if (st == CKPT_OK && s->glob && s->matched == 0)
@@ -280,13 +284,12 @@ static int run(struct tool *t, int argc, char **argv)
     if (argc - optind < 1 || argc - optind > 2)
         return tool_misuse("show",
                            "which checkpoint? JOB or JOB@STEP, then a tensor pattern if any");
-    CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
     struct show s = { .glob = argv[optind + 1] };
-    enum ckpt_status st = tool_open(t, &store, &err);
-    s.store = store;
+    enum ckpt_status st = tool_open_all(t, &s.stores, &err);
     if (st == CKPT_OK)
         st = show(&s, argv[optind], t->json, &err);
+    tool_close_all(&s.stores);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
