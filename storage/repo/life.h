@@ -22,9 +22,15 @@ struct life_gc_options {
     int64_t abort_keep_ns; /* how long ABORT and GONE stay: 30 days */
     bool undecided;        /* D4: also attempts below the newest resolved epoch */
     bool dry_run;
+    /* Other stores that may hold copies (D3): what is collected is GONE in all of them before
+     * anything is removed, and then removed there, too.  While one of them cannot be written
+     * nothing new is collected. */
+    struct store *const *tiers;
+    size_t tier_count;
 };
 struct life_gc_report {
     uint64_t collected, aborted, objects, bytes, restored_to_live;
+    uint64_t waiting; /* for a tier that could not be told */
 };
 /* D3, D4: collects a job.  Crash-safe at each step: a second gc goes on. */
 enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_options *o,

@@ -69,11 +69,43 @@ static enum ckpt_status remove_record(struct gc *g, struct key key)
     return g->o->dry_run ? CKPT_OK : store_remove(g->s, key.text, g->err);
 }
 
+/* D3: a drain under way to one of them, or a home that adopts from it later, must find that
+ * it is over.  Also where nothing lies yet: what a drain puts after this counts as nothing. */
+static enum ckpt_status gone_in_tier(const struct gc *g, struct store *tier,
+                                     const struct ckpt_name *name, struct ckpt_err *err)
+{
+    enum ckpt_status st;
+    do {
+        enum life life;
+        uint64_t n = 0;
+        st = life_look(tier, g->job, name, false, &life, &n, NULL, err);
+        if (st != CKPT_OK || life == LIFE_GONE)
+            return st;
+        st = life_append(tier, g->job, name, n + 1, LIFE_GONE, "collected", err);
+    } while (st == CKPT_CONFLICT);
+    return st;
+}
+
+/* False: some tier could not be told; the next gc tries again. */
+static bool gone_everywhere(struct gc *g, const struct ckpt_name *name)
+{
+    for (size_t i = 0; i < g->o->tier_count && !g->o->dry_run; i++) {
+        struct ckpt_err why = { 0 };
+        if (gone_in_tier(g, g->o->tiers[i], name, &why) != CKPT_OK) {
+            g->report.waiting++;
+            return false;
+        }
+    }
+    return true;
+}
+
 /* GONE stands, for good.  A crash in here leaves c/ until the last, so that the next gc
  * comes back. */
 static enum ckpt_status collect(struct gc *g, const struct attempt *a)
 {
     enum ckpt_status st = CKPT_OK;
+    if (!gone_everywhere(g, &a->name))
+        return st;
     if (a->data)
         st = remove_data(g, &a->name, a->data->shards);
     if (st == CKPT_OK)
@@ -282,6 +314,25 @@ static enum ckpt_status look_around(struct gc *g, struct listings *l)
     return st;
 }
 
+/* What is GONE in a tier goes there by the same pass.  The tier decides nothing: its DELETED
+ * entries, if any, never get old, and its attempts are nobody's to give up.  One that cannot
+ * be reached is collected another time. */
+static enum ckpt_status collect_tier(struct gc *g, struct store *tier)
+{
+    const struct life_gc_options o = { .grace_ns = INT64_MAX,
+                                       .abort_keep_ns = g->o->abort_keep_ns,
+                                       .dry_run = g->o->dry_run };
+    struct life_gc_report r = { 0 };
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = life_gc(tier, g->job, &o, &r, &why);
+    if (st == CKPT_NO_MEMORY || st == CKPT_CANCELLED)
+        return err_set(g->err, st, "%s", err_text(&why));
+    g->report.waiting += st != CKPT_OK;
+    g->report.objects += r.objects;
+    g->report.bytes += r.bytes;
+    return CKPT_OK;
+}
+
 enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_options *o,
                          struct life_gc_report *ret, struct ckpt_err *err)
 {
@@ -293,6 +344,8 @@ enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_
     roster_fini(&l.commits);
     roster_fini(&l.lives);
     roster_fini(&l.data);
+    for (size_t i = 0; st == CKPT_OK && i < o->tier_count; i++)
+        st = collect_tier(&g, o->tiers[i]);
     if (st == CKPT_OK)
         *ret = g.report;
     return st;
