@@ -1,5 +1,6 @@
 /* What goes on to other tiers, and comes back from them: real ckptd, real ranks, a second
- * directory in the place of a remote store. */
+ * directory in the place of a remote store.
+ * (It covers control_drain.c, drain_jobs.c and tiers.c.) */
 #include <dirent.h>
 #include <sys/stat.h>
 #include <sys/wait.h>

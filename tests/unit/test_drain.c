@@ -372,6 +372,41 @@ static void does_not_travel(void)
     }
 }
 
+/* Coded chunks have their CRC alone; that of stored ones may be right, and the bytes not. */
+static void sums_and_digests(void)
+{
+    struct world w;
+    setup(&w, CODEC_ZSTD, CODEC_STORED);
+    damage(w.from, 5000);
+    expect(&w, CKPT_CORRUPT, "CRC32C differs");
+    teardown(&w);
+    setup(&w, CODEC_STORED, CODEC_STORED);
+    void *bytes;
+    size_t len;
+    CHECK_OK(repo_list(w.from, KIT_JOB "/d/", false, first_pack, NULL, NULL));
+    CHECK_OK(store_get_all(w.from, damaged_key, SIZE_MAX / 2, &bytes, &len, NULL));
+    uint32_t count = pack_head_peek(bytes, len);
+    struct pack_chunk *chunks = calloc(count, sizeof(*chunks));
+    struct pack_head head = { .chunks = chunks };
+    CHECK_OK(pack_head_decode(bytes, len, count, &head, NULL));
+    uint8_t *chunk = (uint8_t *)bytes + pack_head_bytes(count) + chunks[0].offset;
+    chunk[7] ^= 1;
+    chunks[0].crc = crc32c(chunk, chunks[0].stored_bytes);
+    pack_head_encode(&head, bytes);
+    const struct iovec iov = { bytes, len };
+    CHECK_OK(store_put(w.from, damaged_key, &iov, 1, 0, NULL));
+    expect(&w, CKPT_CORRUPT, "does not follow from its chunks");
+    /* a pack of another slot under this name */
+    head.slot++;
+    pack_head_encode(&head, bytes);
+    CHECK_OK(store_put(w.from, damaged_key, &iov, 1, 0, NULL));
+    expect(&w, CKPT_CORRUPT, "another pack");
+    CHECK(!there(w.to, key_held(KIT_JOB, &w.name)));
+    free(bytes);
+    free(chunks);
+    teardown(&w);
+}
+
 /* What was wrong once on the way is read again. */
 static void on_the_way(void)
 {
@@ -652,6 +687,7 @@ int main(void)
     each_fails();
     at_random(seed);
     does_not_travel();
+    sums_and_digests();
     on_the_way();
     stops_at_deletion();
     not_committed();
