@@ -297,6 +297,8 @@ void control_launch_go_on(struct control *c, struct launch *l)
         l->phase = LAUNCH_DRAINING;
     } else if (l->phase == LAUNCH_RESOLVED) {
         launch_ready(l);
+        /* Its resolver may have committed what older launches left. */
+        control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_RESCAN });
     }
     answer(c, l);
 }

@@ -249,6 +249,7 @@ static enum ckpt_status run_finish(struct job_part *p)
                   "rank %u's manifest of step %llu refers to part %u, which is not there", p->rank,
                   (unsigned long long)p->step, i);
     }
+    a->part_node[p->rank] = sim_job_node;
     return put_manifest(a, p->rank, &m);
 }
 
@@ -552,9 +553,11 @@ enum ckpt_status sim_store_run(struct job *j)
     case JOB_REPORT:
         return CKPT_OK;
     case JOB_DRAIN:
+        return sim_drain_run(&j->drain, sim_job_node);
     case JOB_ADOPT:
+        return CKPT_OK;
     case JOB_SPREAD:
-        break;
+        return sim_spread_run(&j->tier);
     }
     return CKPT_BUG;
 }
