@@ -131,6 +131,7 @@ struct control {
     atomic_bool cancel;  /* drains end early */
     uint64_t drains_out; /* of jobs_out: what nothing but a drain waits for */
     uint64_t next_round;
+    int64_t tier_ns; /* how long a launch waits for other tiers */
     struct later *later, **later_last;
     int64_t now, started_ns, idle_ns, stop_by_ns;
     bool stopping, orphan, served, shared_store;

@@ -220,7 +220,7 @@ static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
                       const struct key *key)
 {
     l->tier_round = ++c->next_round;
-    l->tiers_by_ns = c->now + CONTROL_TIER_NS;
+    l->tiers_by_ns = c->now + c->tier_ns;
     for (uint32_t i = 1; i < c->tiers.count; i++) {
         if (!is_other(c, i))
             continue;

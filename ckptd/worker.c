@@ -71,6 +71,14 @@ static enum ckpt_status start_crews(struct control *c, struct jobs_setup *setup,
     return st == CKPT_OK ? start_drains(c, setup, err) : st;
 }
 
+/* Waits that tests shorten. */
+static int64_t from_env_ms(const char *name, int64_t otherwise)
+{
+    const char *text = getenv(name);
+    long long ms = text ? strtoll(text, NULL, 10) : 0;
+    return ms > 0 ? (int64_t)ms * 1000000 : otherwise;
+}
+
 static enum ckpt_status make_control(struct control *c, struct ckpt_err *err)
 {
     sigset_t mask;
@@ -89,10 +97,8 @@ static enum ckpt_status make_control(struct control *c, struct ckpt_err *err)
         return err_errno(err, errno, "setting up the worker");
     if (!c->committer || !c->restores || !c->plans || !c->drainer)
         return err_set(err, CKPT_NO_MEMORY, "out of memory for the worker's tables");
-    const char *arrival = getenv("CKPT_ARRIVAL_MS");
-    c->committer->arrival_ns = COMMITTER_ARRIVAL_NS;
-    if (arrival && strtoll(arrival, NULL, 10) > 0)
-        c->committer->arrival_ns = strtoll(arrival, NULL, 10) * 1000000;
+    c->committer->arrival_ns = from_env_ms("CKPT_ARRIVAL_MS", COMMITTER_ARRIVAL_NS);
+    c->tier_ns = from_env_ms("CKPT_TIER_MS", CONTROL_TIER_NS);
     c->later_last = &c->later;
     c->next_key = 1;
     c->now = c->started_ns = jobs_now_ns();

@@ -152,6 +152,34 @@ static void policies(void)
     kit.cases += 4;
 }
 
+/* The worker dies between the commit and the word on what becomes of it: the next one says
+ * it, also of what no scan finds (not planned, or there already). */
+static void die_before_the_word(struct kit_rank *r)
+{
+    enum ckpt_status want = *(const enum ckpt_status *)r->arg;
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    for (uint64_t step = 1; step <= 6; step++) {
+        uint64_t op;
+        KIT_OK(kit_save(r, step, &op));
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 20000));
+        if (want == CKPT_OK)
+            kit_pause((long)step * 4);
+        kit_kill(kit_worker(), SIGKILL);
+        CHECK_EQ(ckpt_wait(r->c, op, CKPT_LEVEL_REMOTE, 20000), want);
+    }
+}
+
+static void words_are_kept(void)
+{
+    const char *none[] = { "--remote", remote, "--remote-policy", "none", NULL };
+    const char *all[] = { "--remote", remote, NULL };
+    restart(none);
+    kit_run("words", 1, die_before_the_word, &(enum ckpt_status){ CKPT_NOT_PLANNED });
+    restart(all);
+    kit_run("words2", 1, die_before_the_word, &(enum ckpt_status){ CKPT_OK });
+}
+
 /* Bad bytes here are taken from there, and mended behind the restore's back. */
 static void mends(void)
 {
@@ -253,6 +281,16 @@ static void while_frozen(struct kit_rank *r)
         KIT_OK(ckpt_wait(r->c, ops[i], CKPT_LEVEL_REMOTE, 30000));
 }
 
+/* H1: a launch goes on without a tier that does not answer, and says so. */
+static void launches_frozen(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    CHECK_EQ(r->point.step, 9);
+    kit_restore(r);
+    KIT_OK(kit_save_local(r, 10));
+}
+
 static void frozen(void)
 {
     const char *args[] = { "--remote", remote, NULL };
@@ -262,6 +300,15 @@ static void frozen(void)
     kit_look_into(remote);
     CHECK_EQ(kit_verify("frozen", 9), 9);
     kit_look_into(NULL);
+    setenv("CKPT_TIER_MS", "300", 1);
+    restart(args);
+    freeze(true);
+    kit_run("frozen", 1, launches_frozen, NULL);
+    CHECK(kit_logged("other tiers do not answer"));
+    freeze(false);
+    await_held(remote, "frozen", 10);
+    unsetenv("CKPT_TIER_MS");
+    restart(args);
 }
 
 static const struct kit_part large[] = {
@@ -393,6 +440,7 @@ int main(void)
     snprintf(puts_log, sizeof(puts_log), "%s/puts", kit.root);
     there_and_back();
     policies();
+    words_are_kept();
     mends();
     home_elsewhere();
     one_is_gone();

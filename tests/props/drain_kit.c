@@ -16,7 +16,7 @@ bool tally_is_pack(const char *key)
     return d && key_parse_data(last + 1, &parts) == KEY_PACK;
 }
 
-static void remember(struct tally *t, const char *key, uint64_t bytes)
+static void remember(struct tally *t, const char *key, uint64_t bytes, bool named)
 {
     size_t i = 0;
     while (i < t->count && strcmp(t->keys[i].key, key) != 0)
@@ -28,8 +28,41 @@ static void remember(struct tally *t, const char *key, uint64_t bytes)
         snprintf(t->keys[t->count++].key, sizeof(t->keys[0].key), "%s", key);
     t->keys[i].puts++;
     t->keys[i].bytes += bytes;
+    t->keys[i].named = named; /* records are at once */
     t->puts++;
     t->bytes += bytes;
+}
+
+/* The law of S1: what a record vouches for was named for good before.  `.h` and a manifest
+ * vouch for their rank's packs, c/ and h/ for all. */
+static void check_named(const struct tally *t, const char *key)
+{
+    struct key_data_parts record = { 0 };
+    const char *last = strrchr(key, '/') + 1;
+    bool part = strstr(key, "/d/") &&
+                (key_parse_data(last, &record) == KEY_RANK_HELD || record.kind == KEY_MANIFEST);
+    bool whole = strstr(key, "/c/") || strstr(key, "/h/");
+    for (size_t i = 0; (part || whole) && i < t->count; i++) {
+        struct key_data_parts at = { 0 };
+        const char *name = strrchr(t->keys[i].key, '/') + 1;
+        bool data = strstr(t->keys[i].key, "/d/") && key_parse_data(name, &at) != KEY_OTHER;
+        if (!data || t->keys[i].named || (part && (at.kind != KEY_PACK || at.rank != record.rank)))
+            continue;
+        if (part ? strncmp(key, t->keys[i].key, (size_t)(last - key)) != 0
+                 : !strstr(t->keys[i].key, last))
+            continue; /* of another checkpoint */
+        fprintf(stderr, "%s is put while %s may still be lost\n", key, t->keys[i].key);
+        CHECK(t->keys[i].named);
+    }
+}
+
+static enum ckpt_status tally_sync(struct store *s, const char *prefix, struct ckpt_err *err)
+{
+    struct tally *t = ((struct tally_store *)s)->t;
+    enum ckpt_status st = wrap_pass_sync(s, prefix, err);
+    for (size_t i = 0; st == CKPT_OK && i < t->count; i++)
+        t->keys[i].named |= strncmp(t->keys[i].key, prefix, strlen(prefix)) == 0;
+    return st;
 }
 
 static enum ckpt_status tally_put(struct store *s, const char *key, const struct iovec *iov,
@@ -38,9 +71,10 @@ static enum ckpt_status tally_put(struct store *s, const char *key, const struct
     struct tally *t = ((struct tally_store *)s)->t;
     if (t->before_put)
         t->before_put(t->arg, key);
+    check_named(t, key);
     enum ckpt_status st = wrap_pass_put(s, key, iov, count, flags, err);
     if (st == CKPT_OK)
-        remember(t, key, store_iov_bytes(iov, count));
+        remember(t, key, store_iov_bytes(iov, count), flags & STORE_IF_ABSENT);
     return st;
 }
 
@@ -51,7 +85,7 @@ static const struct store_ops tally_ops = {
     .stat = wrap_pass_stat,
     .list = wrap_pass_list,
     .remove = wrap_pass_remove,
-    .sync = wrap_pass_sync,
+    .sync = tally_sync,
     .now = wrap_pass_now,
     .to_text = wrap_pass_to_text,
     .close = wrap_pass_close,

@@ -9,11 +9,13 @@
 
 #define TALLY_KEYS 4096
 
-/* What was put through it, by key. */
+/* What was put through it, by key.  Checks that no record is put before what it vouches for
+ * is named for good. */
 struct tally {
     struct tally_key {
         char key[STORE_KEY_MAX + 1];
         uint64_t puts, bytes;
+        bool named; /* for good */
     } * keys;
     size_t count;
     uint64_t puts, bytes;
