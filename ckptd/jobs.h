@@ -52,6 +52,7 @@ enum job_kind {
     JOB_PLAN,
     JOB_BATCH,
     JOB_REPORT,
+    JOB_LIST,
     JOB_DRAIN,
     JOB_ADOPT,
     JOB_SPREAD,
@@ -125,11 +126,23 @@ struct job_plan {
     unsigned flags;
     const struct decl **decls; /* owned by the job */
     uint32_t *clients;         /* owned; control's numbers, UINT32_MAX = gone */
+    uint32_t *ranks;           /* owned; for messages */
     size_t count;
+    const struct select *select; /* the group's */
     /* results */
     struct reader *reader;
     struct plan *plan;
-    bool damaged; /* the nearest tier lacked something that another had */
+    bool damaged;        /* the nearest tier lacked something that another had */
+    struct buf *reports; /* owned; one per consumer, empty where all is plain */
+};
+#define JOBS_LIST_MAX (UINT32_C(1) << 20)
+struct job_list {
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name name;
+    uint64_t token;
+    bool objects;
+    struct select select; /* owned */
+    struct buf bytes;     /* result; owned */
 };
 struct job_batch {
     uint32_t group, batch;
@@ -195,6 +208,7 @@ struct job {
         struct job_plan plan;
         struct job_batch batch;
         struct job_report report;
+        struct job_list list;
         struct job_drain drain;
         struct job_tier tier;
     };

@@ -8,7 +8,7 @@
 struct ls {
     const struct tool_stores *stores;
     size_t remote_from; /* of them: places from here on are remote */
-    bool all;
+    bool all, metrics;
     bool damaged; /* a commit record was listed that cannot be read */
     int64_t now_ns;
     json_t *json; /* array, or NULL for a table */
@@ -19,6 +19,7 @@ static const struct output_column columns[] = {
     { "JOB", OUTPUT_LEFT },     { "STEP", OUTPUT_RIGHT },  { "EPOCH", OUTPUT_RIGHT },
     { "LEVEL", OUTPUT_LEFT },   { "TIME", OUTPUT_LEFT },   { "RAW", OUTPUT_RIGHT },
     { "STORED", OUTPUT_RIGHT }, { "WORLD", OUTPUT_RIGHT }, { "TAGS", OUTPUT_LEFT },
+    { "METRICS", OUTPUT_LEFT }, /* with --metrics only */
 };
 enum {
     COL_JOB,
@@ -29,7 +30,8 @@ enum {
     COL_RAW,
     COL_STORED,
     COL_WORLD,
-    COL_TAGS
+    COL_TAGS,
+    COL_METRICS
 };
 
 /* A checkpoint, as the nearest place that lists it has it. */
@@ -69,7 +71,17 @@ static const char *level_of(const struct row *r)
     return "aborted";
 }
 
-static json_t *entry_json(const char *job, const struct row *r)
+static json_t *metrics_json(const struct record_commit *c)
+{
+    json_t *o = json_object();
+    for (uint32_t i = 0; i < c->metric_count; i++) {
+        json_t *value = json_real(c->metrics[i].value); /* NULL: no number */
+        json_object_set_new(o, c->metrics[i].name, value ? value : json_null());
+    }
+    return o;
+}
+
+static json_t *entry_json(const struct ls *ls, const char *job, const struct row *r)
 {
     const struct catalog_entry *e = r->e;
     char when[OUTPUT_TEXT];
@@ -89,6 +101,8 @@ static json_t *entry_json(const char *job, const struct row *r)
                             : json_null());
     json_object_set_new(o, "world", known ? json_integer(e->commit.world) : json_null());
     json_object_set_new(o, "tags", tags);
+    if (ls->metrics)
+        json_object_set_new(o, "metrics", known ? metrics_json(&e->commit) : json_null());
     return o;
 }
 
@@ -98,6 +112,15 @@ static void tags_text(const struct catalog_entry *e, char *ret, size_t cap)
     *ret = 0;
     for (size_t i = 0; i < e->tag_count && len < cap; i++)
         len += (size_t)snprintf(ret + len, cap - len, "%s%s", i ? "," : "", e->tags[i]);
+}
+
+static void metrics_text(const struct record_commit *c, char *ret, size_t cap)
+{
+    size_t len = 0;
+    *ret = 0;
+    for (uint32_t i = 0; i < c->metric_count && len < cap; i++)
+        len += (size_t)snprintf(ret + len, cap - len, "%s%s=%.9g", i ? " " : "", c->metrics[i].name,
+                                c->metrics[i].value);
 }
 
 static void entry_row(struct ls *ls, const char *job, const struct row *r)
@@ -120,6 +143,10 @@ static void entry_row(struct ls *ls, const char *job, const struct row *r)
     output_cell(t, COL_STORED, "%s",
                 e->stored_bytes == UINT64_MAX ? "-" : output_bytes(e->stored_bytes, text));
     output_cell(t, COL_WORLD, "%u", e->commit.world);
+    if (!ls->metrics)
+        return;
+    metrics_text(&e->commit, text, sizeof(text));
+    output_cell(t, COL_METRICS, "%s", text);
 }
 
 /* Adds what a place lists of a job to the rows. */
@@ -149,7 +176,7 @@ static void show_rows(struct ls *ls, const char *job, const struct row *rows, si
     for (size_t i = 0; i < count; i++) {
         ls->damaged |= is_damaged(rows[i].e);
         if (ls->json)
-            json_array_append_new(ls->json, entry_json(job, &rows[i]));
+            json_array_append_new(ls->json, entry_json(ls, job, &rows[i]));
         else
             entry_row(ls, job, &rows[i]);
     }
@@ -241,14 +268,17 @@ static enum ckpt_status print(struct ls *ls, struct ckpt_err *err)
 
 static int run(struct tool *t, int argc, char **argv)
 {
-    static const struct option options[] = { { "all", no_argument, NULL, 'a' }, { 0 } };
+    static const struct option options[] = { { "all", no_argument, NULL, 'a' },
+                                             { "metrics", no_argument, NULL, 'm' },
+                                             { 0 } };
     struct ls ls = { .now_ns = output_now_ns() };
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "a", options, NULL)) != -1) {
-        if (c != 'a')
+        if (c != 'a' && c != 'm')
             return tool_bad_option("ls", argv);
-        ls.all = true;
+        ls.all |= c == 'a';
+        ls.metrics |= c == 'm';
     }
     if (argc - optind > 1)
         return tool_misuse("ls", "one JOB at most");
@@ -261,7 +291,7 @@ static int run(struct tool *t, int argc, char **argv)
     ls.stores = &stores;
     ls.remote_from = t->store_url && strcmp(stores.s[0]->url, t->store_url) == 0 ? 1 : 0;
     ls.json = t->json ? json_array() : NULL;
-    output_table_init(&ls.table, columns, ARRAY_COUNT(columns));
+    output_table_init(&ls.table, columns, ARRAY_COUNT(columns) - !ls.metrics);
     if (job)
         st = check_job(&stores, job, &err);
     if (st == CKPT_OK)
@@ -279,11 +309,12 @@ static int run(struct tool *t, int argc, char **argv)
 
 const struct tool_verb cmd_ls = {
     .name = "ls",
-    .arguments = "[JOB] [--all]",
+    .arguments = "[JOB] [--all] [--metrics]",
     .summary = "list checkpoints",
     .help = "Lists the checkpoints of JOB, or of all jobs: newest lineage, newest first.\n"
             "\n"
-            "  --all   also what a resume left behind (abandoned), deleted and aborted ones\n"
+            "  --all       also what a resume left behind (abandoned), deleted and aborted ones\n"
+            "  --metrics   also the metrics that came with each save\n"
             "\n"
             "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
             "remote: besides, a place named with --remote holds all of it;\n"
@@ -292,6 +323,6 @@ const struct tool_verb cmd_ls = {
             "number of ranks that saved.\n"
             "\n"
             "--json prints an array of {job, step, epoch, attempt, level, time, bytes_raw,\n"
-            "bytes_stored, world, tags}.",
+            "bytes_stored, world, tags}, and with --metrics metrics.",
     .run = run,
 };

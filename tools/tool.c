@@ -77,10 +77,11 @@ int tool_bad_option(const char *verb, char **argv)
                        argv[optind - 1]);
 }
 
-static enum ckpt_status open_place(const char *url, struct store **ret, struct ckpt_err *err)
+static enum ckpt_status open_place(const char *url, bool readonly, struct store **ret,
+                                   struct ckpt_err *err)
 {
     CLEANUP_STORE struct store *s = NULL;
-    struct store_options options = { .readonly = true };
+    struct store_options options = { .readonly = readonly };
     enum ckpt_status st = store_open(url, &options, &s, err);
     if (st != CKPT_OK)
         return st;
@@ -98,12 +99,18 @@ static enum ckpt_status open_place(const char *url, struct store **ret, struct c
     return CKPT_OK;
 }
 
-enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
+static enum ckpt_status open_named(const struct tool *t, bool readonly, struct store **ret,
+                                   struct ckpt_err *err)
 {
     if (!t->store_url || !*t->store_url)
         return err_set(err, CKPT_INVALID,
                        "no store was named: give --store DIR (or URL), or set CKPT_STORE");
-    return open_place(t->store_url, ret, err);
+    return open_place(t->store_url, readonly, ret, err);
+}
+
+enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
+{
+    return open_named(t, true, ret, err);
 }
 
 /* A place that was named, and of which nothing is known, is no answer: it is said. */
@@ -126,7 +133,7 @@ enum ckpt_status tool_open_all(const struct tool *t, struct tool_stores *ret, st
         leave_out(t->store_url, &first);
     for (size_t i = 0; i < t->remote_count; i++) {
         struct ckpt_err why = { 0 };
-        enum ckpt_status got = open_place(t->remotes[i], &all.s[all.count], &why);
+        enum ckpt_status got = open_place(t->remotes[i], true, &all.s[all.count], &why);
         if (got == CKPT_OK) {
             all.count++;
             continue;
@@ -164,6 +171,30 @@ enum ckpt_status tool_find_any(const struct tool_stores *s, const char *text,
             first = why;
     }
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&first));
+}
+
+enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
+{
+    return open_named(t, false, ret, err);
+}
+
+enum ckpt_status tool_each_job(struct store *s, const char *job,
+                               enum ckpt_status (*each)(void *arg, const char *job,
+                                                        struct ckpt_err *err),
+                               void *arg, struct ckpt_err *err)
+{
+    char **jobs;
+    if (job) {
+        enum ckpt_status st = tool_job_check(s, job, err);
+        return st == CKPT_OK ? each(arg, job, err) : st;
+    }
+    enum ckpt_status st = catalog_jobs(s, &jobs, err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; jobs[i] && st == CKPT_OK; i++)
+        st = each(arg, jobs[i], err);
+    catalog_jobs_free(jobs);
+    return st;
 }
 
 /* -- suggestions --------------------------------------------------------- */

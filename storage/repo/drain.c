@@ -11,6 +11,7 @@
 #include "storage/repo/publish.h"
 #include "storage/repo/reader.h"
 #include "storage/repo/scrub_check.h"
+#include "storage/repo/tags.h"
 
 /* --- is it to go? ---------------------------------------------------------------- */
 
@@ -61,7 +62,7 @@ static enum ckpt_status ask_policy(const struct drain *d, const struct record_co
     if (!d->policy || policy_wants(d->policy, commit, false, d->last))
         return CKPT_OK;
     enum ckpt_status st =
-        d->policy->tagged ? catalog_tagged(d->home, d->job, &commit->name, &tagged, err) : CKPT_OK;
+        d->policy->tagged ? tags_any(d->home, d->job, &commit->name, &tagged, err) : CKPT_OK;
     if (st != CKPT_OK || policy_wants(d->policy, commit, tagged, d->last))
         return st;
     return err_set(err, CKPT_NOT_PLANNED, "step %" PRIu64 ": the policy does not send it",

@@ -35,6 +35,14 @@ enum ckpt_status launch_history(struct store *home, const char *job, struct line
  * restored, too (H3). */
 enum ckpt_status launch_history_with(struct store *home, const char *job, const struct roster *also,
                                      struct lineage *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same with the listings that it was made of, for who looks at everything. */
+struct launch_listings {
+    struct roster commits, helds, lives; /* taken in this order */
+};
+enum ckpt_status launch_history_listed(struct store *home, const char *job, struct lineage *ret,
+                                       struct launch_listings *ret_listings, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void launch_listings_fini(struct launch_listings *l);
 /* Puts SUPERSEDED into lower claimed epochs that are unresolved, decides complete
  * undecided attempts of lower epochs (commit; a failed part: ABORT), picks, writes
  * `resolved`, brings a DELETED choice back to LIVE.  Idempotent: finds its own again.

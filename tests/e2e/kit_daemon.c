@@ -66,7 +66,7 @@ static void become_ckptd(void)
         "--socket",
         kit.socket,
         "--slot-bytes",
-        "8M",
+        kit.slot_bytes ? kit.slot_bytes : "8M",
         "--io",
         kit.io ? kit.io : "auto",
         "--codec",

@@ -115,15 +115,12 @@ static void undelete_one(struct history *h)
 
 static void collect(struct history *h)
 {
-    struct store *const tiers[] = { h->bare };
     const struct life_gc_options o = { .grace_ns = GRACE,
                                        .abort_keep_ns = INT64_MAX,
-                                       .undecided = dice(h, 2),
-                                       .tiers = tiers,
-                                       .tier_count = 1 };
+                                       .undecided = dice(h, 2) };
     struct life_gc_report report;
     CHECK_OK(life_gc(h->home, KIT_JOB, &o, &report, NULL));
-    CHECK_EQ(report.waiting, 0);
+    CHECK_OK(life_gc_tier(h->home, h->bare, KIT_JOB, &o, &report, NULL));
     for (size_t i = 0; i < h->count; i++) {
         enum life now;
         uint64_t n;

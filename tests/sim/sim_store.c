@@ -558,6 +558,8 @@ enum ckpt_status sim_store_run(struct job *j)
         return CKPT_OK;
     case JOB_SPREAD:
         return sim_spread_run(&j->tier);
+    case JOB_LIST: /* no simulated rank asks */
+        break;
     }
     return CKPT_BUG;
 }
