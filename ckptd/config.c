@@ -18,8 +18,15 @@ const char config_usage[] =
     "  --crew N          threads that write and read (default 6)\n"
     "  --slot-bytes N    bytes of a slot, 8M to 128M (default 32M)\n"
     "  --codec NAME      stored (default), zstd or zstd:LEVEL\n"
-    "  --local DIR       the node's own tier; must be the store in this version ($CKPT_LOCAL)\n"
-    "  --remote URL      where to drain to; not in this version ($CKPT_REMOTE)\n"
+    "  --local DIR       where this node writes, when the store (then the home of the records) is\n"
+    "                    elsewhere; what is saved goes on to the store ($CKPT_LOCAL)\n"
+    "  --remote URL      where checkpoints go on to; several times for several ($CKPT_REMOTE)\n"
+    "  --remote-policy P which of them: all (default), every=STEPS, tagged, last, none, or\n"
+    "                    several of these with commas between them\n"
+    "  --remote-codec C  copy, zstd or zstd:LEVEL (default: zstd:1 when --codec is stored,\n"
+    "                    else copy)\n"
+    "  --remote-rate N   at most so many bytes a second, as 200M (default: no limit)\n"
+    "  --remote-streams N  packs on their way to a remote store at a time (default 4)\n"
     "  --private         end when the last trainer is gone; goes to the background\n"
     "  --listen-fd N     use this socket, which listens already\n"
     "  --foreground      stay in the foreground also with --private\n"
@@ -51,22 +58,24 @@ static enum ckpt_status parse_number(const char *name, const char *text, uint64_
     return CKPT_OK;
 }
 
-static enum ckpt_status parse_codec(struct config *c, const char *text, struct ckpt_err *err)
+/* plain: the word for no coding. */
+static enum ckpt_status parse_codec(const char *name, const char *plain, const char *text,
+                                    enum codec_id *ret, int *ret_level, struct ckpt_err *err)
 {
     uint64_t level = 1;
-    if (strcmp(text, "stored") == 0) {
-        c->codec = CODEC_STORED;
+    if (strcmp(text, plain) == 0) {
+        *ret = CODEC_STORED;
         return CKPT_OK;
     }
     if (strncmp(text, "zstd", 4) != 0 || (text[4] && text[4] != ':'))
-        return err_set(err, CKPT_INVALID, "--codec \"%s\": stored, zstd or zstd:LEVEL", text);
-    c->codec = CODEC_ZSTD;
+        return err_set(err, CKPT_INVALID, "%s \"%s\": %s, zstd or zstd:LEVEL", name, text, plain);
     if (text[4]) {
-        enum ckpt_status st = parse_number("--codec zstd", text + 5, 1, 19, &level, err);
+        enum ckpt_status st = parse_number(name, text + 5, 1, 19, &level, err);
         if (st != CKPT_OK)
             return st;
     }
-    c->codec_level = (int)level;
+    *ret = CODEC_ZSTD;
+    *ret_level = (int)level;
     return CKPT_OK;
 }
 
@@ -87,6 +96,14 @@ static enum ckpt_status set_number(struct config *c, const char *name, const cha
         st = parse_number(name, value, 1, 86400, &n, err);
         if (st == CKPT_OK)
             c->stop_s = (unsigned)n;
+    } else if (strcmp(name, "--remote-rate") == 0) {
+        st = parse_number(name, value, 0, UINT64_C(1) << 50, &n, err);
+        if (st == CKPT_OK)
+            c->remote_rate = n;
+    } else if (strcmp(name, "--remote-streams") == 0) {
+        st = parse_number(name, value, 1, 32, &n, err);
+        if (st == CKPT_OK)
+            c->remote_streams = (unsigned)n;
     } else {
         st = parse_number(name, value, CKPT_SLOT_BYTES_MIN, CKPT_SLOT_BYTES_MAX, &n, err);
         if (st == CKPT_OK && n % CKPT_BLOCK)
@@ -112,20 +129,54 @@ static enum ckpt_status set_value(struct config *c, const char *name, const char
             return err_set(err, CKPT_INVALID, "--io \"%s\": auto, uring or threads", value);
         c->io = value;
     } else if (strcmp(name, "--codec") == 0) {
-        return parse_codec(c, value, err);
+        return parse_codec(name, "stored", value, &c->codec, &c->codec_level, err);
     } else if (strcmp(name, "--remote") == 0) {
         if (c->remote_count == CONFIG_REMOTES_MAX)
             return err_set(err, CKPT_LIMIT, "more than %d --remote", CONFIG_REMOTES_MAX);
         c->remotes[c->remote_count++] = value;
+    } else if (strcmp(name, "--remote-policy") == 0) {
+        return policy_parse(value, &c->remote_policy, err);
+    } else if (strcmp(name, "--remote-codec") == 0) {
+        c->remote_codec_given = true;
+        return parse_codec(name, "copy", value, &c->remote_codec, &c->remote_codec_level, err);
     } else {
         return set_number(c, name, value, err);
     }
     return CKPT_OK;
 }
 
+/* One spelling for private directories, so that two names of one place are found out. */
+static enum ckpt_status same_place(const char *a, const char *b, bool *ret, struct ckpt_err *err)
+{
+    char one[4096], other[4096];
+    enum ckpt_status st = sockpath_store(a, "", one, sizeof(one), err);
+    if (st == CKPT_OK)
+        st = sockpath_store(b, "", other, sizeof(other), err);
+    if (st == CKPT_OK)
+        *ret = strcmp(one, other) == 0;
+    return st;
+}
+
+static enum ckpt_status check_remote(const struct config *c, size_t at, struct ckpt_err *err)
+{
+    const char *others[2 + CONFIG_REMOTES_MAX] = { c->store, c->local };
+    size_t count = c->local ? 2 : 1;
+    for (size_t i = 0; i < at; i++)
+        others[count++] = c->remotes[i];
+    for (size_t i = 0; i < count; i++) {
+        bool same = false;
+        enum ckpt_status st = same_place(others[i], c->remotes[at], &same, err);
+        if (st != CKPT_OK)
+            return st;
+        if (same)
+            return err_set(err, CKPT_INVALID, "--remote %s is named twice, or is the store itself",
+                           c->remotes[at]);
+    }
+    return CKPT_OK;
+}
+
 static enum ckpt_status check(struct config *c, struct ckpt_err *err)
 {
-    char store[4096], local[4096];
     if (!c->store || !c->store[0])
         return err_set(err, CKPT_INVALID,
                        "no store: give --store DIR or set CKPT_STORE (see --help)");
@@ -133,19 +184,16 @@ static enum ckpt_status check(struct config *c, struct ckpt_err *err)
         return err_set(err, CKPT_INVALID,
                        "--socket \"%s\": an absolute path of at most %d bytes is expected",
                        c->socket, SOCKPATH_MAX - 1);
-    if (c->remote_count > 0)
-        return err_set(err, CKPT_UNSUPPORTED,
-                       "--remote %s: draining to another store is not in this version",
-                       c->remotes[0]);
-    if (!c->local)
-        return CKPT_OK;
-    enum ckpt_status st = sockpath_store(c->store, "", store, sizeof(store), err);
-    if (st == CKPT_OK)
-        st = sockpath_store(c->local, "", local, sizeof(local), err);
-    if (st == CKPT_OK && strcmp(store, local) != 0)
-        st = err_set(err, CKPT_UNSUPPORTED,
-                     "--local %s differs from --store %s: a tier of its own is not in this version",
-                     c->local, c->store);
+    bool same = false;
+    enum ckpt_status st = c->local ? same_place(c->store, c->local, &same, err) : CKPT_OK;
+    if (same)
+        c->local = NULL;
+    for (size_t i = 0; st == CKPT_OK && i < c->remote_count; i++)
+        st = check_remote(c, i, err);
+    if (!c->remote_codec_given && c->codec == CODEC_STORED) {
+        c->remote_codec = CODEC_ZSTD;
+        c->remote_codec_level = 1;
+    }
     return st;
 }
 
@@ -177,9 +225,11 @@ static const char *from_env(char *(*getenv_)(const char *), const char *name)
 enum ckpt_status config_parse(int argc, char *const argv[], char *(*getenv_)(const char *),
                               struct config *ret, struct ckpt_err *err)
 {
-    static const char *const names[] = { "--store",      "--socket",      "--local", "--io",
-                                         "--codec",      "--remote",      "--crew",  "--listen-fd",
-                                         "--slot-bytes", "--stop-seconds" };
+    static const char *const names[] = {
+        "--store",       "--socket",         "--local",         "--io",          "--codec",
+        "--remote",      "--crew",           "--listen-fd",     "--slot-bytes",  "--stop-seconds",
+        "--remote-rate", "--remote-streams", "--remote-policy", "--remote-codec"
+    };
     struct config c = {
         .store = from_env(getenv_, "CKPT_STORE"),
         .socket = from_env(getenv_, "CKPT_SOCKET"),
@@ -190,10 +240,8 @@ enum ckpt_status config_parse(int argc, char *const argv[], char *(*getenv_)(con
         .slot_bytes = CKPT_SLOT_BYTES,
         .codec = CODEC_STORED,
         .stop_s = 540,
+        .remote_streams = 4,
     };
-    const char *remote = from_env(getenv_, "CKPT_REMOTE");
-    if (remote)
-        c.remotes[c.remote_count++] = remote;
     for (int i = 1; i < argc; i++) {
         if (set_flag(&c, argv[i]))
             continue;
@@ -211,6 +259,9 @@ enum ckpt_status config_parse(int argc, char *const argv[], char *(*getenv_)(con
         if (st != CKPT_OK)
             return st;
     }
+    const char *remote = from_env(getenv_, "CKPT_REMOTE");
+    if (remote && c.remote_count == 0)
+        c.remotes[c.remote_count++] = remote;
     enum ckpt_status st = c.help || c.version ? CKPT_OK : check(&c, err);
     if (st == CKPT_OK)
         *ret = c;

@@ -3,16 +3,23 @@
 
 #include "formats/base.h"
 #include "formats/codec.h"
+#include "storage/repo/policy.h"
 
-#define CONFIG_REMOTES_MAX 8
+#define CONFIG_REMOTES_MAX 6
 
 struct config {
     const char *store;  /* URL as given */
     const char *socket; /* NULL = the default of this user and store */
     const char *io;     /* "auto", "uring", "threads" */
-    const char *local;
+    const char *local;  /* where packs are saved, when that is not the store; else NULL */
     const char *remotes[CONFIG_REMOTES_MAX];
     size_t remote_count;
+    struct policy remote_policy;
+    bool remote_codec_given;
+    enum codec_id remote_codec; /* STORED: as the packs are */
+    int remote_codec_level;
+    uint64_t remote_rate; /* bytes a second into each remote store; 0 = no limit */
+    unsigned remote_streams;
     int listen_fd; /* -1 = bind the socket ourselves */
     unsigned crew;
     uint64_t slot_bytes;

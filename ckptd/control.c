@@ -101,6 +101,7 @@ void client_free(struct control *c, struct client *cl)
     select_fini(&cl->asked);
     c->clients[cl->number] = NULL;
     c->client_count--;
+    control_drain_idle(c, cl->s->job);
     free(cl->s);
     free(cl);
 }
@@ -132,6 +133,7 @@ void control_submit(struct control *c, struct crew *crew, struct job *j)
 {
     c->jobs_out++;
     c->reports_out += j->kind == JOB_REPORT;
+    c->drains_out += j->kind >= JOB_DRAIN;
     if (j->client != UINT32_MAX)
         c->clients[j->client]->jobs_out++;
     crew_submit(crew, &j->base);
@@ -342,6 +344,7 @@ static void begin_stop(struct control *c, const char *why)
     c->stopping = true;
     c->stop_by_ns = c->now + (int64_t)c->config->stop_s * 1000000000;
     notify_systemd("STOPPING=1");
+    control_drain_stop(c);
     log_info("ending", "why=\"%s\" sessions=%u", why, c->client_count);
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         struct client *cl = c->clients[i];
@@ -396,14 +399,14 @@ static void say_what_is_left(const struct control *c)
 static bool at_end(struct control *c)
 {
     if (c->stopping) {
-        if (!anything_staged(c) && c->jobs_out == 0)
-            return true;
+        if (!anything_staged(c) && c->jobs_out == c->drains_out)
+            return true; /* a drain is gone on with by the next ckptd */
         if (c->now < c->stop_by_ns)
             return false;
         say_what_is_left(c);
         return true;
     }
-    bool idle = c->config->private_ && c->client_count == 0;
+    bool idle = c->config->private_ && c->client_count == 0 && !drainer_busy(c->drainer);
     if (!idle)
         c->idle_ns = 0;
     else if (c->idle_ns == 0)
@@ -428,6 +431,12 @@ static void on_jobs(struct control *c)
            (j = crew_done(c->data)) != NULL) {
         control_job_done(c, (struct job *)j);
         control_settle(c);
+    }
+    for (uint32_t i = 1; i < c->tiers.count; i++) {
+        while ((j = crew_done(c->drains[i])) != NULL) {
+            control_job_done(c, (struct job *)j);
+            control_settle(c);
+        }
     }
 }
 
@@ -479,6 +488,7 @@ static void on_timers(struct control *c)
     control_committer(c, &(struct committer_event){ .kind = COMMITTER_TICK });
     control_launch_tick(c);
     control_load_tick(c);
+    control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_TICK });
     control_settle(c);
     accept_again(c);
 }
@@ -493,7 +503,8 @@ static void reap_clients(struct control *c)
 
 static int next_timeout_ms(const struct control *c)
 {
-    if (c->stopping || c->jobs_out > 0 || c->launches || c->client_count > 0 || c->accept_waits)
+    if (c->stopping || c->jobs_out > 0 || c->drainer->tier_count > 0 || c->launches ||
+        c->client_count > 0 || c->accept_waits)
         return 100;
     return c->config->private_ || c->conns ? 200 : 5000;
 }
@@ -545,6 +556,9 @@ void control_fini(struct control *c)
         reader_close(c->plans[i].reader);
         restore_free(&c->restores->groups[i]);
     }
+    for (uint32_t i = 0; i < TIERS_MAX; i++)
+        free(c->drain_lists[i].packs);
+    free(c->drainer);
     free(c->plans);
     free(c->restores);
     free(c->committer);

@@ -9,12 +9,14 @@
  *   control_decide.c  words to the committer, and its decisions
  *   control_done.c    ends of jobs
  *   control_load.c    restores
- *   control_list.c    what a checkpoint holds */
+ *   control_list.c    what a checkpoint holds
+ *   control_drain.c   what goes on to other tiers, and what a launch asks of them */
 #pragma once
 
 #include "ckptd/committer.h"
 #include "ckptd/config.h"
 #include "ckptd/conn.h"
+#include "ckptd/drainer.h"
 #include "ckptd/jobs.h"
 #include "ckptd/keeper.h"
 #include "ckptd/ledger.h"
@@ -29,6 +31,7 @@
 #define CONTROL_NO_MEMORY_EXIT 5 /* status of a worker that the keeper shall replace */
 #define CONTROL_DRAIN_NS       INT64_C(120000000000) /* a launch waits so long for older saves */
 #define CONTROL_ARRIVAL_MS     600000
+#define CONTROL_TIER_NS        INT64_C(30000000000) /* a launch waits so long for other tiers */
 
 /* What a session has beside its machine. */
 struct client_state {
@@ -60,9 +63,12 @@ struct client {
 };
 enum launch_phase {
     LAUNCH_NEW,       /* waits for rank 0, here or elsewhere */
+    LAUNCH_ADOPTING,  /* the home learns from other tiers */
     LAUNCH_CLAIMING,  /* job out */
+    LAUNCH_CLAIMED,   /* the claim goes to other tiers */
     LAUNCH_DRAINING,  /* waits for what older launches have staged here */
     LAUNCH_RESOLVING, /* job out */
+    LAUNCH_RESOLVED,  /* that, too, goes to other tiers */
     LAUNCH_READY,
     LAUNCH_FAILED,
 };
@@ -78,6 +84,12 @@ struct launch {
     uint64_t epoch, after; /* after: the epoch that a rollback leaves */
     struct lineage_wish wish;
     struct job_launch result;
+    /* what is asked of other tiers: a round at a time */
+    uint64_t tier_round;
+    uint32_t tiers_out;
+    int64_t tiers_by_ns;
+    bool taken;         /* a tier has another claim of that epoch: the next one */
+    struct roster held; /* in other tiers */
     enum ckpt_status status;
     char text[SESSION_TEXT_MAX];
     int64_t claimed_ns, poll_ns;
@@ -93,6 +105,11 @@ struct later {
     struct committer_event ev;
     char job[CKPT_JOB_NAME_MAX + 1];
     char text[COMMITTER_TEXT_MAX];
+};
+/* Packs of the rank that a tier is being given. */
+struct drain_list {
+    struct manifest_pack *packs; /* owned */
+    uint32_t count;
 };
 struct control {
     const struct config *config;
@@ -111,6 +128,14 @@ struct control {
     struct committer *committer;
     struct restore_table *restores;
     struct job_plan *plans; /* per group: reader and plan */
+    struct tiers_setup tiers;
+    struct crew *drains[TIERS_MAX]; /* from 1 */
+    struct drainer *drainer;
+    struct drain_list drain_lists[TIERS_MAX];
+    atomic_bool cancel;  /* drains end early */
+    uint64_t drains_out; /* of jobs_out: what nothing but a drain waits for */
+    uint64_t next_round;
+    int64_t tier_ns; /* how long a launch waits for other tiers */
     struct later *later, **later_last;
     int64_t now, started_ns, idle_ns, stop_by_ns;
     bool stopping, orphan, served, shared_store;
@@ -149,6 +174,8 @@ struct wire_msg *control_msg(void); /* the one buffer for messages being built *
 void control_hello(struct control *c, struct conn *conn, struct wire_msg *m);
 void control_refuse(struct conn *conn, enum wire_type what, enum ckpt_status st, const char *text);
 void control_launch_done(struct control *c, struct job *j);
+/* The other tiers have answered, or will not in time. */
+void control_launch_go_on(struct control *c, struct launch *l);
 void control_launch_tick(struct control *c);
 struct launch *launch_by_key(struct control *c, uint64_t key);
 /* Tells sessions apart; never 0. */
@@ -201,6 +228,25 @@ void control_load_tick(struct control *c);
 void control_plan_done(struct control *c, struct job *j);
 void control_batch_done(struct control *c, struct job *j);
 void control_rolled_back(struct control *c, struct launch *l);
+
+/* control_drain.c */
+/* After a start: what sessions wait for. */
+void control_drain_adopt(struct control *c);
+/* A save was committed here, or found committed. */
+void control_drain_want(struct control *c, const char *job, const struct ckpt_name *name);
+/* Bytes of the tier where packs are saved were missing or wrong. */
+void control_drain_repair(struct control *c, const char *job, const struct ckpt_name *name);
+void control_drain_step(struct control *c, const struct drainer_event *ev);
+void control_drain_done(struct control *c, struct job *j);
+/* The last session of a job is over. */
+void control_drain_idle(struct control *c, const char *job);
+void control_drain_stop(struct control *c);
+/* Asks all other tiers for what they know of the launch's job; false: there is none. */
+bool control_tiers_adopt(struct control *c, struct launch *l);
+/* Gives all other tiers a record of the launch; false: there is none. */
+bool control_tiers_spread(struct control *c, struct launch *l, const struct key *key);
+/* ADOPT or SPREAD came back: counted with its launch. */
+void control_tiers_done(struct control *c, struct job *j);
 
 /* status_page.c: the page as a memfd; -1 with err. */
 int status_page(const struct control *c, struct ckpt_err *err);

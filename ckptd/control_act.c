@@ -26,7 +26,7 @@ static void send_final(struct client *cl, const struct session_final *f)
     struct wire_op b = { .op = f->id,
                          .level = f->level,
                          .status = f->status,
-                         .flags = WIRE_OP_FINAL,
+                         .flags = f->awaits ? 0 : WIRE_OP_FINAL,
                          .done_bytes = f->done_bytes,
                          .total_bytes = f->total_bytes,
                          .missing = f->missing,

@@ -157,6 +157,8 @@ void control_committer(struct control *c, const struct committer_event *ev)
             log_info("save committed", "job=%s epoch=%" PRIu64 " step=%" PRIu64, at->job,
                      a->name.epoch, a->name.step);
         tell_decided(c, at->job, &a->name, a->status, acts.text);
+        if (a->status == CKPT_OK)
+            control_drain_want(c, at->job, &a->name);
     }
 }
 

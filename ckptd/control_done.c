@@ -109,6 +109,7 @@ void control_job_done(struct control *c, struct job *j)
     struct client *cl = j->client == UINT32_MAX ? NULL : c->clients[j->client];
     c->jobs_out--;
     c->reports_out -= j->kind == JOB_REPORT;
+    c->drains_out -= j->kind >= JOB_DRAIN;
     if (cl)
         cl->jobs_out--;
     switch (j->kind) {
@@ -144,6 +145,13 @@ void control_job_done(struct control *c, struct job *j)
         if (j->status != CKPT_OK)
             log_warn("a report could not be written", "job=%s why=\"%s\"", j->report.job,
                      err_text(&j->err));
+        break;
+    case JOB_DRAIN:
+        control_drain_done(c, j);
+        break;
+    case JOB_ADOPT:
+    case JOB_SPREAD:
+        control_tiers_done(c, j);
         break;
     }
     job_free(j);

@@ -1,6 +1,8 @@
 /* HELLO and launches: a session opens when its launch is resolved.
  *
- *   rank 0 here   NEW ► CLAIMING ► DRAINING (older saves on this node end) ► RESOLVING ► READY
+ *   rank 0 here   NEW ► ADOPTING ► CLAIMING ► CLAIMED ► DRAINING (older saves on this node
+ *                 end) ► RESOLVING ► RESOLVED ► READY; in those that end in -ED and in
+ *                 ADOPTING other tiers are asked or told, where there are any (H1)
  *   else          NEW ► (FIND job each second while the store is shared) ► READY */
 #include <inttypes.h>
 #include <stdio.h>
@@ -71,6 +73,7 @@ void control_launch_reap(struct control *c)
             continue;
         }
         *at = l->next;
+        roster_fini(&l->held);
         free(l);
     }
 }
@@ -118,6 +121,7 @@ static void submit(struct control *c, struct launch *l, enum launch_step what)
     j->launch.wish = l->wish;
     j->launch.epoch = l->epoch;
     j->launch.after = l->after;
+    j->launch.also = &l->held;
     l->job_out = true;
     control_submit(c, c->records, j);
 }
@@ -175,6 +179,7 @@ static void open_session(struct control *c, struct client *cl, const struct laun
     s->last_commit.step = UINT64_MAX;
     s->point = l->result.point;
     s->flags |= (l->result.has_point ? WIRE_HAS_POINT : 0) | (l->result.stop ? WIRE_STOP : 0);
+    s->flags |= c->drainer->tier_count > 0 ? WIRE_HAS_REMOTE : 0;
     memcpy(s->why, l->result.why, sizeof(s->why));
     enum ckpt_status st = ledger_new("ckpt-ledger", &cl->ledger, &err);
     if (st != CKPT_OK) {
@@ -210,14 +215,48 @@ static void answer_waiting(struct control *c, struct launch *l)
     }
 }
 
-static void launch_ready(struct launch *l, const struct job_launch *r)
+static void launch_ready(struct launch *l)
 {
-    l->result = *r;
-    l->epoch = r->epoch;
+    const struct job_launch *r = &l->result;
     l->phase = LAUNCH_READY;
     log_info("launch resolved", "job=%s epoch=%" PRIu64 " resume=%s step=%" PRIu64 " why=\"%s\"",
              l->job, l->epoch, r->has_point ? "yes" : "no", r->has_point ? r->point.step : 0,
              r->why);
+}
+
+/* Whoever waits for the launch, when it is decided. */
+static void answer(struct control *c, struct launch *l)
+{
+    if (l->rollback && (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED))
+        control_rolled_back(c, l);
+    if (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED)
+        answer_waiting(c, l);
+}
+
+/* The home first learns what other tiers know of the job. */
+static void begin_launch(struct control *c, struct launch *l)
+{
+    l->phase = LAUNCH_ADOPTING;
+    l->taken = false;
+    if (!control_tiers_adopt(c, l))
+        control_launch_go_on(c, l);
+}
+
+static void claimed(struct control *c, struct launch *l, uint64_t epoch)
+{
+    struct key key = key_claim(l->job, epoch);
+    l->epoch = epoch;
+    l->phase = LAUNCH_CLAIMED;
+    if (!control_tiers_spread(c, l, &key))
+        control_launch_go_on(c, l);
+}
+
+static void resolved(struct control *c, struct launch *l, bool ours)
+{
+    struct key key = key_resolved(l->job, l->epoch);
+    l->phase = LAUNCH_RESOLVED;
+    if (!ours || !control_tiers_spread(c, l, &key))
+        control_launch_go_on(c, l);
 }
 
 void control_launch_done(struct control *c, struct job *j)
@@ -228,25 +267,40 @@ void control_launch_done(struct control *c, struct job *j)
     l->job_out = false;
     if (j->launch.what == LAUNCH_FIND && j->status == CKPT_NOT_FOUND) {
         l->poll_ns = c->now + COMMITTER_POLL_MIN_NS;
-        if (l->rank0_here && l->phase == LAUNCH_NEW) { /* rank 0 came while we looked */
-            l->phase = LAUNCH_CLAIMING;
-            submit(c, l, LAUNCH_CLAIM);
-        }
+        if (l->rank0_here && l->phase == LAUNCH_NEW) /* rank 0 came while we looked */
+            begin_launch(c, l);
         return;
     }
     if (j->status != CKPT_OK) {
         fail_launch(l, j->status, err_text(&j->err));
     } else if (j->launch.what == LAUNCH_CLAIM) {
+        claimed(c, l, j->launch.epoch);
+    } else {
+        l->result = j->launch;
         l->epoch = j->launch.epoch;
+        resolved(c, l, j->launch.what == LAUNCH_RESOLVE);
+    }
+    answer(c, l);
+}
+
+void control_launch_go_on(struct control *c, struct launch *l)
+{
+    if (l->phase == LAUNCH_ADOPTING) {
+        l->phase = l->reader ? LAUNCH_RESOLVING : LAUNCH_CLAIMING;
+        submit(c, l, l->reader ? LAUNCH_READ : LAUNCH_CLAIM);
+    } else if (l->phase == LAUNCH_CLAIMED && l->taken) {
+        log_warn("the epoch is taken in another tier", "job=%s epoch=%" PRIu64, l->job, l->epoch);
+        l->after = l->epoch;
+        begin_launch(c, l);
+    } else if (l->phase == LAUNCH_CLAIMED) {
         l->claimed_ns = c->now;
         l->phase = LAUNCH_DRAINING;
-    } else {
-        launch_ready(l, &j->launch);
+    } else if (l->phase == LAUNCH_RESOLVED) {
+        launch_ready(l);
+        /* Its resolver may have committed what older launches left. */
+        control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_RESCAN });
     }
-    if (l->rollback && (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED))
-        control_rolled_back(c, l);
-    if (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED)
-        answer_waiting(c, l);
+    answer(c, l);
 }
 
 static void time_out_waiting(struct control *c, struct launch *l)
@@ -285,10 +339,22 @@ static bool anybody_waits(const struct control *c, const struct launch *l)
     return false;
 }
 
+/* H1: the launch goes on without the tiers that did not answer, and says so. */
+static void tiers_late(struct control *c, struct launch *l)
+{
+    log_warn("other tiers do not answer: the launch goes on without them", "job=%s tiers=%u",
+             l->job, l->tiers_out);
+    l->tiers_out = 0;
+    l->tier_round = 0;
+    control_launch_go_on(c, l);
+}
+
 void control_launch_tick(struct control *c)
 {
     for (struct launch *l = c->launches; l; l = l->next) {
         time_out_rollback(c, l);
+        if (l->tiers_out > 0 && c->now >= l->tiers_by_ns)
+            tiers_late(c, l);
         if (l->phase == LAUNCH_DRAINING && (l->rollback || anybody_waits(c, l)) &&
             ((!older_undecided(c, l) && c->reports_out == 0) ||
              c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
@@ -320,10 +386,10 @@ bool control_rollback(struct control *c, struct launch *l, uint32_t group,
     l->wish = (struct lineage_wish){
         .forced = true, .step = point->step, .has_epoch = true, .epoch = point->epoch
     };
-    l->phase = l->rank0_here ? LAUNCH_CLAIMING : LAUNCH_NEW;
+    l->phase = LAUNCH_NEW;
     l->poll_ns = c->now;
     if (l->rank0_here)
-        submit(c, l, LAUNCH_CLAIM);
+        begin_launch(c, l);
     return true;
 }
 
@@ -433,10 +499,8 @@ static enum ckpt_status join_launch(struct control *c, struct client *cl, struct
         l->rank0_here = !l->reader;
         memcpy(l->nonce, s->id, sizeof(l->nonce));
         l->wish = cl->wish;
-        if (l->phase == LAUNCH_NEW && !l->job_out) {
-            l->phase = l->reader ? LAUNCH_RESOLVING : LAUNCH_CLAIMING;
-            submit(c, l, l->reader ? LAUNCH_READ : LAUNCH_CLAIM);
-        }
+        if (l->phase == LAUNCH_NEW && !l->job_out)
+            begin_launch(c, l);
     }
     return CKPT_OK;
 }

@@ -265,6 +265,8 @@ void control_plan_done(struct control *c, struct job *j)
                  j->plan.plan->batch_count);
         if (j->plan.plan->unasked_count > 0)
             say_unasked(&j->plan);
+        if (j->plan.damaged)
+            control_drain_repair(c, j->plan.job, &j->plan.name);
         restore_planned(g, j->plan.plan);
         for (uint32_t i = 0; i < g->count; i++) {
             const struct restore_consumer *who = &g->consumers[i];
@@ -356,6 +358,8 @@ void control_batch_done(struct control *c, struct job *j)
     restore_loaded(g);
     c->counters.loads++;
     c->counters.load_bytes += j->batch.stats.raw_bytes;
+    if (j->status == CKPT_OK && (j->batch.stats.damaged_tier & 1))
+        control_drain_repair(c, j->batch.job, &j->batch.name);
     if (j->status != CKPT_OK && g->status == CKPT_OK) {
         log_error("restore failed", "job=%s step=%" PRIu64 " status=%s why=\"%s\"", j->batch.job,
                   j->batch.name.step, status_name(j->status), err_text(&j->err));

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <time.h>
 
+#include "ckptd/drain_jobs.h"
 #include "ckptd/launch_jobs.h"
 #include "formats/desc.h"
 #include "formats/report.h"
@@ -39,14 +40,21 @@ void *jobs_work_new(void *arg, struct ckpt_err *err)
     w->slot_bytes = setup->slot_bytes;
     w->codec = setup->codec;
     memcpy(w->node, setup->node, sizeof(w->node));
-    if (store_dup(setup->home, &w->home, err) != CKPT_OK) {
+    w->cancel = setup->cancel;
+    if (tiers_init(&w->tiers, setup->tiers, setup->drain, err) != CKPT_OK) {
         jobs_work_free(w);
         return NULL;
     }
-    if (setup->data) {
-        w->save = save_work_new(setup->slot_bytes);
-        w->load = load_work_new(setup->slot_bytes);
-        if (!w->save || !w->load) {
+    w->local = w->tiers.s[0];
+    w->home = w->tiers.s[setup->tiers->home];
+    if (setup->data || setup->drain) {
+        if (setup->data) {
+            w->save = save_work_new(setup->slot_bytes);
+            w->load = load_work_new(setup->slot_bytes);
+        } else {
+            w->drain = drain_work_new(setup->slot_bytes);
+        }
+        if (setup->data ? !w->save || !w->load : !w->drain) {
             (void)err_set(err, CKPT_NO_MEMORY, "out of memory for a crew thread's buffers");
             jobs_work_free(w);
             return NULL;
@@ -62,7 +70,8 @@ void jobs_work_free(void *work)
         return;
     save_work_free(w->save);
     load_work_free(w->load);
-    store_close(w->home);
+    drain_work_free(w->drain);
+    tiers_fini(&w->tiers);
     free(w);
 }
 
@@ -161,7 +170,7 @@ static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct
     uint64_t first = p->decl->slots[p->image_slot].first_chunk;
     struct save_slot in = slot_of(w, p);
     p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
-    return save_pack(w->home, w->save, &in, p->area.digests + first, p->area.crcs + first,
+    return save_pack(w->local, w->save, &in, p->area.digests + first, p->area.crcs + first,
                      &p->packed, err);
 }
 
@@ -218,7 +227,7 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     const struct manifest_source from = {
         .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
     };
-    return save_finish(w->home, &h, &from, p->stored_bytes, err);
+    return save_finish_apart(w->local, w->home, &h, &from, p->stored_bytes, err);
 }
 
 static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,
@@ -232,15 +241,28 @@ static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part
     return save_failed(w->home, &h, err);
 }
 
-static enum ckpt_status run_attempt(struct store *home, struct job_attempt *a, struct ckpt_err *err)
+/* Packs lie in a tier of the node: h/ there, if they are all there (H2). */
+static enum ckpt_status run_publish(struct jobs_work *w, struct job_attempt *a,
+                                    struct ckpt_err *err)
 {
     struct record_commit commit;
+    bool held;
+    enum ckpt_status st = publish(w->home, a->job, &a->name, a->world, &commit, err);
+    if (st != CKPT_OK || w->local == w->home)
+        return st;
+    return publish_held(w->local, a->job, &commit, &held, err);
+}
+
+static enum ckpt_status run_attempt(struct jobs_work *w, struct job_attempt *a,
+                                    struct ckpt_err *err)
+{
+    struct store *home = w->home;
     enum publish_state state;
     struct record_abort abort;
     enum ckpt_status st = CKPT_OK;
     switch (a->what) {
     case COMMITTER_PUBLISH:
-        return publish(home, a->job, &a->name, a->world, &commit, err);
+        return run_publish(w, a, err);
     case COMMITTER_ABORT:
         return publish_abort(home, a->job, &a->name, &a->abort, err);
     case COMMITTER_MISSING:
@@ -316,10 +338,20 @@ static enum ckpt_status make_reports(struct job_plan *p, struct ckpt_err *err)
     return st;
 }
 
-static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
+/* True if farther places may have what the near ones have not, or not right. */
+static bool ask_farther(enum ckpt_status st)
 {
+    return st == CKPT_NOT_FOUND || st == CKPT_IO || st == CKPT_CORRUPT || st == CKPT_UNREACHABLE;
+}
+
+static enum ckpt_status plan_over(struct jobs_work *w, struct job_plan *p, bool near,
+                                  struct ckpt_err *err)
+{
+    struct store *stores[TIERS_MAX];
+    uint32_t which[TIERS_MAX];
+    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
     struct reader *reader;
-    enum ckpt_status st = reader_open(&w->home, 1, p->job, &p->name, &reader, err);
+    enum ckpt_status st = reader_open(stores, n, p->job, &p->name, &reader, err);
     if (st != CKPT_OK)
         return st;
     const struct plan_ask ask = { .consumers = p->decls,
@@ -333,6 +365,7 @@ static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct
         st = make_reports(p, err);
     if (st == CKPT_OK) {
         p->reader = reader;
+        p->damaged = reader_damaged(reader) & 1;
         return CKPT_OK;
     }
     plan_free(p->plan);
@@ -371,13 +404,43 @@ static enum ckpt_status list_tensors(struct reader *r, struct job_list *l, struc
 
 static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
 {
+    struct store *stores[TIERS_MAX];
+    uint32_t which[TIERS_MAX];
+    uint32_t n = tiers_some(&w->tiers, false, UINT32_MAX, stores, which);
     struct reader *reader;
-    enum ckpt_status st = reader_open(&w->home, 1, l->job, &l->name, &reader, err);
+    enum ckpt_status st = reader_open(stores, n, l->job, &l->name, &reader, err);
     if (st != CKPT_OK)
         return st;
     st = list_tensors(reader, l, err);
     reader_close(reader);
     return st;
+}
+
+static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = plan_over(w, p, true, &why);
+    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
+        return plan_over(w, p, false, err);
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
+}
+
+static enum ckpt_status load_over(struct jobs_work *w, struct job_batch *b, bool near,
+                                  struct ckpt_err *err)
+{
+    struct store *stores[TIERS_MAX];
+    uint32_t which[TIERS_MAX];
+    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
+    return load_batch(w->load, stores, n, b->job, &b->name, b->plan, b->memory, &b->stats, err);
+}
+
+static enum ckpt_status run_batch(struct jobs_work *w, struct job_batch *b, struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = load_over(w, b, true, &why);
+    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
+        return load_over(w, b, false, err);
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
 static enum ckpt_status run_report(struct store *home, const struct job_report *r,
@@ -406,18 +469,23 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
     case JOB_FAIL_PART:
         return run_fail_part(w, &j->part, &j->err);
     case JOB_ATTEMPT:
-        return run_attempt(w->home, &j->attempt, &j->err);
+        return run_attempt(w, &j->attempt, &j->err);
     case JOB_LAUNCH:
-        return launch_job_run(w->home, w->node, &j->launch, &j->err);
+        return launch_job_run(w, &j->launch, &j->err);
     case JOB_PLAN:
         return run_plan(w, &j->plan, &j->err);
     case JOB_BATCH:
-        return load_batch(w->load, &w->home, 1, j->batch.job, &j->batch.name, j->batch.plan,
-                          j->batch.memory, &j->batch.stats, &j->err);
+        return run_batch(w, &j->batch, &j->err);
     case JOB_REPORT:
         return run_report(w->home, &j->report, &j->err);
     case JOB_LIST:
         return run_list(w, &j->list, &j->err);
+    case JOB_DRAIN:
+        return drain_job_run(w, &j->drain, &j->err);
+    case JOB_ADOPT:
+        return adopt_job_run(w, &j->tier, &j->err);
+    case JOB_SPREAD:
+        return spread_job_run(w, &j->tier, &j->err);
     }
     return CKPT_BUG;
 }
@@ -454,6 +522,13 @@ void job_free(struct job *j)
 {
     if (!j)
         return;
+    if (j->kind == JOB_DRAIN) {
+        free(j->drain.busy);
+        free(j->drain.found);
+        free(j->drain.part.packs);
+    }
+    if (j->kind == JOB_ADOPT)
+        roster_fini(&j->tier.held);
     if (j->kind == JOB_PLAN) {
         free((void *)(uintptr_t)j->plan.decls);
         free(j->plan.clients);

@@ -5,8 +5,11 @@
 
 #include "ckptd/arena.h"
 #include "ckptd/committer.h"
+#include "ckptd/drainer.h"
 #include "ckptd/ledger.h"
+#include "ckptd/tiers.h"
 #include "storage/crew.h"
+#include "storage/repo/drain.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/load.h"
 #include "storage/repo/publish.h"
@@ -14,19 +17,25 @@
 
 /* A crew thread's working memory. */
 struct jobs_work {
-    struct store *home;
+    struct tiers tiers;
+    struct store *home;  /* of the tiers: where records are decided */
+    struct store *local; /* where packs are saved; often the same */
     struct save_work *save;
     struct load_work *load;
+    struct drain_work *drain;
+    const atomic_bool *cancel; /* drains end early when it is set */
     uint64_t slot_bytes;
     struct save_codec codec;
     uint8_t node[16];
 };
 struct jobs_setup {
-    struct store *home; /* duplicated by each thread */
+    struct tiers_setup *tiers; /* each thread has handles of its own */
     uint64_t slot_bytes;
     struct save_codec codec;
     uint8_t node[16];
-    bool data; /* packs and batches: with their buffers */
+    bool data;  /* packs and batches: with their buffers */
+    bool drain; /* with those of a drain; held back by the tier's rate */
+    const atomic_bool *cancel;
 };
 void *jobs_work_new(void *arg, struct ckpt_err *err);
 void jobs_work_free(void *work);
@@ -44,6 +53,9 @@ enum job_kind {
     JOB_BATCH,
     JOB_REPORT,
     JOB_LIST,
+    JOB_DRAIN,
+    JOB_ADOPT,
+    JOB_SPREAD,
 };
 struct job_seal {
     int decl_fd; /* borrowed */
@@ -100,6 +112,7 @@ struct job_launch {
     uint8_t nonce[16];
     uint64_t after; /* a rollback: epochs up to here are old */
     struct lineage_wish wish;
+    const struct roster *also; /* what other tiers hold; borrowed from the launch */
     /* results */
     uint64_t epoch;
     bool has_point, stop;
@@ -119,6 +132,7 @@ struct job_plan {
     /* results */
     struct reader *reader;
     struct plan *plan;
+    bool damaged;        /* the nearest tier lacked something that another had */
     struct buf *reports; /* owned; one per consumer, empty where all is plain */
 };
 #define JOBS_LIST_MAX (UINT32_C(1) << 20)
@@ -148,6 +162,36 @@ struct job_report {
     struct record_step step;
     struct record_bad bad;
 };
+#define JOB_DRAIN_FOUND 64 /* checkpoints that one scan brings */
+struct job_found {
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name name;
+};
+struct job_drain { /* one step of the drainer */
+    enum drainer_job what;
+    uint32_t tier;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name name;
+    uint32_t world, from, rank;
+    struct manifest_pack pack;           /* PACK */
+    uint64_t stored_bytes;               /* ACCOUNT */
+    char (*busy)[CKPT_JOB_NAME_MAX + 1]; /* SCAN: jobs that train here; owned */
+    size_t busy_count;
+    bool last; /* OPEN: nobody trains the job */
+    /* results */
+    uint64_t bytes;
+    struct drain_part part;  /* PART: packs are taken out by whoever wants them */
+    struct job_found *found; /* SCAN: owned */
+    size_t found_count;
+    bool more;
+};
+struct job_tier { /* ADOPT: the home learns from a tier; SPREAD: a tier gets a launch's record */
+    uint32_t tier;
+    uint64_t launch, round;
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct key key;     /* SPREAD */
+    struct roster held; /* ADOPT: result, owned */
+};
 struct job {
     struct crew_job base; /* first */
     enum job_kind kind;
@@ -165,6 +209,8 @@ struct job {
         struct job_batch batch;
         struct job_report report;
         struct job_list list;
+        struct job_drain drain;
+        struct job_tier tier;
     };
 };
 /* Frees a job and what it owns; decl, arena, reader and plan are results: whoever wants

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "storage/repo/adopt.h"
+
 static enum ckpt_status run_claim(struct store *home, const uint8_t node[16], struct job_launch *l,
                                   struct ckpt_err *err)
 {
@@ -33,11 +35,25 @@ static enum ckpt_status take_resolved(struct job_launch *l, struct record_resolv
     return st;
 }
 
-static enum ckpt_status run_resolve(struct store *home, struct job_launch *l, struct ckpt_err *err)
+/* What can be restored here beside what the home holds: in the node's own tier, and in those
+ * that were asked before (H3). */
+static enum ckpt_status at_hand(struct jobs_work *w, const struct job_launch *l, struct roster *ret,
+                                struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    if (w->local != w->home)
+        st = adopt_held(w->local, l->job, ret, err);
+    return st == CKPT_OK && l->also ? roster_merge(ret, l->also, err) : st;
+}
+
+static enum ckpt_status run_resolve(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     struct record_resolved r = { 0 };
+    CLEANUP_ROSTER struct roster also = { 0 };
     l->wish.below = l->epoch;
-    enum ckpt_status st = launch_resolve(home, l->job, l->epoch, &l->wish, &r, err);
+    enum ckpt_status st = at_hand(w, l, &also, err);
+    if (st == CKPT_OK)
+        st = launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &also, &r, err);
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
@@ -52,12 +68,15 @@ static enum ckpt_status run_find(struct store *home, struct job_launch *l, struc
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
-static enum ckpt_status run_read(struct store *home, struct job_launch *l, struct ckpt_err *err)
+static enum ckpt_status run_read(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     struct lineage history = { 0 };
     struct record_resolved r = { 0 };
+    CLEANUP_ROSTER struct roster also = { 0 };
     l->wish.below = UINT64_MAX;
-    enum ckpt_status st = launch_history(home, l->job, &history, err);
+    enum ckpt_status st = at_hand(w, l, &also, err);
+    if (st == CKPT_OK)
+        st = launch_history_with(w->home, l->job, &also, &history, err);
     if (st != CKPT_OK)
         return st;
     st = lineage_pick(&history, &l->wish, &r, err);
@@ -70,18 +89,17 @@ static enum ckpt_status run_read(struct store *home, struct job_launch *l, struc
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
-enum ckpt_status launch_job_run(struct store *home, const uint8_t node[16], struct job_launch *l,
-                                struct ckpt_err *err)
+enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     switch (l->what) {
     case LAUNCH_CLAIM:
-        return run_claim(home, node, l, err);
+        return run_claim(w->home, w->node, l, err);
     case LAUNCH_RESOLVE:
-        return run_resolve(home, l, err);
+        return run_resolve(w, l, err);
     case LAUNCH_FIND:
-        return run_find(home, l, err);
+        return run_find(w->home, l, err);
     case LAUNCH_READ:
-        return run_read(home, l, err);
+        return run_read(w, l, err);
     }
     return CKPT_BUG;
 }

@@ -3,5 +3,5 @@
 
 #include "ckptd/jobs.h"
 
-enum ckpt_status launch_job_run(struct store *home, const uint8_t node[16], struct job_launch *l,
-                                struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

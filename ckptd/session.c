@@ -93,7 +93,10 @@ uint32_t session_add_final(struct session *s, const struct session_op *op)
                                  .done_bytes = op->done_bytes,
                                  .total_bytes = op->total_bytes,
                                  .missing = op->missing,
-                                 .unasked = op->unasked };
+                                 .unasked = op->unasked,
+                                 .awaits = op->phase != OP_LOAD && op->status == CKPT_OK &&
+                                           op->level == WIRE_LEVEL_LOCAL &&
+                                           (s->flags & WIRE_HAS_REMOTE) };
     memcpy(f->text, op->text, sizeof(f->text));
     return at;
 }
@@ -280,6 +283,21 @@ static enum ckpt_status step_client(struct session *s, const struct session_even
     }
 }
 
+/* What becomes of a committed save beyond its home: the last word on it. */
+static void on_remote(struct session *s, const struct session_event *ev,
+                      struct session_actions *out)
+{
+    for (uint32_t i = 0; i < SESSION_FINALS; i++) {
+        struct session_final *f = &s->finals[i];
+        if (!f->awaits || !name_equal(&f->name, &ev->name))
+            continue;
+        f->awaits = false;
+        if (ev->status == CKPT_OK)
+            f->level = WIRE_LEVEL_REMOTE;
+        session_act(out, ACT_SEND_FINAL, i);
+    }
+}
+
 static void step_op(struct session *s, const struct session_event *ev, struct session_actions *out)
 {
     uint32_t at = session_op_of(s, ev->op);
@@ -350,6 +368,9 @@ enum ckpt_status session_step(struct session *s, const struct session_event *ev,
         s->progress_put = false;
         s->restoring = true;
         s->new_epoch = true;
+        break;
+    case SESSION_REMOTE:
+        on_remote(s, ev, out);
         break;
     case SESSION_STOP:
         session_give_up(s, CKPT_DAEMON_GONE, "lost ckptd, which was stopped,", out);

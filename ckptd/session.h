@@ -21,8 +21,8 @@
 #include "formats/wire.h"
 
 #define SESSION_STATES_MAX  32
-#define SESSION_OPS_MAX     8 /* saves and loads under way */
-#define SESSION_FINALS      16
+#define SESSION_OPS_MAX     8  /* saves and loads under way */
+#define SESSION_FINALS      64 /* as many as a client remembers */
 #define SESSION_SLOTS_MAX   4096
 #define SESSION_TEXT_MAX    400
 #define SESSION_ACTIONS_MAX (SESSION_SLOTS_MAX + 128)
@@ -97,6 +97,7 @@ struct session_final {
     struct ckpt_name name;
     uint64_t done_bytes, total_bytes;
     uint32_t missing, unasked;
+    bool awaits; /* committed, and a tier may still get it: not the last word */
     char text[SESSION_TEXT_MAX];
 };
 struct session {
@@ -155,6 +156,7 @@ enum session_event_kind {
     SESSION_FAILED_PUT, /* op */
     SESSION_DECIDED,    /* op; status, text */
     SESSION_LOADED,     /* op; status, text, name, missing, unasked: a load is over */
+    SESSION_REMOTE,     /* name; status: a tier holds it; NOT_PLANNED: none will */
     SESSION_EPOCH,      /* name.epoch: a rollback made a new one */
     SESSION_STOP,       /* ckptd stops: what is not staged fails */
     SESSION_TICK,

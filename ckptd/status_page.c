@@ -112,6 +112,67 @@ static json_t *session_json(const struct control *c, const struct client *cl)
         "states", states, "ops", ops);
 }
 
+/* Since when the oldest of what is still to go there waits. */
+static double lag_seconds(const struct control *c, uint32_t tier)
+{
+    int64_t since = c->now;
+    for (size_t i = 0; i < DRAINER_TARGETS_MAX; i++) {
+        const struct drainer_target *t = &c->drainer->targets[i];
+        if (t->used && t->tier == tier && t->since_ns < since)
+            since = t->since_ns;
+    }
+    return (double)(c->now - since) / 1e9;
+}
+
+/* What is under way to a tier, how fast, and how long it will take. */
+static void add_progress(const struct control *c, const struct drainer_tier *t, json_t *j)
+{
+    const struct drainer_target *to = &c->drainer->targets[t->target];
+    double s = (double)(c->now - t->begun_ns) / 1e9;
+    uint64_t done = drainer_raw_done(t);
+    double rate = s > 0 ? (double)t->put_bytes / s : 0;
+    double raw_rate = s > 0 && t->put_bytes > 0 ? (double)done / s : 0;
+    json_t *more =
+        json_pack("{s:s, s:I, s:I, s:I, s:f}", "job", to->job, "step", (json_int_t)to->name.step,
+                  "bytes", (json_int_t)done, "bytes_total", (json_int_t)t->raw_total, "rate", rate);
+    if (raw_rate > 0 && t->raw_total > done)
+        json_object_set_new(more, "eta", json_real((double)(t->raw_total - done) / raw_rate));
+    json_object_update(j, more);
+    json_decref(more);
+}
+
+static json_t *tier_json(const struct control *c, uint32_t i)
+{
+    const struct drainer_tier *t = &c->drainer->tiers[i];
+    json_t *j = json_pack("{s:o, s:s, s:s, s:I, s:f, s:I, s:I, s:I}", "tier",
+                          text_json(c->tiers.urls[i]), "role",
+                          i == 0               ? "local"
+                          : i == c->tiers.home ? "home"
+                                               : "remote",
+                          "state",
+                          t->status != CKPT_OK      ? "trouble"
+                          : t->target != UINT32_MAX ? drainer_job_name(t->doing)
+                                                    : "idle",
+                          "lag", (json_int_t)drainer_lag(c->drainer, i), "lag_seconds",
+                          lag_seconds(c, i), "held", (json_int_t)t->held, "put_bytes",
+                          (json_int_t)t->put_total, "troubles", (json_int_t)t->troubles);
+    if (t->held > 0)
+        json_object_set_new(j, "held_step", json_integer((json_int_t)t->held_step));
+    if (t->target != UINT32_MAX)
+        add_progress(c, t, j);
+    if (t->status != CKPT_OK)
+        json_object_set_new(j, "error", text_json(t->text));
+    return j;
+}
+
+static json_t *tiers_json(const struct control *c)
+{
+    json_t *j = json_array();
+    for (uint32_t i = 0; i < c->drainer->tier_count; i++)
+        json_array_append_new(j, tier_json(c, i));
+    return j;
+}
+
 static json_t *counters_json(const struct control *c)
 {
     const struct {
@@ -157,13 +218,13 @@ int status_page(const struct control *c, struct ckpt_err *err)
         if (c->clients[i])
             json_array_append_new(sessions, session_json(c, c->clients[i]));
     json_t *page = json_pack(
-        "{s:s, s:I, s:I, s:f, s:o, s:o, s:s, s:o, s:s, s:b, s:b, s:I, s:o, s:o, s:o}", "version",
-        CKPTD_VERSION, "pid", (json_int_t)getpid(), "keeper", (json_int_t)getppid(), "uptime",
-        (double)(c->now - c->started_ns) / 1e9, "store", text_json(c->config->store), "io",
-        text_json(c->store_text), "io_asked", c->config->io, "socket", text_json(c->socket), "node",
-        node, "private", c->config->private_, "stopping", c->stopping, "slot_bytes",
-        (json_int_t)c->config->slot_bytes, "sessions", sessions, "counters", counters_json(c),
-        "errors", errors_json());
+        "{s:s, s:I, s:I, s:f, s:o, s:o, s:s, s:o, s:s, s:b, s:b, s:I, s:o, s:o, s:o, s:o}",
+        "version", CKPTD_VERSION, "pid", (json_int_t)getpid(), "keeper", (json_int_t)getppid(),
+        "uptime", (double)(c->now - c->started_ns) / 1e9, "store", text_json(c->config->store),
+        "io", text_json(c->store_text), "io_asked", c->config->io, "socket", text_json(c->socket),
+        "node", node, "private", c->config->private_, "stopping", c->stopping, "slot_bytes",
+        (json_int_t)c->config->slot_bytes, "tiers", tiers_json(c), "sessions", sessions, "counters",
+        counters_json(c), "errors", errors_json());
     char *text = page ? json_dumps(page, JSON_COMPACT) : NULL;
     json_decref(page);
     if (!text) {

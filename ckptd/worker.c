@@ -14,31 +14,37 @@
 
 /* Digests give way to the trainer, first of all to its copy into the arena. */
 #define DATA_NICE      10
-#define DIGEST_THREADS 2 /* 10 GB/s each: more than disks take */
+#define DIGEST_THREADS 2  /* 10 GB/s each: more than disks take */
+#define DRAIN_NICE     15 /* and drains to saves */
 #define RECORD_THREADS 2
 
-static enum ckpt_status open_store(const struct config *cfg, const uint8_t node[16],
-                                   struct store **ret, struct ckpt_err *err)
+/* One for each tier that is drained to; a thread beside the streams, so that what a launch
+ * asks of the tier does not wait behind packs. */
+static enum ckpt_status start_drains(struct control *c, struct jobs_setup *setup,
+                                     struct ckpt_err *err)
 {
-    char text[33];
-    struct record_repo repo;
-    hex_encode(node, 16, text);
-    struct store_options options = { .io = cfg->io, .node = text, .create = true };
-    enum ckpt_status st = store_open(cfg->store, &options, ret, err);
-    if (st != CKPT_OK)
-        return st;
-    st = repo_open(*ret, true, &repo, err);
-    if (st != CKPT_OK) {
-        store_close(*ret);
-        *ret = NULL;
-    }
+    struct crew_options drain = {
+        .name = "ckptd-drain",
+        .threads = c->config->remote_streams + 1,
+        .nice = DRAIN_NICE,
+        .event_fd = c->done_fd,
+        .work_new = jobs_work_new,
+        .work_free = jobs_work_free,
+        .arg = setup,
+    };
+    enum ckpt_status st = CKPT_OK;
+    setup->drain = true;
+    for (uint32_t i = 1; st == CKPT_OK && i < c->tiers.count; i++)
+        st = crew_new(&drain, &c->drains[i], err);
+    setup->drain = false;
     return st;
 }
 
-static enum ckpt_status start_crews(struct control *c, struct store *home, struct jobs_setup *setup,
+static enum ckpt_status start_crews(struct control *c, struct jobs_setup *setup,
                                     struct ckpt_err *err)
 {
-    setup->home = home;
+    setup->tiers = &c->tiers;
+    setup->cancel = &c->cancel;
     struct crew_options data = {
         .name = "ckptd-data",
         .threads = c->config->crew,
@@ -60,7 +66,17 @@ static enum ckpt_status start_crews(struct control *c, struct store *home, struc
     setup->data = false;
     if (st == CKPT_OK)
         st = crew_new(&digests, &c->digests, err);
-    return st == CKPT_OK ? crew_new(&records, &c->records, err) : st;
+    if (st == CKPT_OK)
+        st = crew_new(&records, &c->records, err);
+    return st == CKPT_OK ? start_drains(c, setup, err) : st;
+}
+
+/* Waits that tests shorten. */
+static int64_t from_env_ms(const char *name, int64_t otherwise)
+{
+    const char *text = getenv(name);
+    long long ms = text ? strtoll(text, NULL, 10) : 0;
+    return ms > 0 ? (int64_t)ms * 1000000 : otherwise;
 }
 
 static enum ckpt_status make_control(struct control *c, struct ckpt_err *err)
@@ -76,14 +92,13 @@ static enum ckpt_status make_control(struct control *c, struct ckpt_err *err)
     c->committer = calloc(1, sizeof(*c->committer));
     c->restores = calloc(1, sizeof(*c->restores));
     c->plans = calloc(RESTORE_GROUPS_MAX, sizeof(*c->plans));
+    c->drainer = calloc(1, sizeof(*c->drainer));
     if (c->signal_fd < 0 || c->epoll_fd < 0 || c->done_fd < 0)
         return err_errno(err, errno, "setting up the worker");
-    if (!c->committer || !c->restores || !c->plans)
+    if (!c->committer || !c->restores || !c->plans || !c->drainer)
         return err_set(err, CKPT_NO_MEMORY, "out of memory for the worker's tables");
-    const char *arrival = getenv("CKPT_ARRIVAL_MS");
-    c->committer->arrival_ns = COMMITTER_ARRIVAL_NS;
-    if (arrival && strtoll(arrival, NULL, 10) > 0)
-        c->committer->arrival_ns = strtoll(arrival, NULL, 10) * 1000000;
+    c->committer->arrival_ns = from_env_ms("CKPT_ARRIVAL_MS", COMMITTER_ARRIVAL_NS);
+    c->tier_ns = from_env_ms("CKPT_TIER_MS", CONTROL_TIER_NS);
     c->later_last = &c->later;
     c->next_key = 1;
     c->now = c->started_ns = jobs_now_ns();
@@ -208,7 +223,6 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
 {
     const struct worker *w = arg;
     struct ckpt_err err = { 0 };
-    struct store *home = NULL;
     struct control *c = calloc(1, sizeof(*c));
     if (!c)
         return 1;
@@ -221,22 +235,26 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     struct jobs_setup setup = { .slot_bytes = w->config->slot_bytes,
                                 .codec = { w->config->codec, w->config->codec_level } };
     enum ckpt_status st = make_control(c, &err);
+    const char *own = w->config->local ? w->config->local : w->config->store;
     if (st == CKPT_OK)
-        st = rundir_node(w->rundir, w->config->store, c->node, &err);
+        st = rundir_node(w->rundir, own, c->node, &err);
     if (st == CKPT_OK)
-        st = open_store(w->config, c->node, &home, &err);
+        st = tiers_setup_open(&c->tiers, w->config, c->node, &err);
     if (st == CKPT_OK)
-        st = rundir_node(w->rundir, w->config->store, c->node, &err);
+        st = rundir_node(w->rundir, own, c->node, &err);
     memcpy(setup.node, c->node, sizeof(setup.node));
     if (st == CKPT_OK)
-        st = start_crews(c, home, &setup, &err);
+        st = start_crews(c, &setup, &err);
     if (st != CKPT_OK) {
         log_error("cannot start", "status=%s why=\"%s\"", status_name(st), err_text(&err));
         return 4;
     }
+    struct store *home = c->tiers.opened[c->tiers.home];
     store_to_text(home, c->store_text, sizeof(c->store_text));
     warn_unwritable(home);
+    drainer_init(c->drainer, c->tiers.count, w->config->remote_streams, c->now);
     adopt_all(c, kept);
+    control_drain_adopt(c);
     say_ready(w, keep);
     log_info("serving", "socket=%s store=\"%s\" sessions=%u", c->socket, c->store_text,
              c->client_count);
@@ -248,8 +266,11 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     crew_free(c->digests);
     crew_free(c->data);
     crew_free(c->records);
+    for (uint32_t i = 0; i < TIERS_MAX; i++)
+        if (c->drains[i])
+            crew_free(c->drains[i]);
     control_fini(c);
+    tiers_setup_close(&c->tiers);
     free(c);
-    store_close(home);
     return rc;
 }

@@ -105,6 +105,7 @@ enum wire_hello_ok_flags {
     WIRE_HAS_POINT = 1,
     WIRE_STAGED_IS_PROCESS = 2, /* ckptd shares the trainer's fate: level staged (process) */
     WIRE_STOP = 4,              /* crash-loop rule: a human must look; training should not start */
+    WIRE_HAS_REMOTE = 8,        /* local is not the last word on a save: tiers may get it */
 };
 /* tail: why (text). */
 struct wire_hello_ok {

@@ -270,7 +270,8 @@ static bool wait_over(const struct lib_op *op, enum ckpt_level level, enum ckpt_
     else if (failed)
         *ret = err_set(err, op->status, "%s", op->text);
     else if (op->final)
-        *ret = err_set(err, CKPT_NOT_PLANNED, "step %llu: no tier is configured for level %s",
+        *ret = err_set(err, CKPT_NOT_PLANNED,
+                       "step %llu: no tier, or no policy, brings it to level %s",
                        (unsigned long long)op->step, wire_level_name(level));
     else
         return false;

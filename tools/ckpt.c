@@ -15,6 +15,7 @@ static const struct tool_verb *const verbs[] = {
 /* What follows the list of verbs. */
 static const char overview[] =
     "  --store URL|DIR  where the checkpoints are (else the environment's CKPT_STORE)\n"
+    "  --remote URL|DIR where they may lie, too (several times; else CKPT_REMOTE)\n"
     "  --json           answer as JSON\n"
     "  --version        print the version\n"
     "  --help           this text; \"ckpt VERB --help\" explains a verb\n"
@@ -47,13 +48,14 @@ static void print_verb_help(const struct tool_verb *v)
     printf("usage: ckpt [--store URL|DIR] [--json] %s %s\n\n%s\n", v->name, v->arguments, v->help);
 }
 
-/* Takes `--store X`, `--store=X` and `--json` out of argv, wherever they stand before
- * "--".  Returns the new argc, or -1 when a value is missing. */
+/* Takes `--store X`, `--store=X`, the same of --remote, and `--json` out of argv, wherever
+ * they stand before "--".  Returns the new argc, or -1 when a value is missing. */
 static int take_globals(struct tool *t, int argc, char **argv)
 {
     int kept = 1;
     int i = 1;
     for (; i < argc && strcmp(argv[i], "--") != 0; i++) {
+        const char *remote = NULL;
         if (strcmp(argv[i], "--json") == 0) {
             t->json = true;
         } else if (strncmp(argv[i], "--store=", 8) == 0) {
@@ -62,9 +64,19 @@ static int take_globals(struct tool *t, int argc, char **argv)
             if (++i == argc)
                 return -1;
             t->store_url = argv[i];
+        } else if (strncmp(argv[i], "--remote=", 9) == 0) {
+            remote = argv[i] + 9;
+        } else if (strcmp(argv[i], "--remote") == 0) {
+            if (++i == argc)
+                return -1;
+            remote = argv[i];
         } else {
             argv[kept++] = argv[i];
         }
+        if (remote && t->remote_count == TOOL_REMOTES_MAX)
+            return -1;
+        if (remote)
+            t->remotes[t->remote_count++] = remote;
     }
     for (; i < argc; i++)
         argv[kept++] = argv[i];
@@ -144,9 +156,13 @@ int main(int argc, char **argv)
     struct tool t = { .program = argv[0], .store_url = getenv("CKPT_STORE") };
     argc = take_globals(&t, argc, argv);
     if (argc < 0) {
-        fprintf(stderr, "ckpt: --store needs a directory or URL\n");
+        fprintf(stderr, "ckpt: --store and --remote need a directory or URL; at most %d --remote\n",
+                TOOL_REMOTES_MAX);
         return TOOL_USAGE;
     }
+    const char *remote = getenv("CKPT_REMOTE");
+    if (t.remote_count == 0 && remote && *remote)
+        t.remotes[t.remote_count++] = remote;
     if (argc < 2) {
         print_help(stdout);
         return TOOL_USAGE;

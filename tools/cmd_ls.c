@@ -6,7 +6,8 @@
 #include "tools/tool.h"
 
 struct ls {
-    struct store *store;
+    const struct tool_stores *stores;
+    size_t remote_from; /* of them: places from here on are remote */
     bool all, metrics;
     bool damaged; /* a commit record was listed that cannot be read */
     int64_t now_ns;
@@ -33,6 +34,12 @@ enum {
     COL_METRICS
 };
 
+/* A checkpoint, as the nearest place that lists it has it. */
+struct row {
+    const struct catalog_entry *e;
+    bool remote; /* some remote place holds it */
+};
+
 /* Without a world the commit record is there and damaged. */
 static bool is_damaged(const struct catalog_entry *e)
 {
@@ -45,11 +52,15 @@ static bool has_commit(const struct catalog_entry *e)
 }
 
 /* How safe it is; for what is listed only with --all, what became of it. */
-static const char *level_of(const struct catalog_entry *e)
+static const char *level_of(const struct row *r)
 {
+    const struct catalog_entry *e = r->e;
     switch (e->state) {
     case CATALOG_LIVE:
-        return is_damaged(e) ? "damaged" : e->on_lineage ? "local" : "abandoned";
+        return is_damaged(e)    ? "damaged"
+               : !e->on_lineage ? "abandoned"
+               : r->remote      ? "remote"
+                                : "local";
     case CATALOG_DELETED:
         return "deleted";
     case CATALOG_GONE:
@@ -70,15 +81,16 @@ static json_t *metrics_json(const struct record_commit *c)
     return o;
 }
 
-static json_t *entry_json(const struct ls *ls, const char *job, const struct catalog_entry *e)
+static json_t *entry_json(const struct ls *ls, const char *job, const struct row *r)
 {
+    const struct catalog_entry *e = r->e;
     char when[OUTPUT_TEXT];
     json_t *o = output_point(job, &e->name);
     json_t *tags = json_array();
     for (size_t i = 0; i < e->tag_count; i++)
         json_array_append_new(tags, json_string(e->tags[i]));
     bool known = has_commit(e);
-    json_object_set_new(o, "level", json_string(level_of(e)));
+    json_object_set_new(o, "level", json_string(level_of(r)));
     json_object_set_new(o, "time",
                         known ? json_string(output_time(e->commit.time_ns, when)) : json_null());
     json_object_set_new(o, "bytes_raw",
@@ -111,8 +123,9 @@ static void metrics_text(const struct record_commit *c, char *ret, size_t cap)
                                 c->metrics[i].value);
 }
 
-static void entry_row(struct ls *ls, const char *job, const struct catalog_entry *e)
+static void entry_row(struct ls *ls, const char *job, const struct row *r)
 {
+    const struct catalog_entry *e = r->e;
     struct output_table *t = &ls->table;
     char text[512];
     bool normal = e->state == CATALOG_LIVE && e->on_lineage;
@@ -120,7 +133,7 @@ static void entry_row(struct ls *ls, const char *job, const struct catalog_entry
     output_cell(t, COL_JOB, "%s", job);
     output_cell(t, COL_STEP, "%llu", (unsigned long long)e->name.step);
     output_cell(t, COL_EPOCH, "%llu", (unsigned long long)e->name.epoch);
-    output_cell(t, COL_LEVEL, "%s", level_of(e));
+    output_cell(t, COL_LEVEL, "%s", level_of(r));
     tags_text(e, text, sizeof(text));
     output_cell(t, COL_TAGS, "%s", text);
     if (!has_commit(e))
@@ -136,35 +149,108 @@ static void entry_row(struct ls *ls, const char *job, const struct catalog_entry
     output_cell(t, COL_METRICS, "%s", text);
 }
 
+/* Adds what a place lists of a job to the rows. */
+static void merge(struct row *rows, size_t *count, const struct catalog *c, bool remote)
+{
+    for (size_t i = 0; i < c->count; i++) {
+        size_t k = 0;
+        while (k < *count && !name_equal(&rows[k].e->name, &c->entries[i].name))
+            k++;
+        if (k == *count)
+            rows[(*count)++] = (struct row){ .e = &c->entries[i] };
+        rows[k].remote |= remote && c->entries[i].held;
+    }
+}
+
+static int order_rows(const void *a, const void *b)
+{
+    const struct ckpt_name *x = &((const struct row *)a)->e->name;
+    const struct ckpt_name *y = &((const struct row *)b)->e->name;
+    if (x->epoch != y->epoch)
+        return x->epoch > y->epoch ? -1 : 1;
+    return x->step == y->step ? 0 : x->step > y->step ? -1 : 1;
+}
+
+static void show_rows(struct ls *ls, const char *job, const struct row *rows, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        ls->damaged |= is_damaged(rows[i].e);
+        if (ls->json)
+            json_array_append_new(ls->json, entry_json(ls, job, &rows[i]));
+        else
+            entry_row(ls, job, &rows[i]);
+    }
+}
+
 static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err *err)
 {
-    struct catalog c = { 0 };
+    struct catalog c[1 + TOOL_REMOTES_MAX] = { 0 };
     unsigned flags = CATALOG_SIZES | CATALOG_TAGS | (ls->all ? CATALOG_ALL : 0);
-    enum ckpt_status st = catalog_read(ls->store, job, flags, &c, err);
-    if (st != CKPT_OK)
-        return st;
-    for (size_t i = 0; i < c.count; i++) {
-        const struct catalog_entry *e = &c.entries[i];
-        ls->damaged |= is_damaged(e);
-        if (ls->json)
-            json_array_append_new(ls->json, entry_json(ls, job, e));
-        else
-            entry_row(ls, job, e);
+    size_t n = ls->stores->count, total = 0, count = 0;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < n; i++) {
+        st = catalog_read(ls->stores->s[i], job, flags, &c[i], err);
+        total += c[i].count;
     }
-    catalog_fini(&c);
-    return CKPT_OK;
+    CLEANUP_FREE struct row *rows = calloc(total + 1, sizeof(*rows));
+    if (st == CKPT_OK && !rows)
+        st = err_set(err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", total);
+    for (size_t i = 0; st == CKPT_OK && i < n; i++)
+        merge(rows, &count, &c[i], i >= ls->remote_from);
+    if (st == CKPT_OK && n > 1)
+        qsort(rows, count, sizeof(*rows), order_rows);
+    if (st == CKPT_OK)
+        show_rows(ls, job, rows, count);
+    for (size_t i = 0; i < n; i++)
+        catalog_fini(&c[i]);
+    return st;
+}
+
+static int order_names(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
 static enum ckpt_status list_all(struct ls *ls, struct ckpt_err *err)
 {
-    char **jobs;
-    enum ckpt_status st = catalog_jobs(ls->store, &jobs, err);
-    if (st != CKPT_OK)
-        return st;
-    for (size_t i = 0; jobs[i] && st == CKPT_OK; i++)
-        st = list_job(ls, jobs[i], err);
-    catalog_jobs_free(jobs);
+    char **jobs[1 + TOOL_REMOTES_MAX] = { NULL };
+    size_t n = ls->stores->count, total = 0, count = 0;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < n; i++) {
+        st = catalog_jobs(ls->stores->s[i], &jobs[i], err);
+        for (size_t k = 0; st == CKPT_OK && jobs[i][k]; k++)
+            total++;
+    }
+    CLEANUP_FREE char **all = calloc(total + 1, sizeof(*all));
+    if (st == CKPT_OK && !all)
+        st = err_set(err, CKPT_NO_MEMORY, "no memory for %zu jobs", total);
+    for (size_t i = 0; st == CKPT_OK && i < n; i++)
+        for (size_t k = 0; jobs[i][k]; k++)
+            all[count++] = jobs[i][k];
+    if (st == CKPT_OK)
+        qsort(all, count, sizeof(*all), order_names);
+    for (size_t i = 0; i < count && st == CKPT_OK; i++)
+        if (i == 0 || strcmp(all[i], all[i - 1]) != 0)
+            st = list_job(ls, all[i], err);
+    for (size_t i = 0; i < n; i++)
+        if (jobs[i])
+            catalog_jobs_free(jobs[i]);
     return st;
+}
+
+/* CKPT_OK if one of the places has the job. */
+static enum ckpt_status check_job(const struct tool_stores *stores, const char *job,
+                                  struct ckpt_err *err)
+{
+    struct ckpt_err first = { 0 };
+    enum ckpt_status st = CKPT_NOT_FOUND;
+    for (size_t i = 0; i < stores->count && st == CKPT_NOT_FOUND; i++) {
+        struct ckpt_err why = { 0 };
+        st = tool_job_check(stores->s[i], job, &why);
+        if (i == 0 || st != CKPT_NOT_FOUND)
+            first = why;
+    }
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&first));
 }
 
 static enum ckpt_status print(struct ls *ls, struct ckpt_err *err)
@@ -197,16 +283,17 @@ static int run(struct tool *t, int argc, char **argv)
     if (argc - optind > 1)
         return tool_misuse("ls", "one JOB at most");
     const char *job = optind < argc ? argv[optind] : NULL;
-    CLEANUP_STORE struct store *store = NULL;
+    CLEANUP_STORES struct tool_stores stores = { 0 };
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = tool_open(t, &store, &err);
+    enum ckpt_status st = tool_open_all(t, &stores, &err);
     if (st != CKPT_OK)
         return tool_fail(st, &err);
-    ls.store = store;
+    ls.stores = &stores;
+    ls.remote_from = t->store_url && strcmp(stores.s[0]->url, t->store_url) == 0 ? 1 : 0;
     ls.json = t->json ? json_array() : NULL;
     output_table_init(&ls.table, columns, ARRAY_COUNT(columns) - !ls.metrics);
     if (job)
-        st = tool_job_check(store, job, &err);
+        st = check_job(&stores, job, &err);
     if (st == CKPT_OK)
         st = job ? list_job(&ls, job, &err) : list_all(&ls, &err);
     if (st == CKPT_OK)
@@ -230,6 +317,7 @@ const struct tool_verb cmd_ls = {
             "  --metrics   also the metrics that came with each save\n"
             "\n"
             "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
+            "remote: besides, a place named with --remote holds all of it;\n"
             "damaged: its commit record cannot be read (exit status 1).\n"
             "RAW is the size of the tensors, STORED what they take in this store, WORLD the\n"
             "number of ranks that saved.\n"

@@ -45,19 +45,20 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
     return output_flush(err);
 }
 
-static enum ckpt_status restore(const struct tool *t, struct store *s, const char *text,
-                                struct export_options *o, struct ckpt_err *err)
+static enum ckpt_status restore(const struct tool *t, const struct tool_stores *stores,
+                                const char *text, struct export_options *o, struct ckpt_err *err)
 {
+    size_t at;
     struct catalog_spec spec = { 0 };
     struct ckpt_name name;
     struct export_report r = { 0 };
-    enum ckpt_status st = tool_find(s, text, &spec, &name, err);
+    enum ckpt_status st = tool_find_any(stores, text, &spec, &name, &at, err);
     if (st != CKPT_OK)
         return st;
     struct output_progress progress = output_progress_start("restoring");
     o->progress = on_progress;
     o->progress_arg = &progress;
-    st = export_checkpoint(s, spec.job, &name, o, &r, err);
+    st = export_checkpoint(stores->s, stores->count, spec.job, &name, o, &r, err);
     output_progress_end(&progress);
     if (st != CKPT_OK)
         return st;
@@ -250,12 +251,12 @@ static int run(struct tool *t, int argc, char **argv)
         layout_option_fini(&a.layout);
         return code;
     }
-    CLEANUP_STORE struct store *store = NULL;
+    CLEANUP_STORES struct tool_stores stores = { 0 };
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = tool_open(t, &store, &err);
+    enum ckpt_status st = tool_open_all(t, &stores, &err);
     if (st == CKPT_OK)
-        st = a.explain ? explain(t, store, argv[optind], &err)
-                       : restore(t, store, argv[optind], &a.o, &err);
+        st = a.explain ? explain(t, stores.s[0], argv[optind], &err)
+                       : restore(t, &stores, argv[optind], &a.o, &err);
     select_fini(&a.select);
     layout_option_fini(&a.layout);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
@@ -268,7 +269,8 @@ const struct tool_verb cmd_restore = {
     .help = "Writes the checkpoint's tensors, whole, to DIR/model.safetensors (several files and\n"
             "model.safetensors.index.json above 5 GB), its objects to DIR/objects/NAME.  Every\n"
             "byte is checked.  The files get their names when all are complete and durable.\n"
-            "Changes nothing in the store.\n"
+            "Changes nothing in the store.  With --remote: what the store lacks, or has damaged,\n"
+            "is read from there.\n"
             "\n"
             "  --to DIR            where to; made if it is not there, refused if not empty\n"
             "  --force             DIR may hold files; those of the same name are replaced\n"

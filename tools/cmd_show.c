@@ -12,6 +12,7 @@
 #define RUNS_SHOWN 3 /* in the table; JSON has all */
 
 struct show {
+    struct tool_stores stores;
     struct store *store;
     struct catalog_spec spec;
     struct ckpt_name name;
@@ -275,11 +276,14 @@ static enum ckpt_status draw(struct show *s, const char *spec, struct ckpt_err *
 
 static enum ckpt_status show(struct show *s, const char *spec, bool json, struct ckpt_err *err)
 {
-    enum ckpt_status st = tool_find(s->store, spec, &s->spec, &s->name, err);
+    size_t at;
+    enum ckpt_status st = tool_find_any(&s->stores, spec, &s->spec, &s->name, &at, err);
+    if (st == CKPT_OK)
+        s->store = s->stores.s[at];
     if (st == CKPT_OK)
         st = look_up(s, err);
     if (st == CKPT_OK)
-        st = reader_open(&s->store, 1, s->spec.job, &s->name, &s->reader, err);
+        st = reader_open(s->stores.s, s->stores.count, s->spec.job, &s->name, &s->reader, err);
     if (st == CKPT_OK)
         st = s->layout ? draw(s, spec, err) : json ? print_json(s, err) : print_text(s, err);
     if (st == CKPT_OK && s->glob && s->matched == 0)
@@ -321,15 +325,14 @@ static int parse(struct show *s, const struct tool *t, int argc, char **argv)
 
 static int run(struct tool *t, int argc, char **argv)
 {
-    CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
     struct show s = { 0 };
     int code = parse(&s, t, argc, argv);
     if (code == 0) {
-        enum ckpt_status st = tool_open(t, &store, &err);
-        s.store = store;
+        enum ckpt_status st = tool_open_all(t, &s.stores, &err);
         if (st == CKPT_OK)
             st = show(&s, argv[optind], t->json, &err);
+        tool_close_all(&s.stores);
         code = st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
     }
     layout_option_fini(&s.target);

@@ -10,6 +10,7 @@ struct verify {
     struct tool *tool;
     struct store *store;
     json_t *json; /* array of checkpoints, or NULL */
+    bool many;    /* places: each is named */
     uint64_t sound, damaged;
     /* of the checkpoint under way: */
     const char *job;
@@ -59,6 +60,8 @@ static void report_json(struct verify *v, bool sound, const struct scrub_report 
     json_object_set_new(o, "objects", json_integer((json_int_t)r->objects));
     json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
     json_object_set_new(o, "findings", v->findings);
+    if (v->many)
+        json_object_set_new(o, "store", json_string(v->store->url));
     v->findings = NULL;
     json_array_append_new(v->json, o);
 }
@@ -148,6 +151,28 @@ static enum ckpt_status verify_named(struct verify *v, const char *text, struct 
     return st == CKPT_OK ? verify_one(v, spec.job, &name, err) : st;
 }
 
+/* Each place by itself; a checkpoint that was named must be in one of them. */
+static enum ckpt_status verify_places(struct verify *v, const struct tool_stores *stores,
+                                      const char *text, struct ckpt_err *err)
+{
+    struct ckpt_err first = { 0 };
+    bool found = false;
+    for (size_t i = 0; i < stores->count; i++) {
+        struct ckpt_err why = { 0 };
+        v->store = stores->s[i];
+        v->many = stores->count > 1;
+        if (v->many && !v->json)
+            printf("%s:\n", v->store->url);
+        enum ckpt_status st = text ? verify_named(v, text, &why) : verify_all(v, &why);
+        if (st != CKPT_OK && (st != CKPT_NOT_FOUND || !v->many))
+            return err_set(err, st, "%s", err_text(&why));
+        found |= st == CKPT_OK;
+        if (i == 0)
+            first = why;
+    }
+    return found ? CKPT_OK : err_set(err, CKPT_NOT_FOUND, "%s", err_text(&first));
+}
+
 static enum ckpt_status conclude(struct verify *v, struct ckpt_err *err)
 {
     if (v->json)
@@ -171,13 +196,13 @@ static int run(struct tool *t, int argc, char **argv)
         return tool_bad_option("verify", argv);
     if (argc - optind > 1)
         return tool_misuse("verify", "one JOB or JOB@STEP at most");
-    CLEANUP_STORE struct store *store = NULL;
+    CLEANUP_STORES struct tool_stores stores = { 0 };
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = tool_open(t, &store, &err);
+    enum ckpt_status st = tool_open_all(t, &stores, &err);
     if (st != CKPT_OK)
         return tool_fail(st, &err);
-    struct verify v = { .tool = t, .store = store, .json = t->json ? json_array() : NULL };
-    st = optind < argc ? verify_named(&v, argv[optind], &err) : verify_all(&v, &err);
+    struct verify v = { .tool = t, .json = t->json ? json_array() : NULL };
+    st = verify_places(&v, &stores, optind < argc ? argv[optind] : NULL, &err);
     if (st == CKPT_OK)
         st = conclude(&v, &err);
     json_decref(v.json);
@@ -193,8 +218,9 @@ const struct tool_verb cmd_verify = {
     .help = "Reads a checkpoint, all of a job, or all of the store (default: everything that is\n"
             "not deleted) and checks every sum, digest and reference.  Prints what is damaged:\n"
             "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged.\n"
+            "With --remote each place is verified by itself.\n"
             "\n"
             "--json prints an array of {job, step, epoch, attempt, ok, objects, bytes,\n"
-            "findings: [{kind, object, text}]}.",
+            "findings: [{kind, object, text}]}, and store when there are several.",
     .run = run,
 };

@@ -31,7 +31,8 @@ struct item {
     bool owned; /* base is our own mapping (objects) */
 };
 struct exporter {
-    struct store *store;
+    struct store *const *stores;
+    size_t store_count;
     const char *job;
     struct ckpt_name name;
     const struct export_options *o;
@@ -449,8 +450,8 @@ static enum ckpt_status load_batches(struct exporter *x, const struct plan *plan
 {
     struct load_stats stats = { 0 };
     for (size_t i = 0; i < plan->batch_count; i++) {
-        enum ckpt_status st =
-            load_batch(work, &x->store, 1, x->job, &x->name, &plan->batches[i], &slot, &stats, err);
+        enum ckpt_status st = load_batch(work, x->stores, x->store_count, x->job, &x->name,
+                                         &plan->batches[i], &slot, &stats, err);
         if (st != CKPT_OK)
             return st;
         x->report.bytes += place_batch(x, &plan->batches[i], slot);
@@ -554,12 +555,14 @@ static void exporter_fini(struct exporter *x)
         reader_close(x->reader);
 }
 
-enum ckpt_status export_checkpoint(struct store *s, const char *job, const struct ckpt_name *name,
-                                   const struct export_options *o, struct export_report *ret,
-                                   struct ckpt_err *err)
+enum ckpt_status export_checkpoint(struct store *const *stores, size_t count, const char *job,
+                                   const struct ckpt_name *name, const struct export_options *o,
+                                   struct export_report *ret, struct ckpt_err *err)
 {
-    struct exporter x = { .store = s, .job = job, .name = *name, .o = o };
-    enum ckpt_status st = reader_open(&s, 1, job, name, &x.reader, err);
+    struct exporter x = {
+        .stores = stores, .store_count = count, .job = job, .name = *name, .o = o
+    };
+    enum ckpt_status st = reader_open(stores, count, job, name, &x.reader, err);
     if (st == CKPT_OK && o->layout)
         st = layout_list_init(&x.list, x.reader, o->layout, err);
     if (st == CKPT_OK && o->layout)

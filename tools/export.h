@@ -40,6 +40,7 @@ struct export_report {
 /* CKPT_REFUSED: the directory is not empty; CKPT_NOT_FOUND: nothing matches; CKPT_INVALID:
  * two tensors under one new name (both named);
  * CKPT_CORRUPT: no copy has the right bytes.  Nothing is left in the directory then. */
-enum ckpt_status export_checkpoint(struct store *s, const char *job, const struct ckpt_name *name,
-                                   const struct export_options *o, struct export_report *ret,
-                                   struct ckpt_err *err) CKPT_MUST_CHECK;
+/* stores: nearest first; what one lacks, or has damaged, comes from the next. */
+enum ckpt_status export_checkpoint(struct store *const *stores, size_t count, const char *job,
+                                   const struct ckpt_name *name, const struct export_options *o,
+                                   struct export_report *ret, struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -77,15 +77,12 @@ int tool_bad_option(const char *verb, char **argv)
                        argv[optind - 1]);
 }
 
-static enum ckpt_status open_repository(const struct tool *t, bool readonly, struct store **ret,
-                                        struct ckpt_err *err)
+static enum ckpt_status open_place(const char *url, bool readonly, struct store **ret,
+                                   struct ckpt_err *err)
 {
-    if (!t->store_url || !*t->store_url)
-        return err_set(err, CKPT_INVALID,
-                       "no store was named: give --store DIR (or URL), or set CKPT_STORE");
     CLEANUP_STORE struct store *s = NULL;
     struct store_options options = { .readonly = readonly };
-    enum ckpt_status st = store_open(t->store_url, &options, &s, err);
+    enum ckpt_status st = store_open(url, &options, &s, err);
     if (st != CKPT_OK)
         return st;
     struct record_repo repo;
@@ -95,21 +92,90 @@ static enum ckpt_status open_repository(const struct tool *t, bool readonly, str
         return err_set(err, st,
                        "no checkpoint store at %s: it has no " KEY_REPO
                        " (the first save makes one); is --store right?",
-                       t->store_url);
+                       url);
     if (st != CKPT_OK)
         return err_set(err, st, "%s", err_text(&why));
     *ret = TAKE_PTR(s);
     return CKPT_OK;
 }
 
+static enum ckpt_status open_named(const struct tool *t, bool readonly, struct store **ret,
+                                   struct ckpt_err *err)
+{
+    if (!t->store_url || !*t->store_url)
+        return err_set(err, CKPT_INVALID,
+                       "no store was named: give --store DIR (or URL), or set CKPT_STORE");
+    return open_place(t->store_url, readonly, ret, err);
+}
+
 enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
 {
-    return open_repository(t, true, ret, err);
+    return open_named(t, true, ret, err);
+}
+
+/* A place that was named, and of which nothing is known, is no answer: it is said. */
+static void leave_out(const char *url, const struct ckpt_err *why)
+{
+    char text[sizeof(why->text)];
+    fprintf(stderr, "ckpt: %s is left out: %s\n", url,
+            output_clean(err_text(why), text, sizeof(text)));
+}
+
+enum ckpt_status tool_open_all(const struct tool *t, struct tool_stores *ret, struct ckpt_err *err)
+{
+    struct ckpt_err first = { 0 };
+    struct tool_stores all = { 0 };
+    enum ckpt_status st = CKPT_OK;
+    if ((t->store_url && *t->store_url) || t->remote_count == 0)
+        st = tool_open(t, &all.s[0], &first);
+    all.count = all.s[0] != NULL;
+    if (st != CKPT_OK && t->remote_count > 0)
+        leave_out(t->store_url, &first);
+    for (size_t i = 0; i < t->remote_count; i++) {
+        struct ckpt_err why = { 0 };
+        enum ckpt_status got = open_place(t->remotes[i], true, &all.s[all.count], &why);
+        if (got == CKPT_OK) {
+            all.count++;
+            continue;
+        }
+        leave_out(t->remotes[i], &why);
+        if (st == CKPT_OK) {
+            st = got;
+            first = why;
+        }
+    }
+    if (all.count == 0)
+        return err_set(err, st, "%s", err_text(&first));
+    *ret = all;
+    return CKPT_OK;
+}
+
+void tool_close_all(struct tool_stores *s)
+{
+    for (size_t i = 0; i < s->count; i++)
+        store_close(s->s[i]);
+    s->count = 0;
+}
+
+enum ckpt_status tool_find_any(const struct tool_stores *s, const char *text,
+                               struct catalog_spec *ret_spec, struct ckpt_name *ret, size_t *ret_at,
+                               struct ckpt_err *err)
+{
+    struct ckpt_err first = { 0 };
+    enum ckpt_status st = CKPT_NOT_FOUND;
+    for (size_t i = 0; i < s->count && st == CKPT_NOT_FOUND; i++) {
+        struct ckpt_err why = { 0 };
+        st = tool_find(s->s[i], text, ret_spec, ret, &why);
+        *ret_at = i;
+        if (i == 0 || st != CKPT_NOT_FOUND)
+            first = why;
+    }
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&first));
 }
 
 enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
 {
-    return open_repository(t, false, ret, err);
+    return open_named(t, false, ret, err);
 }
 
 enum ckpt_status tool_each_job(struct store *s, const char *job,

@@ -17,9 +17,13 @@ enum tool_exit {
     TOOL_REFUSED = 5,
 };
 
+#define TOOL_REMOTES_MAX 7
+
 struct tool {
     const char *program;
-    const char *store_url; /* --store, else CKPT_STORE, else NULL */
+    const char *store_url;                 /* --store, else CKPT_STORE, else NULL */
+    const char *remotes[TOOL_REMOTES_MAX]; /* --remote, else CKPT_REMOTE */
+    size_t remote_count;
     bool json;
 };
 struct tool_verb {
@@ -49,6 +53,21 @@ enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt
  * store. */
 enum ckpt_status tool_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],
                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* All places of the call, the store first: what is not in one is looked for in the next.  Of
+ * several, those that cannot be opened are said on stderr and left out; none: the store's
+ * error. */
+struct tool_stores {
+    struct store *s[1 + TOOL_REMOTES_MAX];
+    size_t count;
+};
+enum ckpt_status tool_open_all(const struct tool *t, struct tool_stores *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void tool_close_all(struct tool_stores *s);
+#define CLEANUP_STORES __attribute__((cleanup(tool_close_all)))
+/* tool_find in one place after the other; *ret_at: where it was found first. */
+enum ckpt_status tool_find_any(const struct tool_stores *s, const char *text,
+                               struct catalog_spec *ret_spec, struct ckpt_name *ret, size_t *ret_at,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The same as tool_open to change something. */
 enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -181,14 +181,14 @@ static enum ckpt_status find_own(struct store *home, const char *job, uint64_t e
 }
 
 static enum ckpt_status pick_and_put(struct store *home, const char *job, uint64_t epoch,
-                                     const struct lineage_wish *wish, struct record_resolved *ret,
-                                     struct ckpt_err *err)
+                                     const struct lineage_wish *wish, const struct roster *also,
+                                     struct record_resolved *ret, struct ckpt_err *err)
 {
     struct lineage_wish mine = *wish;
     struct lineage l = { 0 };
     struct record_resolved r = { 0 };
     mine.below = epoch;
-    enum ckpt_status st = launch_history(home, job, &l, err);
+    enum ckpt_status st = launch_history_with(home, job, also, &l, err);
     if (st == CKPT_OK)
         st = lineage_pick(&l, &mine, &r, err);
     lineage_fini(&l);
@@ -225,6 +225,13 @@ enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t ep
                                 const struct lineage_wish *wish, struct record_resolved *ret,
                                 struct ckpt_err *err)
 {
+    return launch_resolve_with(home, job, epoch, wish, NULL, ret, err);
+}
+
+enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
+                                     const struct lineage_wish *wish, const struct roster *also,
+                                     struct record_resolved *ret, struct ckpt_err *err)
+{
     struct record_resolved r = { 0 };
     enum ckpt_status st = job_name_check(job, err);
     if (st == CKPT_OK)
@@ -234,7 +241,7 @@ enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t ep
         if (st == CKPT_OK)
             st = launch_decide(home, job, epoch, err);
         if (st == CKPT_OK)
-            st = pick_and_put(home, job, epoch, wish, &r, err);
+            st = pick_and_put(home, job, epoch, wish, also, &r, err);
     }
     if (st != CKPT_OK)
         return st;

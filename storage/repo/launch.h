@@ -31,6 +31,10 @@ enum ckpt_status launch_claims(struct store *home, const char *job, struct linea
  * here); their records are not read, so `parent` stays empty. */
 enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same, and what other tiers hold (`also`, from adopt_job; NULL = nothing) can be
+ * restored, too (H3). */
+enum ckpt_status launch_history_with(struct store *home, const char *job, const struct roster *also,
+                                     struct lineage *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The same with the listings that it was made of, for who looks at everything. */
 struct launch_listings {
     struct roster commits, helds, lives; /* taken in this order */
@@ -46,6 +50,11 @@ void launch_listings_fini(struct launch_listings *l);
 enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t epoch,
                                 const struct lineage_wish *wish, struct record_resolved *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same with what other tiers hold. */
+enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
+                                     const struct lineage_wish *wish, const struct roster *also,
+                                     struct record_resolved *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Reads `resolved` of an epoch; CKPT_NOT_FOUND while it is not there. */
 enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
                                  struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -12,6 +12,7 @@ struct reading {
     const char *job;
     struct lineage *l;
     size_t prefix_len, cap;
+    const struct roster *also; /* what other tiers hold */
     struct ckpt_err *err;
 };
 
@@ -193,7 +194,7 @@ static enum ckpt_status fill_commit(struct reading *r, const struct roster_entry
     else if (st == CKPT_CORRUPT)
         snprintf(c->why_not, sizeof(c->why_not), "damaged record %.100s", key.text);
     else if (!held)
-        snprintf(c->why_not, sizeof(c->why_not), "its data is not complete in this store");
+        snprintf(c->why_not, sizeof(c->why_not), "its data is not complete in any store at hand");
     return CKPT_OK;
 }
 
@@ -210,8 +211,8 @@ static enum ckpt_status join(struct reading *r, const struct roster *commits,
             continue;
         struct lineage_commit *c = &l->commits[l->commit_count];
         *c = (struct lineage_commit){ .name = e->name };
-        enum ckpt_status st =
-            fill_commit(r, roster_find(lives, &e->name), roster_find(helds, &e->name), c);
+        bool held = roster_find(helds, &e->name) || (r->also && roster_find(r->also, &e->name));
+        enum ckpt_status st = fill_commit(r, roster_find(lives, &e->name), held, c);
         if (st != CKPT_OK)
             return st;
         if (c->life != LIFE_GONE)
@@ -254,13 +255,14 @@ enum ckpt_status launch_claims(struct store *home, const char *job, struct linea
     return CKPT_OK;
 }
 
-enum ckpt_status launch_history_listed(struct store *home, const char *job, struct lineage *ret,
-                                       struct launch_listings *ret_listings, struct ckpt_err *err)
+static enum ckpt_status read_history(struct store *home, const char *job, const struct roster *also,
+                                     struct lineage *ret, struct launch_listings *ret_listings,
+                                     struct ckpt_err *err)
 {
     struct lineage l = { 0 };
     struct launch_listings at = { 0 };
     enum ckpt_status st = launch_claims(home, job, &l, err);
-    struct reading r = { .s = home, .job = job, .l = &l, .err = err };
+    struct reading r = { .s = home, .job = job, .l = &l, .also = also, .err = err };
     if (st == CKPT_OK)
         st = read_commits(&r, &at);
     if (st != CKPT_OK) {
@@ -273,11 +275,23 @@ enum ckpt_status launch_history_listed(struct store *home, const char *job, stru
     return CKPT_OK;
 }
 
+enum ckpt_status launch_history_listed(struct store *home, const char *job, struct lineage *ret,
+                                       struct launch_listings *ret_listings, struct ckpt_err *err)
+{
+    return read_history(home, job, NULL, ret, ret_listings, err);
+}
+
+enum ckpt_status launch_history_with(struct store *home, const char *job, const struct roster *also,
+                                     struct lineage *ret, struct ckpt_err *err)
+{
+    struct launch_listings at = { 0 };
+    enum ckpt_status st = read_history(home, job, also, ret, &at, err);
+    launch_listings_fini(&at);
+    return st;
+}
+
 enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
                                 struct ckpt_err *err)
 {
-    struct launch_listings at = { 0 };
-    enum ckpt_status st = launch_history_listed(home, job, ret, &at, err);
-    launch_listings_fini(&at);
-    return st;
+    return launch_history_with(home, job, NULL, ret, err);
 }

@@ -187,8 +187,9 @@ static enum ckpt_status look_alive(struct store *s, const char *job, const struc
 
 /* h/ says that all parts lie here; it waits until every rank's `.h` does. */
 static enum ckpt_status put_held(struct store *s, const char *job, const struct record_commit *c,
-                                 struct ckpt_err *err)
+                                 bool *ret, struct ckpt_err *err)
 {
+    *ret = false;
     struct record_held held = { .name = c->name, .world = c->world, .time_ns = c->time_ns };
     for (uint32_t rank = 0; rank < c->world; rank++) {
         struct key key = key_rank_held(job, &c->name, rank);
@@ -207,7 +208,18 @@ static enum ckpt_status put_held(struct store *s, const char *job, const struct 
     struct key key = key_held(job, &c->name);
     CLEANUP_BUF struct buf b = { 0 };
     record_held_encode(&held, key.text, &b);
-    return repo_put(s, &key, &b, err);
+    enum ckpt_status st = repo_put(s, &key, &b, err);
+    *ret = st == CKPT_OK;
+    return st;
+}
+
+enum ckpt_status publish_held(struct store *s, const char *job, const struct record_commit *commit,
+                              bool *ret, struct ckpt_err *err)
+{
+    bool alive;
+    *ret = false;
+    enum ckpt_status st = look_alive(s, job, &commit->name, &alive, err);
+    return st == CKPT_OK && alive ? put_held(s, job, commit, ret, err) : st;
 }
 
 static enum ckpt_status put_commit(struct store *s, const char *job, struct record_commit *c,
@@ -268,7 +280,8 @@ static enum ckpt_status decide(struct store *s, const char *job, struct record_c
     /* Who put it may have been killed before it was named for good. */
     st = decided ? store_sync(s, key_commits(job).text, err) : put_commit(s, job, c, err);
     /* A crash here leaves a commit without h/: whoever publishes again puts it. */
-    return st == CKPT_OK ? put_held(s, job, c, err) : st;
+    bool held;
+    return st == CKPT_OK ? put_held(s, job, c, &held, err) : st;
 }
 
 enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_name *name,

@@ -31,6 +31,12 @@ enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_nam
                          uint32_t world, struct record_commit *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 
+/* h/ of a committed checkpoint in a store that has its packs (D6: not when that store says
+ * DELETED or GONE).  *ret: it stands; false when some rank's `.h` is missing, or it was
+ * deleted. */
+enum ckpt_status publish_held(struct store *s, const char *job, const struct record_commit *commit,
+                              bool *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+
 /* Wins c/<name> with ABORT.  CKPT_OK: aborted (now or before); CKPT_EXISTS: it is
  * committed. */
 enum ckpt_status publish_abort(struct store *s, const char *job, const struct ckpt_name *name,

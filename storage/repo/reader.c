@@ -41,6 +41,7 @@ struct reader {
     struct index_cached *blocks;        /* index.block_count */
     struct index_rank **ranks;          /* index.rank_block_count, NULL = not read */
     struct manifest_cached **manifests; /* world, NULL = not read */
+    uint32_t damaged;                   /* bits of tiers */
 };
 
 /* --- one read, several tiers ---------------------------------------------------- */
@@ -73,6 +74,7 @@ static enum ckpt_status fetch(struct reader *r, const struct fetch *f, void **re
         return err_set(err, CKPT_NO_MEMORY, "no memory to read %s", f->key);
     struct ckpt_err worst = { 0 };
     enum ckpt_status st = CKPT_NOT_FOUND;
+    uint32_t damaged = 0;
     for (size_t i = 0; i < r->tier_count; i++) {
         struct ckpt_err why = { 0 };
         const struct store_range range = { f->offset, f->bytes, bytes };
@@ -80,9 +82,12 @@ static enum ckpt_status fetch(struct reader *r, const struct fetch *f, void **re
         if (got == CKPT_OK)
             got = f->check(f->arg, bytes, f->bytes, &why);
         if (got == CKPT_OK) {
+            r->damaged |= damaged;
             *ret = TAKE_PTR(bytes);
             return CKPT_OK;
         }
+        if (got == CKPT_NOT_FOUND || got == CKPT_CORRUPT)
+            damaged |= UINT32_C(1) << i;
         if (got == CKPT_CANCELLED || got == CKPT_TIMEOUT || got == CKPT_NO_MEMORY)
             return err_set(err, got, "%s", err_text(&why));
         if (i == 0 || weight(got) > weight(st)) {
@@ -274,6 +279,11 @@ struct store *const *reader_tiers(const struct reader *r, size_t *ret_count)
 {
     *ret_count = r->tier_count;
     return r->tiers;
+}
+
+uint32_t reader_damaged(const struct reader *r)
+{
+    return r->damaged;
 }
 
 const struct index_header *reader_index(const struct reader *r)

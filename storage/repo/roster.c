@@ -154,3 +154,13 @@ enum ckpt_status roster_data(struct store *s, const char *job, struct roster *re
     *ret = r;
     return CKPT_OK;
 }
+
+enum ckpt_status roster_merge(struct roster *to, const struct roster *from, struct ckpt_err *err)
+{
+    struct filling f = { .r = to, .err = err };
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; i < from->count && st == CKPT_OK; i++)
+        st = add(&f, &from->entries[i]);
+    fold_shards(to);
+    return st;
+}

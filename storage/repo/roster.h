@@ -26,6 +26,9 @@ enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *r
 enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
 void roster_fini(struct roster *r);
+/* Adds what `from` names and `to` does not. */
+enum ckpt_status roster_merge(struct roster *to, const struct roster *from, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 #define CLEANUP_ROSTER __attribute__((cleanup(roster_fini)))
 
 const struct roster_entry *roster_find(const struct roster *r, const struct ckpt_name *name);

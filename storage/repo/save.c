@@ -7,7 +7,7 @@
 
 #include <assert.h>
 
-#define CODED_ALIGN 8 /* between the chunks of a coded pack */
+#include "storage/repo/recode.h"
 
 struct save_work {
     uint64_t slot_bytes;
@@ -25,8 +25,7 @@ struct save_work *save_work_new(uint64_t slot_bytes)
     if (!w)
         return NULL;
     w->slot_bytes = slot_bytes;
-    /* A chunk is coded at its place; only the last one may need more than it keeps. */
-    w->coded_cap = align_up(slot_bytes + codec_bound(CODEC_ZSTD, CKPT_CHUNK_BYTES_MAX), CKPT_BLOCK);
+    w->coded_cap = recode_bytes_max(slot_bytes);
     w->head = aligned_alloc(CKPT_BLOCK, pack_head_bytes(CKPT_PACK_CHUNKS_MAX));
     w->coded = aligned_alloc(CKPT_BLOCK, w->coded_cap);
     w->codec = codec_new();
@@ -80,38 +79,6 @@ static void describe(struct save_work *w, const struct save_slot *in, const uint
     }
 }
 
-/* Codes every chunk into the pool buffer, one behind the other; *ret_end is where the
- * last one ends. */
-static enum ckpt_status code_chunks(struct save_work *w, const struct save_slot *in, uint32_t count,
-                                    uint64_t *ret_end)
-{
-    uint64_t end = 0;
-    for (uint32_t i = 0; i < count; i++) {
-        struct pack_chunk *chunk = &w->chunks[i];
-        const uint8_t *raw = in->memory + chunk->offset;
-        uint64_t at = align_up(end, CODED_ALIGN);
-        enum codec_id id = CODEC_STORED;
-        size_t bytes = chunk->raw_bytes;
-        memset(w->coded + end, 0, at - end);
-        enum ckpt_status st =
-            codec_encode(w->codec, in->codec.codec, in->codec.level, raw, chunk->raw_bytes,
-                         w->coded + at, w->coded_cap - at, &id, &bytes);
-        if (st != CKPT_OK)
-            return st;
-        if (id == CODEC_STORED)
-            memcpy(w->coded + at, raw, chunk->raw_bytes);
-        if (id != CODEC_STORED)
-            chunk->crc = crc32c(w->coded + at, bytes);
-        chunk->codec = (uint8_t)id;
-        chunk->offset = at;
-        chunk->stored_bytes = (uint32_t)bytes;
-        end = at + bytes;
-    }
-    memset(w->coded + end, 0, align_up(end, CKPT_BLOCK) - end);
-    *ret_end = end;
-    return CKPT_OK;
-}
-
 static enum ckpt_status put_pack(struct store *s, struct save_work *w, const struct save_slot *in,
                                  struct pack_head *head, uint8_t *body, struct ckpt_err *err)
 {
@@ -135,7 +102,8 @@ enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct sa
     uint8_t *body = in->memory;
     describe(w, in, crcs);
     if (!image) {
-        enum ckpt_status st = code_chunks(w, in, slot->chunks, &end);
+        enum ckpt_status st = recode_chunks(w->codec, in->codec.codec, in->codec.level, in->memory,
+                                            w->chunks, slot->chunks, w->coded, w->coded_cap, &end);
         if (st != CKPT_OK)
             return err_set(err, st, "rank %u, slot %u: coding failed", in->rank, in->slot);
         body = w->coded;
@@ -193,6 +161,14 @@ enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
                              const struct manifest_source *from, uint64_t stored_bytes,
                              struct ckpt_err *err)
 {
+    return save_finish_apart(s, s, h, from, stored_bytes, err);
+}
+
+enum ckpt_status save_finish_apart(struct store *s, struct store *home,
+                                   const struct manifest_header *h,
+                                   const struct manifest_source *from, uint64_t stored_bytes,
+                                   struct ckpt_err *err)
+{
     assert(h->pack_count == from->d->slot_count && !(h->flags & MANIFEST_FLAG_FAILED));
     enum ckpt_status st = CKPT_OK;
     if (h->pack_count > 0) {
@@ -210,7 +186,7 @@ enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
     CLEANUP_BUF struct buf b = { 0 };
     struct sha256 sha;
     manifest_encode_source(h, from, &b, &sha);
-    return put_manifest(s, h, &b, err);
+    return put_manifest(home, h, &b, err);
 }
 
 enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)

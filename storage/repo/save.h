@@ -50,6 +50,11 @@ enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct sa
 enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
                              const struct manifest_source *from, uint64_t stored_bytes,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same when packs and `.h` lie in a tier of the node, and manifests in the home (H2). */
+enum ckpt_status save_finish_apart(struct store *s, struct store *home,
+                                   const struct manifest_header *h,
+                                   const struct manifest_source *from, uint64_t stored_bytes,
+                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Says that this rank's part failed; the committer will abort. */
 enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -100,63 +100,75 @@ static enum ckpt_status check_table(const struct index_header *h, bool ranks, ui
     return CKPT_OK;
 }
 
-enum ckpt_status scrub_check_index(struct scrub_context *c, struct store *s,
-                                   const struct scrub_object *o, struct ckpt_err *err)
+enum ckpt_status scrub_index_sound(struct reader *r, uint32_t k, const void *bytes, size_t len,
+                                   struct ckpt_err *err)
 {
-    const struct index_header *h = reader_index(c->r);
-    const struct record_commit *commit = reader_commit(c->r);
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
+    const struct index_header *h = reader_index(r);
+    const struct record_commit *commit = reader_commit(r);
     uint64_t covered = 0;
-    enum ckpt_status st =
-        store_get_all(s, o->key.text, MERGE_MANIFEST_BYTES_MAX, &bytes, &len, err);
-    if (st != CKPT_OK)
-        return st;
-    if (len != h->segment_bytes[o->k])
+    if (len != h->segment_bytes[k])
         return err_set(err, CKPT_CORRUPT, "%zu bytes instead of %" PRIu64, len,
-                       h->segment_bytes[o->k]);
-    if (o->k == 0) {
+                       h->segment_bytes[k]);
+    if (k == 0) {
         struct sha256 sha = sha256_of(bytes, min_u64(commit->index_header_bytes, len));
         if (!sha256_equal(&sha, &commit->index_sha))
             return err_set(err, CKPT_CORRUPT, "the header is not the one of the commit");
         covered = commit->index_header_bytes;
     }
-    st = check_table(h, true, o->k, bytes, &covered, err);
+    enum ckpt_status st = check_table(h, true, k, bytes, &covered, err);
     if (st == CKPT_OK)
-        st = check_table(h, false, o->k, bytes, &covered, err);
+        st = check_table(h, false, k, bytes, &covered, err);
     if (st == CKPT_OK && covered != len)
         st = err_set(err, CKPT_CORRUPT, "bytes that belong to no block");
+    return st;
+}
+
+enum ckpt_status scrub_check_index(struct scrub_context *c, struct store *s,
+                                   const struct scrub_object *o, struct ckpt_err *err)
+{
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    enum ckpt_status st =
+        store_get_all(s, o->key.text, MERGE_MANIFEST_BYTES_MAX, &bytes, &len, err);
+    return st == CKPT_OK ? scrub_index_sound(c->r, o->k, bytes, len, err) : st;
+}
+
+enum ckpt_status scrub_manifest_sound(struct reader *r, const struct merge_manifest *m,
+                                      uint32_t rank, struct ckpt_err *err)
+{
+    const struct index_rank *entry;
+    enum ckpt_status st = reader_rank(r, rank, &entry, err);
+    if (st != CKPT_OK)
+        return st;
+    struct sha256 sha = sha256_of(m->bytes, m->header.header_bytes);
+    if (m->len != entry->bytes || m->header.header_bytes != entry->header_bytes ||
+        !sha256_equal(&sha, &entry->sha))
+        st = err_set(err, CKPT_CORRUPT, "it is not the manifest that the index vouches for");
+    uint64_t end = m->header.header_bytes;
+    for (uint32_t i = 0; i < m->header.block_count && st == CKPT_OK; i++) {
+        const struct manifest_block *b = &m->header.blocks[i];
+        struct manifest_tensors t;
+        if (b->offset != end || b->bytes > m->len - end)
+            st = err_set(err, CKPT_CORRUPT, "block %u is not where it must be", i);
+        else
+            st = manifest_block_decode(&m->header, i, (uint8_t *)m->bytes + end, b->bytes, &t, err);
+        if (st == CKPT_OK)
+            manifest_tensors_fini(&t);
+        end += b->bytes;
+    }
+    if (st == CKPT_OK && end != m->len)
+        st = err_set(err, CKPT_CORRUPT, "bytes behind the last block");
     return st;
 }
 
 enum ckpt_status scrub_check_manifest(struct scrub_context *c, struct store *s,
                                       const struct scrub_object *o, struct ckpt_err *err)
 {
-    const struct index_rank *entry;
     struct merge_manifest m;
-    enum ckpt_status st = reader_rank(c->r, o->rank, &entry, err);
-    if (st == CKPT_OK)
-        st = merge_read(s, c->job, &c->name, o->rank, &m, err);
+    enum ckpt_status st = merge_read(s, c->job, &c->name, o->rank, &m, err);
     if (st != CKPT_OK)
         return st;
-    struct sha256 sha = sha256_of(m.bytes, m.header.header_bytes);
-    if (m.len != entry->bytes || m.header.header_bytes != entry->header_bytes ||
-        !sha256_equal(&sha, &entry->sha))
-        st = err_set(err, CKPT_CORRUPT, "it is not the manifest that the index vouches for");
-    uint64_t end = m.header.header_bytes;
-    for (uint32_t i = 0; i < m.header.block_count && st == CKPT_OK; i++) {
-        const struct manifest_block *b = &m.header.blocks[i];
-        struct manifest_tensors t;
-        if (b->offset != end || b->bytes > m.len - end)
-            st = err_set(err, CKPT_CORRUPT, "block %u is not where it must be", i);
-        else
-            st = manifest_block_decode(&m.header, i, (uint8_t *)m.bytes + end, b->bytes, &t, err);
-        if (st == CKPT_OK)
-            manifest_tensors_fini(&t);
-        end += b->bytes;
-    }
-    if (st == CKPT_OK && end != m.len)
-        st = err_set(err, CKPT_CORRUPT, "bytes behind the last block");
+    st = scrub_manifest_sound(c->r, &m, o->rank, err);
     merge_manifest_fini(&m);
     return st;
 }

@@ -2,6 +2,7 @@
  * by what the chain of digests says of it. */
 #pragma once
 
+#include "storage/repo/publish_merge.h"
 #include "storage/repo/reader.h"
 
 /* One rank's chunks by ordinal: what each must be. */
@@ -46,3 +47,10 @@ enum ckpt_status scrub_check_manifest(struct scrub_context *c, struct store *s,
                                       const struct scrub_object *o, struct ckpt_err *err);
 enum ckpt_status scrub_check_pack(struct scrub_context *c, struct store *s,
                                   const struct scrub_object *o, struct ckpt_err *err);
+
+/* Of bytes that somebody has read: are they what the chain of digests says?  CKPT_CORRUPT
+ * tells what is wrong. */
+enum ckpt_status scrub_index_sound(struct reader *r, uint32_t k, const void *bytes, size_t len,
+                                   struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status scrub_manifest_sound(struct reader *r, const struct merge_manifest *m,
+                                      uint32_t rank, struct ckpt_err *err) CKPT_MUST_CHECK;

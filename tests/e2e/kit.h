@@ -24,6 +24,7 @@ struct kit {
     long cases, kills;
     /* of the next ckptd that is started; NULL = as it is by itself */
     const char *io, *codec, *preload, *slot_bytes;
+    const char *more[16]; /* arguments, NULL behind the last */
 };
 extern struct kit kit;
 
@@ -152,6 +153,8 @@ void kit_restore(struct kit_rank *r);
 
 /* -- the store --------------------------------------------------------------------- */
 
+/* What kit_verify and the others look into; kit.store if it was not set. */
+void kit_look_into(const char *store);
 /* Verifies every commit of the job whole; how many there are.  newest: the highest step. */
 size_t kit_verify(const char *job, uint64_t newest);
 bool kit_committed(const char *job, uint64_t step);

@@ -59,9 +59,24 @@ static void become_ckptd(void)
         setenv("LD_PRELOAD", kit.preload, 1);
         setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 1);
     }
-    execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes",
-          kit.slot_bytes ? kit.slot_bytes : "8M", "--io", kit.io ? kit.io : "auto", "--codec",
-          kit.codec ? kit.codec : "stored", "--foreground", (char *)NULL);
+    const char *argv[16 + ARRAY_COUNT(kit.more)] = {
+        "ckptd",
+        "--store",
+        kit.store,
+        "--socket",
+        kit.socket,
+        "--slot-bytes",
+        kit.slot_bytes ? kit.slot_bytes : "8M",
+        "--io",
+        kit.io ? kit.io : "auto",
+        "--codec",
+        kit.codec ? kit.codec : "stored",
+        "--foreground",
+    };
+    size_t n = 12;
+    for (size_t i = 0; i < ARRAY_COUNT(kit.more) && kit.more[i]; i++)
+        argv[n++] = kit.more[i];
+    execv(CKPTD_BINARY, (char *const *)(uintptr_t)argv);
     _exit(127);
 }
 
@@ -257,10 +272,18 @@ static void say_finding(void *arg, const struct scrub_finding *f)
     fprintf(stderr, "%s: %s\n", f->key, f->text);
 }
 
+static const char *look_into;
+
+void kit_look_into(const char *store)
+{
+    look_into = store;
+}
+
 static struct store *open_store(void)
 {
     struct store *s;
-    CHECK_OK(store_open(kit.store, &(struct store_options){ .io = "threads" }, &s, NULL));
+    CHECK_OK(store_open(look_into ? look_into : kit.store,
+                        &(struct store_options){ .io = "threads" }, &s, NULL));
     return s;
 }
 

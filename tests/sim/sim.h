@@ -9,6 +9,7 @@
  *   sim_kept.c     what outlives a worker: keeper's table, ledgers, arenas
  *   sim_conn.c     connections and messages
  *   sim_store.c    the store: objects, and what the crews' jobs do to it
+ *   sim_drain.c    the tier beyond it
  *   sim_crew.c     crews: latency, failures, jobs that die with their worker
  *   sim_rank.c     a rank: libckpt's side of the protocol
  *   sim_program.c  what ranks do, and which faults happen when
@@ -102,7 +103,12 @@
     X(job_publish)             \
     X(job_abort)               \
     X(job_missing)             \
-    X(job_look)
+    X(job_look)                \
+    X(held)                    \
+    X(not_planned)             \
+    X(drain_goes_on)           \
+    X(drain_waits)             \
+    X(epoch_taken)
 enum sim_seen {
 #define X(name) SEEN_##name,
     SIM_SEEN(X)
@@ -307,10 +313,15 @@ struct sim_attempt {
     bool bad;               /* its manifests do not fit together */
     bool staged[SIM_WORLD]; /* its rank was told so */
     bool told_failed[SIM_WORLD], told_committed[SIM_WORLD];
-    bool unsure[SIM_WORLD];     /* a job said that it failed, and had done its work */
-    bool begun[SIM_WORLD];      /* while its epoch was current */
-    uint64_t branch[SIM_WORLD]; /* from which epoch on the rank's steps are its own */
-    int64_t complete_at;        /* all parts, or words that one failed, are there; 0 = not yet */
+    bool unsure[SIM_WORLD];        /* a job said that it failed, and had done its work */
+    bool begun[SIM_WORLD];         /* while its epoch was current */
+    uint64_t branch[SIM_WORLD];    /* from which epoch on the rank's steps are its own */
+    uint32_t part_node[SIM_WORLD]; /* where its packs were put */
+    struct {
+        bool packs[SIM_PARTS], account;
+    } far[SIM_WORLD]; /* in the tier */
+    bool held;
+    int64_t complete_at; /* all parts, or words that one failed, are there; 0 = not yet */
     struct sim_manifest manifests[SIM_WORLD];
 };
 extern struct sim_attempt sim_attempts[SIM_ATTEMPTS];
@@ -327,7 +338,16 @@ void sim_store_check(const struct sim_attempt *a);
 bool sim_store_newest(struct ckpt_name *ret);
 uint64_t sim_store_epoch(void); /* the newest resolved one */
 
+/* ---- sim_drain.c ---- */
+extern bool sim_remote;
+bool sim_planned(const struct ckpt_name *name);
+/* Committed, to be in the tier, and not there. */
+uint32_t sim_not_held(void);
+enum ckpt_status sim_drain_run(struct job_drain *j, uint32_t node);
+enum ckpt_status sim_spread_run(const struct job_tier *j);
+
 /* ---- sim_crew.c ---- */
+extern uint32_t sim_job_node; /* where the job runs that is having its effect */
 struct crew {
     uint32_t node, threads, running;
 };

@@ -264,6 +264,9 @@ bool sim_at_rest(void)
         for (uint32_t k = 0; k < COMMITTER_ATTEMPTS_MAX; k++)
             if (c->committer->attempts[k].used)
                 return false;
+        if (c->drainer->tier_count > 0 &&
+            (drainer_lag(c->drainer, 1) > 0 || c->drainer->tiers[1].scan_out))
+            return false;
     }
     return true;
 }
@@ -304,6 +307,7 @@ void sim_check_end(void)
         check_rest(&sim_nodes[i]);
     for (uint32_t i = 0; i < sim_attempt_count; i++)
         check_attempt(&sim_attempts[i], lost);
+    SIM_CHECK(sim_not_held() == 0, "%u committed saves did not arrive in the tier", sim_not_held());
     for (uint32_t i = 0; i < sim_rank_count; i++)
         for (uint32_t k = 0; k < SIM_OPS && sim_ranks[i].phase == RANK_CLOSED; k++)
             SIM_CHECK(!sim_ranks[i].ops[k].id || sim_ranks[i].ops[k].copied,

@@ -8,7 +8,8 @@
 struct sim_job sim_jobs[SIM_JOBS];
 uint32_t sim_job_count; /* slots of the table in use */
 static uint64_t numbers;
-static struct crew crews[SIM_NODES][3];
+static struct crew crews[SIM_NODES][4];
+uint32_t sim_job_node;
 static uint32_t crew_count[SIM_NODES];
 
 void sim_jobs_reset(void)
@@ -99,9 +100,9 @@ static enum ckpt_status run_once(struct job *j)
 
 static void trace(const struct sim_job *s)
 {
-    static const char *const kinds[] = { "",       "seal",   "begin",     "digest",
-                                         "pack",   "finish", "fail part", "attempt",
-                                         "launch", "plan",   "batch",     "report" };
+    static const char *const kinds[] = { "",       "seal",      "begin",   "digest", "pack",
+                                         "finish", "fail part", "attempt", "launch", "plan",
+                                         "batch",  "report",    "drain",   "adopt",  "spread" };
     static const char *const whats[] = { "", "publish", "abort", "missing", "look" };
     const struct job *j = s->j;
     if (j->kind == JOB_ATTEMPT)
@@ -109,6 +110,10 @@ static void trace(const struct sim_job *s)
                  (unsigned long long)s->number, whats[j->attempt.what],
                  (unsigned long long)j->attempt.name.step,
                  (unsigned long long)j->attempt.name.epoch, status_name(j->status));
+    else if (j->kind == JOB_DRAIN)
+        sim_note("node %u: job %llu %s step %llu rank %u: %s", s->crew->node,
+                 (unsigned long long)s->number, drainer_job_name(j->drain.what),
+                 (unsigned long long)j->drain.name.step, j->drain.rank, status_name(j->status));
     else
         sim_note("node %u: job %llu %s op %llu: %s", s->crew->node, (unsigned long long)s->number,
                  kinds[j->kind], (unsigned long long)j->op, status_name(j->status));
@@ -120,6 +125,7 @@ void sim_job_effect(uint32_t job, uint64_t number)
     if (!s->used || s->number != number)
         return;
     struct job *j = s->j;
+    sim_job_node = s->crew->node;
     j->status = run_once(j);
     if (j->status == CKPT_IO && can_be_full(j) && j->kind != JOB_FAIL_PART)
         j->status = run_once(j); /* as jobs.c does */

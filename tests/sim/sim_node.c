@@ -80,7 +80,10 @@ static void fiber_make(uint32_t node)
     f->config = (struct config){ .store = "sim",
                                  .crew = 2 + (unsigned)sim_rand(3),
                                  .slot_bytes = SIM_SLOT_BYTES,
-                                 .stop_s = 90 };
+                                 .stop_s = 90,
+                                 .remotes = { "tier" },
+                                 .remote_count = sim_remote,
+                                 .remote_streams = 1 + (unsigned)sim_rand(3) };
     f->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
     f->worker = (struct worker){ .config = &f->config, .rundir = &f->rundir, .ready_fd = -1 };
     f->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };

@@ -128,6 +128,7 @@ void sim_program_plan(void)
     int64_t calm = sim_between(SIM_S, 100 * SIM_S);
     sim_nodes_reset(1 + (uint32_t)sim_rand(SIM_NODES));
     plan_store();
+    sim_remote = sim_rand(2) == 0;
     uint32_t launches = 1 + (uint32_t)sim_rand(2);
     for (uint32_t i = 0; i < launches; i++) {
         struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);

@@ -409,6 +409,13 @@ static void told_level(const struct sim_rank *r, struct sim_op *op, const struct
               "rank %u was told that step %llu is committed, which it is not", index_of(r),
               (unsigned long long)op->step);
     a->told_committed[r->rank] = true;
+    SIM_CHECK(w->level < WIRE_LEVEL_REMOTE || a->held,
+              "rank %u was told that step %llu is in the tier, which it is not", index_of(r),
+              (unsigned long long)op->step);
+    SIM_CHECK(!sim_remote || !(w->flags & WIRE_OP_FINAL) || w->level == WIRE_LEVEL_REMOTE ||
+                  !sim_planned(&name),
+              "rank %u was told that step %llu will not be in the tier", index_of(r),
+              (unsigned long long)op->step);
 }
 
 static void told_loaded(const struct sim_rank *r, const struct sim_op *op, const struct wire_op *w)

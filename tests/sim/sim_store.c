@@ -249,6 +249,7 @@ static enum ckpt_status run_finish(struct job_part *p)
                   "rank %u's manifest of step %llu refers to part %u, which is not there", p->rank,
                   (unsigned long long)p->step, i);
     }
+    a->part_node[p->rank] = sim_job_node;
     return put_manifest(a, p->rank, &m);
 }
 
@@ -551,6 +552,12 @@ enum ckpt_status sim_store_run(struct job *j)
         return run_batch(&j->batch);
     case JOB_REPORT:
         return CKPT_OK;
+    case JOB_DRAIN:
+        return sim_drain_run(&j->drain, sim_job_node);
+    case JOB_ADOPT:
+        return CKPT_OK;
+    case JOB_SPREAD:
+        return sim_spread_run(&j->tier);
     case JOB_LIST: /* no simulated rank asks */
         break;
     }

@@ -2,15 +2,18 @@
  * (It covers store_mem.c too.) */
 #include "storage/store/file_io.h"
 #include "storage/store/wrap.h"
+#include "storage/store/wrap_throttle.h"
 #include "store/contract.h"
 #include "store/scratch.h"
 
 #include "check.h"
 
-enum { WRAP_NONE, WRAP_COUNT, WRAP_FAULT, WRAP_VERIFY, WRAPS };
-static const char *const wrap_names[] = { "", "count over ", "fault over ", "verify over " };
+enum { WRAP_NONE, WRAP_COUNT, WRAP_FAULT, WRAP_VERIFY, WRAP_THROTTLE, WRAPS };
+static const char *const wrap_names[] = { "", "count over ", "fault over ", "verify over ",
+                                          "throttle over " };
 static struct store_counts counts;
 static struct wrap_fault_plan no_faults;
+static struct store_throttle fast = { .bytes_per_s = UINT64_C(1) << 40 };
 
 static enum ckpt_status open_any(const struct contract *c, bool readonly, struct store **ret,
                                  struct ckpt_err *err)
@@ -25,6 +28,8 @@ static enum ckpt_status open_any(const struct contract *c, bool readonly, struct
         return wrap_count(s, &counts, ret, err);
     if (c->wrapper == WRAP_FAULT)
         return wrap_fault(s, &no_faults, ret, err);
+    if (c->wrapper == WRAP_THROTTLE)
+        return wrap_throttle(s, &fast, ret, err);
     return c->wrapper == WRAP_VERIFY ? wrap_verify(s, ret, err) : CKPT_OK;
 }
 

@@ -39,6 +39,44 @@ static void refused(const char *a, const char *b, const char *words)
     CHECK(strstr(err.text, words));
 }
 
+/* Where packs are saved, and where they go on to. */
+static void tiers(void)
+{
+    struct config c;
+    struct ckpt_err err;
+    CHECK_OK(parse(&c, &err, NULL, NULL, NULL));
+    CHECK(c.remote_count == 0 && c.local == NULL && c.remote_codec == CODEC_ZSTD);
+    CHECK_OK(parse(&c, &err, "--local=/s//", NULL, NULL)); /* the same place */
+    CHECK(c.local == NULL);
+    CHECK_OK(parse(&c, &err, "--local", "/nvme", "--codec=zstd"));
+    CHECK_STR(c.local, "/nvme");
+    CHECK_EQ(c.remote_codec, CODEC_STORED); /* coded already: as it is */
+    CHECK_OK(parse(&c, &err, "--remote=/r", "--remote=/q", "--remote-codec=copy"));
+    CHECK(c.remote_count == 2 && c.remote_codec == CODEC_STORED);
+    CHECK_OK(parse(&c, &err, "--remote-codec=zstd:7", "--remote-rate=200M", "--remote-streams=9"));
+    CHECK(c.remote_codec == CODEC_ZSTD && c.remote_codec_level == 7 && c.remote_streams == 9);
+    CHECK_EQ(c.remote_rate, 200 * MIB);
+    CHECK_OK(parse(&c, &err, "--remote-policy", "every=100,tagged", NULL));
+    CHECK(c.remote_policy.some && c.remote_policy.every_steps == 100 && c.remote_policy.tagged &&
+          !c.remote_policy.last);
+    env_remote = "/e";
+    CHECK_OK(parse(&c, &err, NULL, NULL, NULL));
+    CHECK(c.remote_count == 1);
+    CHECK_STR(c.remotes[0], "/e");
+    CHECK_OK(parse(&c, &err, "--remote=/f", NULL, NULL)); /* an argument is stronger */
+    CHECK(c.remote_count == 1);
+    CHECK_STR(c.remotes[0], "/f");
+    env_remote = NULL;
+    refused("--remote", "/s", "the store itself");
+    refused("--remote=/r", "--remote=/r/", "twice");
+    refused("--remote-policy", "every=0", "from 1");
+    refused("--remote-policy", "some", "no policy");
+    refused("--remote-codec", "stored", "copy");
+    refused("--remote-streams", "0", "from 1 to 32");
+    refused("--remote-rate", "-1", "a number");
+    cases += 10;
+}
+
 int main(void)
 {
     struct config c;
@@ -68,10 +106,7 @@ int main(void)
     refused("--codec", "lz4", "zstd");
     refused("--codec", "zstd:99", "19");
     refused("--socket", "relative", "absolute");
-    refused("--local", "/other", "not in this version");
-    refused("--remote", "s3://b", "not in this version");
-    env_remote = "s3://b";
-    refused(NULL, NULL, "not in this version");
+    tiers();
     /* Fate. */
     CHECK(!peer_cgroups_share_fate("0::/user.slice/a\n", "0::/user.slice/a\n", false));
     CHECK(peer_cgroups_share_fate("0::/user.slice/a\n", "0::/user.slice/a\n", true));

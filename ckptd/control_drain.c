@@ -1,0 +1,269 @@
+/* What goes on to other tiers: the drainer's actions become jobs, and what comes of them
+ * becomes words to sessions.  And what a launch asks of, and tells, other tiers (H1). */
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "ckptd/control.h"
+#include "ckptd/log.h"
+
+/* -- who is to be told ---------------------------------------------------------------- */
+
+static void tell_remote(struct control *c, const char *job, const struct ckpt_name *name,
+                        enum ckpt_status st)
+{
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        struct client *cl = c->clients[i];
+        if (cl && cl->open && strcmp(cl->s->job, job) == 0)
+            control_tell(
+                c, cl,
+                &(struct session_event){ .kind = SESSION_REMOTE, .name = *name, .status = st });
+    }
+}
+
+/* A job that somebody trains has no last checkpoint yet. */
+static bool trains(const struct control *c, const char *job)
+{
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        if (cl && !cl->over && !cl->s->dead && cl->s->mode == WIRE_TRAIN &&
+            strcmp(cl->s->job, job) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* -- jobs ------------------------------------------------------------------------------ */
+
+static struct crew *crew_of(const struct control *c, uint32_t tier)
+{
+    return c
+        ->drains[tier == 0 ? 1 : tier]; /* repairs of the near tier are no work for saves' crew */
+}
+
+static struct job *new_job(enum job_kind kind, const char *what)
+{
+    struct job *j = job_new(kind);
+    if (!j)
+        control_out_of_memory(what);
+    return j;
+}
+
+static void name_busy(const struct control *c, struct job_drain *j)
+{
+    j->busy = calloc(c->client_count + 1, sizeof(*j->busy));
+    if (!j->busy)
+        control_out_of_memory("drain");
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        if (cl && cl->s->mode == WIRE_TRAIN && !cl->s->dead && j->busy_count < c->client_count)
+            memcpy(j->busy[j->busy_count++], cl->s->job, sizeof(*j->busy));
+    }
+}
+
+static void submit(struct control *c, const struct drainer_action *a)
+{
+    const struct drainer_tier *t = &c->drainer->tiers[a->tier];
+    struct job *j = new_job(JOB_DRAIN, "drain");
+    j->drain.what = a->what;
+    j->drain.tier = a->tier;
+    j->drain.world = t->world;
+    j->drain.from = j->drain.rank = a->rank;
+    if (a->what == DRAINER_SCAN) {
+        name_busy(c, &j->drain);
+    } else {
+        const struct drainer_target *to = &c->drainer->targets[a->target];
+        memcpy(j->drain.job, to->job, sizeof(j->drain.job));
+        j->drain.name = to->name;
+        j->drain.last = !trains(c, to->job);
+    }
+    if (a->what == DRAINER_PACK)
+        j->drain.pack = c->drain_lists[a->tier].packs[a->pack];
+    if (a->what == DRAINER_ACCOUNT)
+        j->drain.stored_bytes = t->rank_stored;
+    control_submit(c, crew_of(c, a->tier), j);
+}
+
+static void say_end(const struct control *c, const struct drainer_action *a)
+{
+    const char *what = a->kind == DRAINER_HELD       ? "checkpoint is in a remote tier"
+                       : a->kind == DRAINER_REPAIRED ? "checkpoint was repaired"
+                                                     : "checkpoint is not sent on";
+    log_info(what, "job=%s epoch=%" PRIu64 " step=%" PRIu64 " tier=\"%s\"", a->job, a->name.epoch,
+             a->name.step, c->tiers.urls[a->tier]);
+}
+
+void control_drain_step(struct control *c, const struct drainer_event *ev)
+{
+    static struct drainer_actions acts; /* not re-entered: sessions say nothing to the drainer */
+    if (c->drainer->tier_count == 0)
+        return;
+    acts.count = 0;
+    (void)drainer_step(c->drainer, ev, c->now, &acts); /* full: a scan finds it */
+    for (uint32_t i = 0; i < acts.count; i++) {
+        const struct drainer_action *a = &acts.list[i];
+        if (a->kind == DRAINER_RUN) {
+            submit(c, a);
+            continue;
+        }
+        say_end(c, a);
+        if (a->kind == DRAINER_HELD)
+            tell_remote(c, a->job, &a->name, CKPT_OK);
+        if (a->kind == DRAINER_NOT_PLANNED && a->last)
+            tell_remote(c, a->job, &a->name, CKPT_NOT_PLANNED);
+    }
+}
+
+/* -- what comes in --------------------------------------------------------------------- */
+
+void control_drain_want(struct control *c, const char *job, const struct ckpt_name *name)
+{
+    struct drainer_event ev = { .kind = DRAINER_WANT, .job = job, .name = *name, .fresh = true };
+    for (ev.tier = 1; ev.tier < c->drainer->tier_count; ev.tier++)
+        control_drain_step(c, &ev);
+}
+
+void control_drain_repair(struct control *c, const char *job, const struct ckpt_name *name)
+{
+    control_drain_step(
+        c, &(struct drainer_event){ .kind = DRAINER_WANT, .tier = 0, .job = job, .name = *name });
+}
+
+void control_drain_adopt(struct control *c)
+{
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        for (uint32_t k = 0; cl && k < SESSION_FINALS; k++)
+            if (cl->s->finals[k].awaits)
+                control_drain_want(c, cl->s->job, &cl->s->finals[k].name);
+    }
+}
+
+/* Its newest is its last one now, until somebody trains it again. */
+void control_drain_idle(struct control *c, const char *job)
+{
+    if (c->config->remote_policy.last && !trains(c, job))
+        control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_RESCAN });
+}
+
+void control_drain_stop(struct control *c)
+{
+    atomic_store(&c->cancel, true);
+    control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_STOP });
+}
+
+/* -- ends of jobs ---------------------------------------------------------------------- */
+
+static void scanned(struct control *c, const struct job *j)
+{
+    for (size_t i = 0; i < j->drain.found_count; i++)
+        control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_WANT,
+                                                       .tier = j->drain.tier,
+                                                       .job = j->drain.found[i].job,
+                                                       .name = j->drain.found[i].name });
+    control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_SCANNED,
+                                                   .tier = j->drain.tier,
+                                                   .more = j->drain.more,
+                                                   .status = j->status,
+                                                   .text = err_text(&j->err) });
+}
+
+/* Said when a tier begins to fail, and not with every try. */
+static void say_trouble(const struct control *c, const struct job *j)
+{
+    const struct drainer_tier *t = &c->drainer->tiers[j->drain.tier];
+    bool known = t->status == j->status && t->pause_ns > DRAINER_PAUSE_MIN_NS;
+    if (j->status == CKPT_OK || j->status == CKPT_EXISTS || j->status == CKPT_NOT_PLANNED ||
+        j->status == CKPT_ABORTED || j->status == CKPT_BUSY || j->status == CKPT_CANCELLED || known)
+        return;
+    log_warn("a tier cannot be brought up to date",
+             "tier=\"%s\" job=%s step=%" PRIu64 " doing=%s status=%s why=\"%s\"",
+             c->tiers.urls[j->drain.tier], j->drain.job, j->drain.name.step,
+             drainer_job_name(j->drain.what), status_name(j->status), err_text(&j->err));
+}
+
+void control_drain_done(struct control *c, struct job *j)
+{
+    struct job_drain *d = &j->drain;
+    say_trouble(c, j);
+    if (d->what == DRAINER_SCAN) {
+        scanned(c, j);
+        return;
+    }
+    struct drainer_event ev = { .kind = DRAINER_DONE,
+                                .tier = d->tier,
+                                .what = d->what,
+                                .status = j->status,
+                                .text = err_text(&j->err),
+                                .world = d->world,
+                                .bytes = d->bytes };
+    if (d->what == DRAINER_PART && j->status == CKPT_OK) {
+        struct drain_list *list = &c->drain_lists[d->tier];
+        free(list->packs);
+        *list = (struct drain_list){ TAKE_PTR(d->part.packs), d->part.count };
+        ev.rank = d->part.rank;
+        ev.packs = d->part.count;
+        ev.total = d->part.total;
+        ev.bytes = d->part.there_bytes;
+        ev.raw_bytes = d->part.raw_bytes;
+    }
+    control_drain_step(c, &ev);
+}
+
+/* -- launches -------------------------------------------------------------------------- */
+
+static bool is_other(const struct control *c, uint32_t tier)
+{
+    return tier != 0 && tier != c->tiers.home;
+}
+
+static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
+                      const struct key *key)
+{
+    l->tier_round = ++c->next_round;
+    l->tiers_by_ns = c->now + c->tier_ns;
+    for (uint32_t i = 1; i < c->tiers.count; i++) {
+        if (!is_other(c, i))
+            continue;
+        struct job *j = new_job(kind, l->job);
+        j->tier.tier = i;
+        j->tier.launch = l->key;
+        j->tier.round = l->tier_round;
+        memcpy(j->tier.job, l->job, sizeof(l->job));
+        if (key)
+            j->tier.key = *key;
+        l->tiers_out++;
+        control_submit(c, c->drains[i], j);
+    }
+}
+
+bool control_tiers_adopt(struct control *c, struct launch *l)
+{
+    l->tiers_out = 0;
+    roster_fini(&l->held);
+    ask_tiers(c, l, JOB_ADOPT, NULL);
+    return l->tiers_out > 0;
+}
+
+bool control_tiers_spread(struct control *c, struct launch *l, const struct key *key)
+{
+    l->tiers_out = 0;
+    ask_tiers(c, l, JOB_SPREAD, key);
+    return l->tiers_out > 0;
+}
+
+void control_tiers_done(struct control *c, struct job *j)
+{
+    struct launch *l = launch_by_key(c, j->tier.launch);
+    if (!l || l->tier_round != j->tier.round || l->tiers_out == 0)
+        return; /* it went on without us */
+    if (j->status != CKPT_OK && j->status != CKPT_CONFLICT)
+        log_warn("another tier is left out", "job=%s tier=\"%s\" status=%s why=\"%s\"", l->job,
+                 c->tiers.urls[j->tier.tier], status_name(j->status), err_text(&j->err));
+    if (j->kind == JOB_SPREAD && j->status == CKPT_CONFLICT)
+        l->taken = true;
+    if (j->kind == JOB_ADOPT && j->status == CKPT_OK &&
+        roster_merge(&l->held, &j->tier.held, NULL) != CKPT_OK)
+        control_out_of_memory(l->job);
+    if (--l->tiers_out == 0)
+        control_launch_go_on(c, l);
+}

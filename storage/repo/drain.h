@@ -1,0 +1,92 @@
+/* Bringing a checkpoint from the tier where it was saved to another one (rules H4, D6).
+ *
+ *   drain_open     committed, alive, wanted, not there yet?   l/ goes first
+ *   drain_part     a rank whose packs lie here, and which of them are not there yet
+ *   drain_pack     one pack: read, checked, coded if the tier's policy says so, put
+ *   drain_account  the rank's packs are named for good there: `.h`, manifest
+ *   drain_finish   index; when the parts of all ranks are there: the log, c/, the log, h/
+ *
+ * Each is one blocking job that may be repeated at any time: what is there whole is found
+ * and not put again, so a drain that dies anywhere is gone on with by whoever begins it
+ * next.  Nothing but records decides: a checkpoint is held there when h/ is.
+ * A checkpoint refers to nothing outside itself (there is no deduplication), so it is its
+ * own closure.
+ *
+ * Memory of a thread: two slots (what is read, what is coded), a head and its tables;
+ * touched when used.  Nothing grows with the checkpoint but one rank's list of packs. */
+#pragma once
+
+#include "formats/manifest.h"
+#include "formats/pack.h"
+#include "storage/repo/policy.h"
+#include "storage/repo/repo.h"
+
+/* How a tier codes what it is given. */
+struct drain_codec {
+    enum codec_id codec; /* CODEC_STORED: bytes as they are */
+    int level;
+};
+struct drain_work; /* working memory of a thread */
+struct drain_work *drain_work_new(uint64_t slot_bytes);
+void drain_work_free(struct drain_work *w);
+
+/* Handles of one thread; all borrowed. */
+struct drain {
+    const char *job;
+    struct ckpt_name name;
+    struct store *home;           /* decides */
+    struct store *const *sources; /* where bytes are read, nearest first; [0] has our packs */
+    size_t source_count;
+    struct store *to;            /* may be the home (packs only are missing there then) */
+    const uint8_t *node;         /* 16 bytes: only what this node saved; NULL = all that is here */
+    const struct policy *policy; /* drain_open: what goes; NULL = everything */
+    bool last;                   /* for the policy: the job's newest, nobody trains it */
+    struct drain_codec codec;
+};
+/* CKPT_OK: to be drained, *ret is its commit.
+ * CKPT_EXISTS      held there already
+ * CKPT_NOT_PLANNED the policy does not send it
+ * CKPT_ABORTED     not to be drained: no commit, DELETED or GONE (the text says)
+ * CKPT_CONFLICT    two homes (H1) */
+enum ckpt_status drain_open(const struct drain *d, struct record_commit *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+
+struct drain_part {
+    uint32_t rank;               /* == world: no further rank has anything to be drained here */
+    struct manifest_pack *packs; /* not there yet; malloc'ed, the caller frees */
+    uint32_t count;
+    uint64_t there_bytes; /* of the rank's packs that are there */
+    uint32_t total;       /* packs of the rank */
+    uint64_t raw_bytes;   /* of the rank */
+};
+/* The first rank >= from with something to do. */
+enum ckpt_status drain_part(const struct drain *d, uint32_t world, uint32_t from,
+                            struct drain_part *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* *ret_bytes: of the object.  CKPT_CORRUPT: no source has it right (each was read twice);
+ * CKPT_IO: none has it. */
+enum ckpt_status drain_pack(const struct drain *d, struct drain_work *w, uint32_t rank,
+                            const struct manifest_pack *pack, uint64_t *ret_bytes,
+                            struct ckpt_err *err) CKPT_MUST_CHECK;
+/* stored_bytes: of all packs of the rank, as they are there. */
+enum ckpt_status drain_account(const struct drain *d, uint32_t rank, uint64_t stored_bytes,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* CKPT_BUSY: parts of other nodes are missing (the text names the first rank): again
+ * later.  CKPT_ABORTED as above. */
+enum ckpt_status drain_finish(const struct drain *d, struct ckpt_err *err) CKPT_MUST_CHECK;
+
+/* Which checkpoints of a job are to go, newest first, at most `cap`: live in the home, with
+ * a part here, wanted, not held there.  Tags that the tier lacks are put on the way.
+ * d->name is not used; d->last: nobody trains the job.  *ret_more: cap was too small. */
+enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t cap,
+                            size_t *ret_count, bool *ret_more, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+
+/* Mends `to`, where packs were saved: what of them is missing there or damaged is brought
+ * from the sources as it is.  Ranks without `.h` there never lay there: they are left.
+ * CKPT_IO, CKPT_CORRUPT: some could not be mended (the first is named); the rest is. */
+enum ckpt_status drain_mend(const struct drain *d, struct drain_work *w, uint64_t *ret_mended,
+                            struct ckpt_err *err) CKPT_MUST_CHECK;
+/* One pack of it. */
+enum ckpt_status drain_mend_pack(const struct drain *d, struct drain_work *w, uint32_t rank,
+                                 const struct manifest_pack *pack, bool *ret_mended,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
