@@ -10,8 +10,8 @@
  *   4 container     AWS_CONTAINER_CREDENTIALS_RELATIVE_URI or _FULL_URI
  *   5 instance      metadata service of EC2, version 2
  *
- * A profile that was asked for (options, AWS_PROFILE) comes before the environment's
- * keys, as with the AWS CLI.  A source that is configured and fails ends the search with
+ * A profile that the options name comes before the environment's keys, as --profile
+ * does for the AWS CLI; AWS_PROFILE does not.  A source that is configured and fails ends the search with
  * its own message: another identity in its place would be a surprise.  One that is not
  * configured is passed over.
  *

@@ -66,7 +66,7 @@ struct s3_request {
 /* What to send besides the caller's headers:
  *     <method> <target> HTTP/1.1
  *     X-Amz-Date: <date>
- *     X-Amz-Content-Sha256: <the request's payload_hash>
+ *     X-Amz-Content-Sha256: <the request's payload_hash>     service "s3" alone has it
  *     X-Amz-Security-Token: <keys->token>        if that is not ""
  *     Authorization: <authorization> */
 struct s3_signature {
@@ -84,8 +84,8 @@ struct s3_signer {
     char day[sizeof("20130524")]; /* of the key; "" = none made */
     uint8_t key[32];
 };
-/* service: "s3".  CKPT_INVALID for a region that is empty, too long or not of
- * [a-z0-9-] (it goes into a header).  Called again, it changes the region. */
+/* service: "s3" (or "sts").  CKPT_INVALID for a region that is empty, too long or not of
+ * [A-Za-z0-9._~-] (it goes into a header).  Called again, it changes the region. */
 enum ckpt_status s3_signer_init(struct s3_signer *signer, const char *region, const char *service,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Wipes the key. */
@@ -93,7 +93,7 @@ void s3_signer_fini(struct s3_signer *signer);
 
 /* Signs.  CKPT_INVALID: a method, host, header, payload hash or time that cannot be
  * signed (control characters, a header that the signer makes); CKPT_LIMIT: one of the
- * limits above.  Errors name what, and never quote a value. */
+ * limits above.  Errors name what, and never quote a value; *ret is then of no use. */
 enum ckpt_status s3_sign(struct s3_signer *signer, const struct s3_keys *keys,
                          const struct s3_request *request, struct s3_signature *ret,
                          struct ckpt_err *err) CKPT_MUST_CHECK;
