@@ -321,6 +321,32 @@ static int test_documented(void)
     return (int)ARRAY_COUNT(documented);
 }
 
+/* By botocore 1.43: names that are a prefix of others, a secret longer than a block of
+ * SHA-256, a token, a port, a path that must be encoded. */
+static int test_botocore(void)
+{
+    static const struct s3_pair query[] = { { "x", "b" }, { "x-1", "a" }, { "uploads", NULL } };
+    static const struct s3_pair headers[] = { { "X-Amz-Meta-Test-Two", "2" },
+                                              { "x-amz-meta-test", "1  1\t1 " },
+                                              { "x-amz-meta-test.a", "3" },
+                                              { "If-None-Match", "*" } };
+    struct s3_signer signer = signer_of("eu-central-1", "s3");
+    struct s3_keys keys = keys_of(S3_ID, S3_SECRET S3_SECRET S3_SECRET, "session/token+=");
+    struct s3_request r = {
+        "PUT",  "h.example.org:9000", "/b/step=10/a b+c", query, 3, headers, 4, S3_UNSIGNED_PAYLOAD,
+        S3_TIME
+    };
+    struct s3_signature s;
+    CHECK_OK(s3_sign(&signer, &keys, &r, &s, NULL));
+    CHECK_STR(s.target, "/b/step%3D10/a%20b%2Bc?uploads=&x=b&x-1=a");
+    CHECK_STR(s.authorization,
+              "AWS4-HMAC-SHA256 Credential=" S3_ID "/20130524/eu-central-1/s3/aws4_request, "
+              "SignedHeaders=host;if-none-match;x-amz-content-sha256;x-amz-date;x-amz-meta-test;"
+              "x-amz-meta-test-two;x-amz-meta-test.a;x-amz-security-token, "
+              "Signature=0995d13ec7a9ee3e39fbca1d0bac0965e0ce5197a63b4583b6a861d7e7e27a83");
+    return 1;
+}
+
 static int test_payload_hash(void)
 {
     char whole[65], parts[65];
@@ -587,7 +613,8 @@ static int test_wiped(void)
 
 int main(void)
 {
-    int n = test_suite() + test_documented() + test_payload_hash() + test_target();
+    int n =
+        test_suite() + test_documented() + test_botocore() + test_payload_hash() + test_target();
     n += test_laws() + test_signing_key() + test_refused() + test_limits() + test_wiped();
     TEST_CASES(n);
     return 0;
