@@ -18,6 +18,7 @@ static const struct backend {
 } backends[] = {
     { "dir", false, store_dir_open },
     { "mem", false, store_mem_open },
+    { "s3", true, store_s3_open },
 };
 
 static const struct backend *backend_find(const char *scheme, size_t len)
