@@ -211,7 +211,7 @@ enum s3_xml_event s3_xml_next(struct s3_xml *x)
             return bad(x);
         if (x->at == x->end)
             return x->depth == 0 && x->begun ? S3_XML_END : bad(x);
-        bool skipped = starts(x, "<!--")                ? skip_past(x, "-->")
+        bool skipped = starts(x, "<!--")                 ? skip_past(x, "-->")
                        : starts(x, "<?xml") && !x->begun ? skip_past(x, "?>")
                                                          : false;
         if (skipped)
