@@ -55,6 +55,7 @@ static void sign_line(const char *line)
                             s.authorization);
     CHECK(out && json_dumpf(out, stdout, JSON_COMPACT) == 0);
     putchar('\n');
+    fflush(stdout);
     json_decref(out);
     json_decref(in);
 }
