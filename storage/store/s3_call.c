@@ -110,9 +110,23 @@ static struct try *try_get(struct s3_caller *c)
     return NULL;
 }
 
+/* Errors that come with status 200 are small documents of their own; an object has an ETag. */
+static bool is_error(const struct s3_answer *a, const void *bytes, size_t len)
+{
+    return !a->etag[0] && len < S3_ERROR_BODY_MAX && memmem(bytes, len, "<Error>", 7);
+}
+
 static bool take(struct s3_exchange *x, uint64_t at, const void *bytes, size_t len)
 {
     struct s3_call *call = x->arg;
+    struct s3_answer *a = &x->answer;
+    if (at == 0 && is_error(a, bytes, len)) {
+        call->odd = true;
+        memcpy(a->error, bytes, len);
+        a->error_len = len;
+        a->error[len] = 0;
+        return false;
+    }
     return call->take(call, &x->answer, at, bytes, len);
 }
 
@@ -121,6 +135,16 @@ static size_t pairs_count(const struct s3_pair pairs[S3_CALL_PAIRS])
     size_t n = 0;
     while (n < S3_CALL_PAIRS && pairs[n].name)
         n++;
+    return n;
+}
+
+/* The headers to be signed and sent: the call's, and Range. */
+static size_t headers_of(const struct s3_call *call, struct s3_pair ret[S3_CALL_PAIRS + 1])
+{
+    size_t n = pairs_count(call->headers);
+    memcpy(ret, call->headers, n * sizeof(*ret));
+    if (call->range[0])
+        ret[n++] = (struct s3_pair){ "range", call->range };
     return n;
 }
 
@@ -144,13 +168,15 @@ static enum ckpt_status sign(struct s3_caller *c, struct try *t, const char *hos
     enum ckpt_status st = s3_place_path(&c->site->place, call->key, t->path, err);
     if (st != CKPT_OK)
         return st;
+    struct s3_pair headers[S3_CALL_PAIRS + 1];
+    size_t header_count = headers_of(call, headers);
     struct s3_request request = { .method = s3_method_name(call->method),
                                   .host = host,
                                   .path = t->path,
                                   .query = call->query,
                                   .query_count = pairs_count(call->query),
-                                  .headers = call->headers,
-                                  .header_count = pairs_count(call->headers),
+                                  .headers = headers,
+                                  .header_count = header_count,
                                   .payload_hash =
                                       call->payload_hash ? call->payload_hash : S3_EMPTY_PAYLOAD,
                                   .time_s = now_s };
@@ -168,11 +194,10 @@ static void dress(const struct s3_caller *c, struct try *t, const char *host)
     snprintf(t->lines[n++], sizeof(t->lines[0]), "X-Amz-Date: %s", t->signature.date);
     snprintf(t->lines[n++], sizeof(t->lines[0]), "X-Amz-Content-Sha256: %s",
              call->payload_hash ? call->payload_hash : S3_EMPTY_PAYLOAD);
-    for (size_t i = 0; i < pairs_count(call->headers); i++)
-        snprintf(t->lines[n++], sizeof(t->lines[0]), "%s: %s", call->headers[i].name,
-                 call->headers[i].value);
-    if (call->range[0])
-        snprintf(t->lines[n++], sizeof(t->lines[0]), "Range: %s", call->range);
+    struct s3_pair headers[S3_CALL_PAIRS + 1];
+    size_t header_count = headers_of(call, headers);
+    for (size_t i = 0; i < header_count; i++)
+        snprintf(t->lines[n++], sizeof(t->lines[0]), "%s: %s", headers[i].name, headers[i].value);
     size_t lines = n;
     for (n = 0; n < lines; n++)
         t->x.headers[n] = t->lines[n];
@@ -210,6 +235,7 @@ static enum ckpt_status send_try(struct s3_caller *c, struct try *t, struct s3_c
         return st;
     s3_place_host(&c->site->place, c->signer.region, host);
     t->call = call;
+    call->odd = false;
     st = sign(c, t, host, now_s, err);
     if (st == CKPT_OK) {
         dress(c, t, host);
@@ -400,6 +426,12 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
     struct s3_outcome outcome;
     s3_outcome_read(a, &outcome);
     enum s3_class class_ = s3_classify(&outcome);
+    if (call->odd && outcome.wire == S3_WIRE_REFUSED && !outcome.code[0]) {
+        class_ = S3_TRANSIENT;
+        snprintf(a->trouble, sizeof(a->trouble), "HTTP %d that is no answer to the request",
+                 a->status);
+        outcome.wire = S3_WIRE_BROKEN;
+    }
     if (class_ == S3_GOOD && a->received < call->expect) {
         class_ = S3_TRANSIENT; /* whole by HTTP, and yet not what was asked for */
         snprintf(a->trouble, sizeof(a->trouble), "%llu bytes came instead of %llu",

@@ -16,7 +16,8 @@
 #define S3_PATIENCE_S 120
 
 struct s3_call;
-/* A 2xx body, as s3_take_fn; comes from 0 again when the request is repeated. */
+/* A 2xx body, as s3_take_fn; comes from 0 again when the request is repeated.  Sets
+ * call->odd for an answer that is none to this request: it is asked again. */
 typedef bool s3_call_take_fn(struct s3_call *call, const struct s3_answer *answer, uint64_t at,
                              const void *bytes, size_t len);
 
@@ -34,6 +35,7 @@ struct s3_call {
     bool hedge;               /* may run twice at a time */
     bool once;                /* asked to see what comes: not repeated */
     void *arg;
+    bool odd; /* set by take */
 
     struct {
         int status; /* HTTP; 0 = none */

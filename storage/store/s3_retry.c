@@ -81,9 +81,11 @@ enum s3_class s3_classify(const struct s3_outcome *outcome)
     }
     if (outcome->status >= 300)
         return class_of_status(outcome->status);
+    if (outcome->code[0])
+        return S3_TRANSIENT; /* an error in spite of its status */
     if (outcome->wire != S3_WIRE_OK)
         return class_of_wire(outcome->wire);
-    return outcome->code[0] ? S3_TRANSIENT : class_of_status(outcome->status);
+    return class_of_status(outcome->status);
 }
 
 int64_t s3_wait_ns(enum s3_class class_, unsigned tries, uint64_t random, int64_t retry_after_s)

@@ -33,8 +33,7 @@ struct reading {
     size_t part_count;
     char etag[S3_ETAG_MAX + 1]; /* of the version being read; "" = not seen yet */
     uint64_t total;
-    bool changed;  /* another version was seen */
-    bool no_range; /* the server ignores Range */
+    bool changed; /* another version was seen */
 };
 
 static int by_offset(const void *a, const void *b)
@@ -44,13 +43,14 @@ static int by_offset(const void *a, const void *b)
     return x->offset < y->offset ? -1 : x->offset > y->offset;
 }
 
-/* Is this the version we read, and the bytes that we asked for? */
-static bool admit(struct reading *r, const struct part *p, const struct s3_answer *a)
+/* Is this the version we read, and the bytes that we asked for?  A server (or what is in
+ * between) that ignores Range sends the whole object with 200: what we want is in it. */
+static bool admit(struct reading *r, struct s3_call *call, const struct s3_answer *a)
 {
-    uint64_t from = a->status == 206 ? a->range_from : 0;
+    const struct part *p = call->arg;
     uint64_t total = a->status == 206 ? a->total : a->length;
-    if (from != p->from || total == UINT64_MAX || (!a->etag[0] && r->part_count > 1)) {
-        r->no_range = true;
+    if (!a->etag[0] || total == UINT64_MAX || (a->status == 206 && a->range_from != p->from)) {
+        call->odd = true;
         return false;
     }
     if (r->total == UINT64_MAX) {
@@ -80,12 +80,12 @@ static bool take_part(struct s3_call *call, const struct s3_answer *answer, uint
 {
     struct part *p = call->arg;
     struct reading *r = p->reading;
-    if (at == 0 && !admit(r, p, answer))
+    if (at == 0 && !admit(r, call, answer))
         return false;
-    uint64_t from = p->from + at;
-    if (from >= p->to)
-        return true; /* more than asked for: the whole object came */
-    scatter(r, p, from, bytes, (size_t)min_u64(len, p->to - from));
+    uint64_t from = at + (answer->status == 206 ? p->from : 0), to = from + len;
+    uint64_t first = max_u64(from, p->from), last = min_u64(to, p->to);
+    if (first < last)
+        scatter(r, p, first, (const char *)bytes + (first - from), (size_t)(last - first));
     return true;
 }
 
@@ -172,10 +172,6 @@ static enum ckpt_status read_version(struct store_s3 *s, struct reading *r,
     enum ckpt_status st = s3_run(s, "get", r->calls, r->part_count, &mine);
     if (r->changed)
         return CKPT_OK;
-    if (r->no_range)
-        return err_set(err, CKPT_UNSUPPORTED,
-                       "get %s from %s: the server does not answer ranges as asked for", r->key,
-                       s->base.url);
     if (r->total != UINT64_MAX && check_ends(s, r->key, ranges, count, r->total, err) != CKPT_OK)
         return CKPT_CORRUPT;
     if (st != CKPT_CORRUPT)

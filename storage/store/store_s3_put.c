@@ -101,14 +101,17 @@ static enum ckpt_status conflict(const struct store_s3 *s, const char *key, stru
                    s->base.url);
 }
 
-/* 412, or lost: what lies there decides. */
+/* 412, or lost: what lies there decides.  A conflict ends a save, so a difference is
+ * looked at twice. */
 static enum ckpt_status settle(struct store_s3 *s, const char *key, const struct s3_body *body,
                                struct ckpt_err *err)
 {
-    bool equal;
-    enum ckpt_status st = s3_compare(s, key, body->iov, body->count, &equal, err);
-    if (st != CKPT_OK)
-        return st;
+    bool equal = false;
+    for (int look = 0; look < 2 && !equal; look++) {
+        enum ckpt_status st = s3_compare(s, key, body->iov, body->count, &equal, err);
+        if (st != CKPT_OK)
+            return st;
+    }
     return equal ? CKPT_OK : conflict(s, key, err);
 }
 
