@@ -14,6 +14,7 @@
 /* 1,000 keys of 1,024 bytes, each three times as long when encoded, and what is around. */
 #define PAGE_BYTES_MAX (UINT64_C(8) << 20)
 #define TOKEN_MAX      2047
+#define ROUNDS_MAX     3
 
 struct listing {
     struct store_s3 *s;
@@ -241,6 +242,17 @@ static enum ckpt_status list_once(struct listing *l, struct s3_page *page, struc
     return CKPT_OK;
 }
 
+/* A document that was damaged on its way is asked for again. */
+static enum ckpt_status list_sound(struct listing *l, struct s3_page *page, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_CORRUPT;
+    for (int i = 0; i < ROUNDS_MAX && st == CKPT_CORRUPT; i++) {
+        memset(err, 0, sizeof(*err));
+        st = list_once(l, page, err);
+    }
+    return st;
+}
+
 enum ckpt_status s3_list(struct store *base, const char *prefix, bool one_level, const char *after,
                          struct store_entry *entries, size_t cap, size_t *ret_count, bool *ret_more,
                          struct ckpt_err *err)
@@ -254,15 +266,16 @@ enum ckpt_status s3_list(struct store *base, const char *prefix, bool one_level,
                          .ordered = s3_site_ordered(s->site),
                          .entries = entries,
                          .cap = cap };
-    enum ckpt_status st = list_once(&l, &page, err);
+    struct ckpt_err mine = { 0 };
+    enum ckpt_status st = list_sound(&l, &page, &mine);
     if (st == CKPT_OK && l.ordered && l.disorder) {
         s3_site_set_unordered(s->site);
         l.ordered = false;
-        st = list_once(&l, &page, err);
+        st = list_sound(&l, &page, &mine);
     }
     free(page.bytes);
     if (st != CKPT_OK)
-        return st;
+        return err_set(err, st, "%s", err_text(&mine));
     *ret_count = l.count;
     *ret_more = l.more;
     return CKPT_OK;

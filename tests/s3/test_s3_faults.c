@@ -130,7 +130,7 @@ static const struct fault_case cases[] = {
     { "rR", "[{'fault':'lost','method':'PUT'},{'fault':'lost','method':'GET'}]", CKPT_OK, NULL },
     { "gslR", "[{'fault':'truncate'}]", CKPT_OK, NULL },
     { "gslR", "[{'fault':'reset_body'}]", CKPT_OK, NULL },
-    { "g", "[{'fault':'short','count':2}]", CKPT_OK, NULL },
+    { "gl", "[{'fault':'short','count':2}]", CKPT_OK, NULL },
     { "g", "[{'fault':'long'}]", CKPT_OK, NULL },
     { "gs", "[{'fault':'ignore_range','count':-1}]", CKPT_OK, NULL },
     { "g", "[{'fault':'wrong_range','count':2}]", CKPT_OK, NULL },
@@ -321,7 +321,7 @@ static int test_random_faults(void)
     static const char *const faults[] = { "slowdown", "internal",     "reset",      "lost",
                                           "truncate", "reset_upload", "reset_body", "garbage",
                                           "ok_error", "conflict",     "short",      "timeout" };
-    enum { ROUNDS = 40 };
+    const int rounds = getenv("CKPT_DEEP") ? 400 : 20;
     char rules[2000] = "[", key[32];
     size_t at = 1;
     for (size_t i = 0; i < ARRAY_COUNT(faults); i++)
@@ -335,7 +335,7 @@ static int test_random_faults(void)
     CHECK_OK(put(s, "old/pack", PACK, 0, NULL));
     CHECK_OK(put(s, "old/record", 3000, 0, NULL));
     fault_server_tell(&server, "/faults", rules);
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < rounds; i++) {
         snprintf(key, sizeof(key), "new/%d", i);
         CHECK_OK(put(s, key, 100000 + (size_t)i, i % 2 ? STORE_IF_ABSENT : 0, NULL));
         CHECK_OK(put(s, key, 100000 + (size_t)i, STORE_IF_ABSENT, NULL));
@@ -346,12 +346,12 @@ static int test_random_faults(void)
            fault_server_count(&server, "requests"));
     CHECK(fault_server_count(&server, "faults") > 10);
     fault_server_tell(&server, "/faults", "[]");
-    for (int i = 0; i < ROUNDS; i++) {
+    for (int i = 0; i < rounds; i++) {
         snprintf(key, sizeof(key), "new/%d", i);
         check_whole(s, key, 100000 + (size_t)i, true);
     }
     store_close(s);
-    return ROUNDS * 5;
+    return rounds * 5;
 }
 
 int main(void)

@@ -1,13 +1,12 @@
 """Runs a command with a Ceph object gateway (radosgw) of its own: mon, osd and gateway on
 free ports of the loopback, objects in memory, everything below one temporary directory.
 
-usage: with_rgw.py [--memory BYTES] COMMAND [ARGUMENT...]
-The command finds in its environment
+usage: with_rgw.py [--memory BYTES] COMMAND [ARGUMENT...] [-- COMMAND ...]
+The commands, one after the other, find in their environment
     CKPT_TEST_S3           http://127.0.0.1:PORT
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
     CKPT_TEST_BUCKET       a bucket that exists, empty
-    CKPT_TEST_RGW          the gateway's pid; when it is killed, it is started again
-and its exit status is ours; 77 with "SKIP: reason" when Debian's packages are not there.
+and the first exit status that is not 0 is ours; 77 with "SKIP: reason" when Debian's packages are not there.
 The daemons die with this process, however it ends.  Starting takes some 12 seconds.
 
 Overwritten objects stay until the gateway's collector finds them, so the memory (a limit,
@@ -162,8 +161,7 @@ class Gateway:
             raise RuntimeError(f"the bucket was not made: HTTP {status}")
         return {"CKPT_TEST_S3": f"http://127.0.0.1:{self.port}", "CKPT_TEST_BUCKET": bucket,
                 "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
-                "AWS_REGION": "us-east-1", "CKPT_TEST_RGW": str(self.gateway.pid),
-                "CEPH_CONF": self.env["CEPH_CONF"]}
+                "AWS_REGION": "us-east-1"}
 
     def stop(self):
         for child in reversed(self.daemons):
@@ -201,6 +199,18 @@ def sweep():
             shutil.rmtree(os.path.join(tempfile.gettempdir(), name), ignore_errors=True)
 
 
+def run_all(arguments, environment):
+    """The commands between the "--"s, up to the first that fails."""
+    while arguments:
+        end = arguments.index("--") if "--" in arguments else len(arguments)
+        command, arguments = arguments[:end], arguments[end + 1:]
+        status = subprocess.run(command, env=environment, check=False,
+                                preexec_fn=die_with_parent).returncode
+        if status:
+            return status
+    return 0
+
+
 def main():
     arguments = sys.argv[1:]
     memory = 4 << 30
@@ -219,8 +229,7 @@ def main():
         environment = {**os.environ, **gateway.user()}
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
             environment.pop(name, None)
-        status = subprocess.run(arguments, env=environment, check=False,
-                                preexec_fn=die_with_parent).returncode
+        status = run_all(arguments, environment)
     finally:
         gateway.stop()
     sys.exit(status if status >= 0 else 1)
