@@ -150,12 +150,13 @@ static int test_exchange(struct server *s)
 
 static int test_big(struct server *s)
 {
-    static char big[S3_FETCH_BODY_MAX + 200];
+    static char bigs[2][S3_FETCH_BODY_MAX + 200];
     struct s3_fetch_request r = get(s);
     for (size_t more = 0; more < 2; more++) {
         struct ckpt_err err = { 0 };
         size_t len = S3_FETCH_BODY_MAX + more;
-        int head = snprintf(big, sizeof(big), "HTTP/1.1 200 OK\r\n\r\n");
+        char *big = bigs[more];
+        int head = snprintf(big, sizeof(bigs[0]), "HTTP/1.1 200 OK\r\n\r\n");
         memset(big + head, 'x', len);
         answer_bytes(s, big, (size_t)head + len, false);
         CHECK_EQ(s3_fetch_curl(NULL, &r, &answer, &err), more ? CKPT_LIMIT : CKPT_OK);
