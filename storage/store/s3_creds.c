@@ -96,8 +96,10 @@ enum ckpt_status s3_search_fetch(const struct s3_search *search, const char *wha
 enum ckpt_status s3_search_token_file(const char *path, char *ret, size_t cap, struct ckpt_err *err)
 {
     FILE *file = fopen(path, "re");
-    if (!file)
-        return err_errno(err, errno, "token file %s", path);
+    if (!file) { /* never NOT_FOUND: it is configured */
+        enum ckpt_status st = err_errno(err, errno, "token file %s", path);
+        return st == CKPT_NOT_FOUND ? CKPT_INVALID : st;
+    }
     setvbuf(file, NULL, _IONBF, 0);
     size_t len = fread(ret, 1, cap, file);
     bool failed = ferror(file) != 0;
@@ -230,11 +232,12 @@ static enum ckpt_status take_found(struct s3_creds *creds, int64_t now_s, struct
     if (found->keys.expires_s <= now_s + LAST_MOMENT_S)
         found->keys.expires_s = now_s + RENEW_PAUSE_S + LAST_MOMENT_S;
     int64_t life = found->keys.expires_s - now_s;
+    if (!same || found->keys.expires_s != old->expires_s)
+        creds->shared.renew_s =
+            found->keys.expires_s - (int64_t)min_u64(RENEW_BEFORE_S, (uint64_t)life / 4);
     creds->shared.found = *found;
     creds->shared.refused = creds->shared.repeated = false;
     creds->shared.not_before_s = same ? now_s + RENEW_PAUSE_S : 0;
-    creds->shared.renew_s =
-        found->keys.expires_s - (int64_t)min_u64(RENEW_BEFORE_S, (uint64_t)life / 4);
     return CKPT_OK;
 }
 

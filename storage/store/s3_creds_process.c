@@ -134,8 +134,10 @@ static enum ckpt_status run(const char *command, const struct s3_limits *limits,
     CLEANUP_FD int in = fds[0];
     int error = spawn(command, fds[1], &pid);
     close(fds[1]);
-    if (error)
-        return err_errno(err, error, WHAT ": cannot be started");
+    if (error) {
+        enum ckpt_status st = err_errno(err, error, WHAT ": cannot be started");
+        return st == CKPT_NOT_FOUND ? CKPT_IO : st; /* no shell is not "not configured" */
+    }
     enum ckpt_status st = read_output(in, limits, end_ms, ret, ret_len, err);
     return reap(pid, limits, end_ms, st, err);
 }

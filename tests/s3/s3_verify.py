@@ -54,9 +54,11 @@ def _sign(key, text):
 
 class Verifier:
     """keys: {access key id: {"secret": ..., "token": None or text, "expired": bool}}.
-    region None: any.  clock: seconds since 1970."""
+    region None: any.  clock: seconds since 1970.  Another service than S3 (STS): the body's
+    hash is always a part, and has no header."""
 
-    def __init__(self, keys, region=None, clock=time.time):
+    def __init__(self, keys, region=None, clock=time.time, service="s3"):
+        self.service = service
         self.keys = keys
         self.region = region
         self.clock = clock
@@ -98,8 +100,8 @@ class Verifier:
             raise Refused(400, "AuthorizationHeaderMalformed",
                           f"the region '{region}' is wrong; expecting '{self.region}'",
                           Region=self.region)
-        if service != "s3":
-            raise Refused(400, "AuthorizationHeaderMalformed", "the service is s3")
+        if service != self.service:
+            raise Refused(400, "AuthorizationHeaderMalformed", f"the service is {self.service}")
 
     def _key(self, key_id, headers):
         key = self.keys.get(key_id)
@@ -126,6 +128,8 @@ class Verifier:
             raise Refused(403, "AccessDenied", "what decides is not signed: " + " ".join(odd))
 
     def _payload(self, headers, body):
+        if self.service != "s3":
+            return hashlib.sha256(body).hexdigest()
         payload = _one(headers, "x-amz-content-sha256")
         if payload == "UNSIGNED-PAYLOAD":
             return payload
