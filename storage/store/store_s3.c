@@ -156,6 +156,7 @@ static const struct store_ops s3_ops = {
     .scheme = "s3",
     .put = s3_put,
     .get = s3_get,
+    .get_all = s3_get_all,
     .stat = s3_stat,
     .list = s3_list,
     .remove = s3_remove,

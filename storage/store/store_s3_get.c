@@ -11,6 +11,8 @@
 
 #include "storage/store/store_s3.h"
 
+/* Records are read with one request when they are no longer than this. */
+#define RECORD_BYTES (UINT64_C(256) << 10)
 /* A gap costs less to read than another request. */
 #define GAP (UINT64_C(128) << 10)
 /* What one connection should carry at a time: large enough that its latency does not
@@ -228,4 +230,75 @@ enum ckpt_status s3_get(struct store *base, const char *key, const struct store_
     qsort(sorted, r.count, sizeof(*sorted), by_offset);
     r.sorted = sorted;
     return read_all(s, &r, ranges, count, err);
+}
+
+struct record {
+    char *bytes; /* RECORD_BYTES */
+    uint64_t room, total;
+};
+
+static bool take_record(struct s3_call *call, const struct s3_answer *answer, uint64_t at,
+                        const void *bytes, size_t len)
+{
+    struct record *r = call->arg;
+    if (at == 0) {
+        r->total = answer->status == 206 ? answer->total : answer->length;
+        call->odd = !answer->etag[0] || r->total == UINT64_MAX ||
+                    (answer->status == 206 && answer->range_from != 0);
+        call->expect = min_u64(r->total, r->room);
+    }
+    if (call->odd || at + len > r->room)
+        return false;
+    memcpy(r->bytes + at, bytes, len);
+    return true;
+}
+
+/* What did not come with the first request: longer, or empty (416), or a server that
+ * ignores Range. */
+static enum ckpt_status get_known(struct store *base, const char *key, size_t max, void **ret,
+                                  size_t *ret_len, struct ckpt_err *err)
+{
+    struct store_stat stat;
+    enum ckpt_status st = s3_stat(base, key, &stat, err);
+    if (st != CKPT_OK)
+        return st;
+    if (stat.bytes > max)
+        return err_set(err, CKPT_LIMIT, "get %s from %s: %llu bytes, the limit is %zu", key,
+                       base->url, (unsigned long long)stat.bytes, max);
+    CLEANUP_FREE void *bytes = malloc(stat.bytes + 1); /* malloc(0) may be NULL */
+    if (!bytes)
+        return no_memory(key, err);
+    struct store_range whole = { .bytes = stat.bytes, .base = bytes };
+    st = s3_get(base, key, &whole, 1, err);
+    if (st != CKPT_OK)
+        return st;
+    *ret = TAKE_PTR(bytes);
+    *ret_len = stat.bytes;
+    return CKPT_OK;
+}
+
+enum ckpt_status s3_get_all(struct store *base, const char *key, size_t max, void **ret,
+                            size_t *ret_len, struct ckpt_err *err)
+{
+    struct record r = { .room = RECORD_BYTES, .total = UINT64_MAX };
+    struct ckpt_err mine = { 0 };
+    CLEANUP_FREE char *bytes = r.bytes = malloc(RECORD_BYTES);
+    if (!bytes)
+        return no_memory(key, err);
+    struct s3_call call = { .method = S3_GET, .key = key, .take = take_record, .arg = &r };
+    snprintf(call.range, sizeof(call.range), "bytes=0-%llu", (unsigned long long)RECORD_BYTES - 1);
+    enum ckpt_status st = s3_run(store_s3_of(base), "get", &call, 1, &mine);
+    if ((st == CKPT_OK && r.total > r.room) || call.ret.status == 416 || call.ret.status == 200)
+        return get_known(base, key, max, ret, ret_len, err);
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&mine));
+    if (r.total > max)
+        return err_set(err, CKPT_LIMIT, "get %s from %s: %llu bytes, the limit is %zu", key,
+                       base->url, (unsigned long long)r.total, max);
+    char *fit = realloc(bytes, r.total + 1); /* many of them are kept at a time */
+    if (fit)
+        bytes = fit;
+    *ret_len = r.total;
+    *ret = TAKE_PTR(bytes);
+    return CKPT_OK;
 }
