@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <time.h>
 
-/* A body passes through one buffer of the connection; larger ones do not stay in the
- * cache between our copy and the kernel's (tests/bench/bench_s3.c shows it). */
+/* A body passes through one buffer of its connection, small enough to stay in the cache
+ * between our copy and the kernel's. */
 #define UPLOAD_BUFFER   (256L << 10)
 #define DOWNLOAD_BUFFER (256L << 10)
 /* S3 closes connections that were idle for some 5 seconds. */

@@ -308,11 +308,61 @@ static int test_hedge(void)
     for (int i = 0; i < 12; i++)
         CHECK_OK(get(s, "old/pack", NULL)); /* 36 GETs: what is usual, and credit */
     fault_server_tell(&server, "/faults", "[{\"fault\":\"stall_body\",\"method\":\"GET\"}]");
+    store_set_limits(s, in_ms(20000), NULL); /* alone it would take S3_STALL_S */
     CHECK_OK(get(s, "old/pack", NULL));
     CHECK_EQ(fault_server_count(&server, "faults"), 1);
     fault_server_tell(&server, "/faults", "[]");
     store_close(s);
     return 1;
+}
+
+struct replacer {
+    struct store *s;
+    atomic_bool stop;
+};
+
+static void *replace_main(void *arg)
+{
+    struct replacer *r = arg;
+    char *bytes = malloc(PACK);
+    CHECK(bytes);
+    for (int i = 0; !atomic_load(&r->stop); i++) {
+        struct iovec iov = { bytes, PACK };
+        memset(bytes, 'a' + i % 26, PACK);
+        CHECK_OK(store_put(r->s, "live", &iov, 1, 0, NULL));
+    }
+    free(bytes);
+    return NULL;
+}
+
+/* Parts of one get, one after the other, while the object is replaced all the time. */
+static int test_one_version(void)
+{
+    enum { READS = 12 };
+    char serial[220];
+    struct replacer r = { 0 };
+    pthread_t thread;
+    int read = 0;
+    snprintf(serial, sizeof(serial), "%s&connections=1", url);
+    struct store *s = open_url(serial);
+    struct iovec iov = { got, PACK };
+    memset(got, 'x', PACK);
+    CHECK_OK(store_put(s, "live", &iov, 1, 0, NULL));
+    r.s = open_url(url);
+    CHECK_EQ(pthread_create(&thread, NULL, replace_main, &r), 0);
+    for (int i = 0; i < READS; i++) {
+        struct store_range whole = { 0, PACK, got };
+        enum ckpt_status st = store_get(s, "live", &whole, 1, NULL);
+        CHECK(st == CKPT_OK || st == CKPT_IO); /* IO: replaced faster than it can be read */
+        read += st == CKPT_OK;
+        CHECK(st != CKPT_OK || memcmp(got, got + 1, PACK - 1) == 0);
+    }
+    atomic_store(&r.stop, true);
+    pthread_join(thread, NULL);
+    store_close(r.s);
+    store_close(s);
+    printf("one version: %d of %d gets\n", read, READS);
+    return READS;
 }
 
 /* Ten percent of everything goes wrong, in every way. */
@@ -372,7 +422,8 @@ int main(void)
              server.s3);
     int n = test_matrix() + test_lost_commit() + test_cancel() +
             outage("[{\"fault\":\"slowdown\",\"count\":-1}]") +
-            outage("[{\"fault\":\"reset\",\"count\":-1}]") + test_hedge() + test_random_faults();
+            outage("[{\"fault\":\"reset\",\"count\":-1}]") + test_hedge() + test_one_version() +
+            test_random_faults();
     fault_server_stop(&server);
     free(pack);
     free(got);

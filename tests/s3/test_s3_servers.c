@@ -7,7 +7,7 @@
 #include <time.h>
 
 #include "s3/fault_kit.h"
-#include "storage/store/store.h"
+#include "storage/store/store_s3.h"
 #include "store/scratch.h"
 
 #include "check.h"
@@ -172,6 +172,83 @@ static int test_lists(void)
     }
     tell("/behaviour", "{'ordered_list':true}");
     return cases;
+}
+
+/* More than one page, from a server without order: all of it, sorted, in bounded memory. */
+static int test_long_list(void)
+{
+    enum { KEYS = 1050, CAP = 256 };
+    static struct store_entry page[CAP];
+    char key[32], last[STORE_KEY_MAX + 1] = "";
+    size_t count, seen = 0;
+    bool more = true;
+    tell("/reset", "null");
+    struct store *s = open_server("");
+    for (int i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof(key), "n/%d", i);
+        CHECK_OK(store_put_record(s, key, "x", 1, NULL));
+    }
+    tell("/behaviour", "{'ordered_list':false}");
+    while (more) {
+        CHECK_OK(store_list(s, "n/", false, last, page, CAP, &count, &more, NULL));
+        seen += count;
+        snprintf(last, sizeof(last), "%s", page[count - 1].key);
+    }
+    CHECK_EQ(seen, KEYS);
+    tell("/behaviour", "{'ordered_list':true}");
+    store_close(s);
+    return KEYS;
+}
+
+/* The digest that a body goes out with is that of the body. */
+static int test_digests(void)
+{
+    static const struct {
+        bool tls;
+        enum s3_digest digest;
+        const char *hash, *name, *value;
+    } cases[] = {
+        { true, S3_DIGEST_CRC32C, "UNSIGNED-PAYLOAD", "x-amz-checksum-crc32c", "4waSgw==" },
+        { true, S3_DIGEST_MD5, "UNSIGNED-PAYLOAD", "content-md5", "JfnnlDI7RTiF9RgfG2JNCw==" },
+        { true, S3_DIGEST_NONE, "UNSIGNED-PAYLOAD", NULL, NULL },
+        { true, S3_DIGEST_SHA256,
+          "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225", NULL, NULL },
+        { false, S3_DIGEST_NONE, "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225",
+          NULL, NULL },
+    };
+    char bytes[] = "123456789";
+    struct iovec iov[3] = { { bytes, 4 }, { bytes + 4, 0 }, { bytes + 4, 5 } };
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        static struct s3_place place;
+        struct s3_body body;
+        place.tls = cases[i].tls;
+        s3_body_init(&place, cases[i].digest, iov, 3, &body);
+        CHECK_STR(body.payload_hash, cases[i].hash);
+        CHECK_EQ(body.header_count, cases[i].name != NULL);
+        if (cases[i].name) {
+            CHECK_STR(body.headers[0].name, cases[i].name);
+            CHECK_STR(body.headers[0].value, cases[i].value);
+        }
+    }
+    return ARRAY_COUNT(cases);
+}
+
+/* The environment's proxy is used, but not for this machine. */
+static int test_proxy(void)
+{
+    struct store_stat stat;
+    struct ckpt_err err = { 0 };
+    setenv("http_proxy", "http://127.0.0.1:1", 1);
+    struct store *s = open_server("");
+    CHECK_EQ(store_stat(s, "none", &stat, NULL), CKPT_NOT_FOUND);
+    store_close(s);
+    s = open_url("s3://bucket?endpoint=http://object-store.invalid");
+    store_set_limits(s, in_ms(500), NULL);
+    CHECK_EQ(store_stat(s, "none", &stat, &err), CKPT_TIMEOUT);
+    CHECK(strstr(err.text, "127.0.0.1 port 1"));
+    store_close(s);
+    unsetenv("http_proxy");
+    return 2;
 }
 
 /* A server of three lines, that answers every request with the same body. */
@@ -466,8 +543,9 @@ int main(void)
     scratch_make(scratch);
     fault_server_start(&server, NULL);
     int n = test_traits() + test_not_read_after_write() + test_probe_once() + test_lists() +
-            test_lying_lists() + test_region_and_clock() + test_keys_renewed() + test_ways() +
-            test_tls() + test_canary();
+            test_long_list() + test_lying_lists() + test_digests() + test_proxy() +
+            test_region_and_clock() + test_keys_renewed() + test_ways() + test_tls() +
+            test_canary();
     fault_server_stop(&server);
     scratch_remove(scratch);
     TEST_CASES(n);
