@@ -92,8 +92,8 @@ static enum ckpt_status wire_trouble(const struct s3_context *c, const struct s3
         [S3_WIRE_DNS] = "; check the endpoint's name and this node's name servers",
         [S3_WIRE_CONNECT] = "; check the endpoint, the network and proxy settings",
         [S3_WIRE_TLS] = "; check that the endpoint speaks TLS (https://) there",
-        [S3_WIRE_TLS_TRUST] = "; if the server's certificate is from an authority of your own, "
-                              "name its file with ca=FILE or AWS_CA_BUNDLE",
+        [S3_WIRE_TLS_TRUST] =
+            "; name the file of an authority of your own with ca=FILE or AWS_CA_BUNDLE",
         [S3_WIRE_CONFIG] = "; check the CA file (ca=, AWS_CA_BUNDLE) and the endpoint",
         [S3_WIRE_BROKEN] = "",
         [S3_WIRE_STALLED] = "",

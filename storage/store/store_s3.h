@@ -55,15 +55,15 @@ struct s3_call s3_put_call(const char *key, const struct s3_body *body);
 enum ckpt_status s3_compare(struct store_s3 *s, const char *key, const struct iovec *iov, int count,
                             bool *ret_equal, struct ckpt_err *err) CKPT_MUST_CHECK;
 
-enum ckpt_status s3_put(struct store *s, const char *key, const struct iovec *iov, int count,
+enum ckpt_status s3_put(struct store *base, const char *key, const struct iovec *iov, int count,
                         unsigned flags, struct ckpt_err *err) CKPT_MUST_CHECK;
-enum ckpt_status s3_get(struct store *s, const char *key, const struct store_range *ranges,
+enum ckpt_status s3_get(struct store *base, const char *key, const struct store_range *ranges,
                         size_t count, struct ckpt_err *err) CKPT_MUST_CHECK;
-enum ckpt_status s3_get_all(struct store *s, const char *key, size_t max, void **ret,
+enum ckpt_status s3_get_all(struct store *base, const char *key, size_t max, void **ret,
                             size_t *ret_len, struct ckpt_err *err) CKPT_MUST_CHECK;
-enum ckpt_status s3_stat(struct store *s, const char *key, struct store_stat *ret,
+enum ckpt_status s3_stat(struct store *base, const char *key, struct store_stat *ret,
                          struct ckpt_err *err) CKPT_MUST_CHECK;
-enum ckpt_status s3_list(struct store *s, const char *prefix, bool one_level, const char *after,
+enum ckpt_status s3_list(struct store *base, const char *prefix, bool one_level, const char *after,
                          struct store_entry *entries, size_t cap, size_t *ret_count, bool *ret_more,
                          struct ckpt_err *err) CKPT_MUST_CHECK;
 /* One page of keys under place and prefix as the server gives them, for the probe too. */
