@@ -257,7 +257,7 @@ static int test_sts_answers(void)
         expect("r", CKPT_INVALID, "", "AWS_ENDPOINT_URL_STS");
     }
     world_fini(&w);
-    return (int)(ARRAY_COUNT(answers) + ARRAY_COUNT(urls)) + 3;
+    return (int)(ARRAY_COUNT(answers) + ARRAY_COUNT(urls)) + 4;
 }
 
 static int test_web_identity(void)
@@ -594,9 +594,8 @@ static int test_hostile_answers(void)
         else if (s3_answer_json("x", text, (size_t)len, "Token", &found.keys, &err) != CKPT_OK)
             world_check_text(err.text);
         if (xml) {
-            struct s3_search search = {
-                world_env, &w, world_fetch, &w, .region = "", .ca_file = ""
-            };
+            struct s3_search search = { world_env,    &w,        world_fetch,  &w,
+                                        .region = "", .sts = "", .ca_file = "" };
             const struct s3_role role = { .arn = "arn:r" };
             struct s3_keys keys = { .id = "A", .secret = "CANARY" };
             if (s3_sts_assume(&search, &role, &keys, &found, &err) != CKPT_OK)
