@@ -256,8 +256,17 @@ static int test_sts_answers(void)
         world_set(&w, "AWS_ENDPOINT_URL_STS", urls[i]);
         expect("r", CKPT_INVALID, "", "AWS_ENDPOINT_URL_STS");
     }
+    /* The endpoint of all services is that of STS, too; and a profile may have one for it. */
+    world_set(&w, "AWS_ENDPOINT_URL_STS", NULL);
+    world_reply(&w, "POST", "http://127.0.0.1:98/", 200, XML_KEYS("AssumeRole", "OID"));
+    world_config(&w, "[profile r]\nrole_arn = arn:r\nsource_profile = base\nservices = s\n"
+                     "[services s]\nsts =\n  endpoint_url = http://127.0.0.1:98\n");
+    expect("r", CKPT_OK, "OID", "role arn:r");
+    world_set(&w, "AWS_ENDPOINT_URL", "http://127.0.0.1:97");
+    world_reply(&w, "POST", "http://127.0.0.1:97/", 200, XML_KEYS("AssumeRole", "AID"));
+    expect("r", CKPT_OK, "AID", "role arn:r");
     world_fini(&w);
-    return (int)(ARRAY_COUNT(answers) + ARRAY_COUNT(urls)) + 4;
+    return (int)(ARRAY_COUNT(answers) + ARRAY_COUNT(urls)) + 5;
 }
 
 static int test_web_identity(void)
