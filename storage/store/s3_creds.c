@@ -170,6 +170,7 @@ static enum ckpt_status prepare(const struct s3_creds *creds, struct s3_search *
     search->profile =
         s3_profile_name(creds->profile, creds->env, creds->env_arg, &search->profile_named);
     search->region = creds->region ? creds->region : settings->region;
+    search->sts = settings->sts_endpoint;
     search->ca_file = settings->ca_file;
     return st;
 }

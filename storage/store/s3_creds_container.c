@@ -1,5 +1,6 @@
 /* Credentials from the endpoint beside a container: ECS (relative URI), EKS Pod Identity
  * and others (full URI).  The token file is read anew each time: it is rotated. */
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <strings.h>
 
@@ -13,13 +14,11 @@ bool s3_host_is_near(const char *host)
 {
     static const char *const hosts[] = { "localhost", "169.254.170.2", "169.254.170.23",
                                          "[fd00:ec2::23]", "[::1]" };
-    unsigned a, b, c, d;
-    int end = 0;
+    struct in_addr address;
     for (size_t i = 0; i < ARRAY_COUNT(hosts); i++)
         if (strcasecmp(host, hosts[i]) == 0)
             return true;
-    return sscanf(host, "%3u.%3u.%3u.%3u%n", &a, &b, &c, &d, &end) == 4 && host[end] == '\0' &&
-           a == 127 && b < 256 && c < 256 && d < 256;
+    return inet_pton(AF_INET, host, &address) == 1 && ntohl(address.s_addr) >> 24 == 127;
 }
 
 /* The host of http[s]://host[:port]/...; false when that is not its form. */

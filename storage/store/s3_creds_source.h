@@ -21,6 +21,7 @@ struct s3_search {
     const char *profile; /* the profile to be used */
     bool profile_named;  /* somebody named it, so it must be there */
     const char *region;  /* "" = none known */
+    const char *sts;     /* endpoint of STS; "" = AWS's */
     const char *ca_file; /* "" = the system's */
     int64_t now_s;
     struct s3_limits limits;

@@ -29,26 +29,22 @@ struct call {
 
 /* ---- request ---- */
 
-/* https://sts.REGION.amazonaws.com, the global one without a region; or what
- * AWS_ENDPOINT_URL_STS says. */
+/* https://sts.REGION.amazonaws.com, the global one without a region; or what the settings
+ * say, which have checked its form. */
 static enum ckpt_status find_endpoint(struct call *call, struct ckpt_err *err)
 {
     const struct s3_search *search = call->search;
-    const char *given = s3_search_env(search, "AWS_ENDPOINT_URL_STS");
     const char *region = search->region[0] ? search->region : "us-east-1";
     const char *china = strncmp(region, "cn-", 3) == 0 ? ".cn" : "";
     snprintf(call->region, sizeof(call->region), "%s", region);
-    if (given) {
-        const char *host = strstr(given, "://");
-        size_t len = host ? strcspn(host + 3, "/?#") : 0;
-        size_t rest = host ? strspn(host + 3 + len, "/") : 0;
-        if (strncmp(given, "http", 4) != 0 || len == 0 || len >= sizeof(call->host) ||
-            host[3 + len + rest] || strpbrk(given, " @\\\r\n"))
+    if (search->sts[0]) {
+        const char *host = strstr(search->sts, "://") + 3;
+        if (strchr(host, '/') || strlen(host) >= sizeof(call->host))
             return err_set(err, CKPT_INVALID,
-                           "AWS_ENDPOINT_URL_STS is not of the form http[s]://host[:port]");
-        snprintf(call->host, sizeof(call->host), "%.*s", (int)len, host + 3);
-        snprintf(call->url, sizeof(call->url), "%.*s%s/", (int)(host - given) + 3, given,
-                 call->host);
+                           "the endpoint of STS (AWS_ENDPOINT_URL_STS, else AWS_ENDPOINT_URL) must "
+                           "be http[s]://host[:port] without a path");
+        snprintf(call->host, sizeof(call->host), "%s", host);
+        snprintf(call->url, sizeof(call->url), "%s/", search->sts);
         return CKPT_OK;
     }
     if (search->region[0])

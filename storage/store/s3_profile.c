@@ -94,11 +94,11 @@ static enum ckpt_status read_fd(int fd, const char *path, char **ret, size_t *re
     return CKPT_OK;
 }
 
-static enum ckpt_status read_file(const char *path, char **ret, size_t *ret_len,
+static enum ckpt_status read_file(const char *path, bool named, char **ret, size_t *ret_len,
                                   struct ckpt_err *err)
 {
     CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+    if (fd < 0 && (errno == ENOENT || errno == ENOTDIR || (errno == EACCES && !named)))
         return CKPT_OK;
     if (fd < 0)
         return err_errno(err, errno, "%s", path);
@@ -272,7 +272,8 @@ enum ckpt_status s3_profiles_load(s3_env_fn *env, void *env_arg, struct s3_profi
         st = find_file(env, env_arg, variables[i], fallbacks[i], p->path[i], sizeof(p->path[i]),
                        err);
         if (st == CKPT_OK)
-            st = read_file(p->path[i], &p->bytes[i], &p->len[i], err);
+            st = read_file(p->path[i], s3_env_get(env, env_arg, variables[i]) != NULL, &p->bytes[i],
+                           &p->len[i], err);
         if (st == CKPT_OK)
             st = parse_file(p, (enum which)i, err);
     }

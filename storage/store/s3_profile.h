@@ -22,7 +22,8 @@ enum s3_section {
 
 struct s3_profiles;
 
-/* Files that are not there are empty.  Their places: AWS_CONFIG_FILE,
+/* Files that are not there are empty, and so is one in the home that may not be read (the
+ * home of another user, in a container); one that a variable names must be readable.  Places: AWS_CONFIG_FILE,
  * AWS_SHARED_CREDENTIALS_FILE, else below HOME (else the home of the user).
  * CKPT_INVALID with file and line, never with what stands there; errors of reading. */
 enum ckpt_status s3_profiles_load(s3_env_fn *env, void *env_arg, struct s3_profiles **ret,

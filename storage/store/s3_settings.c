@@ -55,7 +55,9 @@ static enum ckpt_status take(const struct look *look, const struct said *said, c
     return CKPT_OK;
 }
 
-static bool find_endpoint(const struct look *look, struct said *ret)
+/* variable, setting: those of one service. */
+static bool find_endpoint(const struct look *look, const char *variable, const char *setting,
+                          struct said *ret)
 {
     const char *services =
         s3_profiles_get(look->profiles, S3_SECTION_PROFILE, look->profile, "services");
@@ -66,9 +68,8 @@ static bool find_endpoint(const struct look *look, struct said *ret)
                                  "ignore_configured_endpoint_urls");
     if (ignore && strcasecmp(ignore, "true") == 0)
         return false;
-    return try_variable(look, "AWS_ENDPOINT_URL_S3", ret) ||
-           try_variable(look, "AWS_ENDPOINT_URL", ret) ||
-           (services && try_setting(look, S3_SECTION_SERVICES, services, "s3.endpoint_url", ret)) ||
+    return try_variable(look, variable, ret) || try_variable(look, "AWS_ENDPOINT_URL", ret) ||
+           (services && try_setting(look, S3_SECTION_SERVICES, services, setting, ret)) ||
            try_setting(look, S3_SECTION_PROFILE, look->profile, "endpoint_url", ret);
 }
 
@@ -123,8 +124,10 @@ static enum ckpt_status read_all(const struct look *look, struct s3_settings *re
         }
         snprintf(ret->region, sizeof(ret->region), "%s", said.value);
     }
-    if (find_endpoint(look, &said))
+    if (find_endpoint(look, "AWS_ENDPOINT_URL_S3", "s3.endpoint_url", &said))
         st = take_endpoint(look, &said, ret->endpoint, sizeof(ret->endpoint));
+    if (st == CKPT_OK && find_endpoint(look, "AWS_ENDPOINT_URL_STS", "sts.endpoint_url", &said))
+        st = take_endpoint(look, &said, ret->sts_endpoint, sizeof(ret->sts_endpoint));
     if (st == CKPT_OK &&
         (try_variable(look, "AWS_CA_BUNDLE", &said) ||
          try_setting(look, S3_SECTION_PROFILE, look->profile, "ca_bundle", &said)) &&

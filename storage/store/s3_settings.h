@@ -3,6 +3,7 @@
  *   region      AWS_REGION, AWS_DEFAULT_REGION, profile's region
  *   endpoint    AWS_ENDPOINT_URL_S3, AWS_ENDPOINT_URL, profile's services section (s3),
  *               profile's endpoint_url; none of them with AWS_IGNORE_CONFIGURED_ENDPOINT_URLS
+ *               (the endpoint of STS likewise, with AWS_ENDPOINT_URL_STS and sts)
  *   addressing  profile's s3 section: addressing_style = auto | path | virtual
  *   CA          AWS_CA_BUNDLE, profile's ca_bundle */
 #pragma once
@@ -21,7 +22,8 @@ enum s3_addressing {
 /* "" = nothing says it. */
 struct s3_settings {
     char region[S3_REGION_MAX + 1];
-    char endpoint[S3_ENDPOINT_MAX + 1]; /* "http[s]://host[:port][/base]", no final '/' */
+    char endpoint[S3_ENDPOINT_MAX + 1];     /* "http[s]://host[:port][/base]", no final '/' */
+    char sts_endpoint[S3_ENDPOINT_MAX + 1]; /* of the Security Token Service; the same form */
     char ca_file[S3_CA_FILE_MAX + 1];
     enum s3_addressing addressing;
 };

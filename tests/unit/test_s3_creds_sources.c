@@ -256,8 +256,17 @@ static int test_sts_answers(void)
         world_set(&w, "AWS_ENDPOINT_URL_STS", urls[i]);
         expect("r", CKPT_INVALID, "", "AWS_ENDPOINT_URL_STS");
     }
+    /* The endpoint of all services is that of STS, too; and a profile may have one for it. */
+    world_set(&w, "AWS_ENDPOINT_URL_STS", NULL);
+    world_reply(&w, "POST", "http://127.0.0.1:98/", 200, XML_KEYS("AssumeRole", "OID"));
+    world_config(&w, "[profile r]\nrole_arn = arn:r\nsource_profile = base\nservices = s\n"
+                     "[services s]\nsts =\n  endpoint_url = http://127.0.0.1:98\n");
+    expect("r", CKPT_OK, "OID", "role arn:r");
+    world_set(&w, "AWS_ENDPOINT_URL", "http://127.0.0.1:97");
+    world_reply(&w, "POST", "http://127.0.0.1:97/", 200, XML_KEYS("AssumeRole", "AID"));
+    expect("r", CKPT_OK, "AID", "role arn:r");
     world_fini(&w);
-    return (int)(ARRAY_COUNT(answers) + ARRAY_COUNT(urls)) + 3;
+    return (int)(ARRAY_COUNT(answers) + ARRAY_COUNT(urls)) + 5;
 }
 
 static int test_web_identity(void)
@@ -594,9 +603,8 @@ static int test_hostile_answers(void)
         else if (s3_answer_json("x", text, (size_t)len, "Token", &found.keys, &err) != CKPT_OK)
             world_check_text(err.text);
         if (xml) {
-            struct s3_search search = {
-                world_env, &w, world_fetch, &w, .region = "", .ca_file = ""
-            };
+            struct s3_search search = { world_env,    &w,        world_fetch,  &w,
+                                        .region = "", .sts = "", .ca_file = "" };
             const struct s3_role role = { .arn = "arn:r" };
             struct s3_keys keys = { .id = "A", .secret = "CANARY" };
             if (s3_sts_assume(&search, &role, &keys, &found, &err) != CKPT_OK)

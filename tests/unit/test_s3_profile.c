@@ -222,6 +222,28 @@ static int test_places(void)
     CHECK_OK(s3_profiles_load(env_of, tilde, &p, NULL));
     CHECK_STR(value(p, "default", "region"), "there");
     s3_profiles_free(p);
+    /* A home that is not ours: nothing there; a file that was named: said. */
+    snprintf(home, sizeof(home), "%s/.aws", scratch);
+    CHECK_EQ(chmod(home, 0), 0);
+    bool root = geteuid() == 0;
+    if (root)
+        CHECK_EQ(seteuid(65534), 0);
+    enum ckpt_status unnamed = s3_profiles_load(env_of, vars, &p, NULL);
+    if (root)
+        CHECK_EQ(seteuid(0), 0);
+    CHECK_OK(unnamed);
+    CHECK_STR(value(p, "default", "region"), "(none)");
+    s3_profiles_free(p);
+    snprintf(home, sizeof(home), "%s/.aws/config", scratch);
+    const char *denied[] = { "AWS_CONFIG_FILE", home, NULL };
+    if (root)
+        CHECK_EQ(seteuid(65534), 0);
+    enum ckpt_status st = s3_profiles_load(env_of, denied, &p, NULL);
+    if (root)
+        CHECK_EQ(seteuid(0), 0);
+    CHECK_EQ(st, CKPT_DENIED);
+    snprintf(home, sizeof(home), "%s/.aws", scratch);
+    CHECK_EQ(chmod(home, 0700), 0);
     bool named;
     CHECK_STR(s3_profile_name("a", env_of, env_with("AWS_PROFILE", "b"), &named), "a");
     CHECK(named);
@@ -229,7 +251,7 @@ static int test_places(void)
     CHECK(named);
     CHECK_STR(s3_profile_name(NULL, env_of, env_with("AWS_PROFILE", ""), &named), "default");
     CHECK(!named);
-    return 5;
+    return 7;
 }
 
 /* One setting of the environment or of a file, and what comes of it. */
