@@ -423,7 +423,8 @@ static void on_jobs(struct control *c)
     ssize_t rc = read(c->done_fd, &n, sizeof(n));
     (void)rc; /* the lists say what is done */
     struct crew_job *j;
-    while ((j = crew_done(c->records)) != NULL || (j = crew_done(c->data)) != NULL) {
+    while ((j = crew_done(c->digests)) != NULL || (j = crew_done(c->records)) != NULL ||
+           (j = crew_done(c->data)) != NULL) {
         control_job_done(c, (struct job *)j);
         control_settle(c);
     }

@@ -97,7 +97,7 @@ struct control {
     char store_text[256], socket[128];
     uint8_t node[16];
     int epoll_fd, listen_fd, signal_fd, done_fd;
-    struct crew *data, *records;
+    struct crew *digests, *data, *records;
     struct client *clients[CONTROL_CLIENTS_MAX];
     uint32_t client_count;
     struct conn *conns;

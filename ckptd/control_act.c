@@ -143,14 +143,14 @@ static void submit_part(struct control *c, struct client *cl, enum job_kind kind
     struct job *j = new_job(cl, kind);
     j->op = op->id;
     fill_part(cl, op, &j->part);
-    if (kind == JOB_PACK) {
+    if (kind == JOB_DIGEST) {
         const struct session_state *t = &cl->s->states[op->state];
         j->part.slot = a->slot;
         j->part.image_slot = a->image_slot;
         j->part.memory = cl->states[op->state].arena.base +
                          (uint64_t)(a->slot - t->first) * c->config->slot_bytes;
     }
-    control_submit(c, kind == JOB_PACK ? c->data : c->records, j);
+    control_submit(c, kind == JOB_DIGEST ? c->digests : c->records, j);
 }
 
 /* -- actions ---------------------------------------------------------------------------- */
@@ -224,7 +224,7 @@ static void act_one(struct control *c, struct client *cl, const struct session_a
         submit_part(c, cl, JOB_BEGIN, a);
         break;
     case ACT_PACK:
-        submit_part(c, cl, JOB_PACK, a);
+        submit_part(c, cl, JOB_DIGEST, a);
         break;
     case ACT_FINISH:
         submit_part(c, cl, JOB_FINISH, a);

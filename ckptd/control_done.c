@@ -112,6 +112,10 @@ void control_job_done(struct control *c, struct job *j)
     if (cl)
         cl->jobs_out--;
     switch (j->kind) {
+    case JOB_DIGEST: /* no event: to the session it is one job */
+        j->kind = JOB_PACK;
+        control_submit(c, c->data, j);
+        return;
     case JOB_SEAL:
         seal_done(c, cl, j);
         break;

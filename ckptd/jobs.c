@@ -133,10 +133,9 @@ static uint64_t slot_raw_bytes(const struct decl *d, uint32_t slot)
     return bytes;
 }
 
-static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+static struct save_slot slot_of(const struct jobs_work *w, const struct job_part *p)
 {
-    const struct decl_slot *slot = &p->decl->slots[p->image_slot];
-    struct save_slot in = {
+    return (struct save_slot){
         .job = p->job,
         .name = p->name,
         .rank = p->rank,
@@ -145,8 +144,23 @@ static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct
         .memory = p->memory,
         .codec = w->codec,
     };
+}
+
+static enum ckpt_status run_digest(const struct jobs_work *w, struct job_part *p)
+{
+    uint64_t first = p->decl->slots[p->image_slot].first_chunk;
+    struct save_slot in = slot_of(w, p);
+    save_digest(&in, p->area.digests + first, p->area.crcs + first);
+    return CKPT_OK;
+}
+
+static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    uint64_t first = p->decl->slots[p->image_slot].first_chunk;
+    struct save_slot in = slot_of(w, p);
     p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
-    return save_pack(w->home, w->save, &in, p->area.digests + slot->first_chunk, &p->packed, err);
+    return save_pack(w->home, w->save, &in, p->area.digests + first, p->area.crcs + first,
+                     &p->packed, err);
 }
 
 static void fill_header(const struct job_part *p, const uint8_t node[16], struct manifest_header *h)
@@ -276,6 +290,8 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
         return run_seal(&j->seal, w->slot_bytes, &j->err);
     case JOB_BEGIN:
         return run_begin(w->home, &j->part, &j->err);
+    case JOB_DIGEST:
+        return run_digest(w, &j->part);
     case JOB_PACK:
         return run_pack(w, &j->part, &j->err);
     case JOB_FINISH:

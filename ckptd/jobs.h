@@ -34,6 +34,7 @@ void jobs_work_free(void *work);
 enum job_kind {
     JOB_SEAL = 1,
     JOB_BEGIN,
+    JOB_DIGEST, /* then the same job is submitted again as JOB_PACK */
     JOB_PACK,
     JOB_FINISH,
     JOB_FAIL_PART,
@@ -54,7 +55,7 @@ struct job_seal {
     uint32_t slots;
     uint64_t ram_left;
 };
-struct job_part {    /* BEGIN, PACK, FINISH, FAIL_PART: of one rank's save */
+struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's save */
     const char *job; /* borrowed, as all pointers here, until the job is back */
     struct ckpt_name name;
     uint32_t rank, world, try_, flags;
@@ -70,7 +71,7 @@ struct job_part {    /* BEGIN, PACK, FINISH, FAIL_PART: of one rank's save */
     bool has_witness; /* FINISH */
     uint64_t witness; /* decl_witness_at */
     struct digest witness_digest;
-    /* PACK */
+    /* DIGEST, PACK */
     uint32_t slot, image_slot;
     uint8_t *memory;
     struct save_packed packed;

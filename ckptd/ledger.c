@@ -109,7 +109,8 @@ enum ckpt_status ledger_op_open(const struct ledger *l, uint32_t index, uint32_t
                                 uint64_t chunks, struct ledger_op *ret, struct ckpt_err *err)
 {
     uint64_t digests_at = OP_PACKS_AT + (uint64_t)image_slots * sizeof(struct session_pack);
-    uint64_t bytes = align_up(digests_at + chunks * sizeof(struct digest), CKPT_BLOCK);
+    uint64_t crcs_at = digests_at + chunks * sizeof(struct digest);
+    uint64_t bytes = align_up(crcs_at + chunks * sizeof(uint32_t), CKPT_BLOCK);
     if (bytes > OP_STRIDE)
         return err_set(err, CKPT_LIMIT, "a save of %llu chunks does not fit the ledger",
                        (unsigned long long)chunks);
@@ -128,6 +129,7 @@ enum ckpt_status ledger_op_open(const struct ledger *l, uint32_t index, uint32_t
         .metrics = (void *)(base + 8),
         .packs = (void *)(base + OP_PACKS_AT),
         .digests = (void *)(base + digests_at),
+        .crcs = (void *)(base + crcs_at),
     };
     return CKPT_OK;
 }

@@ -3,7 +3,7 @@
  *
  *   head            magic, version, sizes, which half is valid
  *   half 0, half 1  the session (session.h); a commit writes the other half, then flips
- *   op 0 ... op 7   per save: metrics, packs, raw digests of its chunks
+ *   op 0 ... op 7   per save: metrics, packs, sums of its chunks
  *
  * A flip is one aligned store after everything that it makes valid, so whoever maps the
  * memfd after a kill finds the session as it was after the last complete commit.  What
@@ -25,6 +25,7 @@ struct ledger_op {
     struct record_metric *metrics; /* RECORD_METRICS_MAX */
     struct session_pack *packs;    /* image_slots */
     struct digest *digests;        /* chunks */
+    uint32_t *crcs;                /* chunks */
 };
 enum ckpt_status ledger_new(const char *name, struct ledger *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;

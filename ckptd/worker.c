@@ -14,6 +14,7 @@
 
 /* Digests give way to the trainer, first of all to its copy into the arena. */
 #define DATA_NICE      10
+#define DIGEST_THREADS 2 /* 10 GB/s each: more than disks take */
 #define RECORD_THREADS 2
 
 static enum ckpt_status open_store(const struct config *cfg, const uint8_t node[16],
@@ -51,9 +52,14 @@ static enum ckpt_status start_crews(struct control *c, struct store *home, struc
     records.name = "ckptd-rec";
     records.threads = RECORD_THREADS;
     records.nice = 0;
+    struct crew_options digests = data;
+    digests.name = "ckptd-dig";
+    digests.threads = DIGEST_THREADS;
     setup->data = true;
     enum ckpt_status st = crew_new(&data, &c->data, err);
     setup->data = false;
+    if (st == CKPT_OK)
+        st = crew_new(&digests, &c->digests, err);
     return st == CKPT_OK ? crew_new(&records, &c->records, err) : st;
 }
 
@@ -239,6 +245,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
         rundir_say(w->rundir, "ended");
     if (c->jobs_out > 0)
         _exit(rc); /* a job hangs in the store; its thread cannot be waited for */
+    crew_free(c->digests);
     crew_free(c->data);
     crew_free(c->records);
     control_fini(c);

@@ -32,7 +32,7 @@ double bench_fio_parse(const char *text, size_t len, enum bench_fio_op op)
         return 0;
     json_t *root = json_loadb(start, len - (size_t)(start - text), JSON_DISABLE_EOF_CHECK, NULL);
     const json_t *job = json_array_get(json_object_get(root, "jobs"), 0);
-    const json_t *side = json_object_get(job, op == BENCH_WRITE ? "write" : "read");
+    const json_t *side = json_object_get(job, op == BENCH_READ ? "read" : "write");
     double bytes = json_number_value(json_object_get(side, "io_bytes"));
     double ms = json_number_value(json_object_get(side, "runtime"));
     bool failed = json_integer_value(json_object_get(job, "error")) != 0;
@@ -53,7 +53,7 @@ static void build_args(const struct bench_fio *f, enum bench_fio_op op, char tex
     snprintf(text[n++], 128, "--size=%llu", (unsigned long long)(f->file_bytes * f->files));
     snprintf(text[n++], 128, "--openfiles=%u", f->files);
     snprintf(text[n++], 128, "--file_service_type=sequential");
-    snprintf(text[n++], 128, "--rw=%s", op == BENCH_WRITE ? "write" : "read");
+    snprintf(text[n++], 128, "--rw=%s", op == BENCH_READ ? "read" : "write");
     snprintf(text[n++], 128, "--bs=4m");
     snprintf(text[n++], 128, "--direct=1");
     snprintf(text[n++], 128, "--ioengine=io_uring");
@@ -62,7 +62,7 @@ static void build_args(const struct bench_fio *f, enum bench_fio_op op, char tex
     snprintf(text[n++], 128, "--registerfiles");
     snprintf(text[n++], 128, "--group_reporting");
     snprintf(text[n++], 128, "--output-format=json");
-    if (op == BENCH_WRITE) {
+    if (op != BENCH_READ) {
         snprintf(text[n++], 128, "--nonvectored=1");
         snprintf(text[n++], 128, "--end_fsync=1");
         snprintf(text[n++], 128, "--fallocate=posix");
@@ -120,6 +120,15 @@ static enum ckpt_status run_fio(const struct bench_fio *f, char **argv, struct b
     return CKPT_OK;
 }
 
+static void remove_files(const struct bench_fio *f)
+{
+    for (unsigned i = 0; i < f->files; i++) {
+        char path[4300];
+        snprintf(path, sizeof(path), "%s/bench.0.%u", f->dir, i);
+        unlink(path);
+    }
+}
+
 enum ckpt_status bench_fio_run(struct bench_fio *f, enum bench_fio_op op, double *ret_rate,
                                struct ckpt_err *err)
 {
@@ -128,6 +137,8 @@ enum ckpt_status bench_fio_run(struct bench_fio *f, enum bench_fio_op op, double
     CLEANUP_BUF struct buf out = { 0 };
     build_args(f, op, text, argv);
     keep_line(f, argv);
+    if (op == BENCH_WRITE_NEW)
+        remove_files(f);
     enum ckpt_status st = run_fio(f, argv, &out, err);
     if (st != CKPT_OK)
         return st;

@@ -11,7 +11,11 @@ struct bench_fio {
     unsigned depth;  /* 0 = not chosen yet */
     char line[1024]; /* the last command, for the method */
 };
-enum bench_fio_op { BENCH_WRITE, BENCH_READ };
+enum bench_fio_op {
+    BENCH_WRITE,     /* over the files of the run before, in place: what no store may do */
+    BENCH_WRITE_NEW, /* into new files */
+    BENCH_READ,
+};
 
 /* True if a fio is there that can do it. */
 bool bench_fio_there(void);

@@ -3,11 +3,32 @@
 
 #include <stdio.h>
 
+#include "tools/manual.h"
 #include "tools/tool.h"
 
 static const struct tool_verb *const verbs[] = {
-    &cmd_ls, &cmd_show, &cmd_verify, &cmd_restore, &cmd_save, &cmd_status, &cmd_bench,
+    &cmd_ls,     &cmd_show,  &cmd_verify, &cmd_restore, &cmd_save,
+    &cmd_status, &cmd_bench, &cmd_run,    &cmd_doctor,
 };
+
+/* What follows the list of verbs. */
+static const char overview[] =
+    "  --store URL|DIR  where the checkpoints are (else the environment's CKPT_STORE)\n"
+    "  --json           answer as JSON\n"
+    "  --version        print the version\n"
+    "  --help           this text; \"ckpt VERB --help\" explains a verb\n"
+    "\n"
+    "A checkpoint is named JOB (what a restart would resume from), JOB@STEP (on the\n"
+    "job's newest lineage) or JOB@STEP~EPOCH (an abandoned branch; \"ckpt ls --all\").\n"
+    "\n"
+    "Start here:\n"
+    "  ckpt --store /data/ckpt ls                      what is there?\n"
+    "  ckpt --store /data/ckpt verify                  is it sound?\n"
+    "  ckpt --store /data/ckpt restore JOB --to DIR    write it as safetensors\n"
+    "  ckpt --store /data/ckpt save F.safetensors --job J --step 0    put a file in\n"
+    "\n"
+    "exit status: 0 fine, 1 damage found or incomplete, 2 usage, 3 not found,\n"
+    "             4 store or I/O failure, 5 refused (conflict, policy)\n";
 
 static void print_help(FILE *to)
 {
@@ -16,24 +37,7 @@ static void print_help(FILE *to)
           to);
     for (size_t i = 0; i < ARRAY_COUNT(verbs); i++)
         fprintf(to, "  %-8s %s\n", verbs[i]->name, verbs[i]->summary);
-    fputs("\n"
-          "  --store URL|DIR  where the checkpoints are (else the environment's CKPT_STORE)\n"
-          "  --json           answer as JSON\n"
-          "  --version        print the version\n"
-          "  --help           this text; \"ckpt VERB --help\" explains a verb\n"
-          "\n"
-          "A checkpoint is named JOB (what a restart would resume from), JOB@STEP (on the\n"
-          "job's newest lineage) or JOB@STEP~EPOCH (an abandoned branch; \"ckpt ls --all\").\n"
-          "\n"
-          "Start here:\n"
-          "  ckpt --store /data/ckpt ls                      what is there?\n"
-          "  ckpt --store /data/ckpt verify                  is it sound?\n"
-          "  ckpt --store /data/ckpt restore JOB --to DIR    write it as safetensors\n"
-          "  ckpt --store /data/ckpt save F.safetensors --job J --step 0    put a file in\n"
-          "\n"
-          "exit status: 0 fine, 1 damage found or incomplete, 2 usage, 3 not found,\n"
-          "             4 store or I/O failure, 5 refused (conflict, policy)\n",
-          to);
+    fprintf(to, "\n%s", overview);
 }
 
 static void print_verb_help(const struct tool_verb *v)
@@ -113,17 +117,23 @@ static int run_plain(const char *word)
     return -1;
 }
 
-/* "ckpt help [VERB]" */
+/* "ckpt help [--man|--words] [VERB]" */
 static int run_help(int argc, char **argv)
 {
-    if (argc < 3) {
+    bool man = argc > 2 && strcmp(argv[2], "--man") == 0;
+    bool words = argc > 2 && strcmp(argv[2], "--words") == 0;
+    const char *name = argc > 2 + (man || words) ? argv[2 + (man || words)] : NULL;
+    const struct tool_verb *verb = name ? find_verb(name) : NULL;
+    if (name && !verb)
+        return unknown_verb(name);
+    if (man)
+        manual_page(stdout, verb, verbs, ARRAY_COUNT(verbs), overview);
+    else if (words)
+        manual_words(stdout, verb, verbs, ARRAY_COUNT(verbs));
+    else if (verb)
+        print_verb_help(verb);
+    else
         print_help(stdout);
-        return TOOL_FINE;
-    }
-    const struct tool_verb *verb = find_verb(argv[2]);
-    if (!verb)
-        return unknown_verb(argv[2]);
-    print_verb_help(verb);
     return TOOL_FINE;
 }
 

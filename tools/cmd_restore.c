@@ -86,25 +86,6 @@ static enum ckpt_status explain_print(const struct tool *t, const char *job,
     return output_flush(err);
 }
 
-/* Decides as the next launch would after its claim: whatever ran before it counts as dead
- * (I5), which a history without that claim does not say. */
-static enum ckpt_status pick_next(const struct lineage *l, struct record_resolved *ret,
-                                  struct ckpt_err *err)
-{
-    struct lineage with = *l;
-    struct lineage_wish wish = { .below = l->launch_count ? l->launches[0].epoch + 1 : 1 };
-    with.launches = calloc(l->launch_count + 1, sizeof(*with.launches));
-    if (!with.launches)
-        return err_set(err, CKPT_NO_MEMORY, "no memory for the history of the job");
-    with.launches[0] = (struct lineage_launch){ .epoch = wish.below, .claimed = true };
-    for (size_t i = 0; i < l->launch_count; i++)
-        with.launches[i + 1] = l->launches[i];
-    with.launch_count++;
-    enum ckpt_status st = lineage_pick(&with, &wish, ret, err);
-    free(with.launches);
-    return st;
-}
-
 /* What the next launch would decide, if it started now. */
 static enum ckpt_status explain(const struct tool *t, struct store *s, const char *job,
                                 struct ckpt_err *err)
@@ -116,7 +97,7 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
         st = launch_history(s, job, &l, err);
     if (st != CKPT_OK)
         return st;
-    st = pick_next(&l, &next, err);
+    st = lineage_pick_next(&l, &next, err);
     if (st == CKPT_OK)
         st = explain_print(t, job, &l, &next, err);
     record_resolved_fini(&next);

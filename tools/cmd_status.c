@@ -16,28 +16,6 @@
 #define ANSWER_MS  10000
 #define PAGE_BYTES (UINT64_C(256) << 20)
 
-/* --socket, else CKPT_SOCKET, else where ckptd listens for this user and store. */
-static enum ckpt_status find_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],
-                                    struct ckpt_err *err)
-{
-    char cwd[4096], store[4096];
-    const char *path = given ? given : getenv("CKPT_SOCKET");
-    if (path && *path) {
-        if ((size_t)snprintf(ret, SOCKPATH_MAX, "%s", path) >= SOCKPATH_MAX)
-            return err_set(err, CKPT_LIMIT, "socket path %s is too long", path);
-        return CKPT_OK;
-    }
-    if (!t->store_url)
-        return err_set(err, CKPT_INVALID,
-                       "which ckptd? give --socket PATH or --store (or CKPT_SOCKET, CKPT_STORE)");
-    if (!getcwd(cwd, sizeof(cwd)))
-        return err_errno(err, errno, "cannot tell the working directory");
-    enum ckpt_status st = sockpath_store(t->store_url, cwd, store, sizeof(store), err);
-    if (st != CKPT_OK)
-        return st;
-    return sockpath_socket(geteuid(), getenv("XDG_RUNTIME_DIR"), store, ret, err);
-}
-
 static enum ckpt_status dial(const char *path, int *ret, struct ckpt_err *err)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
@@ -104,7 +82,7 @@ static enum ckpt_status status(const struct tool *t, const char *socket, struct 
     char path[SOCKPATH_MAX];
     CLEANUP_FD int fd = -1;
     json_t *page = NULL;
-    enum ckpt_status st = find_socket(t, socket, path, err);
+    enum ckpt_status st = tool_socket(t, socket, path, err);
     if (st == CKPT_OK)
         st = dial(path, &fd, err);
     if (st == CKPT_OK)

@@ -188,3 +188,24 @@ enum ckpt_status tool_find(struct store *s, const char *text, struct catalog_spe
         *ret_spec = spec;
     return st;
 }
+
+enum ckpt_status tool_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],
+                             struct ckpt_err *err)
+{
+    char cwd[4096], store[4096];
+    const char *path = given ? given : getenv("CKPT_SOCKET");
+    if (path && *path) {
+        if ((size_t)snprintf(ret, SOCKPATH_MAX, "%s", path) >= SOCKPATH_MAX)
+            return err_set(err, CKPT_LIMIT, "socket path %s is too long", path);
+        return CKPT_OK;
+    }
+    if (!t->store_url)
+        return err_set(err, CKPT_INVALID,
+                       "which ckptd? give --socket PATH or --store (or CKPT_SOCKET, CKPT_STORE)");
+    if (!getcwd(cwd, sizeof(cwd)))
+        return err_errno(err, errno, "cannot tell the working directory");
+    enum ckpt_status st = sockpath_store(t->store_url, cwd, store, sizeof(store), err);
+    if (st != CKPT_OK)
+        return st;
+    return sockpath_socket(geteuid(), getenv("XDG_RUNTIME_DIR"), store, ret, err);
+}

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "formats/base.h"
+#include "formats/sockpath.h"
 #include "storage/repo/catalog.h"
 #include "storage/store/store.h"
 
@@ -30,7 +31,7 @@ struct tool_verb {
     int (*run)(struct tool *t, int argc, char **argv);
 };
 extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_restore, cmd_save, cmd_status,
-    cmd_bench;
+    cmd_bench, cmd_run, cmd_doctor;
 
 /* The one map from statuses to exit codes. */
 int tool_exit_code(enum ckpt_status st);
@@ -43,6 +44,10 @@ int tool_bad_option(const char *verb, char **argv);
 /* Opens the repository for reading; says what to do when there is none. */
 enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* Where ckptd listens: `given` (--socket), else CKPT_SOCKET, else the place of this user and
+ * store. */
+enum ckpt_status tool_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
 /* CKPT_OK if the store has the job; else CKPT_NOT_FOUND with the nearest names. */
 enum ckpt_status tool_job_check(struct store *s, const char *job, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -56,6 +56,10 @@ struct lineage_wish {
  * text says to set CKPT_RESUME; CKPT_NOT_FOUND: the forced one does not exist. */
 enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish *wish,
                               struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Decides as the next launch would after its claim, if it started now: whatever ran before
+ * it counts as dead (I5), which a history without that claim does not say. */
+enum ckpt_status lineage_pick_next(const struct lineage *l, struct record_resolved *ret,
+                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 /* True if the commit is on the branch that the newest resolved launch continues (for
  * listings, JOB@STEP): its epoch is the newest with commits, or an ancestor up to the
  * point from which the next one resumed. */

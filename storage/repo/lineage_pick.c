@@ -271,3 +271,20 @@ enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish
     *ret = out;
     return CKPT_OK;
 }
+
+enum ckpt_status lineage_pick_next(const struct lineage *l, struct record_resolved *ret,
+                                   struct ckpt_err *err)
+{
+    struct lineage with = *l;
+    struct lineage_wish wish = { .below = l->launch_count ? l->launches[0].epoch + 1 : 1 };
+    with.launches = calloc(l->launch_count + 1, sizeof(*with.launches));
+    if (!with.launches)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the history of the job");
+    with.launches[0] = (struct lineage_launch){ .epoch = wish.below, .claimed = true };
+    for (size_t i = 0; i < l->launch_count; i++)
+        with.launches[i + 1] = l->launches[i];
+    with.launch_count++;
+    enum ckpt_status st = lineage_pick(&with, &wish, ret, err);
+    free(with.launches);
+    return st;
+}

@@ -50,8 +50,7 @@ void save_work_free(struct save_work *w)
     free(w);
 }
 
-/* Raw digests in order; gaps between the tiles and behind the last one become zero. */
-static void digest_slot(struct save_work *w, const struct save_slot *in, struct digest *digests)
+void save_digest(const struct save_slot *in, struct digest *digests, uint32_t *crcs)
 {
     struct decl_walk walk = decl_walk_slot(in->d, in->slot);
     struct decl_tile tile;
@@ -60,15 +59,25 @@ static void digest_slot(struct save_work *w, const struct save_slot *in, struct 
         uint32_t i = tile.place.chunk;
         memset(in->memory + end, 0, tile.place.offset - end);
         end = tile.place.offset + tile.bytes;
+        digests[i] = digest_and_crc32c(in->memory + tile.place.offset, tile.bytes, &crcs[i]);
+    }
+    memset(in->memory + end, 0, align_up(end, CKPT_BLOCK) - end);
+}
+
+/* The chunks as they lie in the slot. */
+static void describe(struct save_work *w, const struct save_slot *in, const uint32_t *crcs)
+{
+    struct decl_walk walk = decl_walk_slot(in->d, in->slot);
+    struct decl_tile tile;
+    while (decl_walk_next(&walk, &tile)) {
+        uint32_t i = tile.place.chunk;
         w->raw_bytes[i] = tile.bytes;
         w->chunks[i] = (struct pack_chunk){ .offset = tile.place.offset,
                                             .stored_bytes = tile.bytes,
                                             .raw_bytes = tile.bytes,
+                                            .crc = crcs[i],
                                             .codec = CODEC_STORED };
-        digests[i] =
-            digest_and_crc32c(in->memory + tile.place.offset, tile.bytes, &w->chunks[i].crc);
     }
-    memset(in->memory + end, 0, align_up(end, CKPT_BLOCK) - end);
 }
 
 /* Codes every chunk into the pool buffer, one behind the other; *ret_end is where the
@@ -116,14 +125,15 @@ static enum ckpt_status put_pack(struct store *s, struct save_work *w, const str
 }
 
 enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct save_slot *in,
-                           struct digest *digests, struct save_packed *ret, struct ckpt_err *err)
+                           const struct digest *digests, const uint32_t *crcs,
+                           struct save_packed *ret, struct ckpt_err *err)
 {
     const struct decl_slot *slot = &in->d->slots[in->slot];
     assert(in->d->slot_bytes <= w->slot_bytes && (uintptr_t)in->memory % CKPT_BLOCK == 0);
     bool image = in->codec.codec == CODEC_STORED;
     uint64_t end = slot->used;
     uint8_t *body = in->memory;
-    digest_slot(w, in, digests);
+    describe(w, in, crcs);
     if (!image) {
         enum ckpt_status st = code_chunks(w, in, slot->chunks, &end);
         if (st != CKPT_OK)

@@ -33,12 +33,15 @@ struct save_packed {
     struct digest id;
     uint64_t stored_bytes;
 };
-/* Digests, codes and puts one slot.  digests: room for d->slots[slot].chunks, the raw
- * digests in order.  The pack is durable on return, named for good after the sync of
- * save_finish. */
+/* First half of a pack, and all of the CPU's work on a stored one: the raw digest and the
+ * CRC32C of each chunk in order (arrays of d->slots[slot].chunks entries), and zeros in the
+ * gaps.  Apart from the second half so that it can run ahead of the disk. */
+void save_digest(const struct save_slot *in, struct digest *digests, uint32_t *crcs);
+/* Second half: codes and puts.  The pack is durable on return, named for good after the
+ * sync of save_finish. */
 enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct save_slot *in,
-                           struct digest *digests, struct save_packed *ret, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+                           const struct digest *digests, const uint32_t *crcs,
+                           struct save_packed *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 
 /* Ends a rank's part: syncs the attempt's directories, puts `.h`, then the manifest (one
  * that exists with equal bytes is adopted, else CKPT_CONFLICT).

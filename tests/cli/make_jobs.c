@@ -144,8 +144,9 @@ static void save_rank(const struct maker *m, const struct ckpt_name *name, uint3
     struct save_work *work = save_work_new(CKPT_SLOT_BYTES_MIN);
     CLEANUP_FREE uint8_t *memory = aligned_alloc(CKPT_BLOCK, CKPT_SLOT_BYTES_MIN);
     CLEANUP_FREE struct digest *digests = calloc(d.chunk_count + 1, sizeof(*digests));
+    CLEANUP_FREE uint32_t *crcs = calloc(d.chunk_count + 1, sizeof(*crcs));
     CLEANUP_FREE struct manifest_pack *packs = calloc(d.slot_count + 1, sizeof(*packs));
-    CHECK(work && memory && digests && packs);
+    CHECK(work && memory && digests && crcs && packs);
     uint64_t stored = 0;
     for (uint32_t slot = 0; slot < d.slot_count; slot++) {
         struct save_slot in = { .job = m->job,
@@ -157,7 +158,9 @@ static void save_rank(const struct maker *m, const struct ckpt_name *name, uint3
                                 .codec = m->codec };
         struct save_packed packed;
         fill_slot(&d, name->step, slot, memory);
-        CHECK_OK(save_pack(m->s, work, &in, digests + d.slots[slot].first_chunk, &packed, NULL));
+        const uint64_t first = d.slots[slot].first_chunk;
+        save_digest(&in, digests + first, crcs + first);
+        CHECK_OK(save_pack(m->s, work, &in, digests + first, crcs + first, &packed, NULL));
         stored += packed.stored_bytes;
         packs[slot] = (struct manifest_pack){ .slot = slot,
                                               .chunks = d.slots[slot].chunks,

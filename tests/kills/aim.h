@@ -20,7 +20,7 @@ enum aim_call {
     AIM_SYNC,
     AIM_RENAME,
     AIM_LINK,
-    AIM_DIGEST, /* of a piece of a chunk, in a data thread */
+    AIM_DIGEST, /* of a piece of a chunk, in a thread of the data or digest crew */
     AIM_CODE,   /* zstd */
     AIM_SEND,   /* the control thread speaks: to a client, or to the keeper */
 };

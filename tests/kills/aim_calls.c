@@ -132,7 +132,7 @@ static void at_work(enum aim_call call)
 {
     char name[16] = "";
     unsigned armed = aimed_at(call, false);
-    if (armed && prctl(PR_GET_NAME, name) == 0 && strcmp(name, "ckptd-data") == 0)
+    if (armed && prctl(PR_GET_NAME, name) == 0 && strncmp(name, "ckptd-d", 7) == 0)
         stand(armed, AIM_ANY);
 }
 
@@ -150,12 +150,29 @@ static enum aim_kind kind_of_message(const struct msghdr *m)
     return head.type == WIRE_OP && staged ? AIM_SAYS_STAGED : AIM_OTHER;
 }
 
-static void at_send(bool after, const struct msghdr *m)
+/* A client is told again how far its staged save is: the first word counts. */
+static bool told_before(unsigned armed, int fd)
+{
+    static unsigned told_armed;
+    static bool told[4096];
+    if (told_armed != armed)
+        memset(told, 0, sizeof(told));
+    told_armed = armed;
+    bool before = fd < 0 || (size_t)fd >= sizeof(told) || told[fd];
+    if (!before)
+        told[fd] = true;
+    return before;
+}
+
+static void at_send(bool after, int fd, const struct msghdr *m)
 {
     int kept = errno;
     unsigned armed = aimed_at(AIM_SEND, after);
-    if (armed && gettid() == getpid())
-        stand(armed, kind_of_message(m));
+    if (armed && gettid() == getpid()) {
+        enum aim_kind kind = kind_of_message(m);
+        if (kind != AIM_SAYS_STAGED || !told_before(armed, fd))
+            stand(armed, kind);
+    }
     errno = kept;
 }
 
@@ -225,10 +242,10 @@ STANDS_BEFORE int linkat(int from_fd, const char *from, int to_fd, const char *t
 
 STANDS_BEFORE ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
-    at_send(false, m);
+    at_send(false, fd, m);
     ssize_t n = NEXT(sendmsg)(fd, m, flags);
     if (n >= 0)
-        at_send(true, m);
+        at_send(true, fd, m);
     return n;
 }
 

@@ -397,8 +397,9 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
     struct save_work *w = save_work_new(KIT_SLOT);
     CLEANUP_FREE uint8_t *memory = aligned(KIT_SLOT);
     CLEANUP_FREE struct digest *digests = kit_calloc(d->chunk_count + 1, sizeof(*digests));
+    CLEANUP_FREE uint32_t *crcs = kit_calloc(d->chunk_count + 1, sizeof(*crcs));
     CLEANUP_FREE struct manifest_pack *packs = kit_calloc(d->slot_count + 1, sizeof(*packs));
-    CHECK(digests && packs);
+    CHECK(digests && crcs && packs);
     if (!w)
         return err_set(err, CKPT_NO_MEMORY, "no working memory to save with");
     struct manifest_header h;
@@ -417,7 +418,9 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
                                 .codec = how->codec };
         struct save_packed packed = { 0 };
         fill_slot(d, i, memory);
-        st = save_pack(s, w, &in, digests + d->slots[i].first_chunk, &packed, err);
+        save_digest(&in, digests + d->slots[i].first_chunk, crcs + d->slots[i].first_chunk);
+        st = save_pack(s, w, &in, digests + d->slots[i].first_chunk, crcs + d->slots[i].first_chunk,
+                       &packed, err);
         packs[i] =
             (struct manifest_pack){ i, d->slots[i].chunks, packed.id, d->slots[i].first_chunk };
         stored += packed.stored_bytes;

@@ -8,7 +8,7 @@
 struct sim_job sim_jobs[SIM_JOBS];
 uint32_t sim_job_count; /* slots of the table in use */
 static uint64_t numbers;
-static struct crew crews[SIM_NODES][2];
+static struct crew crews[SIM_NODES][3];
 static uint32_t crew_count[SIM_NODES];
 
 void sim_jobs_reset(void)
@@ -76,6 +76,8 @@ static void unsure(const struct job *j)
 
 static enum ckpt_status run_once(struct job *j)
 {
+    if (j->kind == JOB_DIGEST) /* no store is asked */
+        return sim_store_run(j);
     uint32_t error = j->kind == JOB_LAUNCH ? sim_faults.store_error / 8 : sim_faults.store_error;
     if (sim_chance(error)) {
         sim_saw(SEEN_store_error);
@@ -97,9 +99,9 @@ static enum ckpt_status run_once(struct job *j)
 
 static void trace(const struct sim_job *s)
 {
-    static const char *const kinds[] = { "",       "seal",      "begin",   "pack",
-                                         "finish", "fail part", "attempt", "launch",
-                                         "plan",   "batch",     "report" };
+    static const char *const kinds[] = { "",       "seal",   "begin",     "digest",
+                                         "pack",   "finish", "fail part", "attempt",
+                                         "launch", "plan",   "batch",     "report" };
     static const char *const whats[] = { "", "publish", "abort", "missing", "look" };
     const struct job *j = s->j;
     if (j->kind == JOB_ATTEMPT)
@@ -165,7 +167,7 @@ enum ckpt_status __wrap_crew_new(const struct crew_options *options, struct crew
 {
     uint32_t node = (uint32_t)(sim_current - sim_nodes);
     (void)err;
-    CHECK(crew_count[node] < 2);
+    CHECK(crew_count[node] < ARRAY_COUNT(crews[node]));
     struct crew *c = &crews[node][crew_count[node]++];
     *c = (struct crew){ .node = node, .threads = options->threads };
     *ret = c;

@@ -173,6 +173,14 @@ static enum ckpt_status run_begin(struct job_part *p, struct ckpt_err *err)
     return CKPT_OK;
 }
 
+static enum ckpt_status run_digest(struct job_part *p)
+{
+    uint64_t word;
+    memcpy(&word, p->memory, sizeof(word));
+    p->area.digests[p->image_slot] = id_of(word);
+    return CKPT_OK;
+}
+
 static enum ckpt_status run_pack(struct job_part *p)
 {
     uint64_t word;
@@ -181,10 +189,12 @@ static enum ckpt_status run_pack(struct job_part *p)
     SIM_CHECK(word == sim_word_saved(&p->name, p->rank, p->image_slot),
               "slot %u of rank %u is packed as part %u of step %llu, but holds something else",
               p->slot, p->rank, p->image_slot, (unsigned long long)p->step);
-    p->packed.id = id_of(word);
+    const struct digest now = id_of(word);
+    p->packed.id = p->area.digests[p->image_slot];
+    SIM_CHECK(digest_equal(&p->packed.id, &now), "slot %u of rank %u has changed since its digest",
+              p->slot, p->rank);
     p->packed.stored_bytes = sizeof(word);
     p->raw_bytes = sizeof(word);
-    p->area.digests[p->image_slot] = p->packed.id;
     uint32_t attempt = (uint32_t)(a - sim_attempts);
     if (pack_there(a, p->rank, p->image_slot, &p->packed.id))
         return CKPT_OK;
@@ -523,6 +533,8 @@ enum ckpt_status sim_store_run(struct job *j)
         return run_seal(&j->seal, &j->err);
     case JOB_BEGIN:
         return run_begin(&j->part, &j->err);
+    case JOB_DIGEST:
+        return run_digest(&j->part);
     case JOB_PACK:
         return run_pack(&j->part);
     case JOB_FINISH:

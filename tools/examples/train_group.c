@@ -45,6 +45,17 @@ void group_barrier(struct group *g)
     pthread_barrier_wait(&g->shared->barrier);
 }
 
+void group_stop_decide(struct group *g, unsigned rank)
+{
+    if (rank == 0)
+        g->shared->stopping = atomic_load(&g->shared->asked_to_stop);
+}
+
+bool group_stopping(const struct group *g)
+{
+    return g->shared->stopping;
+}
+
 float *group_gradients(struct group *g, size_t micro_batch)
 {
     return g->gradients + micro_batch * g->param_count;

@@ -8,6 +8,8 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 enum { GROUP_MICRO_BATCHES = 8, GROUP_VALID_BATCHES = 16, GROUP_RANKS_MAX = 64 };
@@ -17,6 +19,8 @@ struct group_shared {
     pthread_barrier_t barrier;
     double loss[GROUP_MICRO_BATCHES];
     double valid_loss[GROUP_VALID_BATCHES];
+    atomic_bool asked_to_stop; /* by a signal, at any moment */
+    bool stopping;             /* what rank 0 made of it, between two barriers: the same for all */
 };
 
 struct group {
@@ -48,6 +52,10 @@ float *group_gradients(struct group *g, size_t micro_batch);
 void group_reduce(const struct group *g, struct group_range range, float *out);
 /* Gives the own range of `params` to all others and takes theirs.  All ranks call it. */
 void group_gather_params(struct group *g, unsigned rank, float *params);
+/* True on all ranks alike if the run is to end after this step.  Rank 0 decides before a barrier
+ * (`decide`), all read behind it. */
+void group_stop_decide(struct group *g, unsigned rank);
+bool group_stopping(const struct group *g);
 /* The mean over micro-batches, or validation batches, in their order. */
 double group_loss(const struct group *g);
 double group_valid_loss(const struct group *g);

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -38,8 +39,9 @@ static const char usage[] =
     "  --val-every N    measure the loss on held-out text each N steps (default 20; 0 = never)\n"
     "  --quiet          print only the result\n"
     "\n"
+    "SIGTERM: save after the present step, then end.\n"
     "exit: 0 trained to the last step, 1 failed (a rank died, a checkpoint could not be read),\n"
-    "      2 usage\n"
+    "      2 usage, 143 ended by SIGTERM\n"
     "try:  ckpt-train --store /tmp/store --loss-out /tmp/loss   (kill it, run it again)\n";
 
 /* ---- options ------------------------------------------------------------------------------- */
@@ -261,6 +263,23 @@ static bool wait_for_ranks(pid_t *pids, unsigned count)
     return ok;
 }
 
+/* Of the ranks and of their parent: whoever gets the signal, all ranks see it. */
+static atomic_bool *asked_to_stop;
+
+static void on_term(int signal)
+{
+    (void)signal;
+    atomic_store(asked_to_stop, true);
+}
+
+/* SIGTERM: save after the present step, and end. */
+static void catch_term(struct group *g)
+{
+    struct sigaction action = { .sa_handler = on_term, .sa_flags = SA_RESTART };
+    asked_to_stop = &g->shared->asked_to_stop;
+    sigaction(SIGTERM, &action, NULL);
+}
+
 static bool run_ranks(const struct train_launch *launch)
 {
     pid_t pids[GROUP_RANKS_MAX] = { 0 };
@@ -318,8 +337,12 @@ int main(int argc, char **argv)
     }
     print_plan(&options, &text, params);
     struct train_launch launch = { &options, &group, &text, token };
+    catch_term(&group);
     bool ok = run_ranks(&launch);
+    bool stopped = group_stopping(&group);
     group_fini(&group);
     text_fini(&text);
-    return ok ? 0 : 1;
+    if (!ok)
+        return 1;
+    return stopped ? 128 + SIGTERM : 0; /* there is more to do: a supervisor may go on */
 }

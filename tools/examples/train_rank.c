@@ -45,6 +45,7 @@ struct rank {
     FILE *losses; /* rank 0 only, NULL if not asked for */
     double started_s;
     uint64_t first_step;
+    bool stopping; /* after this step */
 };
 
 static double now_s(void)
@@ -225,7 +226,10 @@ static bool train_step(struct rank *r, uint64_t step)
 {
     struct group *g = r->launch->group;
     compute_gradients(r, step);
+    if (step < r->launch->options->steps)
+        group_stop_decide(g, r->rank);
     group_barrier(g);
+    r->stopping = group_stopping(g);
     group_reduce(g, r->adamw.range, r->adamw.gradients);
     double loss = group_loss(g);
 
@@ -237,7 +241,8 @@ static bool train_step(struct rank *r, uint64_t step)
     /* The line of a step is written before its save begins: a checkpoint never lacks one. */
     if (!report(r, step, loss))
         return false;
-    if (is_due(r, step, r->launch->options->save_every))
+    uint64_t every = r->launch->options->save_every;
+    if (is_due(r, step, every) || (every && r->stopping))
         train_ckpt_save(r->ckpt, step);
     train_ckpt_progress(r->ckpt, step);
     return true;
@@ -314,11 +319,15 @@ bool rank_run(const struct train_launch *launch, unsigned rank)
     struct rank r = { .launch = launch, .rank = rank };
     bool ok = start(&r);
     r.started_s = now_s();
-    for (uint64_t step = r.first_step; ok && step <= launch->options->steps; step++)
+    uint64_t step = r.first_step;
+    for (; ok && !r.stopping && step <= launch->options->steps; step++)
         ok = train_step(&r, step);
-    if (ok)
+    bool done = ok && step > launch->options->steps;
+    if (done)
         summarize(&r);
-    ok = train_ckpt_close(r.ckpt, ok) && ok;
+    else if (ok && rank == 0)
+        printf("stopped after step %llu\n", (unsigned long long)(step - 1));
+    ok = train_ckpt_close(r.ckpt, done) && ok;
     finish(&r);
     return ok;
 }

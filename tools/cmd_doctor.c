@@ -1,0 +1,192 @@
+/* ckpt doctor: is this machine fit, and is this store? */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "tools/doctor.h"
+#include "tools/output.h"
+#include "tools/tool.h"
+
+#define FINDINGS_MAX 16
+
+struct doctor {
+    struct tool *t;
+    const char *socket;
+    uint64_t speed_bytes;
+    struct doctor_finding findings[FINDINGS_MAX];
+    size_t count;
+};
+
+void doctor_found(struct doctor_finding *f, enum doctor_verdict verdict, const char *fmt, ...)
+{
+    va_list args;
+    f->verdict = verdict;
+    va_start(args, fmt);
+    vsnprintf(f->found, sizeof(f->found), fmt, args);
+    va_end(args);
+}
+
+void doctor_remedy(struct doctor_finding *f, const char *text)
+{
+    snprintf(f->remedy, sizeof(f->remedy), "%s", text);
+}
+
+static struct doctor_finding *next(struct doctor *d)
+{
+    return &d->findings[d->count++];
+}
+
+static void look_at_machine(struct doctor *d)
+{
+    doctor_io(next(d));
+    doctor_huge_pages(next(d));
+    doctor_memory(next(d));
+    doctor_memlock(next(d));
+    doctor_gpu(next(d));
+    doctor_nccl(next(d));
+    doctor_clock(next(d));
+}
+
+/* The directory of a dir store; false for other stores. */
+static bool directory_of(const char *url, char *ret, size_t cap)
+{
+    const char *path = strncmp(url, "dir://", 6) == 0 ? url + 6 : url;
+    if (strstr(path, "://"))
+        return false;
+    size_t n = strcspn(path, "?");
+    return (size_t)snprintf(ret, cap, "%.*s", (int)min_u64(n, cap), path) < cap;
+}
+
+static void look_at_store(struct doctor *d)
+{
+    char dir[4096];
+    const char *url = d->t->store_url;
+    struct ckpt_err err = { 0 };
+    CLEANUP_STORE struct store *s = NULL;
+    struct store_options options = { 0 };
+    if (!url || !*url) {
+        struct doctor_finding *f = next(d);
+        f->what = "store";
+        doctor_found(f, DOCTOR_ABSENT, "none is named: --store or CKPT_STORE");
+        return;
+    }
+    if (store_open(url, &options, &s, &err) != CKPT_OK) {
+        struct doctor_finding *f = next(d);
+        f->what = "store";
+        doctor_found(f, DOCTOR_RED, "%.200s", err_text(&err));
+        if (err.status == CKPT_NOT_FOUND)
+            doctor_remedy(f, "the first trainer or ckptd makes it; or is the name wrong?");
+        return;
+    }
+    doctor_store_rights(s, next(d));
+    doctor_store_conditional(s, next(d));
+    doctor_store_clock(s, next(d));
+    if (directory_of(url, dir, sizeof(dir)))
+        doctor_space(dir, next(d));
+    if (d->speed_bytes)
+        doctor_store_speed(s, d->speed_bytes, next(d));
+}
+
+static void look_at_daemon(struct doctor *d)
+{
+    char path[SOCKPATH_MAX];
+    struct ckpt_err err = { 0 };
+    if (tool_socket(d->t, d->socket, path, &err) == CKPT_OK)
+        doctor_daemon(path, next(d));
+}
+
+/* -- the answer ---------------------------------------------------------- */
+
+static const char *const words[] = { [DOCTOR_GREEN] = "green",
+                                     [DOCTOR_YELLOW] = "yellow",
+                                     [DOCTOR_RED] = "red",
+                                     [DOCTOR_ABSENT] = "-" };
+
+static enum ckpt_status print_json(const struct doctor *d, struct ckpt_err *err)
+{
+    json_t *out = json_array();
+    for (size_t i = 0; i < d->count; i++) {
+        const struct doctor_finding *f = &d->findings[i];
+        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:s*}", "check", f->what, "verdict",
+                                             words[f->verdict], "found", f->found, "remedy",
+                                             f->remedy[0] ? f->remedy : NULL));
+    }
+    return output_json(out, err);
+}
+
+static enum ckpt_status print_text(const struct doctor *d, struct ckpt_err *err)
+{
+    static const enum output_tone tones[] = { [DOCTOR_GREEN] = OUTPUT_GOOD,
+                                              [DOCTOR_YELLOW] = OUTPUT_PLAIN,
+                                              [DOCTOR_RED] = OUTPUT_BAD,
+                                              [DOCTOR_ABSENT] = OUTPUT_DIM };
+    static const struct output_column columns[] = { { "", OUTPUT_LEFT },
+                                                    { "CHECK", OUTPUT_LEFT },
+                                                    { "FOUND", OUTPUT_LEFT } };
+    struct output_table table;
+    output_table_init(&table, columns, ARRAY_COUNT(columns));
+    for (size_t i = 0; i < d->count; i++) {
+        const struct doctor_finding *f = &d->findings[i];
+        output_row(&table, tones[f->verdict]);
+        output_cell(&table, 0, "%s", words[f->verdict]);
+        output_cell(&table, 1, "%s", f->what);
+        output_cell(&table, 2, "%s", f->found);
+    }
+    enum ckpt_status st = output_table_print(&table, stdout, err);
+    output_table_fini(&table);
+    for (size_t i = 0, n = 0; st == CKPT_OK && i < d->count; i++) {
+        const struct doctor_finding *f = &d->findings[i];
+        if (f->remedy[0])
+            printf("%s  %s: %s\n", n++ ? "" : "\nwhat to do\n", f->what, f->remedy);
+    }
+    return st == CKPT_OK ? output_flush(err) : st;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    static const struct option options[] = { { "socket", required_argument, NULL, 's' },
+                                             { "size", required_argument, NULL, 'n' },
+                                             { 0 } };
+    struct doctor d = { .t = t, .speed_bytes = UINT64_C(256) << 20 };
+    struct ckpt_err err = { 0 };
+    int c;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c == 's')
+            d.socket = optarg;
+        else if (c != 'n')
+            return tool_bad_option("doctor", argv);
+        else if (!output_parse_bytes(optarg, &d.speed_bytes))
+            return tool_misuse("doctor", "--size \"%s\" is no size", optarg);
+    }
+    if (optind != argc)
+        return tool_misuse("doctor", "it takes no arguments");
+    look_at_machine(&d);
+    look_at_store(&d);
+    look_at_daemon(&d);
+    enum ckpt_status st = t->json ? print_json(&d, &err) : print_text(&d, &err);
+    if (st != CKPT_OK)
+        return tool_fail(st, &err);
+    for (size_t i = 0; i < d.count; i++)
+        if (d.findings[i].verdict == DOCTOR_RED)
+            return TOOL_DAMAGE;
+    return TOOL_FINE;
+}
+
+const struct tool_verb cmd_doctor = {
+    .name = "doctor",
+    .arguments = "[--socket PATH] [--size SIZE]",
+    .summary = "check this machine and the store for what makes saves slow or impossible",
+    .help =
+        "Looks at io_uring, huge pages, memory and its limits, GPU driver, NCCL and clock; with\n"
+        "--store at the store's rights, conditional writes, clock, room and speed (one small\n"
+        "object and SIZE of noise are written under \"ckpt.doctor/\" and removed again); and\n"
+        "whether a ckptd listens.  green: as it should be; yellow: works, with a drawback, and\n"
+        "what takes it away; red: does not work; -: not there, which may be just as well.\n"
+        "\n"
+        "  --socket PATH   where ckptd listens (else CKPT_SOCKET, else by user and store)\n"
+        "  --size SIZE     how much to write for the speed (default 256M; 0 = nothing)\n"
+        "\n"
+        "exit status: 1 if anything is red.  --json prints an array of {check, verdict, found,\n"
+        "remedy}.",
+    .run = run,
+};
