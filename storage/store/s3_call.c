@@ -258,8 +258,6 @@ static enum ckpt_status send_try(struct s3_caller *c, struct try *t, struct s3_c
     call->ret.repeated = call->own.tries > 0;
     call->own.tries += !hedge;
     call->own.sent_ns = t->x.started_ns;
-    if (call->own.first_ns == 0)
-        call->own.first_ns = t->x.started_ns;
     return CKPT_OK;
 }
 
@@ -275,14 +273,20 @@ static void stop_tries(struct s3_caller *c, const struct s3_call *call)
     }
 }
 
+/* Notes a failure now; true if there were enough of them for long enough. */
+static bool out_of_patience(struct s3_call *call, int64_t now)
+{
+    if (call->own.failed_ns == 0)
+        call->own.failed_ns = now;
+    return call->own.tries >= 3 && now - call->own.failed_ns > S3_PATIENCE_S * SECOND_NS;
+}
+
 /* Keys that could not be had just now are waited for like a server that is down. */
 static enum ckpt_status put_off(struct s3_caller *c, struct s3_call *call, enum ckpt_status st,
                                 struct ckpt_err *mine, struct ckpt_err *err)
 {
     int64_t now = clock_ns(CLOCK_MONOTONIC);
-    if (call->own.first_ns == 0)
-        call->own.first_ns = now;
-    if (st != CKPT_UNREACHABLE || now - call->own.first_ns > S3_PATIENCE_S * SECOND_NS)
+    if (st != CKPT_UNREACHABLE || out_of_patience(call, now))
         return err_set(err, st, "%s", err_text(mine));
     snprintf(c->trouble, sizeof(c->trouble), "%.250s", err_text(mine));
     call->own.tries++;
@@ -307,8 +311,6 @@ static enum ckpt_status try_send(struct s3_caller *c, struct s3_call *call, int6
     pthread_mutex_unlock(&c->site->shared.lock);
     if (!may) {
         call->own.not_before_ns = now + wait;
-        if (call->own.first_ns == 0)
-            call->own.first_ns = now;
         return CKPT_OK;
     }
     enum ckpt_status st = send_try(c, t, call, false, &mine);
@@ -454,7 +456,7 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
     }
     int64_t now = clock_ns(CLOCK_MONOTONIC);
     if ((class_ != S3_THROTTLED && class_ != S3_TRANSIENT) || call->once ||
-        now - call->own.first_ns > S3_PATIENCE_S * SECOND_NS)
+        out_of_patience(call, now))
         return give_up(c, call, &outcome, a, err);
     call->own.hedged = false;
     call->own.not_before_ns =

@@ -6,13 +6,14 @@
  *   READY ──send──► RUNNING ──good──► done
  *     ▲                │ transient, throttled: wait; keys, clock, region: at once
  *     └────────────────┤
- *                      └ permanent, or S3_PATIENCE_S without success: failed  */
+ *                      └ permanent, or S3_PATIENCE_S of failures: failed  */
 #pragma once
 
 #include "storage/store/s3_site.h"
 
 #define S3_CALL_PAIRS 6
-/* A call that has failed for so long is given up, whatever the deadline. */
+/* A call is given up, whatever its deadline, when it failed three times and the first of
+ * them was so long ago. */
 #define S3_PATIENCE_S 120
 
 struct s3_call;
@@ -45,8 +46,8 @@ struct s3_call {
         bool repeated; /* went out more than once: the first may have been done */
     } ret;
 
-    struct { /* the caller's own */
-        int64_t first_ns, not_before_ns, sent_ns;
+    struct {                                       /* the caller's own */
+        int64_t failed_ns, not_before_ns, sent_ns; /* failed: first; 0 = never */
         unsigned tries, moved, running;
         bool renewed, reclocked, hedged, done;
     } own;

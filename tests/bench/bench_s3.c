@@ -11,7 +11,7 @@
 #include <sys/resource.h>
 #include <time.h>
 
-#include "storage/store/store.h"
+#include "storage/store/store_s3.h"
 
 #include "check.h"
 
@@ -132,6 +132,12 @@ int main(int argc, char **argv)
         if (!plan.get_only)
             run(&plan, workers, 'r');
     }
+    struct s3_counts n;
+    s3_site_counts(store_s3_of(workers[0].s)->site, &n);
+    printf("%llu requests (%llu again, %llu hedges), %.0f per TiB\n",
+           (unsigned long long)n.requests, (unsigned long long)n.retries,
+           (unsigned long long)n.hedges,
+           (double)n.requests / ((double)(n.put_bytes + n.get_bytes) / (double)TIB));
     CHECK_OK(store_remove(workers[0].s, "bench/warm", NULL));
     for (long i = 0; i < plan.threads; i++) {
         store_close(workers[i].s);

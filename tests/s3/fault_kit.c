@@ -86,3 +86,15 @@ long long fault_server_count(const struct fault_server *f, const char *name)
     free(text);
     return sum;
 }
+
+long long fault_server_objects(const struct fault_server *f)
+{
+    char *text = exchange(f, "GET", "/objects", "");
+    json_t *all = json_loads(text, 0, NULL), *bucket;
+    const char *name;
+    long long count = 0;
+    json_object_foreach(all, name, bucket) count += (long long)json_object_size(bucket);
+    json_decref(all);
+    free(text);
+    return count;
+}

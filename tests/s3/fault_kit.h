@@ -15,3 +15,5 @@ void fault_server_stop(struct fault_server *f);
 void fault_server_tell(const struct fault_server *f, const char *path, const char *json);
 /* The number `name` of GET /counts; "faults" and "puts": the sum of their entries. */
 long long fault_server_count(const struct fault_server *f, const char *name);
+/* How many objects lie in its buckets. */
+long long fault_server_objects(const struct fault_server *f);

@@ -300,6 +300,21 @@ static int outage(const char *rules)
     return 2;
 }
 
+/* Without a deadline it ends all the same, and says why. */
+static int test_patience(void)
+{
+    struct ckpt_err err = { 0 };
+    if (!getenv("CKPT_DEEP"))
+        return 0; /* takes S3_PATIENCE_S */
+    struct store *s = open_url(url);
+    fault_server_tell(&server, "/faults", "[{\"fault\":\"slowdown\",\"count\":-1}]");
+    CHECK_EQ(run(s, 'r', &err), CKPT_UNREACHABLE);
+    CHECK(strstr(err.text, "SlowDown"));
+    fault_server_tell(&server, "/faults", "[]");
+    store_close(s);
+    return 1;
+}
+
 /* A GET that is late beyond all others gets a second one, and that one's bytes count. */
 static int test_hedge(void)
 {
@@ -428,8 +443,8 @@ int main(void)
              server.s3);
     int n = test_matrix() + test_lost_commit() + test_cancel() +
             outage("[{\"fault\":\"slowdown\",\"count\":-1}]") +
-            outage("[{\"fault\":\"reset\",\"count\":-1}]") + test_hedge() + test_one_version() +
-            test_random_faults();
+            outage("[{\"fault\":\"reset\",\"count\":-1}]") + test_hedge() + test_patience() +
+            test_one_version() + test_random_faults();
     fault_server_stop(&server);
     free(pack);
     free(got);
