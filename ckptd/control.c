@@ -98,6 +98,7 @@ void client_free(struct control *c, struct client *cl)
             close(t->decl_fd);
     }
     ledger_close(&cl->ledger);
+    select_fini(&cl->asked);
     c->clients[cl->number] = NULL;
     c->client_count--;
     free(cl->s);

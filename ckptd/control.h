@@ -8,7 +8,8 @@
  *   control_act.c     actions → messages, jobs
  *   control_decide.c  words to the committer, and its decisions
  *   control_done.c    ends of jobs
- *   control_load.c    restores */
+ *   control_load.c    restores
+ *   control_list.c    what a checkpoint holds */
 #pragma once
 
 #include "ckptd/committer.h"
@@ -51,6 +52,9 @@ struct client {
     int64_t hello_deadline_ns;
     char resume[128];
     struct lineage_wish wish;
+    struct select asked;       /* of the LOAD that came last, until a group has it */
+    struct digest asked_bytes; /* of the message's */
+    bool listing;              /* a LIST is being answered */
     struct client_state states[SESSION_STATES_MAX];
     struct ledger_op areas[SESSION_OPS_MAX];
 };
@@ -183,6 +187,11 @@ void control_attempt_done(struct control *c, struct job *j);
 /* control_done.c */
 void control_job_done(struct control *c, struct job *j);
 bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err *err);
+
+/* control_list.c */
+/* Answers a LIST of the client's. */
+void control_list(struct control *c, struct client *cl, const struct wire_msg *m);
+void control_list_done(struct control *c, struct job *j);
 
 /* control_load.c */
 void control_load(struct control *c, struct client *cl, uint32_t at);

@@ -137,6 +137,9 @@ void control_job_done(struct control *c, struct job *j)
     case JOB_BATCH:
         control_batch_done(c, j);
         break;
+    case JOB_LIST:
+        control_list_done(c, j);
+        break;
     case JOB_REPORT:
         if (j->status != CKPT_OK)
             log_warn("a report could not be written", "job=%s why=\"%s\"", j->report.job,

@@ -160,22 +160,28 @@ static void submit_plan(struct control *c, struct restore_group *g)
     static struct decl nothing; /* for consumers that left */
     const struct decl **decls = j ? calloc(max_u64(g->count, 1), sizeof(*decls)) : NULL;
     uint32_t *clients = j ? calloc(max_u64(g->count, 1), sizeof(*clients)) : NULL;
-    if (!decls || !clients ||
+    uint32_t *ranks = j ? calloc(max_u64(g->count, 1), sizeof(*ranks)) : NULL;
+    if (!decls || !clients || !ranks ||
         (!nothing.finished && decl_finish(&nothing, c->config->slot_bytes, NULL) != CKPT_OK)) {
         free((void *)(uintptr_t)decls);
         free(clients);
+        free(ranks);
         job_free(j);
         restore_fail(g, CKPT_NO_MEMORY, "out of memory for a restore");
         return;
     }
     j->plan.decls = decls;
     j->plan.clients = clients;
+    j->plan.ranks = ranks;
+    j->plan.select = g->select;
     j->plan.count = g->count;
     j->plan.group = group_index(c, g);
     j->plan.name = g->name;
     const struct launch *l = launch_by_key(c, g->key);
     bool all = l && !l->reader && g->count == l->world; /* else others may ask for the rest */
-    j->plan.flags = (all ? 0 : PLAN_NO_UNASKED) | (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0);
+    j->plan.flags = (all ? 0 : PLAN_NO_UNASKED) |
+                    (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0) |
+                    (g->flags & WIRE_LOAD_CONVERT ? PLAN_CONVERT : 0);
     for (uint32_t i = 0; i < g->count; i++) {
         clients[i] = g->consumers[i].gone ? UINT32_MAX : g->consumers[i].client;
         decls[i] = &nothing;
@@ -183,6 +189,7 @@ static void submit_plan(struct control *c, struct restore_group *g)
             continue;
         struct client *cl = c->clients[clients[i]];
         decls[i] = &cl->states[g->consumers[i].state].decl;
+        ranks[i] = cl->s->rank;
         cl->jobs_out++; /* its declaration is borrowed */
         cl->states[g->consumers[i].state].borrowed++;
         snprintf(j->plan.job, sizeof(j->plan.job), "%s", cl->s->job);
@@ -201,6 +208,35 @@ static void say_unasked(const struct job_plan *p)
     log_warn("tensors of the checkpoint that no rank asked for",
              "job=%s step=%" PRIu64 " count=%zu names=\"%s%s\"", p->job, p->name.step,
              p->plan->unasked_count, names, i < p->plan->unasked_count ? ", ..." : "");
+}
+
+/* What is not plain about it, before its first bytes. */
+static enum ckpt_status send_report(struct client *cl, const struct restore_consumer *who,
+                                    const struct buf *report, struct ckpt_err *err)
+{
+    struct wire_msg *m = control_msg();
+    const struct wire_report body = { .op = who->op, .bytes = report->len };
+    int fd = wire_memfd("ckpt-report", report->data, report->len, err);
+    if (fd < 0)
+        return err->status;
+    wire_begin(m, WIRE_REPORT, &body);
+    m->fds[m->fd_count++] = fd;
+    client_send(cl, m);
+    close(fd);
+    return CKPT_OK;
+}
+
+/* A rank that cannot be told what it got has not got what it asked for. */
+static void send_reports(struct control *c, struct restore_group *g, const struct job *j)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = CKPT_OK;
+    for (uint32_t i = 0; st == CKPT_OK && j->plan.reports && i < j->plan.count; i++)
+        if (!g->consumers[i].gone && j->plan.reports[i].len > 0)
+            st = send_report(c->clients[g->consumers[i].client], &g->consumers[i],
+                             &j->plan.reports[i], &err);
+    if (st != CKPT_OK)
+        restore_fail(g, st, err_text(&err));
 }
 
 void control_plan_done(struct control *c, struct job *j)
@@ -222,12 +258,22 @@ void control_plan_done(struct control *c, struct job *j)
         c->plans[j->plan.group] = j->plan;
         c->plans[j->plan.group].decls = NULL;
         c->plans[j->plan.group].clients = NULL;
+        c->plans[j->plan.group].ranks = NULL;
+        c->plans[j->plan.group].reports = NULL;
         log_info("restore begins", "job=%s step=%" PRIu64 " ranks=%u bytes=%" PRIu64 " batches=%zu",
                  j->plan.job, j->plan.name.step, g->count, j->plan.plan->read_bytes,
                  j->plan.plan->batch_count);
         if (j->plan.plan->unasked_count > 0)
             say_unasked(&j->plan);
         restore_planned(g, j->plan.plan);
+        for (uint32_t i = 0; i < g->count; i++) {
+            const struct restore_consumer *who = &g->consumers[i];
+            if (who->gone)
+                continue;
+            session_loading(c->clients[who->client]->s, who->op, 0, who->total_bytes);
+            control_commit(c->clients[who->client]);
+        }
+        send_reports(c, g, j);
     }
     go_on(c, g);
 }
@@ -253,6 +299,7 @@ static void send_frags(struct client *cl, const struct restore_consumer *who,
             .tensor = f->tensor, .piece = f->piece, .offset = f->slot_offset, .ndim = f->common.ndim
         };
         size_t dims = f->common.ndim * sizeof(uint64_t);
+        w.dtype = f->dtype;
         if (m->len + sizeof(w) + 2 * dims > WIRE_BYTES_MAX) {
             struct wire_frags more = head;
             more.flags = WIRE_FRAGS_MORE;
@@ -297,6 +344,7 @@ static void deliver(struct control *c, struct restore_group *g, const struct job
                 who->done_bytes += box_bytes(&f->common, chunk->bits);
         }
     }
+    session_loading(cl->s, who->op, who->done_bytes, who->total_bytes);
     session_fill(cl->s, slot);
     control_commit(cl);
     send_frags(cl, who, b, consumer, slot);
@@ -323,9 +371,21 @@ void control_batch_done(struct control *c, struct job *j)
 void control_load(struct control *c, struct client *cl, uint32_t at)
 {
     const struct session_op *op = &cl->s->ops[at];
-    struct restore_consumer who = { .client = cl->number, .op = op->id, .state = op->state };
+    struct restore_consumer who = {
+        .client = cl->number, .op = op->id, .state = op->state, .select = cl->asked_bytes
+    };
     bool alone = cl->s->mode == WIRE_READ;
-    if (restore_join(c->restores, alone ? 0 : cl->launch, &op->name, op->flags, &who, c->now))
+    struct select *select = malloc(sizeof(*select));
+    struct restore_group *g = NULL;
+    if (select)
+        g = restore_join(c->restores, alone ? 0 : cl->launch, &op->name, op->flags, &who, c->now);
+    if (g && !g->select) {
+        *select = cl->asked;
+        g->select = TAKE_PTR(select);
+        cl->asked = (struct select){ 0 };
+    }
+    free(select);
+    if (g)
         return; /* the tick starts it */
     control_tell(c, cl,
                  &(struct session_event){ .kind = SESSION_LOADED,

@@ -151,14 +151,24 @@ static enum ckpt_status on_full(const struct client *cl, const struct wire_msg *
     return CKPT_OK;
 }
 
-static enum ckpt_status on_load(const struct client *cl, const struct wire_msg *m,
+static enum ckpt_status on_load(struct client *cl, const struct wire_msg *m,
                                 struct session_event *ev, struct ckpt_err *err)
 {
     struct wire_load b;
+    struct select asked;
+    size_t len;
     memcpy(&b, wire_body(m), sizeof(b));
-    const uint32_t known = WIRE_LOAD_RESUME | WIRE_LOAD_PARTIAL | WIRE_LOAD_ROLLBACK;
+    const uint8_t *tail = wire_tail_of(m, &len);
+    const uint32_t known =
+        WIRE_LOAD_RESUME | WIRE_LOAD_PARTIAL | WIRE_LOAD_ROLLBACK | WIRE_LOAD_CONVERT;
     if (b.flags & ~known)
         return err_set(err, CKPT_INVALID, "LOAD with unknown flags %x", b.flags);
+    enum ckpt_status st = select_decode(tail, len, &asked, err);
+    if (st != CKPT_OK)
+        return st;
+    select_fini(&cl->asked); /* only the LOAD at hand can still need it */
+    cl->asked = asked;
+    cl->asked_bytes = digest_of(tail, len);
     *ev = (struct session_event){
         .kind = SESSION_LOAD,
         .seq = m->head.seq,
@@ -309,6 +319,7 @@ static enum ckpt_status to_event(struct control *c, struct client *cl, struct wi
         return CKPT_OK;
     case WIRE_RESTORED:
     case WIRE_PROGRESS:
+    case WIRE_LIST:
         ev->kind = SESSION_NOTE;
         return CKPT_OK;
     default:
@@ -334,6 +345,8 @@ static void session_message(struct control *c, struct client *cl, struct wire_ms
         on_restored(c, cl, m);
     if (st == CKPT_OK && cl->s->seq > before && m->head.type == WIRE_PROGRESS)
         on_progress(c, cl, m);
+    if (st == CKPT_OK && cl->s->seq > before && m->head.type == WIRE_LIST)
+        control_list(c, cl, m);
     if (st == CKPT_OK)
         return;
     c->counters.hostile++;

@@ -7,6 +7,8 @@
 #include <time.h>
 
 #include "ckptd/launch_jobs.h"
+#include "formats/desc.h"
+#include "formats/report.h"
 #include "formats/wire.h"
 
 static int64_t clock_ns(clockid_t clock)
@@ -259,17 +261,122 @@ static enum ckpt_status run_attempt(struct store *home, struct job_attempt *a, s
 
 /* -- restores --------------------------------------------------------------------- */
 
+/* Of the plan's gaps and notes, those of one consumer, merged by tensor; they borrow. */
+static enum ckpt_status fill_report(const struct plan *p, uint32_t consumer, struct report *r,
+                                    const struct decl *d, struct ckpt_err *err)
+{
+    size_t g = 0, n = 0;
+    r->notes = calloc(p->gap_count + p->note_count + 1, sizeof(*r->notes));
+    if (!r->notes)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory for a restore's report");
+    while (g < p->gap_count && p->gaps[g].consumer < consumer)
+        g++;
+    while (n < p->note_count && p->notes[n].consumer < consumer)
+        n++;
+    for (;;) {
+        bool gap = g < p->gap_count && p->gaps[g].consumer == consumer;
+        bool note = n < p->note_count && p->notes[n].consumer == consumer;
+        if (!gap && !note)
+            return CKPT_OK;
+        struct report_note *to = &r->notes[r->note_count++];
+        if (gap && (!note || p->gaps[g].tensor < p->notes[n].tensor)) {
+            *to = (struct report_note){ .tensor = p->gaps[g++].tensor, .missing = true };
+            continue;
+        }
+        const struct plan_note *from = &p->notes[n++];
+        const struct decl_tensor *t = &d->tensors[from->tensor];
+        *to = (struct report_note){ .tensor = from->tensor };
+        if (from->saved->dtype != t->dtype)
+            to->dtype = from->saved->dtype;
+        if (strcmp(from->saved->name, t->name) != 0)
+            to->saved = from->saved->name;
+    }
+}
+
+/* Nothing is written for a consumer who gets what he declared. */
+static enum ckpt_status make_reports(struct job_plan *p, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    p->reports = calloc(max_u64(p->count, 1), sizeof(*p->reports));
+    if (!p->reports)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory for a restore's report");
+    for (size_t i = 0; st == CKPT_OK && i < p->count; i++) {
+        struct report r = { .unasked = p->plan->unasked,
+                            .unasked_count = min_u64(p->plan->unasked_count, REPORT_UNASKED_MAX),
+                            .unasked_total = p->plan->unasked_count };
+        if (p->flags & PLAN_NO_UNASKED)
+            r.unasked_total = REPORT_UNASKED_UNKNOWN;
+        st = fill_report(p->plan, (uint32_t)i, &r, p->decls[i], err);
+        if (st == CKPT_OK && r.note_count + r.unasked_count > 0)
+            report_encode(&r, &p->reports[i]);
+        if (p->reports[i].failed)
+            st = err_set(err, CKPT_NO_MEMORY, "out of memory for a restore's report");
+        free(r.notes);
+    }
+    return st;
+}
+
 static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
 {
     struct reader *reader;
     enum ckpt_status st = reader_open(&w->home, 1, p->job, &p->name, &reader, err);
     if (st != CKPT_OK)
         return st;
-    st = plan_new(reader, p->decls, p->count, w->slot_bytes, p->flags, &p->plan, err);
+    const struct plan_ask ask = { .consumers = p->decls,
+                                  .count = p->count,
+                                  .slot_bytes = w->slot_bytes,
+                                  .flags = p->flags,
+                                  .select = p->select,
+                                  .ranks = p->ranks };
+    st = plan_make(reader, &ask, &p->plan, err);
     if (st == CKPT_OK)
+        st = make_reports(p, err);
+    if (st == CKPT_OK) {
         p->reader = reader;
-    else
-        reader_close(reader);
+        return CKPT_OK;
+    }
+    plan_free(p->plan);
+    p->plan = NULL;
+    reader_close(reader);
+    return st;
+}
+
+static void encode_listed(const struct index_tensor *t, struct buf *out)
+{
+    struct desc desc = { .name = t->name, .alias = t->alias };
+    DESC_COPY(&desc, t);
+    desc_encode(&desc, out);
+}
+
+static enum ckpt_status list_tensors(struct reader *r, struct job_list *l, struct ckpt_err *err)
+{
+    uint64_t count = 0;
+    buf_u64(&l->bytes, 0);
+    for (uint64_t i = 0; i < reader_tensor_count(r); i++) {
+        const struct index_tensor *t;
+        enum ckpt_status st = reader_tensor_at(r, i, &t, err);
+        if (st != CKPT_OK)
+            return st;
+        if ((l->objects && !(t->flags & DECL_OBJECT)) || !select_wants(&l->select, t->name))
+            continue;
+        if (++count > JOBS_LIST_MAX)
+            return err_set(err, CKPT_LIMIT, "more than %u tensors: ask with patterns",
+                           JOBS_LIST_MAX);
+        encode_listed(t, &l->bytes);
+    }
+    if (!l->bytes.failed)
+        buf_patch_u64(&l->bytes, 0, count);
+    return l->bytes.failed ? err_set(err, CKPT_NO_MEMORY, "out of memory for a list") : CKPT_OK;
+}
+
+static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
+{
+    struct reader *reader;
+    enum ckpt_status st = reader_open(&w->home, 1, l->job, &l->name, &reader, err);
+    if (st != CKPT_OK)
+        return st;
+    st = list_tensors(reader, l, err);
+    reader_close(reader);
     return st;
 }
 
@@ -309,6 +416,8 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
                           j->batch.memory, &j->batch.stats, &j->err);
     case JOB_REPORT:
         return run_report(w->home, &j->report, &j->err);
+    case JOB_LIST:
+        return run_list(w, &j->list, &j->err);
     }
     return CKPT_BUG;
 }
@@ -348,6 +457,14 @@ void job_free(struct job *j)
     if (j->kind == JOB_PLAN) {
         free((void *)(uintptr_t)j->plan.decls);
         free(j->plan.clients);
+        free(j->plan.ranks);
+        for (size_t i = 0; j->plan.reports && i < j->plan.count; i++)
+            buf_fini(&j->plan.reports[i]);
+        free(j->plan.reports);
+    }
+    if (j->kind == JOB_LIST) {
+        select_fini(&j->list.select);
+        buf_fini(&j->list.bytes);
     }
     if (j->kind == JOB_BATCH) {
         for (uint32_t i = 0; j->batch.memory && i < j->batch.use_count; i++)

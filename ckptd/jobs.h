@@ -43,6 +43,7 @@ enum job_kind {
     JOB_PLAN,
     JOB_BATCH,
     JOB_REPORT,
+    JOB_LIST,
 };
 struct job_seal {
     int decl_fd; /* borrowed */
@@ -112,10 +113,22 @@ struct job_plan {
     unsigned flags;
     const struct decl **decls; /* owned by the job */
     uint32_t *clients;         /* owned; control's numbers, UINT32_MAX = gone */
+    uint32_t *ranks;           /* owned; for messages */
     size_t count;
+    const struct select *select; /* the group's */
     /* results */
     struct reader *reader;
     struct plan *plan;
+    struct buf *reports; /* owned; one per consumer, empty where all is plain */
+};
+#define JOBS_LIST_MAX (UINT32_C(1) << 20)
+struct job_list {
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct ckpt_name name;
+    uint64_t token;
+    bool objects;
+    struct select select; /* owned */
+    struct buf bytes;     /* result; owned */
 };
 struct job_batch {
     uint32_t group, batch;
@@ -151,6 +164,7 @@ struct job {
         struct job_plan plan;
         struct job_batch batch;
         struct job_report report;
+        struct job_list list;
     };
 };
 /* Frees a job and what it owns; decl, arena, reader and plan are results: whoever wants

@@ -5,12 +5,14 @@
 #include <stdio.h>
 
 static struct restore_group *group_for(struct restore_table *t, uint64_t key,
-                                       const struct ckpt_name *name, uint32_t flags)
+                                       const struct ckpt_name *name, uint32_t flags,
+                                       const struct digest *select)
 {
     for (size_t i = 0; key != 0 && i < RESTORE_GROUPS_MAX; i++) {
         struct restore_group *g = &t->groups[i];
         if (g->phase == RESTORE_GATHER && g->key == key && g->flags == flags &&
-            name_equal(&g->name, name) && g->count < RESTORE_CONSUMERS_MAX)
+            name_equal(&g->name, name) && g->count < RESTORE_CONSUMERS_MAX &&
+            memcmp(&g->consumers[0].select, select, sizeof(*select)) == 0)
             return g;
     }
     for (size_t i = 0; i < RESTORE_GROUPS_MAX; i++)
@@ -23,7 +25,7 @@ struct restore_group *restore_join(struct restore_table *t, uint64_t key,
                                    const struct ckpt_name *name, uint32_t flags,
                                    const struct restore_consumer *who, int64_t now)
 {
-    struct restore_group *g = group_for(t, key, name, flags);
+    struct restore_group *g = group_for(t, key, name, flags, &who->select);
     if (!g)
         return NULL;
     if (g->phase == RESTORE_FREE) {
@@ -193,6 +195,8 @@ void restore_free(struct restore_group *g)
 {
     free(g->filling.slots);
     free(g->consumers);
+    select_fini(g->select);
+    free(g->select);
     *g = (struct restore_group){ .phase = RESTORE_FREE };
 }
 

@@ -25,7 +25,8 @@ struct restore_consumer {
     uint32_t state; /* index */
     uint32_t lent;  /* slots loading or at the client */
     uint64_t done_bytes, total_bytes;
-    bool gone; /* cancelled, dead or told the end */
+    struct digest select; /* of the patterns: those who ask for the same are planned together */
+    bool gone;            /* cancelled, dead or told the end */
 };
 struct restore_batch {
     uint32_t batch; /* index in the plan */
@@ -39,6 +40,7 @@ struct restore_group {
     struct ckpt_name name;
     uint32_t flags; /* enum wire_load_flags */
     int64_t begun_ns;
+    struct select *select;   /* what of it; owned, NULL = all */
     const struct plan *plan; /* RUN */
     size_t next_batch;
     struct restore_batch filling; /* reserves its slots */
@@ -53,7 +55,7 @@ struct restore_table {
     struct restore_group groups[RESTORE_GROUPS_MAX];
 };
 
-/* Adds a consumer to the group of (key, name, flags), a new one if needed.  NULL: the
+/* Adds a consumer to the group of (key, name, flags, patterns), a new one if needed.  NULL: the
  * table is full, or the group has left GATHER and there is no room for another. */
 struct restore_group *restore_join(struct restore_table *t, uint64_t key,
                                    const struct ckpt_name *name, uint32_t flags,

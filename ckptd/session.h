@@ -222,6 +222,8 @@ enum ckpt_status session_step(struct session *s, const struct session_event *ev,
  * none is free.  fill: LOADING → CLIENT.  unload: LOADING → FREE (or QUARANTINED). */
 uint32_t session_reserve(struct session *s, uint64_t op, uint32_t state);
 void session_fill(struct session *s, uint32_t slot);
+/* How far a restore is: shown, and nothing follows from it. */
+void session_loading(struct session *s, uint64_t op, uint64_t done_bytes, uint64_t total_bytes);
 void session_unload(struct session *s, uint32_t slot, struct session_actions *out);
 
 /* Index of a state by the client's number, of an op by id; UINT32_MAX if there is none. */

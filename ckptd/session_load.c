@@ -103,6 +103,15 @@ void session_fill(struct session *s, uint32_t slot)
     s->slots[slot].owner = s->dead ? SLOT_QUARANTINED : SLOT_CLIENT;
 }
 
+void session_loading(struct session *s, uint64_t op, uint64_t done_bytes, uint64_t total_bytes)
+{
+    uint32_t at = session_op_of(s, op);
+    if (at == UINT32_MAX || s->ops[at].phase != OP_LOAD)
+        return;
+    s->ops[at].done_bytes = done_bytes;
+    s->ops[at].total_bytes = total_bytes;
+}
+
 void session_unload(struct session *s, uint32_t slot, struct session_actions *out)
 {
     assert(s->slots[slot].owner == SLOT_LOADING);

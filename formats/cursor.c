@@ -2,59 +2,8 @@
 #include "formats/cursor.h"
 
 #include <assert.h>
-#include <endian.h>
 
 #define BUF_FIRST_BYTES 256
-
-const uint8_t *cursor_bytes(struct cursor *c, size_t n)
-{
-    if (c->bad || n > cursor_left(c)) {
-        c->bad = true;
-        return NULL;
-    }
-    const uint8_t *at = c->at;
-    c->at += n;
-    return at;
-}
-
-void cursor_copy(struct cursor *c, void *to, size_t n)
-{
-    if (n == 0)
-        return;
-    const uint8_t *from = cursor_bytes(c, n);
-    if (from)
-        memcpy(to, from, n);
-    else
-        memset(to, 0, n);
-}
-
-uint8_t cursor_u8(struct cursor *c)
-{
-    uint8_t v;
-    cursor_copy(c, &v, sizeof(v));
-    return v;
-}
-
-uint16_t cursor_u16(struct cursor *c)
-{
-    uint16_t v;
-    cursor_copy(c, &v, sizeof(v));
-    return le16toh(v);
-}
-
-uint32_t cursor_u32(struct cursor *c)
-{
-    uint32_t v;
-    cursor_copy(c, &v, sizeof(v));
-    return le32toh(v);
-}
-
-uint64_t cursor_u64(struct cursor *c)
-{
-    uint64_t v;
-    cursor_copy(c, &v, sizeof(v));
-    return le64toh(v);
-}
 
 double cursor_f64(struct cursor *c)
 {
@@ -88,11 +37,6 @@ void cursor_zero(struct cursor *c, size_t n)
         if (at[i])
             c->bad = true;
     }
-}
-
-size_t cursor_left(const struct cursor *c)
-{
-    return (size_t)(c->end - c->at);
 }
 
 bool cursor_done(const struct cursor *c)

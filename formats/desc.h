@@ -9,6 +9,7 @@
 
 #include "formats/cursor.h"
 
+#define DESC_NAME_AT   10 /* where the name begins */
 #define DESC_BYTES_MIN 12 /* of an encoded description: a name of one byte, no dimension */
 
 struct desc {

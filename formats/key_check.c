@@ -67,9 +67,24 @@ static size_t utf8_next(const uint8_t *at, size_t left, uint32_t *ret)
     return n;
 }
 
+/* How many bytes at the beginning are plain: 0x20 to 0x7e.  Eight at a time: in a byte
+ * below 0x80, adding 1 sets the high bit of 0x7f alone, and subtracting 0x20 that of
+ * what lies below it (a borrow from a lower byte only follows such a one). */
+static size_t plain_prefix(const char *name, size_t len)
+{
+    const uint64_t ones = UINT64_C(0x0101010101010101), high = ones << 7;
+    size_t i = 0;
+    for (uint64_t word; i + sizeof(word) <= len; i += sizeof(word)) {
+        memcpy(&word, name + i, sizeof(word));
+        if (word & high || (word + ones) & high || (word - 0x20 * ones) & high)
+            break;
+    }
+    return i;
+}
+
 static enum ckpt_status utf8_check(const char *name, size_t len, struct ckpt_err *err)
 {
-    for (size_t i = 0; i < len;) {
+    for (size_t i = plain_prefix(name, len); i < len;) {
         uint32_t code;
         size_t n = utf8_next((const uint8_t *)name + i, len - i, &code);
         if (n == 0)

@@ -1,17 +1,9 @@
-/* Layouts as people name them, cut into boxes.
+/* Meshes, and shares among replicas.
  *
  * A mesh works on each dimension alone: what a rank holds along a dimension is an
- * ordered list of segments (one, unless strided), and its pieces are the product of
- * the lists.
- *
- * A flat range of a box is a head, whole rows and a tail, where head and tail are
- * flat ranges of one row, hence at most 2 * ndim - 1 pieces:
- *
- *      . . . . # # #     head
- *      # # # # # # #     rows
- *      # # # # # # #
- *      # # . . . . .     tail
- */
+ * ordered list of segments (one, unless strided or in sections), and its pieces are the
+ * product of the lists.  Padding is cut off at the end: what is left of a segment lies
+ * where it lay, so the local array keeps its room. */
 #include "formats/layout.h"
 
 #include <assert.h>
@@ -30,6 +22,10 @@ struct segments {
     struct segment *at;
     size_t count, cap;
     uint64_t total;
+};
+/* Which of how many parts is kept. */
+struct part {
+    uint32_t parts, coord;
 };
 /* A place in a list of segments that only moves forward. */
 struct segment_cursor {
@@ -88,28 +84,51 @@ static enum ckpt_status segments_add_part(struct segments *s, struct segment_cur
     return CKPT_OK;
 }
 
-/* Chunks the dimension into `factor` and each of those into `parts`, and keeps
- * chunk `coord` of each.  Chunks are as torch.chunk makes them: of
- * ceil(length / parts), the last ones short or empty. */
-static enum ckpt_status segments_shard(struct segments *s, uint32_t factor, uint32_t parts,
-                                       uint32_t coord, struct ckpt_err *err)
+/* Keeps chunk `coord` of `parts` of [start, start + len).  Chunks are as torch.chunk makes
+ * them: of ceil(length / parts), the last ones short or empty. */
+static enum ckpt_status keep_chunk(struct segments *kept, struct segment_cursor *cursor,
+                                   const struct part *part, uint64_t start, uint64_t len,
+                                   struct ckpt_err *err)
+{
+    uint64_t each = div_up(len, part->parts);
+    uint64_t from = min_u64(each * part->coord, len);
+    uint64_t to = min_u64(from + each, len);
+    return segments_add_part(kept, cursor, start + from, start + to, err);
+}
+
+/* Chunks the dimension into its sections, else into split_factor chunks, and of each of
+ * those keeps one chunk. */
+static enum ckpt_status segments_shard(struct segments *s, const struct layout_placement *p,
+                                       const struct part *part, struct ckpt_err *err)
 {
     struct segments kept = { 0 };
     struct segment_cursor cursor = { .of = s };
-    uint64_t outer = div_up(s->total, factor);
+    uint32_t factor = p->kind == LAYOUT_SHARD_STRIDED ? p->split_factor : 1;
+    uint64_t outer = div_up(s->total, factor), start = 0, len;
     enum ckpt_status st = CKPT_OK;
-    for (uint64_t start = 0; start < s->total && st == CKPT_OK; start += outer) {
-        uint64_t len = min_u64(outer, s->total - start);
-        uint64_t inner = div_up(len, parts);
-        uint64_t from = min_u64(inner * coord, len);
-        uint64_t to = min_u64(from + inner, len);
-        st = segments_add_part(&kept, &cursor, start + from, start + to, err);
+    for (uint32_t i = 0; start < s->total && st == CKPT_OK; i++, start += len) {
+        len = p->section_count ? p->section[i] : min_u64(outer, s->total - start);
+        st = keep_chunk(&kept, &cursor, part, start, len, err);
     }
     struct segments *drop = st == CKPT_OK ? s : &kept;
     free(drop->at);
     if (st == CKPT_OK)
         *s = kept;
     return st;
+}
+
+/* Drops what lies at or beyond `end`; the local dimension keeps its length. */
+static void segments_clip(struct segments *s, uint64_t end)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < s->count; i++) {
+        struct segment seg = s->at[i];
+        if (seg.off >= end)
+            continue;
+        seg.len = min_u64(seg.len, end - seg.off);
+        s->at[count++] = seg;
+    }
+    s->count = count;
 }
 
 static enum ckpt_status check_placement(const struct layout_mesh *mesh, uint32_t axis,
@@ -130,6 +149,8 @@ static enum ckpt_status check_placement(const struct layout_mesh *mesh, uint32_t
     if (p->kind == LAYOUT_SHARD_STRIDED &&
         (p->split_factor == 0 || p->split_factor > CKPT_RANKS_MAX))
         return err_set(err, CKPT_INVALID, "mesh axis %u: split factor %u", axis, p->split_factor);
+    if (p->section_count && (!p->section || p->kind != LAYOUT_SHARD))
+        return err_set(err, CKPT_INVALID, "mesh axis %u: sections belong to a plain shard", axis);
     return CKPT_OK;
 }
 
@@ -142,8 +163,14 @@ static enum ckpt_status check_mesh(const struct layout_mesh *mesh, uint32_t ndim
                        mesh->ndim, CKPT_DIMS_MAX);
     if (bits == 0 || bits > 128)
         return err_set(err, CKPT_INVALID, "elements of %u bits", bits);
-    if (!shape_bytes(ndim, shape, bits, &bytes))
+    if (!shape_bytes(ndim, mesh->padded ? mesh->padded : shape, bits, &bytes))
         return err_set(err, CKPT_LIMIT, "the shape holds more than 2^62 bits");
+    for (uint32_t d = 0; mesh->padded && d < ndim; d++) {
+        if (mesh->padded[d] < shape[d])
+            return err_set(err, CKPT_INVALID,
+                           "dimension %u: %" PRIu64 " padded is less than %" PRIu64, d,
+                           mesh->padded[d], shape[d]);
+    }
     for (uint32_t axis = 0; axis < mesh->ndim; axis++) {
         enum ckpt_status st = check_placement(mesh, axis, ndim, err);
         if (st != CKPT_OK)
@@ -154,21 +181,43 @@ static enum ckpt_status check_mesh(const struct layout_mesh *mesh, uint32_t ndim
     return CKPT_OK;
 }
 
+/* Sections add up to what the axes before left of the dimension. */
+static enum ckpt_status check_sections(const struct layout_placement *p, uint32_t axis,
+                                       uint64_t total, struct ckpt_err *err)
+{
+    uint64_t sum = 0;
+    for (uint32_t i = 0; i < p->section_count; i++) {
+        if (__builtin_add_overflow(sum, p->section[i], &sum))
+            sum = UINT64_MAX;
+    }
+    if (p->section_count && sum != total)
+        return err_set(err, CKPT_INVALID,
+                       "mesh axis %u: the sections add up to %" PRIu64 ", dimension %u has %" PRIu64
+                       " here",
+                       axis, sum, p->dim, total);
+    return CKPT_OK;
+}
+
 static enum ckpt_status shard_all(const struct layout_mesh *mesh, uint32_t ndim,
                                   const uint64_t *shape, struct segments *dim, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
     for (uint32_t d = 0; d < ndim && st == CKPT_OK; d++) {
-        if (shape[d] > 0)
-            st = segments_add(&dim[d], 0, shape[d], err);
+        uint64_t len = mesh->padded ? mesh->padded[d] : shape[d];
+        if (len > 0)
+            st = segments_add(&dim[d], 0, len, err);
     }
     for (uint32_t axis = 0; axis < mesh->ndim && st == CKPT_OK; axis++) {
         const struct layout_placement *p = &mesh->placement[axis];
         if (p->kind == LAYOUT_REPLICATE)
             continue;
-        uint32_t factor = p->kind == LAYOUT_SHARD_STRIDED ? p->split_factor : 1;
-        st = segments_shard(&dim[p->dim], factor, mesh->size[axis], mesh->coord[axis], err);
+        const struct part part = { mesh->size[axis], mesh->coord[axis] };
+        st = check_sections(p, axis, dim[p->dim].total, err);
+        if (st == CKPT_OK)
+            st = segments_shard(&dim[p->dim], p, &part, err);
     }
+    for (uint32_t d = 0; mesh->padded && d < ndim; d++)
+        segments_clip(&dim[d], shape[d]);
     return st;
 }
 
@@ -225,11 +274,6 @@ static void write_product(uint32_t ndim, const struct segments *dim, unsigned bi
     }
 }
 
-static enum ckpt_status limit_error(const struct layout_out *out, struct ckpt_err *err)
-{
-    return err_set(err, CKPT_LIMIT, "a layout of %zu pieces, room for %zu", out->count, out->cap);
-}
-
 static enum ckpt_status mesh_pieces(const struct layout_mesh *mesh, uint32_t ndim,
                                     const struct segments *dim, unsigned bits,
                                     struct layout_out *out, uint64_t *local_shape,
@@ -242,7 +286,7 @@ static enum ckpt_status mesh_pieces(const struct layout_mesh *mesh, uint32_t ndi
         return st;
     out->count = count;
     if (count > out->cap)
-        return limit_error(out, err);
+        return err_set(err, CKPT_LIMIT, "a layout of %zu pieces, room for %zu", count, out->cap);
     for (uint32_t axis = 0; axis < mesh->ndim; axis++) {
         if (mesh->placement[axis].kind != LAYOUT_REPLICATE)
             continue;
@@ -270,120 +314,6 @@ enum ckpt_status layout_mesh(const struct layout_mesh *mesh, uint32_t ndim, cons
     for (uint32_t d = 0; d < ndim; d++)
         free(dim[d].at);
     return st;
-}
-
-/* Cutting one range: pieces leave in flat order, so what has left so far is the
- * place of the next in the flat buffer. */
-struct flat_cut {
-    const struct box *box;
-    struct box piece; /* dimensions before the current one are fixed */
-    uint64_t done;    /* elements */
-    unsigned bits;
-    bool inside_byte; /* a border fell inside a byte */
-    struct layout_out *out;
-};
-
-/* Emits rows [from, to) of dimension d, whole in the dimensions after it. */
-static void flat_emit(struct flat_cut *c, uint32_t d, uint64_t from, uint64_t to)
-{
-    struct layout_piece piece = { .box = c->piece, .replica_count = 1 };
-    uint32_t ndim = c->box->ndim;
-    for (uint32_t k = d; k < ndim; k++) {
-        piece.box.off[k] = c->box->off[k] + (k == d ? from : 0);
-        piece.box.len[k] = k == d ? to - from : c->box->len[k];
-    }
-    c->inside_byte |= !on_byte(box_volume(&piece.box), c->bits);
-    if (ndim > 0)
-        c->inside_byte |= !on_byte(piece.box.off[ndim - 1], c->bits) ||
-                          !on_byte(piece.box.len[ndim - 1], c->bits);
-    dense_strides(ndim, piece.box.len, 1, piece.stride);
-    piece.offset_bytes = c->done * c->bits / 8;
-    c->done += box_volume(&piece.box);
-    if (c->out->count < c->out->cap)
-        c->out->piece[c->out->count] = piece;
-    c->out->count++;
-}
-
-/* The flat range [from, to) of the box's dimensions d and after.  At most one
- * level per dimension: in the last one every range is whole rows. */
-static void flat_range(struct flat_cut *c, uint32_t d, uint64_t from, uint64_t to)
-{
-    uint64_t row = 1;
-    for (uint32_t k = d + 1; k < c->box->ndim; k++)
-        row *= c->box->len[k];
-    uint64_t first = from / row, last = to / row;
-    uint64_t head = from % row, tail = to % row;
-    bool one_row = head > 0 && first == last;
-    c->piece.len[d] = 1;
-    if (head > 0) {
-        c->piece.off[d] = c->box->off[d] + first++;
-        flat_range(c, d + 1, head, one_row ? tail : row);
-    }
-    if (first < last)
-        flat_emit(c, d, first, last);
-    if (tail > 0 && !one_row) {
-        c->piece.off[d] = c->box->off[d] + last;
-        c->piece.len[d] = 1;
-        flat_range(c, d + 1, 0, tail);
-    }
-}
-
-static enum ckpt_status check_flat(const struct box *boxes, size_t n, unsigned bits,
-                                   uint64_t *ret_total, struct ckpt_err *err)
-{
-    uint64_t total = 0, bytes;
-    if (bits == 0 || bits > 128)
-        return err_set(err, CKPT_INVALID, "elements of %u bits", bits);
-    for (size_t i = 0; i < n; i++) {
-        const struct box *box = &boxes[i];
-        if (box->ndim > CKPT_DIMS_MAX)
-            return err_set(err, CKPT_LIMIT, "box %zu: %u dimensions, at most %d", i, box->ndim,
-                           CKPT_DIMS_MAX);
-        if (!shape_bytes(box->ndim, box->len, bits, &bytes))
-            return err_set(err, CKPT_LIMIT, "box %zu holds more than 2^62 bits", i);
-        for (uint32_t d = 0; d < box->ndim; d++) {
-            if (box->ndim != boxes[0].ndim || (d > 0 && box->len[d] != boxes[0].len[d]))
-                return err_set(err, CKPT_INVALID,
-                               "box %zu does not continue box 0 along dimension 0", i);
-        }
-        total += box_volume(box);
-        if (total >= UINT64_C(1) << 62)
-            return err_set(err, CKPT_LIMIT, "the shard holds more than 2^62 elements");
-    }
-    *ret_total = total;
-    return CKPT_OK;
-}
-
-enum ckpt_status layout_flat(const struct box *boxes, size_t n, unsigned bits, uint64_t start,
-                             uint64_t count, struct layout_out *out, struct ckpt_err *err)
-{
-    uint64_t total = 0, base = 0;
-    enum ckpt_status st = check_flat(boxes, n, bits, &total, err);
-    if (st != CKPT_OK)
-        return st;
-    if (start > total || count > total - start)
-        return err_set(err, CKPT_INVALID,
-                       "flat range [%" PRIu64 ":+%" PRIu64 "] of a shard of %" PRIu64 " elements",
-                       start, count, total);
-    struct flat_cut c = { .bits = bits, .out = out };
-    out->count = 0;
-    for (size_t i = 0; i < n; i++) {
-        uint64_t volume = box_volume(&boxes[i]);
-        uint64_t from = max_u64(start, base), to = min_u64(start + count, base + volume);
-        c.box = &boxes[i];
-        c.piece = (struct box){ .ndim = boxes[i].ndim };
-        if (from < to && boxes[i].ndim == 0)
-            flat_emit(&c, 0, 0, 0);
-        else if (from < to)
-            flat_range(&c, 0, from - base, to - base);
-        base += volume;
-    }
-    assert(c.done == count);
-    if (c.inside_byte)
-        return err_set(err, CKPT_INVALID,
-                       "flat range [%" PRIu64 ":+%" PRIu64 "] of %u-bit elements cuts a byte",
-                       start, count, bits);
-    return out->count > out->cap ? limit_error(out, err) : CKPT_OK;
 }
 
 /* The dimension to share along, and its number of tiles. */

@@ -1,5 +1,5 @@
 /* From layouts as people name them to pieces (G1): a device mesh with a placement
- * per tensor, and flat ranges over a rank's local shard.
+ * per tensor (layout.c), and flat ranges over a rank's local shard (layout_flat.c).
  * Methods: PyTorch DTensor's Shard/Replicate/_StridedShard arithmetic (chunk =
  * ceil(n / parts), later ranks may be short or empty), ZeRO's flat partition. */
 #pragma once
@@ -27,6 +27,10 @@ struct layout_placement {
     enum layout_kind kind;
     uint32_t dim;
     uint32_t split_factor; /* LAYOUT_SHARD_STRIDED only */
+    /* LAYOUT_SHARD only, NULL and 0 = none: the dimension is these lengths one behind the
+     * other (fused q, k and v; gate and up), and each is split for itself. */
+    const uint64_t *section;
+    uint32_t section_count;
 };
 
 /* A device mesh (sizes of its axes), a rank's place in it, and what each axis does
@@ -36,6 +40,10 @@ struct layout_mesh {
     const uint32_t *size;
     const uint32_t *coord;
     const struct layout_placement *placement;
+    /* NULL, or the tensor's shape as the trainer pads it before it splits (a vocabulary
+     * rounded up): as many entries as the shape, none smaller.  The local array has room
+     * for the padding; the pieces are what lies inside the shape. */
+    const uint64_t *padded;
 };
 
 /* Where pieces go: the caller's array of `cap`.  `count` becomes the number
@@ -52,17 +60,27 @@ struct layout_out {
  * has no pieces.  Axes apply from left to right, each to what the ones before it
  * left.  Replicas are numbered over the LAYOUT_REPLICATE axes.
  * `bits`: of the dtype.  ret_local_shape (`ndim` entries): the dense local shape
- * (may contain 0).  CKPT_INVALID for a mesh or placement that makes no sense, or a
+ * with its padding (may contain 0).  CKPT_INVALID for a mesh or placement that makes no sense, or a
  * split inside a byte; CKPT_LIMIT; CKPT_NO_MEMORY. */
 enum ckpt_status layout_mesh(const struct layout_mesh *mesh, uint32_t ndim, const uint64_t *shape,
                              unsigned bits, struct layout_out *out, uint64_t *ret_local_shape,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
 
-/* The part [start, start + count) (elements) of a local row-major shard that is
- * the concatenation, along dimension 0 of the local array, of the `n` given boxes
- * (one for a plain tensor; several for fused QKV under TP), as pieces whose
- * memory is a flat buffer of `count` elements.  <= 2*ndim - 1 pieces per box.
- * `bits`: of the dtype.  Errors as above. */
+/* The part [start, start + count) (elements) of a rank's local array, in which `local` says
+ * where each box lies (as layout_mesh gives them: padded and fused shards included), as
+ * pieces whose memory is a flat buffer of `count` elements.  What of the range no piece
+ * covers is padding.  Strides and replicas are those of the piece that was cut.
+ * <= 2*ndim - 1 pieces for each of `local`.  Errors as above; CKPT_INVALID also for
+ * memory that is not row-major. */
+enum ckpt_status layout_cut(const struct layout_piece *local, size_t n, unsigned bits,
+                            uint64_t start, uint64_t count, struct layout_out *out,
+                            struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Lays the boxes of `pieces` dense one behind the other: sets offsets and strides.
+ * *ret_elements: what they hold together. */
+enum ckpt_status layout_pile(struct layout_piece *pieces, size_t n, unsigned bits,
+                             uint64_t *ret_elements, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* layout_cut of boxes that lie dense one behind the other; a range beyond their end is
+ * CKPT_INVALID. */
 enum ckpt_status layout_flat(const struct box *boxes, size_t n, unsigned bits, uint64_t start,
                              uint64_t count, struct layout_out *out, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include "formats/decl.h"
+#include "formats/desc.h"
 #include "formats/record.h"
 
 #define MANIFEST_VERSION          1
@@ -117,6 +118,29 @@ enum ckpt_status manifest_block_decode(const struct manifest_header *h, uint32_t
                                        const void *bytes, size_t len, struct manifest_tensors *ret,
                                        struct ckpt_err *err) CKPT_MUST_CHECK;
 void manifest_tensors_fini(struct manifest_tensors *t);
+/* The same block, one tensor after the other in memory that is used again: for those
+ * that read thousands of manifests and keep nothing.
+ *     manifest_walk_block(w, ...);
+ *     while (manifest_walk_next(w, known, &t, &was_known, err) == CKPT_OK && t) ... */
+struct manifest_walk;
+/* A description that was decoded before and will likely come again: its bytes are then
+ * compared and not looked at. */
+struct manifest_known {
+    uint8_t *bytes; /* encoded; NULL: none */
+    size_t len;
+    struct desc desc;
+};
+struct manifest_walk *manifest_walk_new(void);
+void manifest_walk_free(struct manifest_walk *w);
+/* Begins a block; `bytes` must stay until its last tensor was walked. */
+enum ckpt_status manifest_walk_block(struct manifest_walk *w, const struct manifest_header *h,
+                                     uint32_t block, const void *bytes, size_t len,
+                                     struct ckpt_err *err) CKPT_MUST_CHECK;
+/* *ret: valid until the next call; NULL behind the last one.  Checks what
+ * manifest_block_decode checks.  known: NULL, or what this one may be; *ret_known: it was. */
+enum ckpt_status manifest_walk_next(struct manifest_walk *w, const struct manifest_known *known,
+                                    const struct manifest_tensor **ret, bool *ret_known,
+                                    struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Of a whole manifest: the chunks that boxes claim, seen block by block.  Each chunk of
  * the rank belongs to exactly one box; a block alone cannot tell.  One bit a chunk. */
 struct manifest_claims {
@@ -129,6 +153,8 @@ enum ckpt_status manifest_claims_init(struct manifest_claims *c, const struct ma
  * manifest. */
 enum ckpt_status manifest_claims_add(struct manifest_claims *c, const struct manifest_tensors *t,
                                      struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status manifest_claims_add_one(struct manifest_claims *c, const struct manifest_tensor *t,
+                                         struct ckpt_err *err) CKPT_MUST_CHECK;
 /* After all blocks: CKPT_CORRUPT when a chunk belongs to nobody. */
 enum ckpt_status manifest_claims_finish(const struct manifest_claims *c, struct ckpt_err *err)
     CKPT_MUST_CHECK;

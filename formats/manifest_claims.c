@@ -32,17 +32,22 @@ static enum ckpt_status claim(struct manifest_claims *c, const struct manifest_b
     return CKPT_OK;
 }
 
+enum ckpt_status manifest_claims_add_one(struct manifest_claims *c, const struct manifest_tensor *t,
+                                         struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    for (uint32_t i = 0; st == CKPT_OK && i < t->box_count; i++)
+        st = claim(c, &t->boxes[i], t->name, err);
+    return st;
+}
+
 enum ckpt_status manifest_claims_add(struct manifest_claims *c, const struct manifest_tensors *t,
                                      struct ckpt_err *err)
 {
-    for (size_t i = 0; i < t->count; i++) {
-        for (uint32_t k = 0; k < t->tensors[i].box_count; k++) {
-            enum ckpt_status st = claim(c, &t->tensors[i].boxes[k], t->tensors[i].name, err);
-            if (st != CKPT_OK)
-                return st;
-        }
-    }
-    return CKPT_OK;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < t->count; i++)
+        st = manifest_claims_add_one(c, &t->tensors[i], err);
+    return st;
 }
 
 enum ckpt_status manifest_claims_finish(const struct manifest_claims *c, struct ckpt_err *err)

@@ -259,58 +259,83 @@ static enum ckpt_status get_witness(struct cursor *c, const struct manifest_tens
     return CKPT_OK;
 }
 
+/* A block as it is read: where it is, what was counted, and room for the parts of the
+ * tensor that comes next. */
 struct reader {
     const struct manifest_header *h;
     const struct manifest_block *b;
-    const char *next; /* first name of the next block; NULL: this is the last */
-    struct manifest_tensors *to;
-    uint32_t boxes, witnesses; /* so far */
+    const char *next;   /* first name of the next block; NULL: this is the last */
+    const char *before; /* name of the tensor before; NULL: none */
+    struct manifest_box *boxes;
+    struct manifest_witness *witnesses;
+    uint32_t box_count, witness_count; /* so far */
 };
 
-static enum ckpt_status get_parts(struct reader *r, struct cursor *c, struct manifest_tensor *t,
-                                  struct ckpt_err *err)
+static enum ckpt_status get_counts(struct reader *r, struct cursor *c, struct manifest_tensor *t,
+                                   struct ckpt_err *err)
 {
     t->box_count = cursor_u32(c);
     t->witness_count = cursor_u32(c);
-    if (!cursor_ok(c) || t->box_count > r->b->boxes - r->boxes ||
-        t->witness_count > r->b->witnesses - r->witnesses)
+    if (!cursor_ok(c) || t->box_count > r->b->boxes - r->box_count ||
+        t->witness_count > r->b->witnesses - r->witness_count)
         return bad(err, "more boxes than the header says");
     if (t->alias && t->box_count)
         return bad(err, "an alias with boxes");
-    t->boxes = r->to->boxes + r->boxes;
-    t->witnesses = r->to->witnesses + r->witnesses;
-    r->boxes += t->box_count;
-    r->witnesses += t->witness_count;
+    r->box_count += t->box_count;
+    r->witness_count += t->witness_count;
+    return CKPT_OK;
+}
+
+/* Into r->boxes and r->witnesses, which have the room. */
+static enum ckpt_status get_parts(struct reader *r, struct cursor *c, struct manifest_tensor *t,
+                                  struct ckpt_err *err)
+{
     enum ckpt_status st = CKPT_OK;
+    t->boxes = r->boxes;
+    t->witnesses = r->witnesses;
     for (uint32_t i = 0; st == CKPT_OK && i < t->box_count; i++)
         st = get_box(c, r->h, t, &t->boxes[i], err);
     for (uint32_t i = 0; st == CKPT_OK && i < t->witness_count; i++)
         st = get_witness(c, t, &t->witnesses[i], err);
-    return st;
-}
-
-static enum ckpt_status get_tensor(struct reader *r, struct cursor *c, size_t i,
-                                   struct ckpt_err *err)
-{
-    struct desc desc;
-    struct manifest_tensor *t = &r->to->tensors[i];
-    if (desc_decode(c, &desc, NULL) != CKPT_OK)
-        return bad(err, "a tensor's description");
-    DESC_COPY(t, &desc);
-    t->name = desc.name;
-    t->alias = desc.alias;
-    if (i ? strcmp(t[-1].name, t->name) >= 0 : strcmp(r->b->first, t->name) != 0)
-        return bad(err, "tensors are not sorted");
-    enum ckpt_status st = get_parts(r, c, t, err);
     if (st != CKPT_OK)
         err_prefix(err, "tensor %s", t->name);
     return st;
 }
 
-static enum ckpt_status get_tensors(struct reader *r, struct cursor *c, struct ckpt_err *err)
+static enum ckpt_status check_order(struct reader *r, const char *name, struct ckpt_err *err)
+{
+    if (r->before ? strcmp(r->before, name) >= 0 : strcmp(r->b->first, name) != 0)
+        return bad(err, "tensors are not sorted");
+    r->before = name;
+    return CKPT_OK;
+}
+
+static enum ckpt_status get_desc(struct reader *r, struct cursor *c, struct manifest_tensor *t,
+                                 struct ckpt_err *err)
+{
+    struct desc desc;
+    if (desc_decode(c, &desc, NULL) != CKPT_OK)
+        return bad(err, "a tensor's description");
+    DESC_COPY(t, &desc);
+    t->name = desc.name;
+    t->alias = desc.alias;
+    return check_order(r, t->name, err);
+}
+
+static enum ckpt_status check_end(const struct reader *r, const struct cursor *c,
+                                  struct ckpt_err *err)
+{
+    if (r->next && r->before && strcmp(r->before, r->next) >= 0)
+        return bad(err, "tensors are not sorted");
+    if (r->box_count != r->b->boxes || r->witness_count != r->b->witnesses || !cursor_done(c))
+        return bad(err, "a block and its entry in the header differ");
+    return CKPT_OK;
+}
+
+static enum ckpt_status get_tensors(struct reader *r, struct cursor *c, struct manifest_tensors *to,
+                                    struct ckpt_err *err)
 {
     const struct manifest_block *b = r->b;
-    struct manifest_tensors *to = r->to;
     to->count = b->tensors;
     to->tensors = calloc(b->tensors, sizeof(*to->tensors));
     to->boxes = calloc((size_t)b->boxes + 1, sizeof(*to->boxes));
@@ -318,14 +343,30 @@ static enum ckpt_status get_tensors(struct reader *r, struct cursor *c, struct c
     if (!to->tensors || !to->boxes || !to->witnesses)
         return err_set(err, CKPT_NO_MEMORY, "no memory for a block of %u tensors", b->tensors);
     for (size_t i = 0; i < to->count; i++) {
-        enum ckpt_status st = get_tensor(r, c, i, err);
+        r->boxes = to->boxes + r->box_count;
+        r->witnesses = to->witnesses + r->witness_count;
+        enum ckpt_status st = get_desc(r, c, &to->tensors[i], err);
+        if (st == CKPT_OK)
+            st = get_counts(r, c, &to->tensors[i], err);
+        if (st == CKPT_OK)
+            st = get_parts(r, c, &to->tensors[i], err);
         if (st != CKPT_OK)
             return st;
     }
-    if (r->next && strcmp(to->tensors[to->count - 1].name, r->next) >= 0)
-        return bad(err, "tensors are not sorted");
-    if (r->boxes != b->boxes || r->witnesses != b->witnesses || !cursor_done(c))
-        return bad(err, "a block and its entry in the header differ");
+    return check_end(r, c, err);
+}
+
+static enum ckpt_status begin_block(const struct manifest_header *h, uint32_t block,
+                                    const void *bytes, size_t len, struct reader *ret,
+                                    struct ckpt_err *err)
+{
+    if (block >= h->block_count || len != h->blocks[block].bytes)
+        return bad(err, "a block of the wrong size");
+    struct digest sum = digest_of(bytes, len);
+    if (!digest_equal(&sum, &h->blocks[block].digest))
+        return bad(err, "a block's digest does not match");
+    const char *next = block + 1 < h->block_count ? h->blocks[block + 1].first : NULL;
+    *ret = (struct reader){ .h = h, .b = &h->blocks[block], .next = next };
     return CKPT_OK;
 }
 
@@ -333,16 +374,13 @@ enum ckpt_status manifest_block_decode(const struct manifest_header *h, uint32_t
                                        const void *bytes, size_t len, struct manifest_tensors *ret,
                                        struct ckpt_err *err)
 {
-    if (block >= h->block_count || len != h->blocks[block].bytes)
-        return bad(err, "a block of the wrong size");
-    struct digest sum = digest_of(bytes, len);
-    if (!digest_equal(&sum, &h->blocks[block].digest))
-        return bad(err, "a block's digest does not match");
+    struct reader r;
+    enum ckpt_status st = begin_block(h, block, bytes, len, &r, err);
+    if (st != CKPT_OK)
+        return st;
     struct manifest_tensors to = { 0 };
-    const char *next = block + 1 < h->block_count ? h->blocks[block + 1].first : NULL;
-    struct reader r = { .h = h, .b = &h->blocks[block], .next = next, .to = &to };
     struct cursor c = cursor_over(bytes, len);
-    enum ckpt_status st = get_tensors(&r, &c, err);
+    st = get_tensors(&r, &c, &to, err);
     if (st == CKPT_OK)
         *ret = to;
     else
@@ -358,6 +396,95 @@ void manifest_tensors_fini(struct manifest_tensors *t)
     free(t->boxes);
     free(t->witnesses);
     *t = (struct manifest_tensors){ 0 };
+}
+
+/* --- one tensor after the other ------------------------------------------------- */
+
+struct manifest_walk {
+    struct reader r;
+    struct cursor c;
+    uint32_t left; /* tensors */
+    struct manifest_tensor t;
+    struct manifest_box *boxes; /* room, used again */
+    struct manifest_witness *witnesses;
+    size_t box_cap, witness_cap;
+};
+
+struct manifest_walk *manifest_walk_new(void)
+{
+    return calloc(1, sizeof(struct manifest_walk));
+}
+
+void manifest_walk_free(struct manifest_walk *w)
+{
+    if (!w)
+        return;
+    free(w->boxes);
+    free(w->witnesses);
+    free(w);
+}
+
+enum ckpt_status manifest_walk_block(struct manifest_walk *w, const struct manifest_header *h,
+                                     uint32_t block, const void *bytes, size_t len,
+                                     struct ckpt_err *err)
+{
+    enum ckpt_status st = begin_block(h, block, bytes, len, &w->r, err);
+    w->c = cursor_over(bytes, len);
+    w->left = st == CKPT_OK ? w->r.b->tensors : 0;
+    return st;
+}
+
+/* The description that was seen before, byte for byte, is right and needs no look. */
+static bool take_known(struct manifest_walk *w, const struct manifest_known *known)
+{
+    if (!known || !known->bytes || known->len > cursor_left(&w->c) ||
+        memcmp(w->c.at, known->bytes, known->len) != 0)
+        return false;
+    const uint8_t *at = cursor_bytes(&w->c, known->len);
+    DESC_COPY(&w->t, &known->desc);
+    w->t.name = (const char *)at + DESC_NAME_AT;
+    w->t.alias = known->desc.alias ? w->t.name + strlen(w->t.name) + 1 : NULL;
+    return true;
+}
+
+static bool make_room(struct manifest_walk *w)
+{
+    const struct manifest_tensor *t = &w->t;
+    if (t->box_count > w->box_cap) {
+        free(w->boxes);
+        w->boxes = malloc(t->box_count * sizeof(*w->boxes));
+        w->box_cap = w->boxes ? t->box_count : 0;
+    }
+    if (t->witness_count > w->witness_cap) {
+        free(w->witnesses);
+        w->witnesses = malloc(t->witness_count * sizeof(*w->witnesses));
+        w->witness_cap = w->witnesses ? t->witness_count : 0;
+    }
+    w->r.boxes = w->boxes;
+    w->r.witnesses = w->witnesses;
+    return t->box_count <= w->box_cap && t->witness_count <= w->witness_cap;
+}
+
+enum ckpt_status manifest_walk_next(struct manifest_walk *w, const struct manifest_known *known,
+                                    const struct manifest_tensor **ret, bool *ret_known,
+                                    struct ckpt_err *err)
+{
+    if (w->left == 0) {
+        *ret = NULL;
+        return check_end(&w->r, &w->c, err);
+    }
+    *ret_known = take_known(w, known);
+    enum ckpt_status st =
+        *ret_known ? check_order(&w->r, w->t.name, err) : get_desc(&w->r, &w->c, &w->t, err);
+    if (st == CKPT_OK)
+        st = get_counts(&w->r, &w->c, &w->t, err);
+    if (st == CKPT_OK && !make_room(w))
+        return err_set(err, CKPT_NO_MEMORY, "no memory for %u boxes", w->t.box_count);
+    if (st == CKPT_OK)
+        st = get_parts(&w->r, &w->c, &w->t, err);
+    w->left--;
+    *ret = &w->t;
+    return st;
 }
 
 /* --- finding ------------------------------------------------------------------ */

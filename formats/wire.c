@@ -25,7 +25,8 @@ static const struct wire_row {
     { WIRE_SAVE, "SAVE", sizeof(struct wire_save), 0, 0, TAIL_ANY },
     { WIRE_FULL, "FULL", sizeof(struct wire_full), 0, 0, TAIL_NONE },
     { WIRE_FAIL, "FAIL", sizeof(struct wire_fail), 0, 0, TAIL_ANY },
-    { WIRE_LOAD, "LOAD", sizeof(struct wire_load), 0, 0, TAIL_NONE },
+    { WIRE_LOAD, "LOAD", sizeof(struct wire_load), 0, 0, TAIL_ANY },
+    { WIRE_LIST, "LIST", sizeof(struct wire_list), 0, 0, TAIL_ANY },
     { WIRE_BACK, "BACK", sizeof(struct wire_back), 0, 0, TAIL_NONE },
     { WIRE_RESTORED, "RESTORED", sizeof(struct wire_restored), 0, 0, TAIL_ANY },
     { WIRE_PROGRESS, "PROGRESS", sizeof(struct wire_progress), 0, 0, TAIL_NONE },
@@ -40,6 +41,8 @@ static const struct wire_row {
     { WIRE_FRAGS, "FRAGS", sizeof(struct wire_frags), 0, 0, TAIL_ANY },
     { WIRE_STATUS_OK, "STATUS_OK", 0, 1, 1, TAIL_NONE },
     { WIRE_ACK, "ACK", 0, 0, 0, TAIL_NONE },
+    { WIRE_REPORT, "REPORT", sizeof(struct wire_report), 1, 1, TAIL_NONE },
+    { WIRE_LISTED, "LISTED", sizeof(struct wire_listed), 0, 1, TAIL_ANY },
 };
 
 static const struct wire_row *row_of(unsigned type)

@@ -15,10 +15,13 @@
  *          ◄──────────────────────── GRANT {op, arena slot} ... (as slots get free)
  *   FULL {op, arena slot, pack number} ────►  (the daemon owns the slot again)
  *          ◄──────────────────────── OP {op, level staged} ... OP {op, level local}
- *   LOAD {op, point} ──────────────────────►
+ *   LOAD {op, point, patterns} ────────────►
+ *          ◄──────────────────────── REPORT {op, what is not plain}   (if anything is)
  *          ◄──────────────────────── FRAGS {op, arena slot, fragments} ...
  *   BACK {op, arena slot} ─────────────────►
  *          ◄──────────────────────── OP {op, done}
+ *   LIST {token, point, patterns} ─────────►
+ *          ◄──────────────────────── LISTED {token, tensors and objects}
  *   FORGET {state} ────────────────────────►
  *
  * Reliability.  Client messages carry seq = 1, 2, ... within a session (a random
@@ -29,7 +32,8 @@
  * repeat and ignored.  After HELLO_OK on a resumed session the daemon sends GRANT for
  * every slot that is the client's and OP for every save that is not final.  A LOAD
  * under way is not resumed: the daemon answers OP {DAEMON_GONE} and the client asks
- * again (restoring twice into the same memory is harmless).
+ * again (restoring twice into the same memory is harmless).  A LIST likewise, but there the
+ * client sees by itself that the connection is a new one.
  * seq 0: outside the numbering (HELLO, STATUS, BYE). */
 #pragma once
 
@@ -56,6 +60,7 @@ enum wire_type {
     WIRE_CANCEL = 10,
     WIRE_STATUS = 11, /* any connection, no HELLO needed */
     WIRE_FORGET = 13, /* a sealed state is not used any more */
+    WIRE_LIST = 14,   /* what is in a checkpoint */
     WIRE_BYE = 12,    /* orderly end: nothing of this session is under way for the client */
     /* daemon to client */
     WIRE_HELLO_OK = 65,
@@ -66,6 +71,8 @@ enum wire_type {
     WIRE_FRAGS = 70,
     WIRE_STATUS_OK = 71, /* fd: memfd with JSON text */
     WIRE_ACK = 72,       /* nothing but head.ack */
+    WIRE_REPORT = 73,    /* of a load: fd: memfd with report_encode bytes */
+    WIRE_LISTED = 74,    /* fd: memfd with descriptions */
 };
 
 struct wire_head {
@@ -178,7 +185,9 @@ enum wire_load_flags {
     WIRE_LOAD_RESUME = 1,   /* the launch's resume point; `point`: what it is, or 0 */
     WIRE_LOAD_PARTIAL = 2,  /* tensors that are not there are reported, not refused */
     WIRE_LOAD_ROLLBACK = 4, /* TRAIN: the point becomes the head: a new epoch (I6) */
+    WIRE_LOAD_CONVERT = 8,  /* fragments may come in another floating-point type */
 };
+/* tail: select_encode bytes. */
 struct wire_load {
     uint64_t op;
     struct wire_name point;
@@ -190,7 +199,7 @@ struct wire_frag {
     uint32_t tensor, piece; /* ordinals: tensor in the declaration, piece within the tensor */
     uint64_t offset;        /* in the arena slot */
     uint32_t ndim;
-    uint32_t reserved;
+    uint32_t dtype; /* of the bytes in the slot; 0 = as declared (else only with CONVERT) */
     /* then off[ndim], len[ndim] as u64, global coordinates */
 };
 enum wire_frags_flags {
@@ -202,6 +211,28 @@ struct wire_frags {
     uint32_t state, arena_slot;
     uint32_t count, flags;
     uint64_t done_bytes, total_bytes; /* of this rank's restore */
+};
+/* Before the load's last OP.  fd 0: memfd with report_encode bytes. */
+struct wire_report {
+    uint64_t op;
+    uint64_t bytes;
+};
+enum wire_list_flags {
+    WIRE_LIST_RESUME = 1,  /* the launch's resume point */
+    WIRE_LIST_OBJECTS = 2, /* objects only */
+};
+/* One at a time.  tail: select_encode bytes (renames: none). */
+struct wire_list {
+    uint64_t token; /* comes back in LISTED */
+    struct wire_name point;
+    uint32_t flags, reserved;
+};
+/* status OK: fd 0: memfd of `bytes`: u64 count, then so many descriptions (desc.h), by name.
+ * Else tail: text. */
+struct wire_listed {
+    uint64_t token, bytes;
+    struct wire_name point; /* whose they are */
+    uint32_t status, reserved;
 };
 struct wire_back {
     uint64_t op;
@@ -261,6 +292,9 @@ _Static_assert(sizeof(struct wire_load) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_frag) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_frags) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_back) == 16, "wire layout");
+_Static_assert(sizeof(struct wire_report) == 16, "wire layout");
+_Static_assert(sizeof(struct wire_list) == 40, "wire layout");
+_Static_assert(sizeof(struct wire_listed) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_restored) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_op) == 72, "wire layout");
 

@@ -211,12 +211,24 @@ CKPT_API enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_te
 enum ckpt_object_scope {
     CKPT_OBJECT_SHARED = 0, /* the same on all ranks; one of them writes it */
     CKPT_OBJECT_RANK = 1,   /* this rank's own: stored as "NAME@RANK" */
-    CKPT_OBJECT_SOLE = 2,   /* only this rank declares it, under the name as it is: what moves
-                               between ranks when their number changes (data-loader shards) */
+    CKPT_OBJECT_SOLE = 2,   /* by key: only this rank declares it, under the name as it is: what
+                               moves between ranks when their number changes */
 };
 /* Declares opaque bytes (random state, data-loader position, JSON) of at most
  * `capacity` bytes.  An object is copied before ckpt_save returns, and restored into any
- * capacity that holds it. */
+ * capacity that holds it.
+ *
+ * What becomes of objects when the number of ranks changes:
+ *   shared    every rank of any world declares it and gets the same bytes.
+ *   per rank  rank r gets what rank r saved.  With fewer ranks the rest is left (unasked); with
+ *             more, ranks beyond the old world have none (CKPT_RESTORE_PARTIAL, or start them
+ *             afresh).
+ *   by key    what belongs to a piece of work and not to a rank (the shards of a data loader,
+ *             say): "loader/000", "loader/001" ...  Each key is declared by exactly one rank of
+ *             a save; two ranks that declare one key refuse the commit with its name, and so
+ *             does a key of the parent checkpoint that nobody declares any more.  The next
+ *             launch asks which keys there are (ckpt_list), every rank takes the part that
+ *             ckpt_deal gives it, and declares those: the same keys, on other ranks. */
 CKPT_API enum ckpt_status ckpt_object(struct ckpt_state *s, const char *name, uint64_t capacity,
                                       enum ckpt_object_scope scope);
 
@@ -232,12 +244,31 @@ struct ckpt_placement {
     uint32_t place; /* enum ckpt_place */
     uint32_t dim;
     uint32_t split_factor; /* CKPT_SHARD_STRIDED only */
+    /* CKPT_SHARD only; NULL and 0 = none: the dimension is these lengths one behind the other
+     * (q, k and v fused; gate and up), and each is split for itself. */
+    const uint64_t *section;
+    uint32_t section_count;
 };
 struct ckpt_mesh { /* arrays of `ndim` entries, borrowed during the call */
     uint32_t ndim;
     const uint32_t *size, *coord;
     const struct ckpt_placement *placement;
+    /* NULL, or the tensor's shape as it is padded before it is split (a vocabulary rounded up
+     * for tensor parallelism): the checkpoint has the shape without padding, the buffer has
+     * room for this rank's part of it. */
+    const uint64_t *padded;
 };
+/* How the usual layouts are said:
+ *   tensor parallel                    SHARD of the dimension
+ *   FSDP2 over it, one dimension       SHARD_STRIDED(dim, tp) on the axis of data parallelism,
+ *                                      then SHARD(dim); or the axis of tensor parallelism first
+ *   gate and up in one, over tp        SHARD_STRIDED(dim, 2); q, k and v in one: sections
+ *   layers stacked in dimension 0      SHARD(0) over the stages, SHARD_STRIDED(0, v) with v
+ *                                      virtual stages a rank
+ *   experts stacked in dimension 0     SHARD(0) over ep and SHARD(1) over etp
+ * A tensor whose layers lie in several allocations: the pieces of one layer, with the
+ * layer's number put in front (off[0], len[0] = 1), and offset_bytes = the distance from the
+ * lowest allocation, which is the buffer's base. */
 /* At most `cap` pieces are written; *ret_count is how many there are (CKPT_LIMIT if
  * more than cap: a call with cap 0 measures).  Replicas are numbered over the
  * CKPT_REPLICATE axes. */
@@ -245,13 +276,21 @@ CKPT_API enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_
                                            const uint64_t *shape, uint32_t dtype,
                                            struct ckpt_piece *pieces, size_t cap,
                                            size_t *ret_count);
-/* Flat: the rank's buffer is elements [start, start + count) of the row-major
- * concatenation of boxes (a plain tensor: one box, the whole; fused QKV under tensor
- * parallelism: several).  ZeRO, FSDP1, Megatron's distributed optimizer. */
+/* Flat: the rank's buffer is elements [start, start + count) of its local array (ZeRO,
+ * FSDP1, Megatron's distributed optimizer).  `boxes` says what that array is: the pieces of
+ * ckpt_mesh_pieces (off, len, offset_bytes and stride; padded, strided and fused shards
+ * included; leave the axis that the range is cut over out of that mesh), or boxes alone (all
+ * strides 0), which lie dense one behind the other.  Of boxes alone a range beyond the end is
+ * refused; otherwise what of the range no box covers is padding.  Replicas are the boxes'.
+ *
+ * One buffer for many tensors: each is a tensor of its own.  Where tensor t begins at element
+ * b of the whole and this rank has [from, to) of it, its range is start = max(from, b) - b,
+ * count = min(to, b + n) - b - start, and its ckpt_buffer begins at element
+ * max(from, b) - from of the rank's buffer. */
 struct ckpt_flat {
     uint32_t ndim;
     uint32_t dtype;
-    const struct ckpt_piece *boxes; /* off and len are read */
+    const struct ckpt_piece *boxes;
     size_t box_count;
     uint64_t start, count; /* elements */
 };
@@ -330,11 +369,38 @@ CKPT_API enum ckpt_status ckpt_cancel(struct ckpt *c, uint64_t op);
 
 enum ckpt_restore_flags {
     CKPT_RESTORE_PARTIAL = 1, /* tensors the checkpoint does not have are left as they are */
+    /* A tensor that was saved as another floating-point type than it is declared is converted,
+     * element by element: F64, F32, BF16, F16, F8_E4M3, F8_E5M2 and the FNUZ ones, any to any.
+     * Without it such a tensor is CKPT_MISMATCH.  The rule: rounded once, to the nearest, ties
+     * to even; subnormals are kept and made; what would round beyond the largest finite value
+     * becomes infinity where the type has one, else (F8_E4M3, FNUZ) the largest finite value
+     * of its sign; an infinity becomes NaN in a type that has none; NaN becomes the type's
+     * quiet NaN of the same sign.  Scales in other tensors are not applied.  The number of
+     * finite values that overflowed is in the report.  Locked tensors are not converted. */
+    CKPT_RESTORE_CONVERT = 2,
 };
-struct ckpt_restore_opts { /* NULL = the defaults */
+/* A tensor that was saved as `from` is restored as `to`.  `*` in `from` is any run of bytes,
+ * each as short as can be from left to right; those in `to`, as many, stand for them in order:
+ * "model.*" → "module.model.*".  At most 8 in one.  The first rule that matches a saved name is
+ * applied, once, so there are no loops and names can be exchanged; a name without a rule stays.
+ * Two saved names that become one that is asked for are CKPT_INVALID. */
+struct ckpt_rename {
+    const char *from, *to;
+};
+struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
     size_t size;
     uint32_t flags; /* CKPT_RESTORE_* */
     int timeout_ms; /* 0 = 3,600,000 */
+    /* Of what is declared, by declared name (a per-rank object's is NAME@RANK): restored is
+     * what matches any of `only` (none: everything) and none of `except`; the rest stays as it
+     * is.  `*` is any run of bytes, `?` one byte, all else itself.  Patterns and renames: 1,024
+     * and 48 KiB together.  All ranks of a launch give the same ones. */
+    const char *const *only;
+    size_t only_count;
+    const char *const *except;
+    size_t except_count;
+    const struct ckpt_rename *renames;
+    size_t rename_count;
 };
 /* Fills the buffers of the declared state (any layout, whatever it was saved with) and
  * blocks until done.  point NULL = the launch's resume point.  In TRAIN mode another point
@@ -342,7 +408,9 @@ struct ckpt_restore_opts { /* NULL = the defaults */
  * rollback: called by all ranks, it moves the head of the job's history to a new epoch.
  * Where one has begun and failed, saves are CKPT_REFUSED until it is asked for again.
  * buffers[i].bytes of an object is set to its length.
- * Errors: CKPT_NOT_FOUND (the point, or a tensor: named), CKPT_MISMATCH (dtype, shape),
+ * Errors: CKPT_NOT_FOUND (the point, or a tensor: named), CKPT_MISMATCH (dtype, shape, or a
+ * tied tensor that has bytes of its own in the checkpoint; tensor and rank are named),
+ * CKPT_INVALID and CKPT_LIMIT (a pattern or rename: named),
  * CKPT_CORRUPT (no copy has the right bytes: tensor and object named; the launch must
  * end, the next one goes further back), STORE class, CKPT_TIMEOUT, CKPT_REFUSED (the other
  * ranks have gone back to another point since: ask for that one).
@@ -351,6 +419,66 @@ struct ckpt_restore_opts { /* NULL = the defaults */
 CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
                                        struct ckpt_buffer *buffers, size_t count, void *stream,
                                        const struct ckpt_restore_opts *opts);
+
+/* What the last restore into a state did to each tensor and object. */
+enum ckpt_fate {
+    CKPT_FATE_LOADED = 1,   /* converted if dtype and saved_dtype differ, renamed if the names do */
+    CKPT_FATE_TIED = 2,     /* no memory of its own: its target was restored */
+    CKPT_FATE_MISSING = 3,  /* not in the checkpoint: left as it was (partial, optional) */
+    CKPT_FATE_LEFT_OUT = 4, /* by the patterns: left as it was */
+    CKPT_FATE_UNASKED = 5,  /* in the checkpoint, and no rank of the launch declared it */
+};
+struct ckpt_restored {
+    size_t size;
+    const char *name;            /* as declared; NULL if unasked */
+    const char *saved_name;      /* in the checkpoint; NULL unless loaded or unasked */
+    uint32_t fate;               /* enum ckpt_fate */
+    uint32_t dtype, saved_dtype; /* 0 where there is none */
+    uint64_t bytes;              /* that came to this rank, as declared */
+    uint64_t overflowed; /* of this rank's elements: finite values that the dtype cannot hold */
+};
+/* Entry number i: first what was declared, in that order, then, by name, what nobody asked for:
+ * at most 4,096 of them (how many in all: ckpt_info), and none where ranks of other nodes may
+ * have asked.  CKPT_NOT_FOUND after the last one; CKPT_WRONG_STATE if no restore into the
+ * state has ended well.  The names belong to the state, until its next restore. */
+CKPT_API enum ckpt_status ckpt_restored(struct ckpt_state *s, uint64_t i,
+                                        struct ckpt_restored *ret);
+
+/* What a checkpoint holds, before anything is declared. */
+struct ckpt_list;
+enum ckpt_list_flags { CKPT_LIST_OBJECTS = 1 }; /* objects only */
+struct ckpt_list_opts {                         /* NULL = the defaults */
+    size_t size;
+    uint32_t flags;      /* CKPT_LIST_* */
+    int timeout_ms;      /* 0 = 60,000 */
+    const char *pattern; /* only names that match (`*`, `?`); NULL = all */
+};
+struct ckpt_listed {
+    size_t size;
+    const char *name;
+    const char *alias; /* tied: the tensor that has the bytes; else NULL */
+    uint32_t dtype, kind, ndim;
+    uint32_t object; /* 1: opaque bytes; per-rank ones are called NAME@RANK */
+    uint64_t bytes;  /* of the whole tensor; of an object: a capacity that holds it; tied: 0 */
+    uint64_t shape[CKPT_MAX_DIMS];
+};
+/* The tensors and objects of a checkpoint in the order of their names' bytes, the same on all
+ * ranks.  point NULL = the launch's resume point.  *ret: free with ckpt_list_free.  Errors:
+ * CKPT_NOT_FOUND (no such point), CKPT_LIMIT (more than 1,048,576 entries: give a pattern),
+ * CKPT_TIMEOUT, STORE class. */
+CKPT_API enum ckpt_status ckpt_list(struct ckpt *c, const struct ckpt_point *point,
+                                    const struct ckpt_list_opts *opts, struct ckpt_list **ret);
+CKPT_API uint64_t ckpt_list_count(const struct ckpt_list *l);
+/* Entry number i; its names belong to the list.  CKPT_NOT_FOUND after the last one. */
+CKPT_API enum ckpt_status ckpt_list_at(const struct ckpt_list *l, uint64_t i,
+                                       struct ckpt_listed *ret);
+CKPT_API void ckpt_list_free(struct ckpt_list *l); /* NULL is fine */
+/* How `count` things in a fixed order (the keys of a list, say) go to `world` ranks: in runs,
+ * the first count % world ranks get one more than the others.  Rank `rank` gets those from
+ * *ret_first on.  Every thing goes to exactly one rank; with fewer things than ranks the last
+ * ranks get none. */
+CKPT_API enum ckpt_status ckpt_deal(uint64_t count, uint32_t rank, uint32_t world,
+                                    uint64_t *ret_first, uint64_t *ret_count);
 
 /* -- asking -------------------------------------------------------------- */
 
@@ -373,6 +501,9 @@ struct ckpt_info {
      * have (partial, optional), and those it has that no rank of the launch declared;
      * UINT32_MAX = not known, because ranks of other nodes may have. */
     uint32_t restore_missing, restore_unasked;
+    /* Of this rank's part of the restore begun last: what has arrived, and all of it (0: not
+     * planned yet).  To be asked for by another thread than the one that waits in ckpt_restore. */
+    uint64_t restore_done_bytes, restore_total_bytes;
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

@@ -459,17 +459,17 @@ enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step)
     return CKPT_OK;
 }
 
-/* How far the newest save is; lock held. */
-static void tell_save(const struct ckpt *c, struct ckpt_info *info)
+/* How far the newest save or restore is; lock held. */
+static void tell_progress(const struct ckpt *c, bool load, uint64_t *ret_done, uint64_t *ret_total)
 {
     uint64_t newest = 0;
     for (size_t i = 0; i < LIB_OPS; i++) {
         const struct lib_op *op = &c->shared.ops[i];
-        if (op->load || op->id <= newest)
+        if (op->load != load || op->id <= newest)
             continue;
         newest = op->id;
-        info->save_done_bytes = op->done_bytes;
-        info->save_total_bytes = op->total_bytes;
+        *ret_done = op->done_bytes;
+        *ret_total = op->total_bytes;
     }
 }
 
@@ -489,7 +489,8 @@ enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
     now.epoch = c->shared.epoch;
     now.scoped = (c->shared.ok_flags & WIRE_STAGED_IS_PROCESS) != 0;
     now.private_daemon = c->private_daemon;
-    tell_save(c, &now);
+    tell_progress(c, false, &now.save_done_bytes, &now.save_total_bytes);
+    tell_progress(c, true, &now.restore_done_bytes, &now.restore_total_bytes);
     snprintf(now.why, sizeof(now.why), "%s", c->shared.why);
     pthread_mutex_unlock(&c->lock);
     if (ret->size > sizeof(now)) /* a newer program: what we do not know is 0 */

@@ -17,6 +17,8 @@
 
 #include "formats/decl.h"
 #include "formats/record.h"
+#include "formats/report.h"
+#include "formats/select.h"
 #include "formats/wire.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/gpu.h"
@@ -74,6 +76,14 @@ struct lib_side {
     bool filled;       /* a restore brought something */
 };
 
+/* What a restore does to one tensor. */
+struct lib_fate {
+    uint64_t held_bytes; /* all pieces; objects and ties: 0 */
+    uint64_t came_bytes; /* as declared; objects: as they were saved */
+    uint64_t overflowed; /* elements, when it was converted */
+    bool wanted;         /* the patterns do not leave it out */
+};
+
 struct ckpt_state {
     struct ckpt *ctx;
     struct ckpt_state *next;
@@ -92,8 +102,12 @@ struct ckpt_state {
     /* of the operation under way; set by the caller before it is begun: */
     struct strided *at;     /* per piece of the declaration: where it lies */
     uint64_t *need_bytes;   /* per tensor: length the buffer must have */
-    uint64_t must_bytes;    /* what a restore must bring: all but objects and optional tensors */
-    uint64_t came_bytes;    /* of it, so far */
+    struct lib_fate *fates; /* per tensor: of the restore under way, or the last one */
+    struct select select;   /* the same: what of it, under which names */
+    struct report report;   /* what ckptd says of it; written by the transfer thread under lock */
+    uint32_t load_flags;    /* enum ckpt_restore_flags */
+    bool restored;          /* the last restore ended well: there is a report */
+    void *room;             /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
     struct lib_side *sides; /* sorted by tensor */
     size_t side_count;
     struct { /* under ctx->lock */
@@ -152,6 +166,13 @@ struct ckpt {
         bool has_head, saved;   /* saved: something, since then */
         int64_t unlinked_ns;    /* since when there is no daemon; with !linked */
         bool progress_sent;
+        struct { /* one ckpt_list at a time */
+            uint64_t token;
+            bool asked, answered;
+            struct ckpt_err err; /* what it was refused with */
+            const void *bytes;   /* a mapping */
+            size_t len;
+        } list;
         uint8_t node[16];
         uint32_t slot_bytes;
         char why[512];
@@ -237,6 +258,23 @@ enum ckpt_status slots_witness(struct ckpt_state *s, struct wire_full *full, str
 /* Copies fragments to the tensors. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;
+
+/* -- report_api.c -- */
+/* Sets the patterns of the next restore; before it is begun. */
+enum ckpt_status report_select(struct ckpt_state *s, const struct ckpt_restore_opts *o,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Before each try: nothing came yet. */
+void report_reset(struct ckpt_state *s);
+/* All that is owed came?  A lost fragment would leave old bytes in a tensor without anybody
+ * noticing.  Lock held. */
+enum ckpt_status report_check(const struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* REPORT for a load of this state; lock held. */
+enum ckpt_status report_take(struct ckpt_state *s, struct wire_msg *m, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+
+/* -- list_api.c; lock held -- */
+void list_take(struct ckpt *c, struct wire_msg *m);
+void list_lost(struct ckpt *c); /* the connection is gone: nobody answers */
 
 /* -- connect.c -- */
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the

@@ -18,6 +18,23 @@ struct load_call {
     uint32_t missing, unasked;
 };
 
+static enum ckpt_status send_load(struct load_call *l, const struct lib_op *op,
+                                  struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    CLEANUP_BUF struct buf rules = { 0 };
+    enum ckpt_status st = select_encode(&l->s->select, &rules, err);
+    if (st != CKPT_OK)
+        return st;
+    l->body.op = op->id;
+    wire_begin(c->compose, WIRE_LOAD, &l->body);
+    if (!wire_tail(c->compose, rules.data, rules.len))
+        return err_set(err, CKPT_LIMIT, "restore: the patterns do not fit a message");
+    if (client_queue(c, c->compose, -1) != CKPT_OK)
+        return err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
+    return CKPT_OK;
+}
+
 /* Lock held, dropped while the state is pointed at the buffers. */
 static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct ckpt_err *err)
 {
@@ -27,12 +44,8 @@ static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct 
     pthread_mutex_lock(&c->lock);
     if (st == CKPT_OK && op->final) /* the worker died meanwhile */
         return err_set(err, op->status, "%s", op->text);
-    if (st == CKPT_OK) {
-        l->body.op = op->id;
-        wire_begin(c->compose, WIRE_LOAD, &l->body);
-        if (client_queue(c, c->compose, -1) != CKPT_OK)
-            st = err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
-    }
+    if (st == CKPT_OK)
+        st = send_load(l, op, err);
     if (st != CKPT_OK)
         lib_op_end(c, op, st, err_text(err));
     l->asked |= st == CKPT_OK;
@@ -53,11 +66,8 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
         st = lib_op_wait(c, op, true, l->deadline, err);
     while (l->s->shared.busy)
         pthread_cond_wait(&c->changed, &c->lock); /* one message's fragments at most */
-    /* A lost fragment would leave old bytes in a tensor without anybody noticing. */
-    if (st == CKPT_OK && !(l->body.flags & WIRE_LOAD_PARTIAL) &&
-        l->s->came_bytes != l->s->must_bytes)
-        st = err_set(err, CKPT_CORRUPT, "restore: ckptd brought %llu of %llu bytes and said done",
-                     (unsigned long long)l->s->came_bytes, (unsigned long long)l->s->must_bytes);
+    if (st == CKPT_OK)
+        st = report_check(l->s, err);
     l->done_bytes = op->done_bytes;
     l->missing = op->missing;
     l->unasked = op->unasked;
@@ -108,6 +118,7 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
         move_head(c, &l->body.point);
     if (st == CKPT_OK && c->shared.has_head && same_name(&l->body.point, &c->shared.head))
         c->shared.behind = false;
+    l->s->restored = st == CKPT_OK;
     if (st == CKPT_OK) {
         c->shared.info.restored_bytes = l->done_bytes;
         c->shared.info.restore_missing = l->missing;
@@ -150,7 +161,7 @@ static enum ckpt_status check_opts(const struct ckpt_restore_opts *given,
                              "ckpt_restore_opts", err);
     if (st != CKPT_OK)
         return st;
-    if (o->flags & ~(uint32_t)CKPT_RESTORE_PARTIAL)
+    if (o->flags & ~(uint32_t)(CKPT_RESTORE_PARTIAL | CKPT_RESTORE_CONVERT))
         return err_set(err, CKPT_INVALID, "ckpt_restore: unknown flags %#x", o->flags);
     if (o->timeout_ms < 0)
         return err_set(err, CKPT_INVALID, "ckpt_restore: negative timeout");
@@ -172,6 +183,8 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
         return st;
     st = check_opts(opts, point, &o, &err);
     if (st == CKPT_OK)
+        st = report_select(s, &o, &err);
+    if (st == CKPT_OK)
         st = s->ctx->gpu->ops->record_user(s->ctx->gpu, NULL, stream, &err);
     if (st != CKPT_OK)
         return lib_fail(&err);
@@ -180,7 +193,8 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
                            .count = count,
                            .deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000 };
     l.body.state = s->number;
-    l.body.flags = o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0;
+    l.body.flags = (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0) |
+                   (o.flags & CKPT_RESTORE_CONVERT ? WIRE_LOAD_CONVERT : 0);
     pthread_mutex_lock(&s->ctx->lock);
     st = choose_point(&l, point, &err);
     if (st == CKPT_OK)

@@ -46,10 +46,10 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
     return CKPT_OK;
 }
 
-static uint64_t must_come(const struct decl *d, const struct decl_tensor *t)
+static uint64_t held_bytes(const struct decl *d, const struct decl_tensor *t)
 {
     uint64_t bytes = 0;
-    if (t->flags & (DECL_OBJECT | DECL_OPTIONAL))
+    if (t->flags & DECL_OBJECT)
         return 0;
     for (size_t i = 0; i < t->piece_count; i++)
         bytes += box_bytes(&d->pieces[t->first_piece + i].box, dtype_bits(t->dtype));
@@ -62,12 +62,13 @@ static enum ckpt_status prepare(struct ckpt_state *s, struct ckpt_err *err)
     s->at = calloc(d->piece_count + 1, sizeof(*s->at));
     s->need_bytes = calloc(d->tensor_count + 1, sizeof(*s->need_bytes));
     s->sides = calloc(d->tensor_count + 1, sizeof(*s->sides));
-    if (!s->at || !s->need_bytes || !s->sides)
+    s->fates = calloc(d->tensor_count + 1, sizeof(*s->fates));
+    if (!s->at || !s->need_bytes || !s->sides || !s->fates)
         return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
     for (size_t i = 0; i < d->tensor_count; i++) {
         enum ckpt_status st = buffer_need(d, &d->tensors[i], &s->need_bytes[i], err);
         if (st == CKPT_OK)
-            s->must_bytes += must_come(d, &d->tensors[i]);
+            s->fates[i].held_bytes = held_bytes(d, &d->tensors[i]);
         if (st == CKPT_OK && (d->tensors[i].flags & (DECL_VOLATILE | DECL_OBJECT)))
             st = make_side(s, i, err);
         if (st != CKPT_OK)
@@ -252,7 +253,8 @@ enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buff
         if (st != CKPT_OK)
             return st;
     }
-    s->came_bytes = 0;
+    if (load)
+        report_reset(s);
     for (size_t i = 0; i < count; i++) {
         bool object = d->tensors[i].flags & DECL_OBJECT;
         struct lib_side *side = state_side(s, i);

@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
+#include "formats/convert.h"
 #include "libckpt/context.h"
 
 /* -- arena ---------------------------------------------------------------- */
@@ -82,31 +83,76 @@ static bool read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
     return cursor_ok(tail);
 }
 
+/* Where converted elements go. */
+struct put_call {
+    struct ckpt_state *s;
+    size_t piece;
+    unsigned bits;
+};
+
+static enum ckpt_status put_part(void *arg, const struct box *part, const void *bytes,
+                                 struct ckpt_err *err)
+{
+    const struct put_call *p = arg;
+    struct gpu *g = p->s->ctx->gpu;
+    return g->ops->copy_in(g, NULL, bytes, part, p->bits, &p->s->decl.pieces[p->piece].box,
+                           &p->s->at[p->piece], err);
+}
+
+static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_frag *f, size_t piece,
+                                      const struct box *box, const uint8_t *from,
+                                      struct ckpt_err *err)
+{
+    unsigned to = s->decl.tensors[f->tensor].dtype;
+    struct put_call call = { s, piece, dtype_bits(to) };
+    if (!s->room && !(s->room = aligned_alloc(CKPT_BLOCK, CONVERT_ROOM)))
+        return err_set(err, CKPT_NO_MEMORY, "restore: no memory to convert in");
+    return convert_box(box, to, f->dtype, from, s->room, put_part, &call,
+                       &s->fates[f->tensor].overflowed, err);
+}
+
 /* Our own daemon's word is checked all the same: a wrong one must not scribble over the
  * trainer's memory. */
-static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f,
-                                 const struct box *box, const uint8_t *slot, struct ckpt_err *err)
+static enum ckpt_status check_frag(const struct ckpt_state *s, const struct wire_frag *f,
+                                   const struct box *box, struct ckpt_err *err)
 {
     const struct decl *d = &s->decl;
     if (f->tensor >= d->tensor_count || f->piece >= d->tensors[f->tensor].piece_count)
         return err_set(err, CKPT_CORRUPT, "restore: ckptd named tensor %u, piece %u", f->tensor,
                        f->piece);
     const struct decl_tensor *t = &d->tensors[f->tensor];
-    size_t piece = t->first_piece + f->piece;
-    const struct box *held = &d->pieces[piece].box;
-    unsigned bits = dtype_bits(t->dtype);
-    if (box->ndim != t->ndim || box_check(box, t->shape, bits, NULL) != CKPT_OK ||
-        !box_contains(held, box) || f->offset > s->slot_bytes ||
-        box_bytes(box, bits) > s->slot_bytes - f->offset)
+    if (f->dtype && (!(s->load_flags & CKPT_RESTORE_CONVERT) || !convert_can(f->dtype, t->dtype)))
+        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent tensor \"%s\" as dtype %u, not %s",
+                       t->name, f->dtype, dtype_name(t->dtype));
+    if (!s->fates[f->tensor].wanted)
+        return err_set(err, CKPT_CORRUPT, "restore: ckptd sent tensor \"%s\", which is left out",
+                       t->name);
+    unsigned bits = dtype_bits(f->dtype ? f->dtype : t->dtype);
+    if (box->ndim != t->ndim || box_check(box, t->shape, dtype_bits(t->dtype), NULL) != CKPT_OK ||
+        !box_contains(&d->pieces[t->first_piece + f->piece].box, box) ||
+        f->offset > s->slot_bytes || box_bytes(box, bits) > s->slot_bytes - f->offset)
         return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a fragment outside tensor \"%s\"",
                        t->name);
+    return CKPT_OK;
+}
+
+static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f,
+                                 const struct box *box, const uint8_t *slot, struct ckpt_err *err)
+{
+    enum ckpt_status st = check_frag(s, f, box, err);
+    if (st != CKPT_OK)
+        return st;
+    const struct decl_tensor *t = &s->decl.tensors[f->tensor];
+    size_t piece = t->first_piece + f->piece;
+    unsigned bits = dtype_bits(t->dtype);
     struct lib_side *side = state_side(s, f->tensor);
     if (side)
         side->filled = true;
-    if (!(t->flags & (DECL_OBJECT | DECL_OPTIONAL)))
-        s->came_bytes += box_bytes(box, bits);
-    return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits, held,
-                                     &s->at[piece], err);
+    s->fates[f->tensor].came_bytes += box_bytes(box, bits);
+    if (f->dtype)
+        return put_converted(s, f, piece, box, slot + f->offset, err);
+    return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits,
+                                     &s->decl.pieces[piece].box, &s->at[piece], err);
 }
 
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,

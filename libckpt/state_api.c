@@ -48,6 +48,10 @@ void state_free_memory(struct ckpt_state *s)
     free(s->sides);
     free(s->at);
     free(s->need_bytes);
+    free(s->fates);
+    free(s->room);
+    select_fini(&s->select);
+    report_fini(&s->report);
     free(s->shared.grants.slot);
     free(s->shared.grants.op);
     decl_fini(&s->decl);
@@ -292,15 +296,47 @@ static enum ckpt_status lay_mesh(void *arg, struct ckpt_err *err)
 
 struct flat_call {
     const struct ckpt_flat *flat;
-    const struct box *boxes;
+    struct layout_piece *local; /* box_count of them */
     struct layout_out *out;
 };
 
+/* The caller's boxes as pieces; true if any says how it lies. */
+static bool take_boxes(const struct flat_call *f)
+{
+    bool placed = false;
+    for (size_t i = 0; i < f->flat->box_count; i++) {
+        const struct ckpt_piece *from = &f->flat->boxes[i];
+        struct layout_piece *to = &f->local[i];
+        to->box.ndim = f->flat->ndim;
+        to->offset_bytes = from->offset_bytes;
+        to->replica = from->replica;
+        to->replica_count = from->replica_count ? from->replica_count : 1;
+        for (uint32_t d = 0; d < f->flat->ndim; d++) {
+            to->box.off[d] = from->off[d];
+            to->box.len[d] = from->len[d];
+            to->stride[d] = from->stride[d];
+            placed |= from->stride[d] != 0;
+        }
+    }
+    return placed;
+}
+
 static enum ckpt_status lay_flat(void *arg, struct ckpt_err *err)
 {
-    const struct ckpt_flat *f = ((const struct flat_call *)arg)->flat;
-    return layout_flat(((const struct flat_call *)arg)->boxes, f->box_count, dtype_bits(f->dtype),
-                       f->start, f->count, ((const struct flat_call *)arg)->out, err);
+    const struct flat_call *call = arg;
+    const struct ckpt_flat *f = call->flat;
+    unsigned bits = dtype_bits(f->dtype);
+    if (!take_boxes(call)) {
+        uint64_t total;
+        enum ckpt_status st = layout_pile(call->local, f->box_count, bits, &total, err);
+        if (st != CKPT_OK)
+            return st;
+        if (f->start > total || f->count > total - f->start)
+            return err_set(err, CKPT_INVALID, "flat range [%llu:+%llu] of a shard of %llu elements",
+                           (unsigned long long)f->start, (unsigned long long)f->count,
+                           (unsigned long long)total);
+    }
+    return layout_cut(call->local, f->box_count, bits, f->start, f->count, call->out, err);
 }
 
 enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
@@ -320,20 +356,24 @@ enum ckpt_status ckpt_mesh_pieces(const struct ckpt_mesh *mesh, uint32_t ndim,
     for (uint32_t i = 0; i < mesh->ndim; i++)
         place[i] = (struct layout_placement){ .kind = (enum layout_kind)mesh->placement[i].place,
                                               .dim = mesh->placement[i].dim,
-                                              .split_factor = mesh->placement[i].split_factor };
+                                              .split_factor = mesh->placement[i].split_factor,
+                                              .section = mesh->placement[i].section,
+                                              .section_count = mesh->placement[i].section_count };
     CLEANUP_FREE struct layout_piece *room = calloc(cap ? cap : 1, sizeof(*room));
     if (!room) {
         err_set(&err, CKPT_NO_MEMORY, "mesh: out of memory for %zu pieces", cap);
         return lib_fail(&err);
     }
     struct layout_out out = { .piece = room, .cap = cap };
-    struct mesh_call call = {
-        .m = { .ndim = mesh->ndim, .size = mesh->size, .coord = mesh->coord, .placement = place },
-        .ndim = ndim,
-        .dtype = dtype,
-        .shape = shape,
-        .out = &out
-    };
+    struct mesh_call call = { .m = { .ndim = mesh->ndim,
+                                     .size = mesh->size,
+                                     .coord = mesh->coord,
+                                     .placement = place,
+                                     .padded = mesh->padded },
+                              .ndim = ndim,
+                              .dtype = dtype,
+                              .shape = shape,
+                              .out = &out };
     enum ckpt_status st = guard_run(lay_mesh, &call, &err);
     if (st == CKPT_OK || st == CKPT_LIMIT)
         *ret_count = out.count;
@@ -351,18 +391,13 @@ enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct ckpt_piec
         return lib_fail(&err);
     }
     CLEANUP_FREE struct layout_piece *room = calloc(cap ? cap : 1, sizeof(*room));
-    CLEANUP_FREE struct box *boxes = calloc(flat->box_count + 1, sizeof(*boxes));
-    if (!room || !boxes) {
+    CLEANUP_FREE struct layout_piece *local = calloc(flat->box_count + 1, sizeof(*local));
+    if (!room || !local) {
         err_set(&err, CKPT_NO_MEMORY, "flat: out of memory for %zu pieces", cap);
         return lib_fail(&err);
     }
-    for (size_t i = 0; i < flat->box_count; i++) {
-        boxes[i].ndim = flat->ndim;
-        memcpy(boxes[i].off, flat->boxes[i].off, sizeof(boxes[i].off));
-        memcpy(boxes[i].len, flat->boxes[i].len, sizeof(boxes[i].len));
-    }
     struct layout_out out = { .piece = room, .cap = cap };
-    struct flat_call call = { flat, boxes, &out };
+    struct flat_call call = { flat, local, &out };
     enum ckpt_status st = guard_run(lay_flat, &call, &err);
     if (st == CKPT_OK || st == CKPT_LIMIT)
         *ret_count = out.count;

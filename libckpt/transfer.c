@@ -212,6 +212,19 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
         lib_op_give_up(c, op, CKPT_NO_MEMORY, "restore: out of memory");
 }
 
+static void on_report(struct ckpt *c, struct wire_msg *m)
+{
+    struct wire_report w;
+    struct ckpt_err err = { 0 };
+    memcpy(&w, wire_body(m), sizeof(w));
+    struct lib_op *op = lib_op_find(c, w.op);
+    if (!op || !op->load || op->final || !op->state)
+        return;
+    enum ckpt_status st = report_take(op->state, m, &err);
+    if (st != CKPT_OK)
+        lib_op_give_up(c, op, st, err_text(&err));
+}
+
 static void on_message(struct ckpt *c, struct wire_msg *m)
 {
     pthread_mutex_lock(&c->lock);
@@ -231,6 +244,12 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
         break;
     case WIRE_FRAGS:
         on_frags(c, m);
+        break;
+    case WIRE_REPORT:
+        on_report(c, m);
+        break;
+    case WIRE_LISTED:
+        list_take(c, m);
         break;
     default: /* ACK and what later daemons may say */
         break;
@@ -376,6 +395,7 @@ static void unlink_daemon(struct ckpt *c)
     for (size_t i = 0; i < LIB_OPS; i++)
         if (c->shared.ops[i].id && c->shared.ops[i].load)
             lib_op_give_up(c, &c->shared.ops[i], CKPT_DAEMON_GONE, "ckptd's worker died");
+    list_lost(c);
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
 }

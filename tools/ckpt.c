@@ -7,8 +7,9 @@
 #include "tools/tool.h"
 
 static const struct tool_verb *const verbs[] = {
-    &cmd_ls,     &cmd_show,  &cmd_verify, &cmd_restore, &cmd_save,
-    &cmd_status, &cmd_bench, &cmd_run,    &cmd_doctor,
+    &cmd_ls,       &cmd_show, &cmd_verify, &cmd_plan,   &cmd_restore, &cmd_save,
+    &cmd_status,   &cmd_run,  &cmd_tag,    &cmd_untag,  &cmd_prune,   &cmd_delete,
+    &cmd_undelete, &cmd_gc,   &cmd_bench,  &cmd_doctor,
 };
 
 /* What follows the list of verbs. */
@@ -26,13 +27,14 @@ static const char overview[] =
     "  ckpt --store /data/ckpt verify                  is it sound?\n"
     "  ckpt --store /data/ckpt restore JOB --to DIR    write it as safetensors\n"
     "  ckpt --store /data/ckpt save F.safetensors --job J --step 0    put a file in\n"
+    "  ckpt --store /data/ckpt prune JOB --keep-last 3 --dry-run      what may go?\n"
     "\n"
     "exit status: 0 fine, 1 damage found or incomplete, 2 usage, 3 not found,\n"
     "             4 store or I/O failure, 5 refused (conflict, policy)\n";
 
 static void print_help(FILE *to)
 {
-    fputs("ckpt: checkpoints of training jobs: look at them, verify, restore, save.\n\n"
+    fputs("ckpt: checkpoints of training jobs: look at them, verify, restore, save, prune.\n\n"
           "usage: ckpt [--store URL|DIR] [--json] VERB [arguments]\n\n",
           to);
     for (size_t i = 0; i < ARRAY_COUNT(verbs); i++)

@@ -7,7 +7,7 @@
 
 struct ls {
     struct store *store;
-    bool all;
+    bool all, metrics;
     bool damaged; /* a commit record was listed that cannot be read */
     int64_t now_ns;
     json_t *json; /* array, or NULL for a table */
@@ -18,6 +18,7 @@ static const struct output_column columns[] = {
     { "JOB", OUTPUT_LEFT },     { "STEP", OUTPUT_RIGHT },  { "EPOCH", OUTPUT_RIGHT },
     { "LEVEL", OUTPUT_LEFT },   { "TIME", OUTPUT_LEFT },   { "RAW", OUTPUT_RIGHT },
     { "STORED", OUTPUT_RIGHT }, { "WORLD", OUTPUT_RIGHT }, { "TAGS", OUTPUT_LEFT },
+    { "METRICS", OUTPUT_LEFT }, /* with --metrics only */
 };
 enum {
     COL_JOB,
@@ -28,7 +29,8 @@ enum {
     COL_RAW,
     COL_STORED,
     COL_WORLD,
-    COL_TAGS
+    COL_TAGS,
+    COL_METRICS
 };
 
 /* Without a world the commit record is there and damaged. */
@@ -58,7 +60,17 @@ static const char *level_of(const struct catalog_entry *e)
     return "aborted";
 }
 
-static json_t *entry_json(const char *job, const struct catalog_entry *e)
+static json_t *metrics_json(const struct record_commit *c)
+{
+    json_t *o = json_object();
+    for (uint32_t i = 0; i < c->metric_count; i++) {
+        json_t *value = json_real(c->metrics[i].value); /* NULL: no number */
+        json_object_set_new(o, c->metrics[i].name, value ? value : json_null());
+    }
+    return o;
+}
+
+static json_t *entry_json(const struct ls *ls, const char *job, const struct catalog_entry *e)
 {
     char when[OUTPUT_TEXT];
     json_t *o = output_point(job, &e->name);
@@ -77,6 +89,8 @@ static json_t *entry_json(const char *job, const struct catalog_entry *e)
                             : json_null());
     json_object_set_new(o, "world", known ? json_integer(e->commit.world) : json_null());
     json_object_set_new(o, "tags", tags);
+    if (ls->metrics)
+        json_object_set_new(o, "metrics", known ? metrics_json(&e->commit) : json_null());
     return o;
 }
 
@@ -86,6 +100,15 @@ static void tags_text(const struct catalog_entry *e, char *ret, size_t cap)
     *ret = 0;
     for (size_t i = 0; i < e->tag_count && len < cap; i++)
         len += (size_t)snprintf(ret + len, cap - len, "%s%s", i ? "," : "", e->tags[i]);
+}
+
+static void metrics_text(const struct record_commit *c, char *ret, size_t cap)
+{
+    size_t len = 0;
+    *ret = 0;
+    for (uint32_t i = 0; i < c->metric_count && len < cap; i++)
+        len += (size_t)snprintf(ret + len, cap - len, "%s%s=%.9g", i ? " " : "", c->metrics[i].name,
+                                c->metrics[i].value);
 }
 
 static void entry_row(struct ls *ls, const char *job, const struct catalog_entry *e)
@@ -107,6 +130,10 @@ static void entry_row(struct ls *ls, const char *job, const struct catalog_entry
     output_cell(t, COL_STORED, "%s",
                 e->stored_bytes == UINT64_MAX ? "-" : output_bytes(e->stored_bytes, text));
     output_cell(t, COL_WORLD, "%u", e->commit.world);
+    if (!ls->metrics)
+        return;
+    metrics_text(&e->commit, text, sizeof(text));
+    output_cell(t, COL_METRICS, "%s", text);
 }
 
 static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err *err)
@@ -120,7 +147,7 @@ static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err
         const struct catalog_entry *e = &c.entries[i];
         ls->damaged |= is_damaged(e);
         if (ls->json)
-            json_array_append_new(ls->json, entry_json(job, e));
+            json_array_append_new(ls->json, entry_json(ls, job, e));
         else
             entry_row(ls, job, e);
     }
@@ -155,14 +182,17 @@ static enum ckpt_status print(struct ls *ls, struct ckpt_err *err)
 
 static int run(struct tool *t, int argc, char **argv)
 {
-    static const struct option options[] = { { "all", no_argument, NULL, 'a' }, { 0 } };
+    static const struct option options[] = { { "all", no_argument, NULL, 'a' },
+                                             { "metrics", no_argument, NULL, 'm' },
+                                             { 0 } };
     struct ls ls = { .now_ns = output_now_ns() };
     int c;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "a", options, NULL)) != -1) {
-        if (c != 'a')
+        if (c != 'a' && c != 'm')
             return tool_bad_option("ls", argv);
-        ls.all = true;
+        ls.all |= c == 'a';
+        ls.metrics |= c == 'm';
     }
     if (argc - optind > 1)
         return tool_misuse("ls", "one JOB at most");
@@ -174,7 +204,7 @@ static int run(struct tool *t, int argc, char **argv)
         return tool_fail(st, &err);
     ls.store = store;
     ls.json = t->json ? json_array() : NULL;
-    output_table_init(&ls.table, columns, ARRAY_COUNT(columns));
+    output_table_init(&ls.table, columns, ARRAY_COUNT(columns) - !ls.metrics);
     if (job)
         st = tool_job_check(store, job, &err);
     if (st == CKPT_OK)
@@ -192,11 +222,12 @@ static int run(struct tool *t, int argc, char **argv)
 
 const struct tool_verb cmd_ls = {
     .name = "ls",
-    .arguments = "[JOB] [--all]",
+    .arguments = "[JOB] [--all] [--metrics]",
     .summary = "list checkpoints",
     .help = "Lists the checkpoints of JOB, or of all jobs: newest lineage, newest first.\n"
             "\n"
-            "  --all   also what a resume left behind (abandoned), deleted and aborted ones\n"
+            "  --all       also what a resume left behind (abandoned), deleted and aborted ones\n"
+            "  --metrics   also the metrics that came with each save\n"
             "\n"
             "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
             "damaged: its commit record cannot be read (exit status 1).\n"
@@ -204,6 +235,6 @@ const struct tool_verb cmd_ls = {
             "number of ranks that saved.\n"
             "\n"
             "--json prints an array of {job, step, epoch, attempt, level, time, bytes_raw,\n"
-            "bytes_stored, world, tags}.",
+            "bytes_stored, world, tags}, and with --metrics metrics.",
     .run = run,
 };

@@ -3,6 +3,8 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "formats/convert.h"
+#include "formats/dtype.h"
 #include "storage/repo/launch.h"
 #include "tools/export.h"
 #include "tools/output.h"
@@ -22,10 +24,11 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
     char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT];
     if (t->json) {
         json_t *out = output_point(job, name);
-        json_t *more = json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", o->dir, "files",
-                                 (json_int_t)r->files, "tensors", (json_int_t)r->tensors, "ties",
-                                 (json_int_t)r->ties, "objects", (json_int_t)r->objects, "bytes",
-                                 (json_int_t)r->bytes, "seconds", seconds);
+        json_t *more = json_pack(
+            "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", o->dir, "files",
+            (json_int_t)r->files, "tensors", (json_int_t)r->tensors, "ties", (json_int_t)r->ties,
+            "objects", (json_int_t)r->objects, "converted", (json_int_t)r->converted, "overflowed",
+            (json_int_t)r->overflowed, "bytes", (json_int_t)r->bytes, "seconds", seconds);
         json_object_update(out, more);
         json_decref(more);
         return output_json(out, err);
@@ -35,6 +38,10 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
            (unsigned long long)r->tensors, (unsigned long long)r->files, r->files == 1 ? "" : "s",
            (unsigned long long)r->objects, output_bytes(r->bytes, bytes), o->dir,
            output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
+    if (o->dtype)
+        printf("%llu tensors converted to %s; %llu values do not fit it\n",
+               (unsigned long long)r->converted, dtype_name(o->dtype),
+               (unsigned long long)r->overflowed);
     return output_flush(err);
 }
 
@@ -109,21 +116,84 @@ static enum ckpt_status explain(const struct tool *t, struct store *s, const cha
 
 struct restore_args {
     struct export_options o;
-    bool explain;
+    struct select select;
+    struct layout_option layout;
+    bool explain, has_rank;
 };
+
+/* FROM=TO; a name may hold more of them, a pattern can hide those behind a star. */
+static int add_rename(struct select *s, const char *text)
+{
+    struct ckpt_err err = { 0 };
+    const char *sign = strchr(text, '=');
+    if (!sign)
+        return tool_misuse("restore", "--rename \"%s\" is no FROM=TO", text);
+    CLEANUP_FREE char *from = strndup(text, (size_t)(sign - text));
+    if (!from || select_add(s, SELECT_RENAME, from, sign + 1, &err) != CKPT_OK)
+        return tool_misuse("restore", "--rename: %s", from ? err_text(&err) : "out of memory");
+    return 0;
+}
+
+static int add_pattern(struct select *s, enum select_kind kind, const char *pattern)
+{
+    struct ckpt_err err = { 0 };
+    if (select_add(s, kind, pattern, NULL, &err) != CKPT_OK)
+        return tool_misuse("restore", "--%s: %s", kind == SELECT_ONLY ? "only" : "exclude",
+                           err_text(&err));
+    return 0;
+}
+
+static int set_dtype(struct export_options *o, const char *name)
+{
+    o->dtype = dtype_parse(name, strlen(name));
+    if (!convert_can(CKPT_DTYPE_F32, o->dtype) && o->dtype != CKPT_DTYPE_F32)
+        return tool_misuse("restore",
+                           "--dtype \"%s\": to F64, F32, BF16, F16, F8_E4M3, F8_E5M2, "
+                           "F8_E4M3FNUZ or F8_E5M2FNUZ",
+                           name);
+    return 0;
+}
+
+/* What of the checkpoint, and how: 0, or the exit code of a misuse. */
+static int parse_what(int c, struct restore_args *a)
+{
+    switch (c) {
+    case 'o':
+        return add_pattern(&a->select, SELECT_ONLY, optarg);
+    case 'x':
+        return add_pattern(&a->select, SELECT_EXCEPT, optarg);
+    case 'n':
+        return add_rename(&a->select, optarg);
+    default:
+        return set_dtype(&a->o, optarg);
+    }
+}
 
 /* 0, or the exit code of a misuse. */
 static int parse(int argc, char **argv, struct restore_args *a)
 {
     static const struct option options[] = {
-        { "to", required_argument, NULL, 't' }, { "tensors", required_argument, NULL, 'g' },
-        { "force", no_argument, NULL, 'f' },    { "file-size", required_argument, NULL, 's' },
-        { "explain", no_argument, NULL, 'e' },  { 0 }
+        { "to", required_argument, NULL, 't' },      { "tensors", required_argument, NULL, 'g' },
+        { "force", no_argument, NULL, 'f' },         { "file-size", required_argument, NULL, 's' },
+        { "explain", no_argument, NULL, 'e' },       { "only", required_argument, NULL, 'o' },
+        { "exclude", required_argument, NULL, 'x' }, { "rename", required_argument, NULL, 'n' },
+        { "dtype", required_argument, NULL, 'd' },   { "layout", required_argument, NULL, 'l' },
+        { "rank", required_argument, NULL, 'r' },    { 0 }
     };
-    int c;
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st;
+    int c, code;
     opterr = 0;
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
         switch (c) {
+        case 'o':
+        case 'x':
+        case 'n':
+        case 'd':
+            code = parse_what(c, a);
+            if (code)
+                return code;
+            break;
         case 't':
             a->o.dir = optarg;
             break;
@@ -140,6 +210,16 @@ static int parse(int argc, char **argv, struct restore_args *a)
         case 'e':
             a->explain = true;
             break;
+        case 'l':
+            st = layout_option_add(&a->layout, optarg, &err);
+            if (st != CKPT_OK)
+                return tool_fail(st, &err);
+            break;
+        case 'r':
+            a->has_rank = output_parse_u64(optarg, &a->o.rank);
+            if (!a->has_rank)
+                return tool_misuse("restore", "--rank \"%s\" is no number", optarg);
+            break;
         default:
             return tool_bad_option("restore", argv);
         }
@@ -152,6 +232,11 @@ static int parse(int argc, char **argv, struct restore_args *a)
         return tool_misuse("restore", "which checkpoint? JOB or JOB@STEP");
     if (!a->o.dir || !*a->o.dir)
         return tool_misuse("restore", "where to? --to DIR");
+    if (layout_option_given(&a->layout) != a->has_rank)
+        return tool_misuse("restore", a->has_rank ? "--rank wants the --layout it is a rank of"
+                                                  : "--layout wants the --rank to write");
+    if (a->has_rank)
+        a->o.layout = &a->layout;
     return 0;
 }
 
@@ -159,14 +244,20 @@ static int run(struct tool *t, int argc, char **argv)
 {
     struct restore_args a = { 0 };
     int code = parse(argc, argv, &a);
-    if (code)
+    a.o.select = &a.select;
+    if (code) {
+        select_fini(&a.select);
+        layout_option_fini(&a.layout);
         return code;
+    }
     CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
     enum ckpt_status st = tool_open(t, &store, &err);
     if (st == CKPT_OK)
         st = a.explain ? explain(t, store, argv[optind], &err)
                        : restore(t, store, argv[optind], &a.o, &err);
+    select_fini(&a.select);
+    layout_option_fini(&a.layout);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
@@ -182,11 +273,25 @@ const struct tool_verb cmd_restore = {
             "  --to DIR            where to; made if it is not there, refused if not empty\n"
             "  --force             DIR may hold files; those of the same name are replaced\n"
             "  --tensors PATTERN   only tensors and objects whose name matches ('layers.0.*')\n"
+            "  --only PATTERN      the same with other patterns ('*' any run, '?' one byte), as\n"
+            "                      often as you like: what matches any of them ...\n"
+            "  --exclude PATTERN   ... and none of these; both speak of names after renaming\n"
+            "  --rename FROM=TO    a tensor FROM is written as TO; stars of FROM stand in TO in\n"
+            "                      the same order ('model.*=module.model.*'); the first one that\n"
+            "                      matches counts, once\n"
+            "  --dtype TYPE        convert every floating-point tensor (not locked ones) to F64,\n"
+            "                      F32, BF16, F16, F8_E4M3, F8_E5M2, F8_E4M3FNUZ, F8_E5M2FNUZ:\n"
+            "                      to the nearest, ties to even; says how many values overflow\n"
+            "  --layout MESH|FILE  with --rank R: only what rank R would hold under this layout,\n"
+            "                      each tensor in the shape of its part (\"ckpt plan --help\"\n"
+            "                      says how layouts are written; they speak of names as saved);\n"
+            "                      may be given twice: a mesh like tp=2,dp=4 and a file of rules\n"
             "  --file-size SIZE    start another file above this (default 5000000000)\n"
             "  --explain JOB       write nothing; print the job's history and from where its\n"
             "                      next launch would resume, with the reasons\n"
             "\n"
             "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
-            "bytes, seconds}; with --explain {job, epoch, point, stop, why, skipped}.",
+            "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop,\n"
+            "why, skipped}.",
     .run = run,
 };

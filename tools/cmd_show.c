@@ -6,6 +6,7 @@
 #include "formats/dtype.h"
 #include "storage/repo/reader.h"
 #include "tools/output.h"
+#include "tools/show_layout.h"
 #include "tools/tool.h"
 
 #define RUNS_SHOWN 3 /* in the table; JSON has all */
@@ -15,6 +16,9 @@ struct show {
     struct catalog_spec spec;
     struct ckpt_name name;
     const char *glob; /* NULL = all tensors */
+    bool layout;      /* draw who holds what */
+    struct layout_option target;
+    const char *svg;
     struct reader *reader;
     uint64_t stored_bytes; /* UINT64_MAX = unknown */
     struct catalog catalog;
@@ -123,6 +127,8 @@ static void print_summary(const struct show *s)
         printf("%-9s none: the first of its history\n", "parent");
     if (s->entry && !s->entry->on_lineage)
         printf("%-9s abandoned: the newest launch does not descend from it\n", "branch");
+    if (s->entry && s->entry->state == CATALOG_DELETED)
+        printf("%-9s deleted: \"ckpt undelete\" brings it back until gc takes it\n", "state");
     printf("%-9s %s (%s)\n", "saved", output_time(c->time_ns, a),
            output_age(c->time_ns, output_now_ns(), b));
     printf("%-9s %s, stored %s\n", "size", output_bytes(c->raw_bytes, a),
@@ -204,6 +210,9 @@ static json_t *summary_json(const struct show *s)
     json_object_set_new(o, "parent",
                         c->has_parent ? output_point(s->spec.job, &c->parent) : json_null());
     json_object_set_new(o, "abandoned", json_boolean(s->entry && !s->entry->on_lineage));
+    json_object_set_new(
+        o, "state",
+        json_string(s->entry && s->entry->state == CATALOG_DELETED ? "deleted" : "live"));
     json_object_set_new(o, "time", json_string(output_time(c->time_ns, when)));
     json_object_set_new(o, "bytes_raw", json_integer((json_int_t)c->raw_bytes));
     json_object_set_new(o, "bytes_stored",
@@ -254,6 +263,16 @@ static enum ckpt_status look_up(struct show *s, struct ckpt_err *err)
     return CKPT_OK;
 }
 
+static enum ckpt_status draw(struct show *s, const char *spec, struct ckpt_err *err)
+{
+    const struct show_layout what = { .reader = s->reader,
+                                      .target = layout_option_given(&s->target) ? &s->target : NULL,
+                                      .glob = s->glob,
+                                      .title = spec,
+                                      .svg = s->svg };
+    return show_layout(&what, &s->matched, err);
+}
+
 static enum ckpt_status show(struct show *s, const char *spec, bool json, struct ckpt_err *err)
 {
     enum ckpt_status st = tool_find(s->store, spec, &s->spec, &s->name, err);
@@ -262,7 +281,7 @@ static enum ckpt_status show(struct show *s, const char *spec, bool json, struct
     if (st == CKPT_OK)
         st = reader_open(&s->store, 1, s->spec.job, &s->name, &s->reader, err);
     if (st == CKPT_OK)
-        st = json ? print_json(s, err) : print_text(s, err);
+        st = s->layout ? draw(s, spec, err) : json ? print_json(s, err) : print_text(s, err);
     if (st == CKPT_OK && s->glob && s->matched == 0)
         st = err_set(err, CKPT_NOT_FOUND, "%s has no tensor that matches \"%s\"", spec, s->glob);
     if (s->reader)
@@ -271,34 +290,66 @@ static enum ckpt_status show(struct show *s, const char *spec, bool json, struct
     return st;
 }
 
-static int run(struct tool *t, int argc, char **argv)
+/* 0, or the exit code of a misuse. */
+static int parse(struct show *s, const struct tool *t, int argc, char **argv)
 {
-    static const struct option options[] = { { 0 } };
+    static const struct option options[] = { { "layout", optional_argument, NULL, 'l' },
+                                             { "to", required_argument, NULL, 't' },
+                                             { "svg", required_argument, NULL, 's' },
+                                             { 0 } };
+    struct ckpt_err err = { 0 };
+    int c;
     opterr = 0;
-    if (getopt_long(argc, argv, "", options, NULL) != -1)
-        return tool_bad_option("show", argv);
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c != 'l' && c != 't' && c != 's')
+            return tool_bad_option("show", argv);
+        s->layout = true;
+        if (c == 's')
+            s->svg = optarg;
+        else if (optarg && layout_option_add(&s->target, optarg, &err) != CKPT_OK)
+            return tool_fail(err.status, &err);
+    }
     if (argc - optind < 1 || argc - optind > 2)
         return tool_misuse("show",
                            "which checkpoint? JOB or JOB@STEP, then a tensor pattern if any");
+    if (s->layout && t->json)
+        return tool_misuse("show",
+                           "--layout draws; for JSON leave it out (runs say who holds what)");
+    s->glob = argv[optind + 1];
+    return 0;
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
     CLEANUP_STORE struct store *store = NULL;
     struct ckpt_err err = { 0 };
-    struct show s = { .glob = argv[optind + 1] };
-    enum ckpt_status st = tool_open(t, &store, &err);
-    s.store = store;
-    if (st == CKPT_OK)
-        st = show(&s, argv[optind], t->json, &err);
-    return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
+    struct show s = { 0 };
+    int code = parse(&s, t, argc, argv);
+    if (code == 0) {
+        enum ckpt_status st = tool_open(t, &store, &err);
+        s.store = store;
+        if (st == CKPT_OK)
+            st = show(&s, argv[optind], t->json, &err);
+        code = st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
+    }
+    layout_option_fini(&s.target);
+    return code;
 }
 
 const struct tool_verb cmd_show = {
     .name = "show",
-    .arguments = "JOB[@STEP[~EPOCH]] [TENSOR-PATTERN]",
+    .arguments = "JOB[@STEP[~EPOCH]] [TENSOR-PATTERN] [--layout]",
     .summary = "what one checkpoint holds: parent, metrics, tensors and their holders",
     .help = "Shows one checkpoint: its place in the job's history, metrics, size, and each tensor\n"
             "with dtype, shape, bytes and the ranks that hold its parts.  The pattern is a shell\n"
             "pattern ('layers.0.*').\n"
             "\n"
-            "--json prints {job, step, epoch, attempt, parent, abandoned, time, bytes_raw,\n"
+            "  --layout            draw who holds what, as it was saved\n"
+            "  --to MESH           draw who would hold what on another mesh, like tp=4,dp=2\n"
+            "  --layout=FILE       the rules for that (\"ckpt plan --help\")\n"
+            "  --svg FILE          write the drawings as an SVG picture, too\n"
+            "\n"
+            "--json prints {job, step, epoch, attempt, parent, abandoned, state, time, bytes_raw,\n"
             "bytes_stored, world, metrics, tags, tensors: [{name, dtype, shape, bytes, object,\n"
             "alias, runs: [{count, rank, rank_step, axis, step, last_length, offset, length}]}]}.\n"
             "A run is `count` equal boxes: box i belongs to rank + i * rank_step and lies\n"

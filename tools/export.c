@@ -1,7 +1,7 @@
 /* A checkpoint as safetensors files and objects.
  *
- * Every tensor is declared whole, with its place in the mapped output file as the
- * destination; then it is a restore like any other: plan, load, copy. */
+ * Every tensor is declared whole, or as a rank holds it, with its place in the mapped
+ * output file as the destination; then it is a restore like any other: plan, load, copy. */
 #include "tools/export.h"
 
 #include <fnmatch.h>
@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+#include "formats/convert.h"
 #include "formats/desc.h"
 #include "formats/dtype.h"
 #include "formats/foreign/safetensors.h"
@@ -17,6 +18,12 @@
 
 struct item {
     const struct index_tensor *t; /* borrowed from the reader */
+    char *name;                   /* in the file; owned */
+    uint8_t dtype;                /* in the file */
+    uint32_t ndim;                /* of the array in the file */
+    uint64_t shape[CKPT_DIMS_MAX];
+    struct layout_piece *pieces; /* in it; owned */
+    size_t piece_count;
     uint64_t bytes;
     size_t file;   /* which safetensors file */
     uint8_t *base; /* destination, row-major */
@@ -31,8 +38,13 @@ struct exporter {
     struct reader *reader;
     struct item *items;
     size_t item_count, file_count;
-    const struct index_tensor **ties; /* tied tensors that were asked for */
+    struct tie { /* tied tensors that were asked for */
+        const struct index_tensor *t;
+        char *name; /* in the file; owned */
+    } * ties;
     size_t tie_count;
+    void *room;              /* CONVERT_ROOM */
+    struct layout_list list; /* with a layout */
     struct decl decl;
     struct export_files files;
     struct export_report report;
@@ -40,28 +52,84 @@ struct exporter {
 
 /* -- what is wanted ------------------------------------------------------ */
 
-static enum ckpt_status add_item(struct exporter *x, const struct index_tensor *t,
-                                 struct ckpt_err *err)
+static uint8_t file_dtype(const struct exporter *x, const struct index_tensor *t)
 {
-    struct box whole = box_whole(t->ndim, t->shape);
-    struct item *more = reallocarray(x->items, x->item_count + 1, sizeof(*more));
-    if (!more)
+    bool other = t->kind != DECL_LOCKED && convert_can(t->dtype, x->o->dtype);
+    return other ? (uint8_t)x->o->dtype : t->dtype;
+}
+
+/* The whole tensor, dense; of a locked one the boxes in which it was saved. */
+static enum ckpt_status whole_item(struct item *item, struct ckpt_err *err)
+{
+    const struct index_tensor *t = item->t;
+    item->ndim = t->ndim;
+    memcpy(item->shape, t->shape, t->ndim * sizeof(item->shape[0]));
+    if (t->kind == DECL_LOCKED)
+        return layout_saved_pieces(t, &item->pieces, &item->piece_count, err);
+    item->pieces = calloc(1, sizeof(*item->pieces));
+    if (!item->pieces)
         return err_set(err, CKPT_NO_MEMORY, "no memory for the list of tensors");
-    x->items = more;
-    x->items[x->item_count++] = (struct item){ .t = t,
-                                               .bytes = box_bytes(&whole, dtype_bits(t->dtype)),
-                                               .is_object = (t->flags & DECL_OBJECT) != 0 };
+    item->piece_count = 1;
+    item->pieces[0].box = box_whole(t->ndim, t->shape);
+    dense_strides(t->ndim, t->shape, 1, item->pieces[0].stride);
     return CKPT_OK;
 }
 
-static enum ckpt_status add_tie(struct exporter *x, const struct index_tensor *t,
+/* What the rank holds of it; *ret_held false: nothing. */
+static enum ckpt_status rank_item(struct exporter *x, struct item *item, bool *ret_held,
+                                  struct ckpt_err *err)
+{
+    struct topology_shard shard;
+    size_t i = layout_list_find(&x->list, item->t->name);
+    enum ckpt_status st = layout_list_pieces(&x->list, i, (uint32_t)x->o->rank, &shard,
+                                             &item->pieces, &item->piece_count, err);
+    if (st != CKPT_OK)
+        return st;
+    *ret_held = shard.held;
+    item->ndim = shard.ndim;
+    memcpy(item->shape, shard.shape, shard.ndim * sizeof(item->shape[0]));
+    return CKPT_OK;
+}
+
+static enum ckpt_status add_item(struct exporter *x, const struct index_tensor *t, const char *name,
+                                 struct ckpt_err *err)
+{
+    struct item item = { .t = t,
+                         .dtype = file_dtype(x, t),
+                         .is_object = (t->flags & DECL_OBJECT) != 0 };
+    bool held = true;
+    CLEANUP_FREE char *copy = strdup(name);
+    struct item *more = reallocarray(x->items, x->item_count + 1, sizeof(*more));
+    if (more)
+        x->items = more;
+    if (!more || !copy)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the list of tensors");
+    enum ckpt_status st = x->o->layout ? rank_item(x, &item, &held, err) : whole_item(&item, err);
+    if (st == CKPT_OK && held) {
+        struct box whole = box_whole(item.ndim, item.shape);
+        /* Places are of the saved elements. */
+        for (size_t i = 0; i < item.piece_count && item.dtype != t->dtype; i++)
+            item.pieces[i].offset_bytes = item.pieces[i].offset_bytes / (dtype_bits(t->dtype) / 8) *
+                                          (dtype_bits(item.dtype) / 8);
+        item.bytes = box_bytes(&whole, dtype_bits(item.dtype));
+        item.name = TAKE_PTR(copy);
+        x->items[x->item_count++] = item;
+    } else {
+        free(item.pieces);
+    }
+    return st;
+}
+
+static enum ckpt_status add_tie(struct exporter *x, const struct index_tensor *t, const char *name,
                                 struct ckpt_err *err)
 {
-    const struct index_tensor **more = reallocarray(x->ties, x->tie_count + 1, sizeof(*more));
-    if (!more)
+    struct tie *more = reallocarray(x->ties, x->tie_count + 1, sizeof(*more));
+    CLEANUP_FREE char *copy = strdup(name);
+    if (more)
+        x->ties = more;
+    if (!more || !copy)
         return err_set(err, CKPT_NO_MEMORY, "no memory for the list of tensors");
-    x->ties = more;
-    x->ties[x->tie_count++] = t;
+    x->ties[x->tie_count++] = (struct tie){ t, TAKE_PTR(copy) };
     return CKPT_OK;
 }
 
@@ -73,8 +141,53 @@ static enum ckpt_status add_target(struct exporter *x, const char *name, struct 
             return CKPT_OK;
     }
     const struct index_tensor *target;
+    char renamed[CKPT_TENSOR_NAME_MAX + 1];
     enum ckpt_status st = reader_tensor(x->reader, name, &target, err);
-    return st == CKPT_OK ? add_item(x, target, err) : st;
+    if (st == CKPT_OK)
+        st = select_rename(x->o->select, target->name, renamed, err);
+    return st == CKPT_OK ? add_item(x, target, renamed, err) : st;
+}
+
+/* A tensor of the checkpoint, if it is wanted. */
+static enum ckpt_status choose_tensor(struct exporter *x, const struct index_tensor *t,
+                                      struct ckpt_err *err)
+{
+    char name[CKPT_TENSOR_NAME_MAX + 1];
+    enum ckpt_status st = select_rename(x->o->select, t->name, name, err);
+    if (st != CKPT_OK || !select_wants(x->o->select, name) ||
+        (x->o->glob && fnmatch(x->o->glob, t->name, 0) != 0))
+        return st;
+    return t->alias ? add_tie(x, t, name, err) : add_item(x, t, name, err);
+}
+
+struct file_name { /* what a tensor is called in the files, and what it was called */
+    const char *name, *saved;
+};
+
+static int compare_file_names(const void *a, const void *b)
+{
+    return strcmp(((const struct file_name *)a)->name, ((const struct file_name *)b)->name);
+}
+
+/* Two tensors cannot have one name. */
+static enum ckpt_status check_names(const struct exporter *x, struct ckpt_err *err)
+{
+    size_t n = x->item_count + x->tie_count;
+    if (select_is_all(x->o->select) || x->o->select->renames == 0 || n == 0)
+        return CKPT_OK;
+    CLEANUP_FREE struct file_name *all = calloc(n, sizeof(*all));
+    if (!all)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the list of tensors");
+    for (size_t i = 0; i < x->item_count; i++)
+        all[i] = (struct file_name){ x->items[i].name, x->items[i].t->name };
+    for (size_t i = 0; i < x->tie_count; i++)
+        all[x->item_count + i] = (struct file_name){ x->ties[i].name, x->ties[i].t->name };
+    qsort(all, n, sizeof(*all), compare_file_names);
+    for (size_t i = 1; i < n; i++)
+        if (strcmp(all[i].name, all[i - 1].name) == 0)
+            return err_set(err, CKPT_INVALID, "--rename: %.300s and %.300s both become %.300s",
+                           all[i - 1].saved, all[i].saved, all[i].name);
+    return CKPT_OK;
 }
 
 static enum ckpt_status choose(struct exporter *x, struct ckpt_err *err)
@@ -83,12 +196,17 @@ static enum ckpt_status choose(struct exporter *x, struct ckpt_err *err)
     for (uint64_t i = 0; st == CKPT_OK && i < reader_tensor_count(x->reader); i++) {
         const struct index_tensor *t;
         st = reader_tensor_at(x->reader, i, &t, err);
-        if (st == CKPT_OK && (!x->o->glob || fnmatch(x->o->glob, t->name, 0) == 0))
-            st = t->alias ? add_tie(x, t, err) : add_item(x, t, err);
+        if (st == CKPT_OK)
+            st = choose_tensor(x, t, err);
     }
     for (size_t i = 0; st == CKPT_OK && i < x->tie_count; i++)
-        st = add_target(x, x->ties[i]->alias, err);
-    if (st == CKPT_OK && x->o->glob && x->item_count == 0)
+        st = add_target(x, x->ties[i].t->alias, err); /* nothing, where the rank does not hold it */
+    if (st == CKPT_OK)
+        st = check_names(x, err);
+    if (st == CKPT_OK && !select_is_all(x->o->select) && x->item_count == 0 && !x->o->layout)
+        return err_set(err, CKPT_NOT_FOUND, "no tensor of %s@%llu matches --only and --exclude",
+                       x->job, (unsigned long long)x->name.step);
+    if (st == CKPT_OK && x->o->glob && x->item_count == 0 && !x->o->layout)
         return err_set(err, CKPT_NOT_FOUND, "no tensor of %s@%llu matches \"%s\"", x->job,
                        (unsigned long long)x->name.step, x->o->glob);
     return st;
@@ -98,10 +216,10 @@ static enum ckpt_status choose(struct exporter *x, struct ckpt_err *err)
 static int by_width_and_name(const void *a, const void *b)
 {
     const struct item *x = a, *y = b;
-    unsigned p = dtype_bits(x->t->dtype), q = dtype_bits(y->t->dtype);
+    unsigned p = dtype_bits(x->dtype), q = dtype_bits(y->dtype);
     if (x->is_object != y->is_object)
         return x->is_object ? 1 : -1;
-    return p != q ? (p > q ? -1 : 1) : strcmp(x->t->name, y->t->name);
+    return p != q ? (p > q ? -1 : 1) : strcmp(x->name, y->name);
 }
 
 /* A file closes when the next tensor would make it too large. */
@@ -136,20 +254,42 @@ static void file_name(const struct exporter *x, size_t file, char *ret, size_t c
 static enum ckpt_status add_tensor(struct safetensors *s, const struct item *item,
                                    struct ckpt_err *err)
 {
-    const struct index_tensor *t = item->t;
-    if (safetensors_knows(t->dtype))
-        return safetensors_add(s, t->name, t->dtype, t->ndim, t->shape, err);
+    if (safetensors_knows(item->dtype))
+        return safetensors_add(s, item->name, item->dtype, item->ndim, item->shape, err);
     char key[CKPT_TENSOR_NAME_MAX + 32];
     char value[512];
-    size_t len = (size_t)snprintf(value, sizeof(value), "%s [", dtype_name(t->dtype));
-    for (uint32_t i = 0; i < t->ndim && len < sizeof(value); i++)
+    size_t len = (size_t)snprintf(value, sizeof(value), "%s [", dtype_name(item->dtype));
+    for (uint32_t i = 0; i < item->ndim && len < sizeof(value); i++)
         len += (size_t)snprintf(value + len, sizeof(value) - len, "%s%llu", i ? "," : "",
-                                (unsigned long long)t->shape[i]);
+                                (unsigned long long)item->shape[i]);
     if (len < sizeof(value))
         snprintf(value + len, sizeof(value) - len, "]");
-    snprintf(key, sizeof(key), "ckpt.dtype.%s", t->name);
+    snprintf(key, sizeof(key), "ckpt.dtype.%s", item->name);
     enum ckpt_status st = safetensors_add_note(s, key, value, err);
-    return st == CKPT_OK ? safetensors_add(s, t->name, CKPT_DTYPE_U8, 1, &item->bytes, err) : st;
+    return st == CKPT_OK ? safetensors_add(s, item->name, CKPT_DTYPE_U8, 1, &item->bytes, err) : st;
+}
+
+/* "[8, 6]: [0:4, 0:6]; ...": of what shape the rank's array is a part, and which boxes. */
+static enum ckpt_status add_shard_note(struct safetensors *s, const struct item *item,
+                                       struct ckpt_err *err)
+{
+    char key[CKPT_TENSOR_NAME_MAX + 32], value[4096];
+    size_t len = (size_t)snprintf(value, sizeof(value), "[");
+    for (uint32_t d = 0; d < item->t->ndim; d++)
+        len += (size_t)snprintf(value + len, sizeof(value) - len, "%s%llu", d ? ", " : "",
+                                (unsigned long long)item->t->shape[d]);
+    len += (size_t)snprintf(value + len, sizeof(value) - len, "]:");
+    for (size_t i = 0; i < item->piece_count && len < sizeof(value); i++) {
+        char box[400];
+        if (sizeof(value) - len < sizeof(box) + 8) {
+            snprintf(value + len, sizeof(value) - len, "; ...");
+            break;
+        }
+        len += (size_t)snprintf(value + len, sizeof(value) - len, "%s %s", i ? ";" : "",
+                                box_to_text(&item->pieces[i].box, box, sizeof(box)));
+    }
+    snprintf(key, sizeof(key), "ckpt.shard.%s", item->name);
+    return safetensors_add_note(s, key, value, err);
 }
 
 static enum ckpt_status add_notes(const struct exporter *x, size_t file, struct safetensors *s,
@@ -169,8 +309,8 @@ static enum ckpt_status add_notes(const struct exporter *x, size_t file, struct 
         for (size_t k = 0; st == CKPT_OK && k < x->item_count; k++) {
             const struct item *item = &x->items[k];
             if (item->file == file && !item->is_object &&
-                strcmp(item->t->name, x->ties[i]->alias) == 0)
-                st = safetensors_add_note(s, x->ties[i]->name, item->t->name, err);
+                strcmp(item->t->name, x->ties[i].t->alias) == 0)
+                st = safetensors_add_note(s, x->ties[i].name, item->name, err);
         }
     }
     return st;
@@ -186,8 +326,11 @@ static enum ckpt_status fill_file(struct exporter *x, size_t file, struct safete
     for (size_t i = 0; i < x->item_count; i++) {
         const struct item *item = &x->items[i];
         enum ckpt_status st = CKPT_OK;
-        if (item->file == file && !item->is_object)
+        bool here = item->file == file && !item->is_object;
+        if (here)
             st = add_tensor(s, item, err);
+        if (st == CKPT_OK && here && x->o->layout && x->item_count < SAFETENSORS_METADATA_MAX / 2)
+            st = add_shard_note(s, item, err);
         if (st != CKPT_OK)
             return st;
     }
@@ -238,42 +381,46 @@ static enum ckpt_status make_files(struct exporter *x, struct ckpt_err *err)
 
 /* -- the restore --------------------------------------------------------- */
 
-/* Where a piece lies is our own business (place_batch); the plan only asks for boxes. */
-static enum ckpt_status add_piece(struct exporter *x, const struct box *box, struct ckpt_err *err)
-{
-    struct decl_piece p = { .box = *box, .replica_count = 1 };
-    return decl_add_piece(&x->decl, &p, err);
-}
-
-/* Locked tensors are only to be had as the boxes they were saved in. */
-static enum ckpt_status add_saved_pieces(struct exporter *x, const struct index_tensor *t,
-                                         struct ckpt_err *err)
-{
-    enum ckpt_status st = CKPT_OK;
-    for (uint32_t r = 0; r < t->run_count; r++) {
-        for (uint32_t i = 0; st == CKPT_OK && i < t->runs[r].count; i++) {
-            uint32_t rank;
-            struct box box = index_run_box(&t->runs[r], i, &rank);
-            st = add_piece(x, &box, err);
-        }
-    }
-    return st;
-}
-
 static enum ckpt_status declare(struct exporter *x, struct ckpt_err *err)
 {
     for (size_t i = 0; i < x->item_count; i++) {
         const struct index_tensor *t = x->items[i].t;
         struct desc desc = { .name = t->name };
         DESC_COPY(&desc, t);
-        struct box whole = box_whole(t->ndim, t->shape);
+        desc.dtype = x->items[i].dtype;
         enum ckpt_status st = decl_add_desc(&x->decl, &desc, err);
-        if (st == CKPT_OK)
-            st = t->kind == DECL_LOCKED ? add_saved_pieces(x, t, err) : add_piece(x, &whole, err);
+        for (size_t k = 0; st == CKPT_OK && k < x->items[i].piece_count; k++)
+            st = layout_declare_piece(&x->decl, &x->items[i].pieces[k], err);
         if (st != CKPT_OK)
             return st;
     }
     return decl_finish(&x->decl, CKPT_SLOT_BYTES, err);
+}
+
+/* Where converted elements go. */
+struct place {
+    const struct box *held;
+    const struct strided *to;
+    unsigned bits;
+};
+
+static enum ckpt_status place_part(void *arg, const struct box *part, const void *bytes,
+                                   struct ckpt_err *err)
+{
+    const struct place *p = arg;
+    struct strided from = dense_at(part, p->bits, (void *)(uintptr_t)bytes);
+    (void)err;
+    box_copy(part, p->bits, p->held, p->to, part, &from);
+    return CKPT_OK;
+}
+
+static void place_converted(struct exporter *x, const struct plan_frag *f, struct place *p,
+                            const uint8_t *from)
+{
+    unsigned dtype = x->items[f->tensor].dtype;
+    enum ckpt_status st = convert_box(&f->common, dtype, f->dtype, from, x->room, place_part, p,
+                                      &x->report.overflowed, NULL);
+    (void)st; /* place_part cannot fail */
 }
 
 static uint64_t place_batch(struct exporter *x, const struct plan_batch *b, uint8_t *slot)
@@ -282,12 +429,17 @@ static uint64_t place_batch(struct exporter *x, const struct plan_batch *b, uint
     for (uint32_t i = 0; i < b->frag_count; i++) {
         const struct plan_frag *f = &b->frags[i];
         const struct item *item = &x->items[f->tensor];
-        unsigned bits = dtype_bits(item->t->dtype);
-        struct box whole = box_whole(item->t->ndim, item->t->shape);
-        struct strided to = dense_at(&whole, bits, item->base);
+        unsigned bits = dtype_bits(item->dtype);
+        const struct layout_piece *piece = &item->pieces[f->piece];
+        struct strided to = { .base = item->base + piece->offset_bytes };
         struct strided from = dense_at(&f->common, bits, slot + f->slot_offset);
-        box_copy(&f->common, bits, &whole, &to, &f->common, &from);
-        bytes += box_bytes(&f->common, bits);
+        for (uint32_t d = 0; d < piece->box.ndim; d++)
+            to.stride_bits[d] = piece->stride[d] * (int64_t)bits;
+        bytes += box_bytes(&f->common, dtype_bits(item->t->dtype));
+        if (f->dtype)
+            place_converted(x, f, &(struct place){ &piece->box, &to, bits }, slot + f->slot_offset);
+        else
+            box_copy(&f->common, bits, &piece->box, &to, &f->common, &from);
     }
     return bytes;
 }
@@ -312,13 +464,14 @@ static enum ckpt_status load_all(struct exporter *x, struct ckpt_err *err)
 {
     const struct decl *consumer = &x->decl;
     struct plan *plan = NULL;
-    enum ckpt_status st =
-        plan_new(x->reader, &consumer, 1, CKPT_SLOT_BYTES, PLAN_NO_UNASKED, &plan, err);
+    enum ckpt_status st = plan_new(x->reader, &consumer, 1, CKPT_SLOT_BYTES,
+                                   PLAN_NO_UNASKED | PLAN_CONVERT, &plan, err);
     if (st != CKPT_OK)
         return st;
     struct load_work *work = load_work_new(CKPT_SLOT_BYTES);
     CLEANUP_FREE void *slot = aligned_alloc(CKPT_BLOCK, CKPT_SLOT_BYTES);
-    if (work && slot)
+    x->room = aligned_alloc(CKPT_BLOCK, CONVERT_ROOM);
+    if (work && slot && x->room)
         st = load_batches(x, plan, work, slot, err);
     else
         st = err_set(err, CKPT_NO_MEMORY, "no memory to restore with");
@@ -338,7 +491,7 @@ static enum ckpt_status write_object(struct exporter *x, const struct item *item
     if (!cursor_ok(&c) || len > cursor_left(&c))
         return err_set(err, CKPT_CORRUPT, "object \"%.200s\" says it has %llu bytes of %llu",
                        item->t->name, (unsigned long long)len, (unsigned long long)cursor_left(&c));
-    snprintf(name, sizeof(name), "objects/%s", item->t->name);
+    snprintf(name, sizeof(name), "objects/%s", item->name);
     return export_files_write(&x->files, name, c.at, len, err);
 }
 
@@ -350,7 +503,7 @@ static enum ckpt_status write_index(struct exporter *x, struct ckpt_err *err)
     char name[64];
     for (size_t i = 0; i < x->item_count && !x->items[i].is_object; i++) {
         file_name(x, x->items[i].file, name, sizeof(name));
-        json_object_set_new(map, x->items[i].t->name, json_string(name));
+        json_object_set_new(map, x->items[i].name, json_string(name));
         total += (json_int_t)x->items[i].bytes;
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", map);
@@ -372,6 +525,7 @@ static enum ckpt_status finish(struct exporter *x, struct ckpt_err *err)
             x->report.objects++;
         else
             x->report.tensors++;
+        x->report.converted += x->items[i].dtype != x->items[i].t->dtype;
     }
     if (st == CKPT_OK && x->file_count > 1)
         st = write_index(x, err);
@@ -385,9 +539,15 @@ static void exporter_fini(struct exporter *x)
     for (size_t i = 0; i < x->item_count; i++) {
         if (x->items[i].owned)
             munmap(x->items[i].base, max_u64(x->items[i].bytes, 1));
+        free(x->items[i].name);
+        free(x->items[i].pieces);
     }
+    for (size_t i = 0; i < x->tie_count; i++)
+        free(x->ties[i].name);
+    layout_list_fini(&x->list);
     free(x->items);
     free(x->ties);
+    free(x->room);
     decl_fini(&x->decl);
     export_files_fini(&x->files);
     if (x->reader)
@@ -400,6 +560,10 @@ enum ckpt_status export_checkpoint(struct store *s, const char *job, const struc
 {
     struct exporter x = { .store = s, .job = job, .name = *name, .o = o };
     enum ckpt_status st = reader_open(&s, 1, job, name, &x.reader, err);
+    if (st == CKPT_OK && o->layout)
+        st = layout_list_init(&x.list, x.reader, o->layout, err);
+    if (st == CKPT_OK && o->layout)
+        st = layout_check_rank(x.list.topology, o->rank, err);
     if (st == CKPT_OK)
         st = choose(&x, err);
     if (st == CKPT_OK) {

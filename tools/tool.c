@@ -77,13 +77,14 @@ int tool_bad_option(const char *verb, char **argv)
                        argv[optind - 1]);
 }
 
-enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
+static enum ckpt_status open_repository(const struct tool *t, bool readonly, struct store **ret,
+                                        struct ckpt_err *err)
 {
     if (!t->store_url || !*t->store_url)
         return err_set(err, CKPT_INVALID,
                        "no store was named: give --store DIR (or URL), or set CKPT_STORE");
     CLEANUP_STORE struct store *s = NULL;
-    struct store_options options = { .readonly = true };
+    struct store_options options = { .readonly = readonly };
     enum ckpt_status st = store_open(t->store_url, &options, &s, err);
     if (st != CKPT_OK)
         return st;
@@ -99,6 +100,35 @@ enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt
         return err_set(err, st, "%s", err_text(&why));
     *ret = TAKE_PTR(s);
     return CKPT_OK;
+}
+
+enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt_err *err)
+{
+    return open_repository(t, true, ret, err);
+}
+
+enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
+{
+    return open_repository(t, false, ret, err);
+}
+
+enum ckpt_status tool_each_job(struct store *s, const char *job,
+                               enum ckpt_status (*each)(void *arg, const char *job,
+                                                        struct ckpt_err *err),
+                               void *arg, struct ckpt_err *err)
+{
+    char **jobs;
+    if (job) {
+        enum ckpt_status st = tool_job_check(s, job, err);
+        return st == CKPT_OK ? each(arg, job, err) : st;
+    }
+    enum ckpt_status st = catalog_jobs(s, &jobs, err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; jobs[i] && st == CKPT_OK; i++)
+        st = each(arg, jobs[i], err);
+    catalog_jobs_free(jobs);
+    return st;
 }
 
 /* -- suggestions --------------------------------------------------------- */

@@ -30,8 +30,9 @@ struct tool_verb {
     /* argv[0] is the verb; options of ckpt itself are taken out.  Returns the exit code. */
     int (*run)(struct tool *t, int argc, char **argv);
 };
-extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_restore, cmd_save, cmd_status,
-    cmd_bench, cmd_run, cmd_doctor;
+extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_plan, cmd_restore, cmd_save,
+    cmd_status, cmd_bench, cmd_run, cmd_doctor, cmd_prune, cmd_tag, cmd_untag, cmd_delete,
+    cmd_undelete, cmd_gc;
 
 /* The one map from statuses to exit codes. */
 int tool_exit_code(enum ckpt_status st);
@@ -48,6 +49,15 @@ enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt
  * store. */
 enum ckpt_status tool_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],
                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same as tool_open to change something. */
+enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* Calls `each` for one job (checked to be there), or for all when job is NULL; stops at the
+ * first that fails. */
+enum ckpt_status tool_each_job(struct store *s, const char *job,
+                               enum ckpt_status (*each)(void *arg, const char *job,
+                                                        struct ckpt_err *err),
+                               void *arg, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* CKPT_OK if the store has the job; else CKPT_NOT_FOUND with the nearest names. */
 enum ckpt_status tool_job_check(struct store *s, const char *job, struct ckpt_err *err)
     CKPT_MUST_CHECK;

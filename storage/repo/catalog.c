@@ -8,6 +8,12 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/roster.h"
+#include "storage/repo/spread.h"
+#include "storage/repo/tags.h"
+
+/* Records are read on threads when there are many. */
+#define THREADS      8
+#define THREADS_FROM 512
 
 void catalog_fini(struct catalog *c)
 {
@@ -19,86 +25,6 @@ void catalog_fini(struct catalog *c)
     *c = (struct catalog){ 0 };
 }
 
-/* ---- tags ---- */
-
-struct tag_walk {
-    struct store *s;
-    const char *job;
-    size_t prefix_len;
-    const struct ckpt_name *of; /* one checkpoint's; NULL: all of the job's */
-    char seen[CKPT_JOB_NAME_MAX + 1];
-    struct ckpt_name seen_of;
-    enum ckpt_status (*each)(void *arg, const struct ckpt_name *name, const char *tag);
-    void *arg;
-    struct ckpt_err *err;
-};
-
-/* "<tag>/<~n>" of the log of a tag, whose newest entry is listed first. */
-static bool tag_split(const char *at, char tag[CKPT_JOB_NAME_MAX + 1], uint64_t *ret_n)
-{
-    const char *slash = strchr(at, '/');
-    if (!slash || slash - at > CKPT_JOB_NAME_MAX || !key_number_parse(slash + 1, ret_n))
-        return false;
-    memcpy(tag, at, (size_t)(slash - at));
-    tag[slash - at] = 0;
-    return tag_check(tag, NULL) == CKPT_OK;
-}
-
-static enum ckpt_status tag_each(void *arg, const struct store_entry *e)
-{
-    struct tag_walk *w = arg;
-    const char *at = e->key + w->prefix_len;
-    struct ckpt_name name;
-    char tag[CKPT_JOB_NAME_MAX + 1];
-    uint64_t n;
-    if (w->of) {
-        name = *w->of;
-    } else {
-        if (strlen(at) < NAME_TEXT || !name_parse(at, NAME_TEXT - 1, &name))
-            return CKPT_OK;
-        at += NAME_TEXT;
-    }
-    if (!tag_split(at, tag, &n) || (strcmp(tag, w->seen) == 0 && name_equal(&name, &w->seen_of)))
-        return CKPT_OK;
-    memcpy(w->seen, tag, sizeof(tag));
-    w->seen_of = name;
-    struct key key = key_tag(w->job, &name, tag, n);
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    struct record_tag r = { .set = false };
-    enum ckpt_status st = repo_get(w->s, &key, &bytes, &len, w->err);
-    if (st == CKPT_OK)
-        st = record_tag_decode(bytes, len, key.text, &r, w->err);
-    if (st != CKPT_OK)
-        return st == CKPT_NOT_FOUND ? CKPT_OK : st;
-    return r.set ? w->each(w->arg, &name, tag) : CKPT_OK;
-}
-
-static enum ckpt_status tag_found(void *arg, const struct ckpt_name *name, const char *tag)
-{
-    (void)name, (void)tag;
-    *(bool *)arg = true;
-    return CKPT_CANCELLED;
-}
-
-enum ckpt_status catalog_tagged(struct store *s, const char *job, const struct ckpt_name *name,
-                                bool *ret, struct ckpt_err *err)
-{
-    bool found = false;
-    struct key prefix = key_tags_of(job, name);
-    struct tag_walk w = { .s = s,
-                          .job = job,
-                          .prefix_len = strlen(prefix.text),
-                          .of = name,
-                          .each = tag_found,
-                          .arg = &found,
-                          .err = err };
-    enum ckpt_status st = repo_list(s, prefix.text, false, tag_each, &w, err);
-    if (st == CKPT_OK)
-        *ret = found;
-    return st;
-}
-
 /* ---- the catalog ---- */
 
 struct building {
@@ -107,7 +33,9 @@ struct building {
     unsigned flags;
     struct catalog *c;
     struct lineage l;
-    struct roster commits, lives; /* CATALOG_ALL */
+    bool *on_branch; /* per commit of l */
+    bool *vanished;  /* per entry: gc took it since it was listed */
+    struct launch_listings at;
     struct ckpt_err *err;
 };
 
@@ -141,18 +69,6 @@ static enum ckpt_status keep_tag(void *arg, const struct ckpt_name *name, const 
     return CKPT_OK;
 }
 
-static enum ckpt_status read_tags(struct building *b)
-{
-    struct key prefix = key_tags(b->job);
-    struct tag_walk w = { .s = b->s,
-                          .job = b->job,
-                          .prefix_len = strlen(prefix.text),
-                          .each = keep_tag,
-                          .arg = b,
-                          .err = b->err };
-    return repo_list(b->s, prefix.text, false, tag_each, &w, b->err);
-}
-
 static const struct lineage_commit *live_commit(const struct lineage *l,
                                                 const struct ckpt_name *name)
 {
@@ -171,13 +87,14 @@ static const struct lineage_commit *live_commit(const struct lineage *l,
 }
 
 /* Reads c/<name>; CKPT_NOT_FOUND when gc took it since it was listed. */
-static enum ckpt_status read_decision(struct building *b, struct catalog_entry *e,
-                                      struct ckpt_err *err)
+static enum ckpt_status read_decision(const struct building *b, struct store *s,
+                                      struct catalog_entry *e, struct ckpt_err *err)
 {
+    const struct roster_entry *listed = roster_find(&b->at.commits, &e->name);
     struct key key = key_commit(b->job, &e->name);
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    enum ckpt_status st = repo_get(b->s, &key, &bytes, &len, err);
+    enum ckpt_status st = repo_get_listed(s, &key, listed->stat.bytes, &bytes, &len, err);
     if (st != CKPT_OK)
         return st;
     if (e->state == CATALOG_ABORTED)
@@ -185,20 +102,46 @@ static enum ckpt_status read_decision(struct building *b, struct catalog_entry *
     return record_commit_decode(bytes, len, key.text, &e->commit, err);
 }
 
-/* The sum of what each rank's packs take here. */
-static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
+/* h/ has the sum; it may be damaged, or gone since it was listed. */
+static enum ckpt_status read_held(const struct building *b, struct store *s,
+                                  struct catalog_entry *e, struct ckpt_err *err)
 {
+    const struct roster_entry *listed = roster_find(&b->at.helds, &e->name);
+    struct key key = key_held(b->job, &e->name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_held held;
+    struct ckpt_err why = { 0 };
+    if (!listed)
+        return CKPT_NOT_FOUND;
+    enum ckpt_status st = repo_get_listed(s, &key, listed->stat.bytes, &bytes, &len, &why);
+    if (st == CKPT_OK)
+        st = record_held_decode(bytes, len, key.text, &held, &why);
+    if (st == CKPT_OK)
+        e->stored_bytes = held.stored_bytes;
+    if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
+        return st;
+    return err_set(err, st, "%s", err_text(&why));
+}
+
+/* What it takes here: h/ says so; without it, the sum of what each rank's packs take. */
+static enum ckpt_status read_sizes(const struct building *b, struct store *s,
+                                   struct catalog_entry *e, struct ckpt_err *err)
+{
+    enum ckpt_status looked = read_held(b, s, e, err);
+    if (looked != CKPT_NOT_FOUND && looked != CKPT_CORRUPT)
+        return looked;
     uint64_t sum = 0;
     for (uint32_t rank = 0; rank < e->commit.world; rank++) {
         struct key key = key_rank_held(b->job, &e->name, rank);
         CLEANUP_FREE void *bytes = NULL;
         size_t len = 0;
         struct record_rank_held held;
-        enum ckpt_status st = repo_get(b->s, &key, &bytes, &len, b->err);
+        enum ckpt_status st = repo_get(s, &key, &bytes, &len, err);
         if (st == CKPT_NOT_FOUND) /* not held here: the size stays unknown */
             return CKPT_OK;
         if (st == CKPT_OK)
-            st = record_rank_held_decode(bytes, len, key.text, &held, b->err);
+            st = record_rank_held_decode(bytes, len, key.text, &held, err);
         if (st != CKPT_OK)
             return st;
         sum += held.stored_bytes;
@@ -207,64 +150,84 @@ static enum ckpt_status read_sizes(struct building *b, struct catalog_entry *e)
     return CKPT_OK;
 }
 
-static void append(struct building *b, const struct catalog_entry *e)
+/* ---- which there are ---- */
+
+static struct catalog_entry *append(struct building *b, const struct ckpt_name *name,
+                                    enum catalog_state state)
 {
-    b->c->entries[b->c->count++] = *e;
+    struct catalog_entry *e = &b->c->entries[b->c->count++];
+    *e = (struct catalog_entry){ .name = *name, .state = state, .stored_bytes = UINT64_MAX };
+    return e;
 }
 
-/* A checkpoint that is live or deleted. */
-static enum ckpt_status add_commit(struct building *b, const struct lineage_commit *c)
+/* Checkpoints that are live or deleted. */
+static void add_commits(struct building *b)
 {
-    struct catalog_entry e = { .name = c->name,
-                               .state = c->life == LIFE_LIVE ? CATALOG_LIVE : CATALOG_DELETED,
-                               .on_lineage = lineage_on_branch(&b->l, &c->name),
-                               .held = c->restorable,
-                               .stored_bytes = UINT64_MAX };
-    if (!(b->flags & CATALOG_ALL) && (c->life != LIFE_LIVE || !e.on_lineage))
-        return CKPT_OK;
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st = read_decision(b, &e, &why);
-    if (st == CKPT_CORRUPT) { /* shown without figures: verify says what is wrong */
-        e.commit = (struct record_commit){ .name = c->name };
-        append(b, &e);
-        return CKPT_OK;
+    for (size_t i = 0; i < b->l.commit_count; i++) {
+        const struct lineage_commit *c = &b->l.commits[i];
+        bool live = c->life == LIFE_LIVE;
+        if (!(b->flags & CATALOG_ALL) && (!live || !b->on_branch[i]))
+            continue;
+        struct catalog_entry *e = append(b, &c->name, live ? CATALOG_LIVE : CATALOG_DELETED);
+        e->on_lineage = b->on_branch[i];
+        e->held = c->restorable;
     }
-    if (st == CKPT_NOT_FOUND)
-        return CKPT_OK;
-    if (st != CKPT_OK)
-        return err_set(b->err, st, "%s", err_text(&why));
-    st = b->flags & CATALOG_SIZES ? read_sizes(b, &e) : CKPT_OK;
-    if (st == CKPT_OK)
-        append(b, &e);
-    return st;
 }
 
 /* What is decided but is no checkpoint (any more). */
-static enum ckpt_status add_rest(struct building *b)
+static void add_rest(struct building *b)
 {
-    for (size_t i = 0; i < b->commits.count; i++) {
-        const struct roster_entry *r = &b->commits.entries[i];
-        struct catalog_entry e = { .name = r->name,
-                                   .state = CATALOG_GONE,
-                                   .stored_bytes = UINT64_MAX };
+    for (size_t i = 0; i < b->at.commits.count; i++) {
+        const struct roster_entry *r = &b->at.commits.entries[i];
         if (roster_is_abort(r))
-            e.state = CATALOG_ABORTED;
-        else if (live_commit(&b->l, &r->name))
-            continue;
-        struct ckpt_err why = { 0 };
-        enum ckpt_status st = roster_is_abort(r) ? read_decision(b, &e, &why) : CKPT_OK;
-        if (st != CKPT_OK && st != CKPT_NOT_FOUND && st != CKPT_CORRUPT)
-            return err_set(b->err, st, "%s", err_text(&why));
-        append(b, &e);
+            append(b, &r->name, CATALOG_ABORTED);
+        else if (!live_commit(&b->l, &r->name))
+            append(b, &r->name, CATALOG_GONE);
     }
     /* c/ goes before the log does. */
-    for (size_t i = 0; i < b->lives.count; i++) {
-        struct catalog_entry e = { .name = b->lives.entries[i].name,
-                                   .state = CATALOG_GONE,
-                                   .stored_bytes = UINT64_MAX };
-        if (!roster_find(&b->commits, &e.name) && !live_commit(&b->l, &e.name))
-            append(b, &e);
+    for (size_t i = 0; i < b->at.lives.count; i++) {
+        const struct ckpt_name *name = &b->at.lives.entries[i].name;
+        if (!roster_find(&b->at.commits, name) && !live_commit(&b->l, name))
+            append(b, name, CATALOG_GONE);
     }
+}
+
+/* ---- what their records say ---- */
+
+/* Entries are read on several threads: what it takes is in `b`, unchanged, and the entry. */
+static enum ckpt_status read_entry(void *arg, struct store *s, size_t i, struct ckpt_err *err)
+{
+    const struct building *b = arg;
+    struct catalog_entry *e = &b->c->entries[i];
+    struct ckpt_err why = { 0 };
+    if (e->state == CATALOG_GONE)
+        return CKPT_OK;
+    enum ckpt_status st = read_decision(b, s, e, &why);
+    if (st == CKPT_CORRUPT) { /* shown without figures: verify says what is wrong */
+        e->commit = (struct record_commit){ .name = e->name };
+        return CKPT_OK;
+    }
+    if (st == CKPT_NOT_FOUND) {
+        b->vanished[i] = e->state != CATALOG_ABORTED;
+        return CKPT_OK;
+    }
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&why));
+    return b->flags & CATALOG_SIZES && e->state != CATALOG_ABORTED ? read_sizes(b, s, e, err)
+                                                                   : CKPT_OK;
+}
+
+static enum ckpt_status read_entries(struct building *b)
+{
+    size_t kept = 0, count = b->c->count;
+    unsigned threads = count < THREADS_FROM ? 1 : THREADS;
+    enum ckpt_status st = spread_run(b->s, threads, count, read_entry, b, b->err);
+    if (st != CKPT_OK)
+        return st;
+    for (size_t i = 0; i < count; i++)
+        if (!b->vanished[i])
+            b->c->entries[kept++] = b->c->entries[i];
+    b->c->count = kept;
     return CKPT_OK;
 }
 
@@ -276,25 +239,26 @@ static int order_entries(const void *a, const void *b)
 
 static enum ckpt_status build(struct building *b)
 {
-    enum ckpt_status st = launch_history(b->s, b->job, &b->l, b->err);
-    if (st == CKPT_OK && b->flags & CATALOG_ALL)
-        st = roster_commits(b->s, b->job, &b->commits, b->err);
-    if (st == CKPT_OK && b->flags & CATALOG_ALL)
-        st = roster_lives(b->s, b->job, &b->lives, b->err);
+    enum ckpt_status st = launch_history_listed(b->s, b->job, &b->l, &b->at, b->err);
     if (st != CKPT_OK)
         return st;
-    size_t max = b->l.commit_count + b->commits.count + b->lives.count;
+    size_t max = b->l.commit_count;
+    if (b->flags & CATALOG_ALL)
+        max += b->at.commits.count + b->at.lives.count;
     b->c->entries = calloc(max + 1, sizeof(*b->c->entries));
-    if (!b->c->entries)
+    b->on_branch = calloc(b->l.commit_count + 1, sizeof(*b->on_branch));
+    b->vanished = calloc(max + 1, sizeof(*b->vanished));
+    if (!b->c->entries || !b->on_branch || !b->vanished ||
+        !lineage_mark_branch(&b->l, b->on_branch))
         return err_set(b->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", max);
-    for (size_t i = 0; i < b->l.commit_count && st == CKPT_OK; i++)
-        st = add_commit(b, &b->l.commits[i]);
-    if (st == CKPT_OK)
-        st = add_rest(b);
+    add_commits(b);
+    if (b->flags & CATALOG_ALL)
+        add_rest(b);
+    st = read_entries(b);
     if (st != CKPT_OK)
         return st;
     qsort(b->c->entries, b->c->count, sizeof(*b->c->entries), order_entries);
-    return b->flags & CATALOG_TAGS ? read_tags(b) : CKPT_OK;
+    return b->flags & CATALOG_TAGS ? tags_each(b->s, b->job, NULL, keep_tag, b, b->err) : CKPT_OK;
 }
 
 enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
@@ -306,8 +270,9 @@ enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, 
     if (st == CKPT_OK)
         st = build(&b);
     lineage_fini(&b.l);
-    roster_fini(&b.commits);
-    roster_fini(&b.lives);
+    launch_listings_fini(&b.at);
+    free(b.on_branch);
+    free(b.vanished);
     if (st != CKPT_OK) {
         catalog_fini(&c);
         return st;

@@ -33,9 +33,6 @@ enum catalog_flags {
 enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
 void catalog_fini(struct catalog *c);
-/* True if the checkpoint has any tag now. */
-enum ckpt_status catalog_tagged(struct store *s, const char *job, const struct ckpt_name *name,
-                                bool *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Job names of a store, sorted; malloc'ed array of malloc'ed strings, NULL-terminated. */
 enum ckpt_status catalog_jobs(struct store *s, char ***ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 void catalog_jobs_free(char **jobs);

@@ -4,6 +4,7 @@
 
 #include "storage/repo/lineage.h"
 #include "storage/repo/repo.h"
+#include "storage/repo/roster.h"
 
 struct launch_who {
     const char *job;
@@ -30,6 +31,14 @@ enum ckpt_status launch_claims(struct store *home, const char *job, struct linea
  * here); their records are not read, so `parent` stays empty. */
 enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same with the listings that it was made of, for who looks at everything. */
+struct launch_listings {
+    struct roster commits, helds, lives; /* taken in this order */
+};
+enum ckpt_status launch_history_listed(struct store *home, const char *job, struct lineage *ret,
+                                       struct launch_listings *ret_listings, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+void launch_listings_fini(struct launch_listings *l);
 /* Puts SUPERSEDED into lower claimed epochs that are unresolved, decides complete
  * undecided attempts of lower epochs (commit; a failed part: ABORT), picks, writes
  * `resolved`, brings a DELETED choice back to LIVE.  Idempotent: finds its own again.

@@ -221,17 +221,21 @@ static enum ckpt_status join(struct reading *r, const struct roster *commits,
 }
 
 /* c/ first: what is committed later is not seen, what is deleted later is. */
-static enum ckpt_status read_commits(struct reading *r)
+static enum ckpt_status read_commits(struct reading *r, struct launch_listings *at)
 {
-    CLEANUP_ROSTER struct roster commits = { 0 };
-    CLEANUP_ROSTER struct roster lives = { 0 };
-    CLEANUP_ROSTER struct roster helds = { 0 };
-    enum ckpt_status st = roster_commits(r->s, r->job, &commits, r->err);
+    enum ckpt_status st = roster_commits(r->s, r->job, &at->commits, r->err);
     if (st == CKPT_OK)
-        st = roster_helds(r->s, r->job, &helds, r->err);
+        st = roster_helds(r->s, r->job, &at->helds, r->err);
     if (st == CKPT_OK)
-        st = roster_lives(r->s, r->job, &lives, r->err);
-    return st == CKPT_OK ? join(r, &commits, &lives, &helds) : st;
+        st = roster_lives(r->s, r->job, &at->lives, r->err);
+    return st == CKPT_OK ? join(r, &at->commits, &at->lives, &at->helds) : st;
+}
+
+void launch_listings_fini(struct launch_listings *l)
+{
+    roster_fini(&l->commits);
+    roster_fini(&l->helds);
+    roster_fini(&l->lives);
 }
 
 enum ckpt_status launch_claims(struct store *home, const char *job, struct lineage *ret,
@@ -250,18 +254,30 @@ enum ckpt_status launch_claims(struct store *home, const char *job, struct linea
     return CKPT_OK;
 }
 
-enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
-                                struct ckpt_err *err)
+enum ckpt_status launch_history_listed(struct store *home, const char *job, struct lineage *ret,
+                                       struct launch_listings *ret_listings, struct ckpt_err *err)
 {
     struct lineage l = { 0 };
+    struct launch_listings at = { 0 };
     enum ckpt_status st = launch_claims(home, job, &l, err);
     struct reading r = { .s = home, .job = job, .l = &l, .err = err };
     if (st == CKPT_OK)
-        st = read_commits(&r);
+        st = read_commits(&r, &at);
     if (st != CKPT_OK) {
         lineage_fini(&l);
+        launch_listings_fini(&at);
         return st;
     }
     *ret = l;
+    *ret_listings = at;
     return CKPT_OK;
+}
+
+enum ckpt_status launch_history(struct store *home, const char *job, struct lineage *ret,
+                                struct ckpt_err *err)
+{
+    struct launch_listings at = { 0 };
+    enum ckpt_status st = launch_history_listed(home, job, ret, &at, err);
+    launch_listings_fini(&at);
+    return st;
 }

@@ -9,31 +9,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 
-#include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life_log.h"
 #include "storage/repo/publish.h"
-
-/* The newest number of a log, 0 = none: one entry of one listing. */
-static enum ckpt_status newest_number(struct store *s, const char *job,
-                                      const struct ckpt_name *name, bool copy, uint64_t *ret_n,
-                                      struct ckpt_err *err)
-{
-    struct key prefix = key_life_of(job, name, copy);
-    CLEANUP_FREE struct store_entry *e = malloc(sizeof(*e));
-    if (!e)
-        return err_set(err, CKPT_NO_MEMORY, "no memory to list %s", prefix.text);
-    size_t count = 0;
-    bool more = false;
-    enum ckpt_status st = store_list(s, prefix.text, false, "", e, 1, &count, &more, err);
-    if (st != CKPT_OK)
-        return st;
-    uint64_t n = 0;
-    if (count && (!key_number_parse(e->key + strlen(prefix.text), &n) || !n))
-        return err_set(err, CKPT_CORRUPT, "%s is no entry of a log", e->key);
-    *ret_n = n;
-    return CKPT_OK;
-}
+#include "storage/repo/tags.h"
 
 enum ckpt_status life_read(struct store *s, const char *job, const struct ckpt_name *name,
                            bool copy, uint64_t n, struct record_life *ret, struct ckpt_err *err)
@@ -52,7 +31,7 @@ enum ckpt_status life_look(struct store *s, const char *job, const struct ckpt_n
     for (int tries = 0; tries < 3; tries++) {
         uint64_t n = 0;
         struct record_life r = { .life = LIFE_LIVE };
-        enum ckpt_status st = newest_number(s, job, name, copy, &n, err);
+        enum ckpt_status st = repo_log_newest(s, key_life_of(job, name, copy).text, &n, err);
         if (st == CKPT_OK && n)
             st = life_read(s, job, name, copy, n, &r, err);
         if (st == CKPT_NOT_FOUND) /* listed, and gc forgot the log since */
@@ -107,25 +86,10 @@ static enum ckpt_status refuse(const struct ckpt_name *name, const char *why, st
 
 /* ---- what is never deleted (D6) ---- */
 
-/* What a reader would take now: on the branch if anything is. */
-static const struct lineage_commit *newest_restorable(const struct lineage *l)
-{
-    const struct lineage_commit *any = NULL;
-    for (size_t i = 0; i < l->commit_count; i++) {
-        const struct lineage_commit *c = &l->commits[i];
-        if (c->life != LIFE_LIVE || !c->restorable)
-            continue;
-        if (lineage_on_branch(l, &c->name))
-            return c;
-        any = any ? any : c;
-    }
-    return any;
-}
-
 static enum ckpt_status guard_history(const struct lineage *l, const struct ckpt_name *name,
                                       struct ckpt_err *err)
 {
-    const struct lineage_commit *newest = newest_restorable(l);
+    const struct lineage_commit *newest = lineage_newest_restorable(l);
     if (newest && name_equal(&newest->name, name))
         return refuse(name, "it is the newest checkpoint that can be restored", err);
     struct lineage_wish wish = { .below = UINT64_MAX };
@@ -145,7 +109,7 @@ static enum ckpt_status guard(struct store *s, const char *job, const struct ckp
     bool named = false, tagged = false;
     enum ckpt_status st = launch_names(s, job, name, &named, err);
     if (st == CKPT_OK)
-        st = catalog_tagged(s, job, name, &tagged, err);
+        st = tags_any(s, job, name, &tagged, err);
     if (st != CKPT_OK)
         return st;
     if (named)
@@ -162,20 +126,25 @@ static enum ckpt_status guard(struct store *s, const char *job, const struct ckp
 
 /* ---- delete, undelete ---- */
 
-/* DELETED is there as entry n.  A launch that resolved meanwhile to this checkpoint keeps
- * it; who loses here loses to another who brought it back or who looks as well. */
-static enum ckpt_status spare_if_named(struct store *s, const char *job,
-                                       const struct ckpt_name *name, uint64_t n,
-                                       struct ckpt_err *err)
+/* DELETED is there as entry n.  A launch that resolved meanwhile to this checkpoint, or
+ * somebody who tagged it, keeps it; who loses here loses to another who brought it back or
+ * who looks as well. */
+static enum ckpt_status spare_if_wanted(struct store *s, const char *job,
+                                        const struct ckpt_name *name, uint64_t n,
+                                        struct ckpt_err *err)
 {
-    bool named = false;
+    bool named = false, tagged = false;
     enum ckpt_status st = launch_names(s, job, name, &named, err);
-    if (st != CKPT_OK || !named)
+    if (st == CKPT_OK && !named)
+        st = tags_any(s, job, name, &tagged, err);
+    if (st != CKPT_OK || (!named && !tagged))
         return st;
-    st = life_append(s, job, name, n + 1, LIFE_LIVE, "the newest launch resumes from it", err);
+    st = life_append(s, job, name, n + 1, LIFE_LIVE,
+                     named ? "the newest launch resumes from it" : "it has a tag", err);
     if (st != CKPT_OK && st != CKPT_CONFLICT)
         return st;
-    return refuse(name, "a launch resumed from it meanwhile", err);
+    return refuse(name, named ? "a launch resumed from it meanwhile" : "it was tagged meanwhile",
+                  err);
 }
 
 enum ckpt_status life_delete(struct store *s, const char *job, const struct ckpt_name *name,
@@ -192,13 +161,13 @@ enum ckpt_status life_delete(struct store *s, const char *job, const struct ckpt
         if (life == LIFE_GONE)
             return refuse(name, "gc is removing it already", err);
         if (life == LIFE_DELETED) /* the one who deleted may have died before it looked */
-            return spare_if_named(s, job, name, n, err);
+            return spare_if_wanted(s, job, name, n, err);
         st = guarded ? CKPT_OK : guard(s, job, name, err);
         guarded = true;
         if (st == CKPT_OK)
             st = life_append(s, job, name, n + 1, LIFE_DELETED, why, err);
         if (st == CKPT_OK)
-            return spare_if_named(s, job, name, n + 1, err);
+            return spare_if_wanted(s, job, name, n + 1, err);
         if (st == CKPT_CONFLICT)
             st = CKPT_OK;
     }

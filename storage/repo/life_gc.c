@@ -6,17 +6,18 @@
  *   GONE                     data, h/, then c/ are removed; the log stays abort_keep
  *   no c/, launch replaced   c/ is won with ABORT, then the data is removed
  *   ABORT, launch replaced   data is removed; ABORT stays abort_keep
+ *   ABORT for abort_wait     data is removed
  *
  * Every step is decided by a record before anything is removed, and c/ goes last: a gc
  * that dies anywhere leaves what the next one recognises. */
 #include <inttypes.h>
 
-#include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
+#include "storage/repo/tags.h"
 
 struct gc {
     struct store *s;
@@ -121,8 +122,9 @@ static enum ckpt_status remove_but_newest(void *arg, const struct store_entry *e
     return store_remove(f->g->s, e->key, f->g->err);
 }
 
-/* Forgets the name.  A power cut may have brought back h/ alone.  GONE is the last entry to go: an older one alone would bring the
- * checkpoint back to life. */
+/* Forgets the name, and tags that nobody took away.  A power cut may have brought back h/
+ * alone.  GONE is the last entry to go: an older one alone would bring the checkpoint back
+ * to life. */
 static enum ckpt_status forget(struct gc *g, const struct attempt *a)
 {
     struct key newest = key_life(g->job, &a->name, false, a->log->n);
@@ -131,6 +133,9 @@ static enum ckpt_status forget(struct gc *g, const struct attempt *a)
     enum ckpt_status st = remove_record(g, key_held(g->job, &a->name));
     if (st == CKPT_OK)
         st = removed_for_good(g, &a->name);
+    if (st == CKPT_OK)
+        st = repo_list(g->s, key_tags_of(g->job, &a->name).text, false, remove_but_newest, &f,
+                       g->err);
     if (st == CKPT_OK)
         st = repo_list(g->s, log.text, false, remove_but_newest, &f, g->err);
     return st == CKPT_OK ? remove_record(g, newest) : st;
@@ -142,22 +147,22 @@ static enum ckpt_status forget(struct gc *g, const struct attempt *a)
 static enum ckpt_status end_deleted(struct gc *g, const struct attempt *a)
 {
     bool named = false, tagged = false;
-    enum ckpt_status st = catalog_tagged(g->s, g->job, &a->name, &tagged, g->err);
-    if (st != CKPT_OK || tagged)
-        return st;
-    st = launch_names(g->s, g->job, &a->name, &named, g->err);
+    enum ckpt_status st = tags_any(g->s, g->job, &a->name, &tagged, g->err);
+    if (st == CKPT_OK)
+        st = launch_names(g->s, g->job, &a->name, &named, g->err);
     if (st != CKPT_OK)
         return st;
-    if (named)
-        g->report.restored_to_live++;
+    bool wanted = named || tagged;
     if (!g->o->dry_run)
-        st = life_append(g->s, g->job, &a->name, a->log->n + 1, named ? LIFE_LIVE : LIFE_GONE,
-                         named ? "the newest launch resumes from it" : "collected", g->err);
-    if (st == CKPT_CONFLICT) { /* somebody else decided: the next gc sees what */
-        g->report.restored_to_live -= named;
-        return CKPT_OK;
-    }
-    return st != CKPT_OK || named ? st : collect(g, a);
+        st = life_append(g->s, g->job, &a->name, a->log->n + 1, wanted ? LIFE_LIVE : LIFE_GONE,
+                         named    ? "the newest launch resumes from it"
+                         : tagged ? "it has a tag"
+                                  : "collected",
+                         g->err);
+    if (st != CKPT_OK) /* CONFLICT: somebody else decided: the next gc sees what */
+        return st == CKPT_CONFLICT ? CKPT_OK : st;
+    g->report.restored_to_live += wanted;
+    return wanted ? CKPT_OK : collect(g, a);
 }
 
 static enum ckpt_status step_logged(struct gc *g, const struct attempt *a)
@@ -201,12 +206,20 @@ static enum ckpt_status collect_aborted(struct gc *g, const struct attempt *a)
     return st == CKPT_OK ? remove_data(g, &a->name, a->data->shards) : st;
 }
 
+/* Of the launch that runs: what failed, once nobody writes to it any more.  ABORT stays. */
+static enum ckpt_status step_current(struct gc *g, const struct attempt *a)
+{
+    bool failed = a->commit && roster_is_abort(a->commit) && a->data &&
+                  older(g, a->commit->stat.mtime_ns, g->o->abort_wait_ns);
+    return failed ? collect_aborted(g, a) : CKPT_OK;
+}
+
 static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
 {
     if (a->log)
         return step_logged(g, a);
     if (!old_launch(g, a))
-        return CKPT_OK;
+        return step_current(g, a);
     if (!a->commit)
         return g->o->undecided ? give_up(g, a) : CKPT_OK;
     if (!roster_is_abort(a->commit))
@@ -242,23 +255,30 @@ static const struct ckpt_name *first_of(const struct roster *r, size_t at,
     return &r->entries[at].name;
 }
 
-static enum ckpt_status step_all(struct gc *g, const struct listings *l)
+struct cursors {
+    size_t c, x, d;
+};
+
+/* The next name that any listing has, newest first; false at the end. */
+static bool next_attempt(const struct listings *l, struct cursors *at, struct attempt *ret)
 {
-    size_t c = 0, x = 0, d = 0;
-    for (;;) {
-        const struct ckpt_name *least = first_of(&l->commits, c, NULL);
-        least = first_of(&l->lives, x, least);
-        least = first_of(&l->data, d, least);
-        if (!least)
-            return CKPT_OK;
-        struct attempt a = { .name = *least };
-        a.commit = next_if(&l->commits, &c, &a.name);
-        a.log = next_if(&l->lives, &x, &a.name);
-        a.data = next_if(&l->data, &d, &a.name);
-        enum ckpt_status st = step_one(g, &a);
-        if (st != CKPT_OK)
-            return st;
-    }
+    const struct ckpt_name *least = first_of(&l->commits, at->c, NULL);
+    least = first_of(&l->lives, at->x, least);
+    least = first_of(&l->data, at->d, least);
+    if (!least)
+        return false;
+    *ret = (struct attempt){ .name = *least };
+    ret->commit = next_if(&l->commits, &at->c, &ret->name);
+    ret->log = next_if(&l->lives, &at->x, &ret->name);
+    ret->data = next_if(&l->data, &at->d, &ret->name);
+    return true;
+}
+
+static void listings_fini(struct listings *l)
+{
+    roster_fini(&l->commits);
+    roster_fini(&l->lives);
+    roster_fini(&l->data);
 }
 
 /* `resolved` before d/, d/ before c/: what is listed as undecided was so when its launch
@@ -287,13 +307,76 @@ enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_
 {
     struct gc g = { .s = s, .job = job, .o = o, .err = err };
     struct listings l = { 0 };
+    struct cursors at = { 0 };
+    struct attempt a;
     enum ckpt_status st = look_around(&g, &l);
-    if (st == CKPT_OK)
-        st = step_all(&g, &l);
-    roster_fini(&l.commits);
-    roster_fini(&l.lives);
-    roster_fini(&l.data);
+    while (st == CKPT_OK && next_attempt(&l, &at, &a))
+        st = step_one(&g, &a);
+    listings_fini(&l);
     if (st == CKPT_OK)
         *ret = g.report;
+    return st;
+}
+
+/* ---- other tiers ---- */
+
+/* What the home says of it. */
+static enum ckpt_status gone_at_home(struct gc *g, struct store *home, const struct roster *lives,
+                                     const struct ckpt_name *name, bool *ret)
+{
+    const struct roster_entry *log = roster_find(lives, name);
+    struct record_life r = { .life = LIFE_LIVE };
+    enum ckpt_status st = CKPT_OK;
+    if (log)
+        st = life_read(home, g->job, name, false, log->n, &r, g->err);
+    *ret = st == CKPT_OK && r.life == LIFE_GONE;
+    return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+}
+
+/* A drain that is under way looks for GONE before it puts c/ and h/. */
+static enum ckpt_status end_in_tier(struct gc *g, const struct attempt *a)
+{
+    enum ckpt_status st = CKPT_OK;
+    if (!g->o->dry_run)
+        st = life_append(g->s, g->job, &a->name, a->log ? a->log->n + 1 : 1, LIFE_GONE,
+                         "gone at home", g->err);
+    if (st == CKPT_CONFLICT) /* another gc: the next one sees what */
+        return CKPT_OK;
+    return st == CKPT_OK ? collect(g, a) : st;
+}
+
+static enum ckpt_status step_in_tier(struct gc *g, struct store *home, const struct roster *lives,
+                                     const struct attempt *a)
+{
+    struct record_life r = { .life = LIFE_LIVE };
+    enum ckpt_status st = CKPT_OK;
+    bool gone = false;
+    if (a->log)
+        st = life_read(g->s, g->job, &a->name, false, a->log->n, &r, g->err);
+    if (st != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+    if (r.life == LIFE_GONE)
+        return step_logged(g, a);
+    st = gone_at_home(g, home, lives, &a->name, &gone);
+    return st == CKPT_OK && gone ? end_in_tier(g, a) : st;
+}
+
+enum ckpt_status life_gc_tier(struct store *home, struct store *tier, const char *job,
+                              const struct life_gc_options *o, struct life_gc_report *io_report,
+                              struct ckpt_err *err)
+{
+    struct gc g = { .s = tier, .job = job, .o = o, .report = *io_report, .err = err };
+    struct listings l = { 0 };
+    CLEANUP_ROSTER struct roster lives = { 0 };
+    struct cursors at = { 0 };
+    struct attempt a;
+    enum ckpt_status st = look_around(&g, &l);
+    if (st == CKPT_OK)
+        st = roster_lives(home, job, &lives, err);
+    while (st == CKPT_OK && next_attempt(&l, &at, &a))
+        st = step_in_tier(&g, home, &lives, &a);
+    listings_fini(&l);
+    if (st == CKPT_OK)
+        *io_report = g.report;
     return st;
 }

@@ -1,4 +1,4 @@
-/* Entries of the life log, for delete (life.c) and gc (life_gc.c) alone. */
+/* Entries of the life log, for delete (life.c), prune (prune_apply.c) and gc (life_gc.c) alone. */
 #pragma once
 
 #include "storage/repo/life.h"

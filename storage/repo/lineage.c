@@ -50,20 +50,33 @@ static bool moved_on(const struct lineage_launch *launch)
     return launch->resolved && launch->kind != RESOLVED_SUPERSEDED;
 }
 
+/* The first launch (in list order) whose epoch is < below. */
+static size_t launches_below(const struct lineage *l, uint64_t below)
+{
+    size_t lo = 0, hi = l->launch_count;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        if (l->launches[mid].epoch >= below)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo;
+}
+
 const struct lineage_launch *lineage_resolved_below(const struct lineage *l, uint64_t below)
 {
-    for (size_t i = 0; i < l->launch_count; i++)
-        if (l->launches[i].epoch < below && moved_on(&l->launches[i]))
+    for (size_t i = launches_below(l, below); i < l->launch_count; i++)
+        if (moved_on(&l->launches[i]))
             return &l->launches[i];
     return NULL;
 }
 
 static const struct lineage_launch *resolved_at(const struct lineage *l, uint64_t epoch)
 {
-    for (size_t i = 0; i < l->launch_count; i++)
-        if (l->launches[i].epoch == epoch)
-            return moved_on(&l->launches[i]) ? &l->launches[i] : NULL;
-    return NULL;
+    size_t i = launches_below(l, epoch);
+    const struct lineage_launch *launch = i ? &l->launches[i - 1] : NULL;
+    return launch && launch->epoch == epoch && moved_on(launch) ? launch : NULL;
 }
 
 /* ---- the trail ---- */
@@ -142,6 +155,35 @@ bool lineage_on_branch(const struct lineage *l, const struct ckpt_name *name)
     struct trail t = { .wanted = name };
     trail_walk(l, UINT64_MAX, &t);
     return t.covered;
+}
+
+bool lineage_mark_branch(const struct lineage *l, bool *marks)
+{
+    struct trail t = { 0 };
+    trail_walk(l, UINT64_MAX, &t);
+    memset(marks, 0, l->commit_count * sizeof(*marks));
+    for (size_t k = 0; k < t.branch && !t.failed; k++) {
+        const struct stretch *s = &t.stretches[k];
+        for (size_t i = lineage_commits_from(l, s->epoch);
+             i < l->commit_count && l->commits[i].name.epoch == s->epoch; i++)
+            marks[i] = marks[i] || trail_covers(s, &l->commits[i].name);
+    }
+    free(t.stretches);
+    return !t.failed;
+}
+
+const struct lineage_commit *lineage_newest_restorable(const struct lineage *l)
+{
+    const struct lineage_commit *any = NULL;
+    for (size_t i = 0; i < l->commit_count; i++) {
+        const struct lineage_commit *c = &l->commits[i];
+        if (c->life != LIFE_LIVE || !c->restorable)
+            continue;
+        if (lineage_on_branch(l, &c->name))
+            return c;
+        any = any ? any : c;
+    }
+    return any;
 }
 
 /* ---- crash loops (I5) ---- */

@@ -64,6 +64,10 @@ enum ckpt_status lineage_pick_next(const struct lineage *l, struct record_resolv
  * listings, JOB@STEP): its epoch is the newest with commits, or an ancestor up to the
  * point from which the next one resumed. */
 bool lineage_on_branch(const struct lineage *l, const struct ckpt_name *name);
+/* The newest live commit that can be restored: on that branch if any is; NULL if none. */
+const struct lineage_commit *lineage_newest_restorable(const struct lineage *l);
+/* lineage_on_branch for all of l->commits in one walk: marks[i] for commits[i].  False: no memory. */
+bool lineage_mark_branch(const struct lineage *l, bool *marks) CKPT_MUST_CHECK;
 /* Crash-loop state of a checkpoint: how many launches in a row count against it. */
 uint32_t lineage_crashes(const struct lineage *l, const struct ckpt_name *name, uint64_t below);
 bool lineage_quarantined(const struct lineage *l, const struct ckpt_name *name, uint64_t below);

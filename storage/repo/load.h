@@ -26,3 +26,9 @@ enum ckpt_status load_batch(struct load_work *w, struct store *const *tiers, siz
                             const char *job, const struct ckpt_name *name,
                             const struct plan_batch *batch, void *const *slots,
                             struct load_stats *stats, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The bytes that load_batch would ask of this tier if all is sound there; reads the pack's
+ * head and nothing else.  slots: addresses alone, nothing is written to them. */
+enum ckpt_status load_measure(struct load_work *w, struct store *s, const char *job,
+                              const struct ckpt_name *name, const struct plan_batch *batch,
+                              void *const *slots, uint64_t *ret_bytes, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

@@ -1,9 +1,12 @@
 /* Finds what is needed.  For each piece asked for, the index says by arithmetic which
- * ranks wrote a part of it; only those ranks' manifests are read; tiles follow from the
- * boxes by arithmetic again.
+ * ranks wrote a part of it; only those ranks' manifests are read, one after the other,
+ * and of each only the blocks with tensors that are wanted; tiles follow from the boxes
+ * by arithmetic again.
  *
- *   pieces ── index runs ──► wants (rank, tensor, piece) ── manifests ──► hits (chunks)
+ *   pieces ── index runs ──► wants, by rank ── manifest of a rank ──► its boxes, by chunk
+ *     ──► hits of a box (tiles) ──► batches
  *
+ * Memory: 16 bytes a want (one rank's part of one piece), one manifest, and the plan.
  * At the end the parts of every piece must add up to the piece: an index that lied by
  * omission is found here and not by a trainer that starts from zeros. */
 #include "storage/repo/plan.h"
@@ -12,40 +15,43 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "formats/convert.h"
 #include "storage/repo/plan_hit.h"
+#include "storage/repo/plan_names.h"
 
-struct want { /* this rank wrote something of this piece */
+struct asked { /* a tensor of a consumer, and what has its bytes */
     const struct index_tensor *saved;
-    uint32_t rank, consumer, tensor, piece;
+    uint32_t consumer, tensor;
+};
+struct want { /* this rank wrote something of this piece */
+    uint32_t rank, asked, piece;
+};
+struct wanted_box { /* a piece needs a part of this box */
+    const struct manifest_box *box;
+    const struct want *want;
 };
 struct planner {
     struct reader *r;
     const struct decl *const *consumers;
     size_t count;
     unsigned flags;
+    const uint32_t *ranks; /* of the consumers, for messages */
+    struct plan_names renames;
     struct plan *p;
-    struct want *wants;
-    size_t want_count, want_cap;
-    struct plan_hit *hits;
-    size_t hit_count, hit_cap;
-    const struct index_tensor **asked;
+    size_t note_cap;
+    struct plan_batcher batcher;
+    struct asked *asked; /* by name of what was saved, then consumer, then tensor */
     size_t asked_count, asked_cap;
+    struct want *wants; /* by rank, then as `asked`, then by piece */
+    size_t want_count, want_cap;
+    const char **names; /* of the rank at work: what is wanted of its manifest, sorted */
+    size_t name_count, name_cap;
+    struct wanted_box *boxes; /* of the rank at work */
+    size_t box_count, box_cap;
+    struct plan_hit *hits; /* of the box at work */
+    size_t hit_count, hit_cap;
     uint64_t **got; /* per consumer, per piece: elements found */
 };
-
-/* Room for one more. */
-static bool grow(void **array, size_t count, size_t *cap, size_t size)
-{
-    if (count < *cap)
-        return true;
-    size_t more = *cap ? *cap * 2 : 64;
-    void *bigger = realloc(*array, more * size);
-    if (!bigger)
-        return false;
-    *array = bigger;
-    *cap = more;
-    return true;
-}
 
 static enum ckpt_status no_memory(struct ckpt_err *err)
 {
@@ -64,13 +70,31 @@ static const char *shape_to_text(uint32_t ndim, const uint64_t *shape, char *buf
     return buf;
 }
 
+static enum ckpt_status check_dtype(const struct decl_tensor *t, const struct index_tensor *saved,
+                                    bool convert, struct ckpt_err *err)
+{
+    const char *why = NULL;
+    if (t->dtype == saved->dtype)
+        return CKPT_OK;
+    if (!convert)
+        why = "a restore converts only when it is told to";
+    else if (!convert_can(saved->dtype, t->dtype))
+        why = "there is no conversion between these";
+    else if (saved->kind == DECL_LOCKED || t->kind == DECL_LOCKED)
+        why = "it is locked, and restored only as it was saved";
+    if (!why)
+        return CKPT_OK;
+    return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s: %s", t->name,
+                   dtype_name(t->dtype), dtype_name(saved->dtype), why);
+}
+
 static enum ckpt_status check_same(const struct decl_tensor *t, const struct index_tensor *saved,
-                                   struct ckpt_err *err)
+                                   bool convert, struct ckpt_err *err)
 {
     char asked[400], was[400];
-    if (t->dtype != saved->dtype)
-        return err_set(err, CKPT_MISMATCH, "tensor %s: asked for as %s, saved as %s", t->name,
-                       dtype_name(t->dtype), dtype_name(saved->dtype));
+    enum ckpt_status st = check_dtype(t, saved, convert, err);
+    if (st != CKPT_OK)
+        return st;
     if ((t->flags & saved->flags & DECL_OBJECT) && t->ndim == 1 && saved->ndim == 1)
         return CKPT_OK; /* any capacity: its length stands in its first bytes */
     if (t->ndim != saved->ndim ||
@@ -108,8 +132,10 @@ static enum ckpt_status find_saved(struct planner *pl, const char *name,
 {
     *ret = NULL;
     const struct index_tensor *t;
-    enum ckpt_status st = reader_tensor(pl->r, name, &t, err);
-    if (st == CKPT_OK && t->alias) {
+    enum ckpt_status st = plan_names_find(&pl->renames, name, &t, err);
+    if (st != CKPT_OK || !t)
+        return st;
+    if (t->alias) {
         const char *target = t->alias;
         st = reader_tensor(pl->r, target, &t, err);
         if (st == CKPT_NOT_FOUND || (st == CKPT_OK && t->alias))
@@ -121,36 +147,149 @@ static enum ckpt_status find_saved(struct planner *pl, const char *name,
     return st == CKPT_NOT_FOUND ? CKPT_OK : st;
 }
 
+/* --- what is asked for ---------------------------------------------------------- */
+
+/* The checkpoint does not have it, or the patterns leave it out. */
+static void owe_nothing(struct planner *pl, const struct asked *a)
+{
+    const struct decl_tensor *t = &pl->consumers[a->consumer]->tensors[a->tensor];
+    for (size_t i = 0; i < t->piece_count; i++)
+        pl->got[a->consumer][t->first_piece + i] = UINT64_MAX;
+}
+
+static enum ckpt_status add_gap(struct planner *pl, const struct asked *a, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &pl->consumers[a->consumer]->tensors[a->tensor];
+    if (!(pl->flags & PLAN_PARTIAL) && !(t->flags & DECL_OPTIONAL))
+        return err_set(err, CKPT_NOT_FOUND, "tensor %s is not in the checkpoint", t->name);
+    struct plan *p = pl->p;
+    struct plan_gap *gaps = realloc(p->gaps, (p->gap_count + 1) * sizeof(*gaps));
+    if (!gaps)
+        return no_memory(err);
+    p->gaps = gaps;
+    p->gaps[p->gap_count++] = (struct plan_gap){ .consumer = a->consumer, .tensor = a->tensor };
+    owe_nothing(pl, a);
+    return CKPT_OK;
+}
+
+/* What an object's place has beyond the saved one is not owed. */
+static void allow_longer(struct planner *pl, const struct asked *a)
+{
+    const struct decl *d = pl->consumers[a->consumer];
+    const struct decl_tensor *t = &d->tensors[a->tensor];
+    for (size_t i = 0; i < t->piece_count; i++) {
+        const struct box *box = &d->pieces[t->first_piece + i].box;
+        uint64_t end = box->off[0] + box->len[0];
+        uint64_t from = max_u64(box->off[0], a->saved->shape[0]);
+        pl->got[a->consumer][t->first_piece + i] = end > from ? end - from : 0;
+    }
+}
+
+/* It has no memory of its own: its target is restored.  Bytes of its own in the checkpoint
+ * would be lost. */
+static enum ckpt_status check_alias(struct planner *pl, const struct decl_tensor *t,
+                                    struct ckpt_err *err)
+{
+    const struct index_tensor *own, *target = NULL;
+    enum ckpt_status st = find_saved(pl, t->name, &own, err);
+    if (st == CKPT_OK && own)
+        st = find_saved(pl, t->alias, &target, err);
+    if (st != CKPT_OK || !own || !target || own == target || (pl->flags & PLAN_PARTIAL))
+        return st;
+    return err_set(err, CKPT_MISMATCH,
+                   "tensor %s is tied to %s here, and was saved with bytes of %s: they would be "
+                   "lost",
+                   t->name, t->alias, own->name);
+}
+
+static enum ckpt_status add_note(struct planner *pl, const struct asked *a, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &pl->consumers[a->consumer]->tensors[a->tensor];
+    struct plan *p = pl->p;
+    if (t->dtype == a->saved->dtype && strcmp(t->name, a->saved->name) == 0)
+        return CKPT_OK;
+    if (!plan_grow((void **)&p->notes, p->note_count, &pl->note_cap, sizeof(*p->notes)))
+        return no_memory(err);
+    p->notes[p->note_count++] = (struct plan_note){ a->consumer, a->tensor, a->saved };
+    return CKPT_OK;
+}
+
+static enum ckpt_status ask_tensor(struct planner *pl, uint32_t consumer, uint32_t tensor,
+                                   struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &pl->consumers[consumer]->tensors[tensor];
+    struct asked a = { .consumer = consumer, .tensor = tensor };
+    if (!select_wants(pl->renames.select, t->name)) {
+        owe_nothing(pl, &a);
+        return CKPT_OK;
+    }
+    if (t->flags & DECL_ALIAS)
+        return check_alias(pl, t, err);
+    enum ckpt_status st = find_saved(pl, t->name, &a.saved, err);
+    if (st != CKPT_OK)
+        return st;
+    if (!a.saved)
+        return add_gap(pl, &a, err);
+    if (!plan_grow((void **)&pl->asked, pl->asked_count, &pl->asked_cap, sizeof(*pl->asked)))
+        return no_memory(err);
+    pl->asked[pl->asked_count++] = a;
+    st = check_same(t, a.saved, pl->flags & PLAN_CONVERT, err);
+    if (st == CKPT_OK)
+        st = add_note(pl, &a, err);
+    if (st == CKPT_OK && (t->flags & DECL_OBJECT))
+        allow_longer(pl, &a);
+    return st;
+}
+
+static int compare_asked(const void *a, const void *b)
+{
+    const struct asked *x = a, *y = b;
+    if (x->saved != y->saved)
+        return strcmp(x->saved->name, y->saved->name);
+    if (x->consumer != y->consumer)
+        return x->consumer < y->consumer ? -1 : 1;
+    return x->tensor < y->tensor ? -1 : x->tensor > y->tensor;
+}
+
 /* --- wants ---------------------------------------------------------------------- */
 
 static enum ckpt_status add_want(struct planner *pl, const struct want *w, struct ckpt_err *err)
 {
-    if (!grow((void **)&pl->wants, pl->want_count, &pl->want_cap, sizeof(*pl->wants)))
+    if (!plan_grow((void **)&pl->wants, pl->want_count, &pl->want_cap, sizeof(*pl->wants)))
         return no_memory(err);
     pl->wants[pl->want_count++] = *w;
     return CKPT_OK;
+}
+
+static enum ckpt_status check_locked(const struct index_tensor *t, const struct box *saved,
+                                     const struct box *box, struct ckpt_err *err)
+{
+    char asked[400], was[400];
+    if (t->kind != DECL_LOCKED || box_equal(saved, box))
+        return CKPT_OK;
+    return err_set(err, CKPT_REFUSED,
+                   "tensor %s is locked: saved as %s, asked for as %s; it can only be restored in "
+                   "the layout in which it was saved",
+                   t->name, box_to_text(saved, was, sizeof(was)),
+                   box_to_text(box, asked, sizeof(asked)));
 }
 
 /* Every box of one run that meets the piece. */
 static enum ckpt_status want_run(struct planner *pl, struct want *w, const struct index_run *run,
                                  const struct box *box, struct ckpt_err *err)
 {
+    const struct index_tensor *saved = pl->asked[w->asked].saved;
     uint32_t first, last;
-    char asked[400], was[400];
     if (!index_run_hits(run, box, &first, &last))
         return CKPT_OK;
     for (uint32_t i = first; i <= last; i++) {
-        struct box saved = index_run_box(run, i, &w->rank);
+        struct box at = index_run_box(run, i, &w->rank);
         if (w->rank >= reader_commit(pl->r)->world)
             return err_set(err, CKPT_CORRUPT, "tensor %s: the index names a rank that never was",
-                           w->saved->name);
-        if (w->saved->kind == DECL_LOCKED && !box_equal(&saved, box))
-            return err_set(err, CKPT_REFUSED,
-                           "tensor %s is locked: saved as %s, asked for as %s; it can only be "
-                           "restored in the layout in which it was saved",
-                           w->saved->name, box_to_text(&saved, was, sizeof(was)),
-                           box_to_text(box, asked, sizeof(asked)));
-        enum ckpt_status st = add_want(pl, w, err);
+                           saved->name);
+        enum ckpt_status st = check_locked(saved, &at, box, err);
+        if (st == CKPT_OK)
+            st = add_want(pl, w, err);
         if (st != CKPT_OK)
             return st;
     }
@@ -159,77 +298,95 @@ static enum ckpt_status want_run(struct planner *pl, struct want *w, const struc
 
 static enum ckpt_status want_piece(struct planner *pl, struct want *w, struct ckpt_err *err)
 {
-    const struct decl *d = pl->consumers[w->consumer];
-    const struct box *box = &plan_piece(d, w->tensor, w->piece)->box;
+    const struct asked *a = &pl->asked[w->asked];
+    const struct decl *d = pl->consumers[a->consumer];
+    const struct box *box = &plan_piece(d, a->tensor, w->piece)->box;
     if (box_volume(box) == 0)
         return CKPT_OK;
     enum ckpt_status st = CKPT_OK;
-    if (w->saved->kind == DECL_BLOCKED)
-        st = check_blocked(&d->tensors[w->tensor], w->saved, box, err);
-    for (uint32_t i = 0; st == CKPT_OK && i < w->saved->run_count; i++)
-        st = want_run(pl, w, &w->saved->runs[i], box, err);
+    if (a->saved->kind == DECL_BLOCKED)
+        st = check_blocked(&d->tensors[a->tensor], a->saved, box, err);
+    for (uint32_t i = 0; st == CKPT_OK && i < a->saved->run_count; i++)
+        st = want_run(pl, w, &a->saved->runs[i], box, err);
     return st;
 }
 
-static enum ckpt_status add_gap(struct planner *pl, const struct want *w, struct ckpt_err *err)
+static enum ckpt_status want_all(struct planner *pl, struct ckpt_err *err)
 {
-    const struct decl_tensor *t = &pl->consumers[w->consumer]->tensors[w->tensor];
-    if (!(pl->flags & PLAN_PARTIAL) && !(t->flags & DECL_OPTIONAL))
-        return err_set(err, CKPT_NOT_FOUND, "tensor %s is not in the checkpoint", t->name);
-    struct plan *p = pl->p;
-    struct plan_gap *gaps = realloc(p->gaps, (p->gap_count + 1) * sizeof(*gaps));
-    if (!gaps)
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < pl->asked_count; i++) {
+        const struct asked *a = &pl->asked[i];
+        struct want w = { .asked = (uint32_t)i };
+        size_t pieces = pl->consumers[a->consumer]->tensors[a->tensor].piece_count;
+        for (; st == CKPT_OK && w.piece < pieces; w.piece++)
+            st = want_piece(pl, &w, err);
+    }
+    return st;
+}
+
+/* By rank, otherwise in the order in which they were found: counted, then dealt. */
+static enum ckpt_status sort_wants(struct planner *pl, struct ckpt_err *err)
+{
+    uint32_t world = reader_commit(pl->r)->world;
+    CLEANUP_FREE size_t *at = calloc((size_t)world + 1, sizeof(*at));
+    struct want *sorted = malloc((pl->want_count + 1) * sizeof(*sorted));
+    if (!at || !sorted) {
+        free(sorted);
         return no_memory(err);
-    p->gaps = gaps;
-    p->gaps[p->gap_count++] = (struct plan_gap){ .consumer = w->consumer, .tensor = w->tensor };
-    for (size_t i = 0; i < t->piece_count; i++) /* nothing is owed */
-        pl->got[w->consumer][t->first_piece + i] = UINT64_MAX;
+    }
+    for (size_t i = 0; i < pl->want_count; i++)
+        at[pl->wants[i].rank + 1]++;
+    for (uint32_t rank = 0; rank < world; rank++)
+        at[rank + 1] += at[rank];
+    for (size_t i = 0; i < pl->want_count; i++)
+        sorted[at[pl->wants[i].rank]++] = pl->wants[i];
+    free(pl->wants);
+    pl->wants = sorted;
+    pl->want_cap = pl->want_count + 1;
     return CKPT_OK;
 }
 
-/* What an object's place has beyond the saved one is not owed. */
-static void allow_longer(struct planner *pl, const struct want *w)
+/* --- hits ----------------------------------------------------------------------- */
+
+static enum ckpt_status add_hit(struct planner *pl, const struct plan_hit *h, uint64_t *got,
+                                struct ckpt_err *err)
 {
-    const struct decl *d = pl->consumers[w->consumer];
-    const struct decl_tensor *t = &d->tensors[w->tensor];
-    for (size_t i = 0; i < t->piece_count; i++) {
-        const struct box *box = &d->pieces[t->first_piece + i].box;
-        uint64_t end = box->off[0] + box->len[0];
-        uint64_t from = max_u64(box->off[0], w->saved->shape[0]);
-        pl->got[w->consumer][t->first_piece + i] = end > from ? end - from : 0;
-    }
+    if (!plan_grow((void **)&pl->hits, pl->hit_count, &pl->hit_cap, sizeof(*pl->hits)))
+        return no_memory(err);
+    pl->hits[pl->hit_count++] = *h;
+    *got += box_volume(&h->common);
+    return CKPT_OK;
 }
 
-static enum ckpt_status want_tensor(struct planner *pl, uint32_t consumer, uint32_t tensor,
-                                    struct ckpt_err *err)
+/* The tiles of the box that the piece needs. */
+static enum ckpt_status hit_box(struct planner *pl, const struct wanted_box *w,
+                                struct ckpt_err *err)
 {
-    const struct decl_tensor *t = &pl->consumers[consumer]->tensors[tensor];
-    if (t->flags & DECL_ALIAS)
-        return CKPT_OK; /* it has no memory of its own: its target is restored */
-    struct want w = { .consumer = consumer, .tensor = tensor };
-    enum ckpt_status st = find_saved(pl, t->name, &w.saved, err);
-    if (st != CKPT_OK)
-        return st;
-    if (!w.saved)
-        return add_gap(pl, &w, err);
-    if (!grow((void **)&pl->asked, pl->asked_count, &pl->asked_cap, sizeof(*pl->asked)))
-        return no_memory(err);
-    pl->asked[pl->asked_count++] = w.saved;
-    st = check_same(t, w.saved, err);
-    if (st == CKPT_OK && (t->flags & DECL_OBJECT))
-        allow_longer(pl, &w);
-    for (; st == CKPT_OK && w.piece < t->piece_count; w.piece++)
-        st = want_piece(pl, &w, err);
+    const struct asked *a = &pl->asked[w->want->asked];
+    const struct decl *d = pl->consumers[a->consumer];
+    const struct decl_piece *piece = plan_piece(d, a->tensor, w->want->piece);
+    uint64_t *got = &pl->got[a->consumer][piece - d->pieces];
+    uint8_t dtype = a->saved->dtype;
+    struct plan_hit h = { .consumer = a->consumer,
+                          .tensor = a->tensor,
+                          .piece = w->want->piece,
+                          .dtype = dtype == d->tensors[a->tensor].dtype ? 0 : dtype };
+    if (w->box->chunks == 1) /* most boxes of a large job */
+        return box_intersect(&w->box->box, &piece->box, &h.common) ? add_hit(pl, &h, got, err)
+                                                                   : CKPT_OK;
+    struct tile_iter it = tile_iter_init(&w->box->box, w->box->tile, &piece->box);
+    struct box tile;
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && tile_iter_next(&it, &h.tile, &tile, &h.common))
+        st = add_hit(pl, &h, got, err);
     return st;
 }
 
-static int compare_wants(const void *a, const void *b)
+static int compare_hits(const void *a, const void *b)
 {
-    const struct want *x = a, *y = b;
-    if (x->rank != y->rank)
-        return x->rank < y->rank ? -1 : 1;
-    if (x->saved != y->saved)
-        return strcmp(x->saved->name, y->saved->name);
+    const struct plan_hit *x = a, *y = b;
+    if (x->tile != y->tile)
+        return x->tile < y->tile ? -1 : 1;
     if (x->consumer != y->consumer)
         return x->consumer < y->consumer ? -1 : 1;
     if (x->tensor != y->tensor)
@@ -237,72 +394,125 @@ static int compare_wants(const void *a, const void *b)
     return x->piece < y->piece ? -1 : x->piece > y->piece;
 }
 
-/* --- hits ----------------------------------------------------------------------- */
-
-static enum ckpt_status hit_box(struct planner *pl, const struct want *w,
-                                const struct manifest_tensor *saved, const struct manifest_box *box,
-                                struct ckpt_err *err)
+/* All that is wanted of one box. */
+static enum ckpt_status hit_wanted(struct planner *pl, const struct wanted_box *w, size_t count,
+                                   struct ckpt_err *err)
 {
-    const struct box *want = &plan_piece(pl->consumers[w->consumer], w->tensor, w->piece)->box;
-    struct tile_iter it = tile_iter_init(&box->box, box->tile, want);
-    size_t piece = pl->consumers[w->consumer]->tensors[w->tensor].first_piece + w->piece;
-    struct box tile, common;
-    uint64_t i;
-    while (tile_iter_next(&it, &i, &tile, &common)) {
-        if (!grow((void **)&pl->hits, pl->hit_count, &pl->hit_cap, sizeof(*pl->hits)))
-            return no_memory(err);
-        uint64_t volume = box_volume(&common);
-        pl->hits[pl->hit_count++] = (struct plan_hit){ .ordinal = box->first_chunk + i,
-                                                       .rank = w->rank,
-                                                       .consumer = w->consumer,
-                                                       .tensor = w->tensor,
-                                                       .piece = w->piece,
-                                                       .tile = i,
-                                                       .box = box,
-                                                       .saved = saved };
-        pl->got[w->consumer][piece] += volume;
-        pl->p->consumer_bytes[w->consumer] += box_bytes(&common, dtype_bits(saved->dtype));
-    }
-    return CKPT_OK;
+    enum ckpt_status st = CKPT_OK;
+    pl->hit_count = 0;
+    for (size_t i = 0; st == CKPT_OK && i < count; i++)
+        st = hit_box(pl, &w[i], err);
+    if (st != CKPT_OK)
+        return st;
+    if (count > 1 && pl->hit_count > 1) /* those of one piece come by tile */
+        qsort(pl->hits, pl->hit_count, sizeof(*pl->hits), compare_hits);
+    return plan_batcher_add(&pl->batcher, pl->asked[w->want->asked].saved, w->box, pl->hits,
+                            pl->hit_count, err);
 }
 
 /* What the manifest says must be what the index says, or a tile's bytes would be laid
  * out as something else. */
-static enum ckpt_status check_manifest_tensor(const struct want *w, const struct manifest_tensor *t,
-                                              struct ckpt_err *err)
+static enum ckpt_status check_manifest_tensor(const struct index_tensor *saved, uint32_t rank,
+                                              const struct manifest_tensor *t, struct ckpt_err *err)
 {
-    if (t->dtype == w->saved->dtype && t->ndim == w->saved->ndim &&
-        memcmp(t->shape, w->saved->shape, t->ndim * sizeof(t->shape[0])) == 0)
+    if (t->dtype == saved->dtype && t->ndim == saved->ndim &&
+        memcmp(t->shape, saved->shape, t->ndim * sizeof(t->shape[0])) == 0)
         return CKPT_OK;
     return err_set(err, CKPT_CORRUPT, "tensor %s: rank %u's manifest and the index disagree",
-                   t->name, w->rank);
+                   t->name, rank);
 }
 
-static enum ckpt_status hit_wants(struct planner *pl, struct ckpt_err *err)
+static enum ckpt_status find_boxes(struct planner *pl, const struct want *w, struct ckpt_err *err)
 {
-    const struct want *before = NULL;
-    const struct manifest_tensor *t = NULL;
-    for (size_t i = 0; i < pl->want_count; i++) {
-        const struct want *w = &pl->wants[i];
-        if (before && compare_wants(before, w) == 0)
-            continue; /* two boxes of one rank meet the same piece */
-        enum ckpt_status st = CKPT_OK;
-        if (!before || before->rank != w->rank || before->saved != w->saved) {
-            st = reader_boxes(pl->r, w->rank, w->saved->name, &t, err);
-            if (st == CKPT_NOT_FOUND)
-                return err_set(err, CKPT_CORRUPT, "tensor %s: rank %u's manifest does not have it",
-                               w->saved->name, w->rank);
-            if (st == CKPT_OK)
-                st = check_manifest_tensor(w, t, err);
-        }
-        pl->p->manifests_hit += !before || before->rank != w->rank;
-        for (uint32_t b = 0; st == CKPT_OK && b < t->box_count; b++)
-            st = hit_box(pl, w, t, &t->boxes[b], err);
-        if (st != CKPT_OK)
-            return st;
-        before = w;
+    const struct asked *a = &pl->asked[w->asked];
+    const struct manifest_tensor *t;
+    enum ckpt_status st = reader_boxes(pl->r, w->rank, a->saved->name, &t, err);
+    if (st == CKPT_NOT_FOUND)
+        return err_set(err, CKPT_CORRUPT, "tensor %s: rank %u's manifest does not have it",
+                       a->saved->name, w->rank);
+    if (st == CKPT_OK)
+        st = check_manifest_tensor(a->saved, w->rank, t, err);
+    for (uint32_t i = 0; st == CKPT_OK && i < t->box_count; i++) {
+        if (!plan_grow((void **)&pl->boxes, pl->box_count, &pl->box_cap, sizeof(*pl->boxes)))
+            return no_memory(err);
+        pl->boxes[pl->box_count++] = (struct wanted_box){ .box = &t->boxes[i], .want = w };
     }
-    return CKPT_OK;
+    return st;
+}
+
+static int compare_boxes(const void *a, const void *b)
+{
+    const struct wanted_box *x = a, *y = b;
+    if (x->box->first_chunk != y->box->first_chunk)
+        return x->box->first_chunk < y->box->first_chunk ? -1 : 1;
+    if (x->box != y->box)
+        return x->box < y->box ? -1 : 1;
+    return x->want < y->want ? -1 : x->want > y->want;
+}
+
+/* Several boxes of the rank meet the piece: it was found once for each. */
+static bool same_want(const struct want *a, const struct want *b)
+{
+    return a->rank == b->rank && a->asked == b->asked && a->piece == b->piece;
+}
+
+static enum ckpt_status read_ahead(struct planner *pl, const struct want *wants, size_t n,
+                                   struct ckpt_err *err)
+{
+    const struct index_tensor *last = NULL;
+    pl->name_count = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct index_tensor *saved = pl->asked[wants[i].asked].saved;
+        if (saved == last)
+            continue;
+        last = saved;
+        if (!plan_grow((void **)&pl->names, pl->name_count, &pl->name_cap, sizeof(*pl->names)))
+            return no_memory(err);
+        pl->names[pl->name_count++] = saved->name;
+    }
+    return reader_ahead(pl->r, wants->rank, pl->names, pl->name_count, err);
+}
+
+/* The n wants of one rank. */
+static enum ckpt_status hit_rank(struct planner *pl, const struct want *wants, size_t n,
+                                 struct ckpt_err *err)
+{
+    const struct manifest_header *manifest;
+    uint32_t rank = wants->rank;
+    enum ckpt_status st = read_ahead(pl, wants, n, err);
+    if (st == CKPT_OK)
+        st = reader_manifest(pl->r, rank, &manifest, err);
+    pl->box_count = 0;
+    for (size_t i = 0; st == CKPT_OK && i < n; i++) {
+        if (i == 0 || !same_want(&wants[i - 1], &wants[i]))
+            st = find_boxes(pl, &wants[i], err);
+    }
+    if (st != CKPT_OK)
+        return st;
+    if (pl->box_count > 1)
+        qsort(pl->boxes, pl->box_count, sizeof(*pl->boxes), compare_boxes);
+    plan_batcher_rank(&pl->batcher, rank, manifest);
+    size_t group;
+    for (size_t i = 0; st == CKPT_OK && i < pl->box_count; i += group) {
+        for (group = 1; i + group < pl->box_count && pl->boxes[i + group].box == pl->boxes[i].box;)
+            group++;
+        st = hit_wanted(pl, &pl->boxes[i], group, err);
+    }
+    pl->p->manifests_hit++;
+    reader_forget(pl->r, rank);
+    return st;
+}
+
+static enum ckpt_status hit_all(struct planner *pl, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    size_t n;
+    for (size_t i = 0; st == CKPT_OK && i < pl->want_count; i += n) {
+        for (n = 1; i + n < pl->want_count && pl->wants[i + n].rank == pl->wants[i].rank;)
+            n++;
+        st = hit_rank(pl, &pl->wants[i], n, err);
+    }
+    return st;
 }
 
 static enum ckpt_status check_whole(const struct planner *pl, struct ckpt_err *err)
@@ -324,27 +534,22 @@ static enum ckpt_status check_whole(const struct planner *pl, struct ckpt_err *e
 
 /* --- what nobody asked for ------------------------------------------------------ */
 
-static int compare_addresses(const void *a, const void *b)
-{
-    uintptr_t x = (uintptr_t) * (void *const *)a, y = (uintptr_t) * (void *const *)b;
-    return x < y ? -1 : x > y;
-}
-
+/* Both lists are sorted by name. */
 static enum ckpt_status list_unasked(struct planner *pl, struct ckpt_err *err)
 {
     struct plan *p = pl->p;
-    size_t cap = 0;
-    if (pl->asked_count)
-        qsort(pl->asked, pl->asked_count, sizeof(*pl->asked), compare_addresses);
+    size_t cap = 0, at = 0;
     for (uint64_t i = 0; i < reader_tensor_count(pl->r); i++) {
         const struct index_tensor *t;
         enum ckpt_status st = reader_tensor_at(pl->r, i, &t, err);
         if (st != CKPT_OK)
             return st;
-        if (t->alias || (pl->asked_count && bsearch(&t, pl->asked, pl->asked_count,
-                                                    sizeof(*pl->asked), compare_addresses)))
+        bool asked = at < pl->asked_count && pl->asked[at].saved == t;
+        while (at < pl->asked_count && pl->asked[at].saved == t)
+            at++;
+        if (t->alias || asked || !plan_names_wanted(&pl->renames, t->name))
             continue;
-        if (!grow((void **)&p->unasked, p->unasked_count, &cap, sizeof(*p->unasked)))
+        if (!plan_grow((void **)&p->unasked, p->unasked_count, &cap, sizeof(*p->unasked)))
             return no_memory(err);
         p->unasked[p->unasked_count] = strdup(t->name);
         if (!p->unasked[p->unasked_count])
@@ -356,36 +561,42 @@ static enum ckpt_status list_unasked(struct planner *pl, struct ckpt_err *err)
 
 /* --- whole ---------------------------------------------------------------------- */
 
-static enum ckpt_status plan_all(struct planner *pl, uint64_t slot_bytes, struct ckpt_err *err)
+static enum ckpt_status plan_all(struct planner *pl, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
     for (size_t c = 0; c < pl->count; c++) {
         for (size_t t = 0; st == CKPT_OK && t < pl->consumers[c]->tensor_count; t++)
-            st = want_tensor(pl, (uint32_t)c, (uint32_t)t, err);
+            st = ask_tensor(pl, (uint32_t)c, (uint32_t)t, err);
+        if (st != CKPT_OK && pl->ranks)
+            err_prefix(err, "rank %u", pl->ranks[c]);
+        if (st != CKPT_OK)
+            return st;
     }
-    if (st != CKPT_OK)
-        return st;
-    if (pl->want_count)
-        qsort(pl->wants, pl->want_count, sizeof(*pl->wants), compare_wants);
-    st = hit_wants(pl, err);
+    if (pl->asked_count)
+        qsort(pl->asked, pl->asked_count, sizeof(*pl->asked), compare_asked);
+    st = want_all(pl, err);
+    if (st == CKPT_OK)
+        st = sort_wants(pl, err);
+    if (st == CKPT_OK)
+        st = hit_all(pl, err);
     if (st == CKPT_OK)
         st = check_whole(pl, err);
     if (st == CKPT_OK)
-        st = plan_batches(pl->r, pl->consumers, pl->count, slot_bytes, pl->hits, pl->hit_count,
-                          pl->p, err);
+        plan_batcher_finish(&pl->batcher);
     if (st == CKPT_OK && !(pl->flags & PLAN_NO_UNASKED))
         st = list_unasked(pl, err);
     return st;
 }
 
-static bool planner_init(struct planner *pl)
+static bool planner_init(struct planner *pl, uint64_t slot_bytes)
 {
     pl->p = calloc(1, sizeof(*pl->p));
     pl->got = calloc(pl->count + 1, sizeof(*pl->got));
     if (!pl->p || !pl->got)
         return false;
     pl->p->consumer_bytes = calloc(pl->count + 1, sizeof(uint64_t));
-    bool ok = pl->p->consumer_bytes != NULL;
+    bool ok = pl->p->consumer_bytes != NULL &&
+              plan_batcher_init(&pl->batcher, pl->count, slot_bytes, pl->p);
     for (size_t c = 0; ok && c < pl->count; c++) {
         assert(pl->consumers[c]->finished);
         pl->got[c] = calloc(pl->consumers[c]->piece_count + 1, sizeof(uint64_t));
@@ -400,22 +611,41 @@ static void planner_fini(struct planner *pl)
         free(pl->got[c]);
     free(pl->got);
     free(pl->wants);
+    free((void *)(uintptr_t)pl->names);
+    free(pl->boxes);
     free(pl->hits);
     free(pl->asked);
+    plan_names_fini(&pl->renames);
+    plan_batcher_fini(&pl->batcher);
     plan_free(pl->p);
+}
+
+enum ckpt_status plan_make(struct reader *r, const struct plan_ask *ask, struct plan **ret,
+                           struct ckpt_err *err)
+{
+    struct planner pl = { .r = r,
+                          .consumers = ask->consumers,
+                          .count = ask->count,
+                          .flags = ask->flags,
+                          .ranks = ask->ranks };
+    assert(ask->slot_bytes >= CKPT_CHUNK_BYTES_MAX && ask->slot_bytes % CKPT_BLOCK == 0);
+    enum ckpt_status st = plan_names_init(&pl.renames, r, ask->select, err);
+    if (st == CKPT_OK)
+        st = planner_init(&pl, ask->slot_bytes) ? plan_all(&pl, err) : no_memory(err);
+    if (st == CKPT_OK)
+        *ret = TAKE_PTR(pl.p);
+    planner_fini(&pl);
+    return st;
 }
 
 enum ckpt_status plan_new(struct reader *r, const struct decl *const *consumers, size_t count,
                           uint64_t slot_bytes, unsigned flags, struct plan **ret,
                           struct ckpt_err *err)
 {
-    struct planner pl = { .r = r, .consumers = consumers, .count = count, .flags = flags };
-    assert(slot_bytes >= CKPT_CHUNK_BYTES_MAX && slot_bytes % CKPT_BLOCK == 0);
-    enum ckpt_status st = planner_init(&pl) ? plan_all(&pl, slot_bytes, err) : no_memory(err);
-    if (st == CKPT_OK)
-        *ret = TAKE_PTR(pl.p);
-    planner_fini(&pl);
-    return st;
+    const struct plan_ask ask = {
+        .consumers = consumers, .count = count, .slot_bytes = slot_bytes, .flags = flags
+    };
+    return plan_make(r, &ask, ret, err);
 }
 
 void plan_free(struct plan *p)
@@ -431,6 +661,7 @@ void plan_free(struct plan *p)
         free(p->unasked[i]);
     free(p->unasked);
     free(p->gaps);
+    free(p->notes);
     free(p->consumer_bytes);
     free(p->batches);
     free(p);

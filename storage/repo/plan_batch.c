@@ -5,32 +5,49 @@
 
 #include "storage/repo/plan_hit.h"
 
-struct batcher {
-    struct reader *r;
-    const struct decl *const *consumers;
-    uint64_t slot_bytes;
-    struct plan *p;
-    struct plan_chunk *chunks; /* the plan's, filled from the front */
-    struct plan_frag *frags;
-    struct plan_use *uses;
-    size_t chunk_count, frag_count, use_count, batch_cap;
-    uint64_t *used;   /* per consumer: bytes of its slot in the open batch */
-    uint64_t *opened; /* per consumer: number of the batch that `used` speaks of, from 1 */
-    const struct manifest_header *manifest; /* of the open batch */
-};
-
-static int compare_hits(const void *a, const void *b)
+bool plan_grow(void **array, size_t count, size_t *cap, size_t size)
 {
-    const struct plan_hit *x = a, *y = b;
-    if (x->rank != y->rank)
-        return x->rank < y->rank ? -1 : 1;
-    if (x->ordinal != y->ordinal)
-        return x->ordinal < y->ordinal ? -1 : 1;
-    if (x->consumer != y->consumer)
-        return x->consumer < y->consumer ? -1 : 1;
-    if (x->tensor != y->tensor)
-        return x->tensor < y->tensor ? -1 : 1;
-    return x->piece < y->piece ? -1 : x->piece > y->piece;
+    if (count < *cap)
+        return true;
+    size_t more = *cap ? *cap * 2 : 64;
+    void *bigger = realloc(*array, more * size);
+    if (!bigger)
+        return false;
+    *array = bigger;
+    *cap = more;
+    return true;
+}
+
+static enum ckpt_status no_memory(const struct plan_batcher *b, struct ckpt_err *err)
+{
+    return err_set(err, CKPT_NO_MEMORY, "no memory to plan more than %zu fragments", b->frag_count);
+}
+
+bool plan_batcher_init(struct plan_batcher *b, size_t consumers, uint64_t slot_bytes,
+                       struct plan *p)
+{
+    *b = (struct plan_batcher){ .slot_bytes = slot_bytes, .p = p };
+    b->used = calloc(consumers + 1, sizeof(*b->used));
+    b->opened = calloc(consumers + 1, sizeof(*b->opened));
+    return b->used && b->opened;
+}
+
+void plan_batcher_rank(struct plan_batcher *b, uint32_t rank,
+                       const struct manifest_header *manifest)
+{
+    b->rank = rank;
+    b->ordinal = 0;
+    b->manifest = manifest;
+}
+
+void plan_batcher_fini(struct plan_batcher *b)
+{
+    free(b->chunks);
+    free(b->frags);
+    free(b->uses);
+    free(b->used);
+    free(b->opened);
+    *b = (struct plan_batcher){ 0 };
 }
 
 static int compare_uses(const void *a, const void *b)
@@ -39,199 +56,192 @@ static int compare_uses(const void *a, const void *b)
     return x->consumer < y->consumer ? -1 : x->consumer > y->consumer;
 }
 
-static struct box hit_tile(const struct plan_hit *h)
-{
-    return tile_at(&h->box->box, h->box->tile, h->tile);
-}
-
-static struct box hit_common(const struct batcher *b, const struct plan_hit *h,
-                             const struct box *tile)
-{
-    struct box common;
-    bool met = box_intersect(tile, &plan_piece(b->consumers[h->consumer], h->tensor, h->piece)->box,
-                             &common);
-    assert(met);
-    return common;
-}
-
-/* Where `bytes` more would end in the consumer's slot. */
-static uint64_t used_of(const struct batcher *b, uint32_t consumer)
+/* Where the consumer's slot ends so far. */
+static uint64_t used_of(const struct plan_batcher *b, uint32_t consumer)
 {
     return b->opened[consumer] == b->p->batch_count ? b->used[consumer] : 0;
 }
 
-static enum ckpt_status open_batch(struct batcher *b, uint32_t rank, uint32_t pack,
-                                   struct ckpt_err *err)
+static struct plan_batch *open_one(const struct plan_batcher *b)
+{
+    return b->p->batch_count ? &b->p->batches[b->p->batch_count - 1] : NULL;
+}
+
+static void close_batch(struct plan_batcher *b)
+{
+    struct plan_batch *batch = open_one(b);
+    if (!batch)
+        return;
+    struct plan_use *uses = b->uses + (b->use_count - batch->use_count);
+    for (uint32_t i = 0; i < batch->use_count; i++)
+        uses[i].slot_used = b->used[uses[i].consumer];
+    if (batch->use_count > 1)
+        qsort(uses, batch->use_count, sizeof(*uses), compare_uses);
+}
+
+static enum ckpt_status open_batch(struct plan_batcher *b, uint32_t pack, struct ckpt_err *err)
 {
     struct plan *p = b->p;
-    if (p->batch_count == b->batch_cap) {
-        size_t cap = b->batch_cap ? b->batch_cap * 2 : 64;
-        struct plan_batch *bigger = realloc(p->batches, cap * sizeof(*bigger));
-        if (!bigger)
-            return err_set(err, CKPT_NO_MEMORY, "no memory to plan");
-        p->batches = bigger;
-        b->batch_cap = cap;
-    }
-    p->batches[p->batch_count++] = (struct plan_batch){ .rank = rank,
-                                                        .pack = b->manifest->packs[pack],
-                                                        .chunks = b->chunks + b->chunk_count,
-                                                        .frags = b->frags + b->frag_count,
-                                                        .uses = b->uses + b->use_count };
+    if (!plan_grow((void **)&p->batches, p->batch_count, &b->batch_cap, sizeof(*p->batches)))
+        return no_memory(b, err);
+    p->batches[p->batch_count++] =
+        (struct plan_batch){ .rank = b->rank, .pack = b->manifest->packs[pack] };
     return CKPT_OK;
 }
 
-static void close_batch(struct batcher *b)
-{
-    if (b->p->batch_count == 0)
-        return;
-    struct plan_batch *batch = &b->p->batches[b->p->batch_count - 1];
-    for (uint32_t i = 0; i < batch->use_count; i++)
-        batch->uses[i].slot_used = b->used[batch->uses[i].consumer];
-    qsort(batch->uses, batch->use_count, sizeof(*batch->uses), compare_uses);
-}
+struct chunk_of { /* one tile and who needs it */
+    const struct index_tensor *saved;
+    const struct manifest_box *box;
+    const struct plan_hit *hits;
+    size_t count;
+    unsigned bits;
+};
 
-static void open_chunk(struct batcher *b, const struct plan_hit *h, const struct box *tile)
+static enum ckpt_status open_chunk(struct plan_batcher *b, const struct chunk_of *of,
+                                   struct ckpt_err *err)
 {
-    struct plan_batch *batch = &b->p->batches[b->p->batch_count - 1];
-    unsigned bits = dtype_bits(h->saved->dtype);
+    struct plan_batch *batch = open_one(b);
+    uint64_t tile = of->hits[0].tile;
+    if (!plan_grow((void **)&b->chunks, b->chunk_count, &b->chunk_cap, sizeof(*b->chunks)))
+        return no_memory(b, err);
     struct plan_chunk *c = &b->chunks[b->chunk_count++];
-    *c = (struct plan_chunk){ .index = (uint32_t)(h->ordinal - batch->pack.first_chunk),
-                              .raw_bytes = (uint32_t)box_bytes(tile, bits),
-                              .bits = bits,
-                              .digest = h->box->digests[h->tile],
-                              .tile = *tile,
-                              .first_frag = batch->frag_count,
-                              .tensor = h->saved->name };
+    *c = (struct plan_chunk){
+        .index = (uint32_t)(of->box->first_chunk + tile - batch->pack.first_chunk),
+        .bits = of->bits,
+        .digest = of->box->digests[tile],
+        .tile = of->box->chunks == 1 ? of->box->box : tile_at(&of->box->box, of->box->tile, tile),
+        .first_frag = batch->frag_count,
+        .tensor = of->saved->name
+    };
+    c->raw_bytes = (uint32_t)box_bytes(&c->tile, of->bits);
     batch->chunk_count++;
     b->p->read_bytes += c->raw_bytes;
+    return CKPT_OK;
 }
 
-static void add_frag(struct batcher *b, const struct plan_hit *h, const struct box *common)
+static enum ckpt_status use_slot(struct plan_batcher *b, uint32_t consumer, struct ckpt_err *err)
 {
-    struct plan_batch *batch = &b->p->batches[b->p->batch_count - 1];
-    uint64_t used = used_of(b, h->consumer);
-    if (b->opened[h->consumer] != b->p->batch_count) {
-        b->opened[h->consumer] = b->p->batch_count;
-        b->uses[b->use_count++] = (struct plan_use){ .consumer = h->consumer };
-        batch->use_count++;
-    }
-    uint64_t offset = image_offset_next(&used, box_bytes(common, dtype_bits(h->saved->dtype)));
-    b->used[h->consumer] = used;
+    if (b->opened[consumer] == b->p->batch_count)
+        return CKPT_OK;
+    if (!plan_grow((void **)&b->uses, b->use_count, &b->use_cap, sizeof(*b->uses)))
+        return no_memory(b, err);
+    b->opened[consumer] = b->p->batch_count;
+    b->used[consumer] = 0;
+    b->uses[b->use_count++] = (struct plan_use){ .consumer = consumer };
+    open_one(b)->use_count++;
+    return CKPT_OK;
+}
+
+static enum ckpt_status add_frag(struct plan_batcher *b, const struct plan_hit *h, unsigned bits,
+                                 struct ckpt_err *err)
+{
+    enum ckpt_status st = use_slot(b, h->consumer, err);
+    if (st != CKPT_OK)
+        return st;
+    if (!plan_grow((void **)&b->frags, b->frag_count, &b->frag_cap, sizeof(*b->frags)))
+        return no_memory(b, err);
+    uint64_t bytes = box_bytes(&h->common, bits);
+    uint64_t offset = image_offset_next(&b->used[h->consumer], bytes);
     b->frags[b->frag_count++] = (struct plan_frag){ .consumer = h->consumer,
                                                     .tensor = h->tensor,
                                                     .piece = h->piece,
+                                                    .dtype = h->dtype,
                                                     .slot_offset = offset,
-                                                    .common = *common };
-    batch->frag_count++;
+                                                    .common = h->common };
+    open_one(b)->frag_count++;
     b->chunks[b->chunk_count - 1].frag_count++;
+    b->p->consumer_bytes[h->consumer] += bytes;
+    return CKPT_OK;
 }
 
-/* True if the n hits of one chunk fit into what the open batch has left. */
-static bool chunk_fits(const struct batcher *b, const struct plan_hit *hits, size_t n,
-                       const struct box *tile)
+/* True if all fragments of a chunk fit into what the open batch has left. */
+static bool chunk_fits(const struct plan_batcher *b, const struct chunk_of *of)
 {
     uint64_t used = 0;
-    for (size_t i = 0; i < n; i++) {
-        if (i == 0 || hits[i].consumer != hits[i - 1].consumer)
-            used = used_of(b, hits[i].consumer);
-        struct box common = hit_common(b, &hits[i], tile);
-        image_offset_next(&used, box_bytes(&common, dtype_bits(hits[i].saved->dtype)));
+    for (size_t i = 0; i < of->count; i++) {
+        const struct plan_hit *h = &of->hits[i];
+        if (i == 0 || h->consumer != h[-1].consumer)
+            used = used_of(b, h->consumer);
+        image_offset_next(&used, box_bytes(&h->common, of->bits));
         if (used > b->slot_bytes)
             return false;
     }
     return true;
 }
 
-static bool frag_fits(const struct batcher *b, const struct plan_hit *h, const struct box *common)
+static bool frag_fits(const struct plan_batcher *b, const struct plan_hit *h, unsigned bits)
 {
     uint64_t used = used_of(b, h->consumer);
-    image_offset_next(&used, box_bytes(common, dtype_bits(h->saved->dtype)));
+    image_offset_next(&used, box_bytes(&h->common, bits));
     return used <= b->slot_bytes;
 }
 
-/* The n hits of one chunk.  A chunk whose fragments do not fit into one slot (very many
- * tiny pieces) is read once for each batch that it takes. */
-static enum ckpt_status add_chunk(struct batcher *b, const struct plan_hit *hits, size_t n,
-                                  uint32_t pack, struct ckpt_err *err)
+/* A chunk whose fragments do not fit into one slot (very many tiny pieces) is read once
+ * for each batch that it takes. */
+static enum ckpt_status add_chunk(struct plan_batcher *b, const struct chunk_of *of, uint32_t pack,
+                                  struct ckpt_err *err)
 {
-    struct box tile = hit_tile(&hits[0]);
-    const struct plan_batch *batch =
-        b->p->batch_count ? &b->p->batches[b->p->batch_count - 1] : NULL;
-    bool same = batch && batch->rank == hits[0].rank &&
+    const struct plan_batch *batch = open_one(b);
+    bool same = batch && batch->rank == b->rank &&
                 batch->pack.first_chunk == b->manifest->packs[pack].first_chunk;
-    bool fresh = !same || !chunk_fits(b, hits, n, &tile);
-    for (size_t i = 0; i < n; i++) {
-        struct box common = hit_common(b, &hits[i], &tile);
-        fresh = fresh || !frag_fits(b, &hits[i], &common);
+    bool whole = same && chunk_fits(b, of), fresh = !whole;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < of->count; i++) {
+        fresh = fresh || (!whole && !frag_fits(b, &of->hits[i], of->bits));
         if (fresh) {
             close_batch(b);
-            enum ckpt_status st = open_batch(b, hits[0].rank, pack, err);
-            if (st != CKPT_OK)
-                return st;
+            st = open_batch(b, pack, err);
         }
-        if (fresh || i == 0)
-            open_chunk(b, &hits[i], &tile);
+        if (st == CKPT_OK && (fresh || i == 0))
+            st = open_chunk(b, of, err);
+        if (st == CKPT_OK)
+            st = add_frag(b, &of->hits[i], of->bits, err);
         fresh = false;
-        add_frag(b, &hits[i], &common);
     }
-    return CKPT_OK;
+    return st;
 }
 
-static enum ckpt_status add_all(struct batcher *b, const struct plan_hit *hits, size_t count,
-                                struct ckpt_err *err)
+enum ckpt_status plan_batcher_add(struct plan_batcher *b, const struct index_tensor *saved,
+                                  const struct manifest_box *box, const struct plan_hit *hits,
+                                  size_t count, struct ckpt_err *err)
 {
-    size_t n;
-    for (size_t i = 0; i < count; i += n) {
-        for (n = 1; i + n < count; n++) {
-            if (hits[i + n].rank != hits[i].rank || hits[i + n].ordinal != hits[i].ordinal)
-                break;
-        }
-        enum ckpt_status st = CKPT_OK;
-        if (i == 0 || hits[i].rank != hits[i - 1].rank)
-            st = reader_manifest(b->r, hits[i].rank, &b->manifest, err);
-        if (st != CKPT_OK)
-            return st;
-        uint32_t pack = manifest_pack_of(b->manifest, hits[i].ordinal);
+    struct chunk_of of = { .saved = saved, .box = box, .bits = dtype_bits(saved->dtype) };
+    if (box->first_chunk < b->ordinal)
+        return err_set(err, CKPT_CORRUPT, "tensor %s: two boxes of rank %u claim chunk %" PRIu64,
+                       saved->name, b->rank, box->first_chunk);
+    b->ordinal = box->first_chunk + box->chunks;
+    for (size_t i = 0; i < count; i += of.count) {
+        of.hits = hits + i;
+        for (of.count = 1; i + of.count < count && hits[i + of.count].tile == hits[i].tile;)
+            of.count++;
+        uint64_t ordinal = box->first_chunk + hits[i].tile;
+        uint32_t pack = manifest_pack_of(b->manifest, ordinal);
         if (pack == UINT32_MAX)
             return err_set(err, CKPT_CORRUPT,
                            "tensor %s: rank %u's manifest has no pack for chunk %" PRIu64,
-                           hits[i].saved->name, hits[i].rank, hits[i].ordinal);
-        st = add_chunk(b, hits + i, n, pack, err);
+                           saved->name, b->rank, ordinal);
+        enum ckpt_status st = add_chunk(b, &of, pack, err);
         if (st != CKPT_OK)
             return st;
     }
-    close_batch(b);
     return CKPT_OK;
 }
 
-enum ckpt_status plan_batches(struct reader *r, const struct decl *const *consumers, size_t count,
-                              uint64_t slot_bytes, struct plan_hit *hits, size_t hit_count,
-                              struct plan *p, struct ckpt_err *err)
+/* Arrays have moved while they grew: batches learn only now where their parts lie. */
+void plan_batcher_finish(struct plan_batcher *b)
 {
-    if (hit_count == 0)
-        return CKPT_OK;
-    qsort(hits, hit_count, sizeof(*hits), compare_hits);
-    CLEANUP_FREE struct plan_chunk *chunks = malloc(hit_count * sizeof(*chunks));
-    CLEANUP_FREE struct plan_frag *frags = malloc(hit_count * sizeof(*frags));
-    CLEANUP_FREE struct plan_use *uses = malloc(hit_count * sizeof(*uses));
-    CLEANUP_FREE uint64_t *used = calloc(count, sizeof(*used));
-    CLEANUP_FREE uint64_t *opened = calloc(count, sizeof(*opened));
-    if (!chunks || !frags || !uses || !used || !opened)
-        return err_set(err, CKPT_NO_MEMORY, "no memory to plan %zu fragments", hit_count);
-    struct batcher b = { .r = r,
-                         .consumers = consumers,
-                         .slot_bytes = slot_bytes,
-                         .p = p,
-                         .chunks = chunks,
-                         .frags = frags,
-                         .uses = uses,
-                         .used = used,
-                         .opened = opened };
-    enum ckpt_status st = add_all(&b, hits, hit_count, err);
-    if (p->batch_count) { /* the plan owns them now, whatever came of it */
-        chunks = NULL;
-        frags = NULL;
-        uses = NULL;
+    size_t chunk = 0, frag = 0, use = 0;
+    close_batch(b);
+    for (size_t i = 0; i < b->p->batch_count; i++) {
+        struct plan_batch *batch = &b->p->batches[i];
+        batch->chunks = b->chunks + chunk;
+        batch->frags = b->frags + frag;
+        batch->uses = b->uses + use;
+        chunk += batch->chunk_count;
+        frag += batch->frag_count;
+        use += batch->use_count;
     }
-    return st;
+    b->chunks = NULL; /* the plan owns them now */
+    b->frags = NULL;
+    b->uses = NULL;
 }

@@ -1,31 +1,20 @@
-/* Merges manifests, one at a time. */
+/* Merges manifests: a range of ranks one after the other, several ranges at once. */
 #include "storage/repo/publish_merge.h"
 
 #include <assert.h>
-#include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
-#include "formats/cover.h"
+#include "storage/crew.h"
+#include "storage/repo/publish_table.h"
 
 #define FAILED_BYTES_MAX (UINT64_C(64) << 10)
-#define INDEX_FLAGS      (DECL_OBJECT | DECL_ALIAS) /* what is a fact of the checkpoint */
 
 static enum ckpt_status no_memory(struct ckpt_err *err)
 {
     return err_set(err, CKPT_NO_MEMORY, "no memory to merge manifests");
-}
-
-static bool grow(void **array, size_t count, size_t *cap, size_t size)
-{
-    if (count < *cap)
-        return true;
-    size_t more = *cap ? *cap * 2 : 8;
-    void *bigger = realloc(*array, more * size);
-    if (!bigger)
-        return false;
-    *array = bigger;
-    *cap = more;
-    return true;
 }
 
 /* --- reading one manifest ------------------------------------------------------- */
@@ -59,6 +48,19 @@ enum ckpt_status merge_read(struct store *s, const char *job, const struct ckpt_
     return err_set(err, st, "manifest of rank %u (%s): %s", rank, key.text, err_text(&why));
 }
 
+/* --- whose it is ---------------------------------------------------------------- */
+
+/* All ranks are of one try, and go on from one checkpoint. */
+static enum ckpt_status check_origin(const struct merge *m, uint32_t rank,
+                                     const struct record_commit *own, struct ckpt_err *err)
+{
+    if (own->try_ == m->commit.try_ && own->has_parent == m->commit.has_parent &&
+        (!own->has_parent || name_equal(&own->parent, &m->commit.parent)))
+        return CKPT_OK;
+    return err_set(err, CKPT_MISMATCH, "ranks %u and %u do not agree on the try or the parent",
+                   m->first, rank);
+}
+
 static enum ckpt_status check_identity(const struct merge *m, uint32_t rank,
                                        const struct manifest_header *h, struct ckpt_err *err)
 {
@@ -75,258 +77,13 @@ static enum ckpt_status check_identity(const struct merge *m, uint32_t rank,
         return err_set(err, CKPT_MISMATCH,
                        "the manifest under rank %u of %u is of %s: job %s, rank %u of %u", rank,
                        m->world, what, h->job, h->rank, h->world);
-    if (rank > 0 && (h->try_ != m->commit.try_ || h->has_parent != m->commit.has_parent ||
-                     (h->has_parent && !name_equal(&h->parent, &m->commit.parent))))
-        return err_set(err, CKPT_MISMATCH, "ranks 0 and %u do not agree on the try or the parent",
-                       rank);
-    return CKPT_OK;
+    struct record_commit own = { .try_ = h->try_,
+                                 .has_parent = h->has_parent,
+                                 .parent = h->parent };
+    return rank == m->first ? CKPT_OK : check_origin(m, rank, &own, err);
 }
 
-/* --- the table of tensors ------------------------------------------------------- */
-
-static size_t *slot_of(const struct merge *m, const char *name)
-{
-    size_t mask = m->slot_cap - 1;
-    for (size_t i = digest_hash(name, strlen(name)) & mask;; i = (i + 1) & mask) {
-        if (!m->slots[i] || strcmp(m->tensors[m->slots[i] - 1].desc.name, name) == 0)
-            return &m->slots[i];
-    }
-}
-
-static bool grow_slots(struct merge *m)
-{
-    if (m->tensor_count * 2 < m->slot_cap)
-        return true;
-    size_t *old = m->slots;
-    size_t cap = m->slot_cap ? m->slot_cap * 2 : 1024;
-    size_t *slots = calloc(cap, sizeof(*slots));
-    if (!slots)
-        return false;
-    m->slots = slots;
-    m->slot_cap = cap;
-    for (size_t i = 0; i < m->tensor_count; i++)
-        *slot_of(m, m->tensors[i].desc.name) = i + 1;
-    free(old);
-    return true;
-}
-
-const struct merge_tensor *merge_find(const struct merge *m, const char *name)
-{
-    size_t at = m->slot_cap ? *slot_of(m, name) : 0;
-    return at ? &m->tensors[at - 1] : NULL;
-}
-
-static void copy_desc(struct index_tensor *to, const struct manifest_tensor *from)
-{
-    to->dtype = from->dtype;
-    to->kind = from->kind;
-    to->flags = from->flags & INDEX_FLAGS;
-    to->ndim = from->ndim;
-    memcpy(to->shape, from->shape, sizeof(to->shape));
-    memcpy(to->block, from->block, sizeof(to->block));
-}
-
-/* Ranks list their tensors in the same order, mostly: the one behind the last found. */
-static enum ckpt_status find_or_add(struct merge *m, uint32_t rank, const struct manifest_tensor *t,
-                                    size_t *ret, struct ckpt_err *err)
-{
-    if (m->hint < m->tensor_count && strcmp(m->tensors[m->hint].desc.name, t->name) == 0) {
-        *ret = m->hint++;
-        return CKPT_OK;
-    }
-    if (!grow_slots(m) ||
-        !grow((void **)&m->tensors, m->tensor_count, &m->tensor_cap, sizeof(*m->tensors)))
-        return no_memory(err);
-    size_t *slot = slot_of(m, t->name);
-    if (!*slot) {
-        if (m->tensor_count == CKPT_TENSORS_MAX)
-            return err_set(err, CKPT_LIMIT, "more than %u tensors in one checkpoint",
-                           CKPT_TENSORS_MAX);
-        struct merge_tensor *fresh = &m->tensors[m->tensor_count];
-        *fresh = (struct merge_tensor){ .rank = rank };
-        fresh->desc.name = strdup(t->name);
-        fresh->desc.alias = t->alias ? strdup(t->alias) : NULL;
-        m->tensor_count++; /* merge_fini frees what was copied */
-        if (!fresh->desc.name || (t->alias && !fresh->desc.alias))
-            return no_memory(err);
-        copy_desc(&fresh->desc, t);
-        *slot = m->tensor_count;
-    }
-    *ret = *slot - 1;
-    m->hint = *slot;
-    return CKPT_OK;
-}
-
-/* What ranks must say alike of a tensor; NULL: they do. */
-static const char *disagreement(const struct index_tensor *a, const struct manifest_tensor *b)
-{
-    if (a->dtype != b->dtype)
-        return "dtype";
-    if (a->ndim != b->ndim || memcmp(a->shape, b->shape, a->ndim * sizeof(a->shape[0])) != 0)
-        return "shape";
-    if (a->kind != b->kind)
-        return "kind";
-    if (a->flags != (b->flags & INDEX_FLAGS))
-        return "whether it is an object or an alias";
-    if (a->kind == DECL_BLOCKED && memcmp(a->block, b->block, a->ndim * sizeof(a->block[0])) != 0)
-        return "blocks";
-    if ((a->alias != NULL) != (b->alias != NULL) || (a->alias && strcmp(a->alias, b->alias) != 0))
-        return "alias";
-    return NULL;
-}
-
-/* --- boxes ---------------------------------------------------------------------- */
-
-struct box merge_run_box(const struct merge_tensor *t, size_t run, uint32_t i, uint32_t *ret_rank)
-{
-    const struct merge_run *r = &t->runs[run];
-    uint32_t ndim = t->desc.ndim;
-    struct box box = { .ndim = ndim };
-    if (ndim) {
-        memcpy(box.off, t->words + run * 2 * ndim, ndim * sizeof(uint64_t));
-        memcpy(box.len, t->words + run * 2 * ndim + ndim, ndim * sizeof(uint64_t));
-        box.off[r->axis] += i * r->step;
-    }
-    *ret_rank = r->rank0 + i * r->rank_step;
-    return box;
-}
-
-/* True if the box is what comes next in the last run; then it is counted in. */
-static bool extend_run(struct merge_tensor *t, const struct box *box, uint32_t rank)
-{
-    if (t->run_count == 0 || box->ndim == 0)
-        return false;
-    struct merge_run *r = &t->runs[t->run_count - 1];
-    uint32_t last_rank;
-    struct box last = merge_run_box(t, t->run_count - 1, r->count - 1, &last_rank);
-    uint32_t axis = UINT32_MAX;
-    for (uint32_t d = 0; d < box->ndim; d++) {
-        if (box->len[d] != last.len[d] || (box->off[d] != last.off[d] && axis != UINT32_MAX))
-            return false;
-        if (box->off[d] != last.off[d])
-            axis = d;
-    }
-    if (axis == UINT32_MAX || box->off[axis] < last.off[axis] || rank <= last_rank)
-        return false;
-    uint64_t step = box->off[axis] - last.off[axis];
-    uint32_t rank_step = rank - last_rank;
-    if (r->count > 1 && (axis != r->axis || step != r->step || rank_step != r->rank_step))
-        return false;
-    r->axis = axis;
-    r->step = step;
-    r->rank_step = rank_step;
-    r->count++;
-    return true;
-}
-
-static enum ckpt_status add_box(struct merge_tensor *t, const struct box *box, uint32_t rank,
-                                struct ckpt_err *err)
-{
-    t->box_count++;
-    if (extend_run(t, box, rank))
-        return CKPT_OK;
-    size_t ndim = t->desc.ndim;
-    if (t->run_count == t->run_cap) {
-        size_t cap = t->run_cap ? t->run_cap * 2 : 2;
-        uint64_t *words = realloc(t->words, (cap * 2 * ndim + 1) * sizeof(*words));
-        if (!words)
-            return no_memory(err);
-        t->words = words;
-        struct merge_run *runs = realloc(t->runs, cap * sizeof(*runs));
-        if (!runs)
-            return no_memory(err);
-        t->runs = runs;
-        t->run_cap = cap;
-    }
-    memcpy(t->words + t->run_count * 2 * ndim, box->off, ndim * sizeof(uint64_t));
-    memcpy(t->words + t->run_count * 2 * ndim + ndim, box->len, ndim * sizeof(uint64_t));
-    t->runs[t->run_count++] = (struct merge_run){ .rank0 = rank, .count = 1 };
-    return CKPT_OK;
-}
-
-static enum ckpt_status add_tensor(struct merge *m, uint32_t rank, const struct manifest_tensor *t,
-                                   struct ckpt_err *err)
-{
-    size_t at = 0;
-    enum ckpt_status st = find_or_add(m, rank, t, &at, err);
-    if (st != CKPT_OK)
-        return st;
-    struct merge_tensor *to = &m->tensors[at];
-    const char *what = disagreement(&to->desc, t);
-    if (what)
-        return err_set(err, CKPT_MISMATCH, "tensor %s: ranks %u and %u do not agree on its %s",
-                       t->name, to->rank, rank, what);
-    for (uint32_t i = 0; i < t->box_count && st == CKPT_OK; i++)
-        st = add_box(to, &t->boxes[i].box, rank, err);
-    for (uint32_t i = 0; i < t->witness_count && st == CKPT_OK; i++) {
-        if (!grow((void **)&m->witnesses, m->witness_count, &m->witness_cap, sizeof(*m->witnesses)))
-            return no_memory(err);
-        m->witnesses[m->witness_count++] =
-            (struct merge_witness){ .tensor = at, .rank = rank, .seen = t->witnesses[i] };
-    }
-    return st;
-}
-
-/* --- all manifests -------------------------------------------------------------- */
-
-static enum ckpt_status add_block(struct merge *m, const struct merge_manifest *from,
-                                  uint32_t block, uint64_t *end, struct ckpt_err *err)
-{
-    const struct manifest_block *b = &from->header.blocks[block];
-    struct manifest_tensors t;
-    if (b->offset != *end || b->bytes > from->len - b->offset)
-        return err_set(err, CKPT_CORRUPT, "block %u of rank %u's manifest is not where it must be",
-                       block, from->header.rank);
-    *end += b->bytes;
-    enum ckpt_status st = manifest_block_decode(
-        &from->header, block, (const uint8_t *)from->bytes + b->offset, b->bytes, &t, err);
-    if (st != CKPT_OK) {
-        err_prefix(err, "manifest of rank %u", from->header.rank);
-        return st;
-    }
-    st = manifest_claims_add(&m->claims, &t, err);
-    for (size_t i = 0; i < t.count && st == CKPT_OK; i++)
-        st = add_tensor(m, from->header.rank, &t.tensors[i], err);
-    manifest_tensors_fini(&t);
-    return st;
-}
-
-/* Every block, each behind the other, each chunk claimed by one box. */
-static enum ckpt_status add_blocks(struct merge *m, const struct merge_manifest *from,
-                                   struct ckpt_err *err)
-{
-    const struct manifest_header *h = &from->header;
-    uint64_t end = h->header_bytes;
-    enum ckpt_status st = manifest_claims_init(&m->claims, h, err);
-    for (uint32_t i = 0; i < h->block_count && st == CKPT_OK; i++)
-        st = add_block(m, from, i, &end, err);
-    if (st == CKPT_OK)
-        st = manifest_claims_finish(&m->claims, err);
-    manifest_claims_fini(&m->claims);
-    if (st == CKPT_OK && end != from->len)
-        return err_set(err, CKPT_CORRUPT, "rank %u's manifest goes on behind its last block",
-                       h->rank);
-    return st;
-}
-
-static enum ckpt_status add_manifest(struct merge *m, uint32_t rank,
-                                     const struct merge_manifest *from, struct ckpt_err *err)
-{
-    const struct manifest_header *h = &from->header;
-    m->hint = 0;
-    enum ckpt_status st = add_blocks(m, from, err);
-    if (st != CKPT_OK)
-        return st;
-    m->ranks[rank] = (struct index_rank){ .sha = sha256_of(from->bytes, h->header_bytes),
-                                          .header_bytes = h->header_bytes,
-                                          .bytes = from->len };
-    m->commit.raw_bytes += h->raw_bytes;
-    m->commit.pack_count += h->pack_count;
-    m->commit.chunk_count += h->chunk_count;
-    return CKPT_OK;
-}
-
-/* Rank 0 speaks for all in what belongs to no tensor. */
+/* The first rank speaks for all in what belongs to no tensor. */
 static void take_identity(struct merge *m, const struct manifest_header *h)
 {
     m->commit = (struct record_commit){ .name = m->name,
@@ -349,21 +106,95 @@ static enum ckpt_status take_failure(struct merge *m, const struct manifest_head
                    h->fail_text[0] ? h->fail_text : status_sentence(h->fail_status));
 }
 
-static enum ckpt_status add_rank(struct merge *m, struct store *s, uint32_t rank,
+/* --- one manifest --------------------------------------------------------------- */
+
+struct merger { /* of a range: what is used again for each manifest */
+    struct merge *m;
+    struct manifest_walk *walk;
+    struct manifest_claims claims; /* of the manifest that is being added */
+};
+
+static enum ckpt_status add_block(struct merger *g, const struct merge_manifest *from,
+                                  uint32_t block, uint64_t *end, struct ckpt_err *err)
+{
+    const struct manifest_header *h = &from->header;
+    const struct manifest_block *b = &h->blocks[block];
+    if (b->offset != *end || b->bytes > from->len - b->offset)
+        return err_set(err, CKPT_CORRUPT, "block %u of rank %u's manifest is not where it must be",
+                       block, h->rank);
+    *end += b->bytes;
+    enum ckpt_status st = manifest_walk_block(
+        g->walk, h, block, (const uint8_t *)from->bytes + b->offset, b->bytes, err);
+    while (st == CKPT_OK) {
+        const struct manifest_tensor *t = NULL;
+        bool expected = false;
+        st = manifest_walk_next(g->walk, merge_expected(g->m), &t, &expected, err);
+        if (st != CKPT_OK || !t)
+            break;
+        st = manifest_claims_add_one(&g->claims, t, err);
+        if (st == CKPT_OK) {
+            st = merge_add_tensor(g->m, h->rank, t, expected, err);
+            if (st != CKPT_OK)
+                return st; /* its words name the ranks */
+        }
+    }
+    if (st != CKPT_OK)
+        err_prefix(err, "manifest of rank %u", h->rank);
+    return st;
+}
+
+/* Every block, each behind the other, each chunk claimed by one box. */
+static enum ckpt_status add_blocks(struct merger *g, const struct merge_manifest *from,
+                                   struct ckpt_err *err)
+{
+    const struct manifest_header *h = &from->header;
+    uint64_t end = h->header_bytes;
+    enum ckpt_status st = manifest_claims_init(&g->claims, h, err);
+    for (uint32_t i = 0; i < h->block_count && st == CKPT_OK; i++)
+        st = add_block(g, from, i, &end, err);
+    if (st == CKPT_OK)
+        st = manifest_claims_finish(&g->claims, err);
+    manifest_claims_fini(&g->claims);
+    if (st == CKPT_OK && end != from->len)
+        return err_set(err, CKPT_CORRUPT, "rank %u's manifest goes on behind its last block",
+                       h->rank);
+    return st;
+}
+
+static enum ckpt_status add_manifest(struct merger *g, const struct merge_manifest *from,
+                                     struct ckpt_err *err)
+{
+    const struct manifest_header *h = &from->header;
+    struct merge *m = g->m;
+    m->hint = 0;
+    enum ckpt_status st = add_blocks(g, from, err);
+    if (st != CKPT_OK)
+        return st;
+    m->ranks[h->rank] = (struct index_rank){ .sha = sha256_of(from->bytes, h->header_bytes),
+                                             .header_bytes = h->header_bytes,
+                                             .bytes = from->len };
+    m->commit.raw_bytes += h->raw_bytes;
+    m->commit.pack_count += h->pack_count;
+    m->commit.chunk_count += h->chunk_count;
+    return CKPT_OK;
+}
+
+static enum ckpt_status add_rank(struct merger *g, struct store *s, uint32_t rank,
                                  struct ckpt_err *err)
 {
     struct merge_manifest from;
+    struct merge *m = g->m;
     enum ckpt_status st = merge_read(s, m->job, &m->name, rank, &from, err);
     if (st != CKPT_OK)
         return st;
     const struct manifest_header *h = &from.header;
-    if (rank == 0)
+    if (rank == m->first)
         take_identity(m, h);
     st = check_identity(m, rank, h, err);
     if (st == CKPT_OK && h->flags & MANIFEST_FLAG_FAILED)
         st = take_failure(m, h, err);
     if (st == CKPT_OK)
-        st = add_manifest(m, rank, &from, err);
+        st = add_manifest(g, &from, err);
     merge_manifest_fini(&from);
     return st;
 }
@@ -391,6 +222,143 @@ static enum ckpt_status find_failed(struct merge *m, struct store *s, uint32_t f
     return CKPT_OK;
 }
 
+/* --- ranges of ranks ------------------------------------------------------------ */
+
+/* One thread's share: a merge of its own, whose entries of ranks are the whole's. */
+struct range {
+    struct crew_job base;
+    struct merge m;
+    uint32_t end, at; /* ranks of it before `at` were added */
+    enum ckpt_status status;
+    struct ckpt_err err;
+    unsigned number;
+    atomic_uint *first_failed; /* of all ranges */
+    bool done;
+};
+
+static void run_range(struct range *r, struct store *s)
+{
+    struct merger g = { .m = &r->m, .walk = manifest_walk_new() };
+    r->status = g.walk ? CKPT_OK : no_memory(&r->err);
+    for (r->at = r->m.first; r->status == CKPT_OK && r->at < r->end; r->at++) {
+        if (atomic_load(r->first_failed) < r->number)
+            break; /* nobody will ask for it */
+        r->status = add_rank(&g, s, r->at, &r->err);
+    }
+    manifest_walk_free(g.walk);
+    unsigned first = atomic_load(r->first_failed);
+    while (r->status != CKPT_OK && r->number < first &&
+           !atomic_compare_exchange_weak(r->first_failed, &first, r->number))
+        ;
+}
+
+static void run_job(struct crew_job *base, void *work)
+{
+    run_range((struct range *)base, work);
+}
+
+static void *work_new(void *arg, struct ckpt_err *err)
+{
+    const struct store *from = arg;
+    struct store *s;
+    if (store_dup(from, &s, err) != CKPT_OK)
+        return NULL;
+    s->deadline_ns = from->deadline_ns;
+    s->cancel = from->cancel;
+    return s;
+}
+
+static void work_free(void *work)
+{
+    store_close(work);
+}
+
+static void wait_all(struct crew *c, int event_fd, unsigned count)
+{
+    while (count > 0) {
+        uint64_t n;
+        while (crew_done(c) != NULL)
+            count--;
+        if (count > 0 && read(event_fd, &n, sizeof(n)) < 0)
+            assert(errno == EINTR);
+    }
+}
+
+/* False: no threads to be had; nothing was read. */
+static bool run_by_crew(struct range *ranges, unsigned count, struct store *s)
+{
+    CLEANUP_FD int event_fd = eventfd(0, EFD_CLOEXEC);
+    struct crew *crew;
+    const struct crew_options options = { .name = "manifests",
+                                          .threads = count,
+                                          .nice = 10, /* a trainer may be on this node */
+                                          .event_fd = event_fd,
+                                          .work_new = work_new,
+                                          .work_free = work_free,
+                                          .arg = s };
+    if (event_fd < 0 || crew_new(&options, &crew, NULL) != CKPT_OK)
+        return false;
+    for (unsigned i = 0; i < count; i++) {
+        ranges[i].base.run = run_job;
+        crew_submit(crew, &ranges[i].base);
+    }
+    wait_all(crew, event_fd, count);
+    crew_free(crew);
+    return true;
+}
+
+/* In order of ranks; the first that failed is the answer. */
+static enum ckpt_status join_ranges(struct merge *m, struct range *ranges, unsigned count,
+                                    uint32_t *ret_rank, struct ckpt_err *err)
+{
+    for (unsigned i = 0; i < count; i++) {
+        struct range *r = &ranges[i];
+        *ret_rank = r->at;
+        m->fail_status = r->m.fail_status;
+        m->fail_rank = r->m.fail_rank;
+        if (r->status != CKPT_OK)
+            return err_set(err, r->status, "%s", err_text(&r->err));
+        if (i == 0) {
+            m->commit = r->m.commit;
+            m->commit.raw_bytes = m->commit.pack_count = m->commit.chunk_count = 0;
+        }
+        enum ckpt_status st = check_origin(m, r->m.first, &r->m.commit, err);
+        if (st == CKPT_OK)
+            st = merge_join(m, &r->m, err);
+        if (st != CKPT_OK)
+            return st;
+    }
+    return CKPT_OK;
+}
+
+/* *ret_rank: how many ranks came before the first failure, at least. */
+static enum ckpt_status add_all(struct merge *m, struct store *s, uint32_t *ret_rank,
+                                struct ckpt_err *err)
+{
+    unsigned count = m->world < MERGE_SPLIT_WORLD ? 1 : MERGE_THREADS;
+    atomic_uint first_failed = count;
+    CLEANUP_FREE struct range *ranges = calloc(count, sizeof(*ranges));
+    if (!ranges)
+        return no_memory(err);
+    for (unsigned i = 0; i < count; i++) {
+        struct merge part = { .job = m->job, .name = m->name, .world = m->world };
+        part.first = (uint32_t)((uint64_t)m->world * i / count);
+        part.ranks = m->ranks;
+        ranges[i] = (struct range){ .m = part,
+                                    .end = (uint32_t)((uint64_t)m->world * (i + 1) / count),
+                                    .number = i,
+                                    .first_failed = &first_failed };
+    }
+    if (count == 1 || !run_by_crew(ranges, count, s)) {
+        for (unsigned i = 0; i < count; i++)
+            run_range(&ranges[i], s);
+    }
+    enum ckpt_status st = join_ranges(m, ranges, count, ret_rank, err);
+    for (unsigned i = 0; i < count; i++)
+        merge_table_fini(&ranges[i].m);
+    return st;
+}
+
 enum ckpt_status merge_all(struct merge *m, struct store *s, const char *job,
                            const struct ckpt_name *name, uint32_t world, struct ckpt_err *err)
 {
@@ -401,10 +369,8 @@ enum ckpt_status merge_all(struct merge *m, struct store *s, const char *job,
     if (!m->ranks)
         return no_memory(err);
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = CKPT_OK;
     uint32_t rank = 0;
-    for (; rank < world && st == CKPT_OK; rank++)
-        st = add_rank(m, s, rank, &why);
+    enum ckpt_status st = add_all(m, s, &rank, &why);
     if (st == CKPT_NOT_FOUND) {
         enum ckpt_status failed = find_failed(m, s, rank, err);
         if (failed != CKPT_OK)
@@ -413,126 +379,12 @@ enum ckpt_status merge_all(struct merge *m, struct store *s, const char *job,
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
-/* --- cover and index ------------------------------------------------------------ */
-
-/* One box for a run that has no gaps, unless `each`. */
-static enum ckpt_status cover_tensor(const struct merge_tensor *t, bool each, struct ckpt_err *err)
-{
-    size_t n = each ? t->box_count : t->run_count, at = 0;
-    CLEANUP_FREE struct cover_box *boxes = malloc((n + 1) * sizeof(*boxes));
-    if (!boxes)
-        return no_memory(err);
-    for (size_t i = 0; i < t->run_count; i++) {
-        for (uint32_t k = 0; k < (each ? t->runs[i].count : 1); k++, at++)
-            boxes[at].box = merge_run_box(t, i, k, &boxes[at].rank);
-        if (!each && t->runs[i].count > 1)
-            boxes[at - 1].box.len[t->runs[i].axis] *= t->runs[i].count;
-    }
-    return cover_check(t->desc.name, t->desc.ndim, t->desc.shape, boxes, n, err);
-}
-
-static bool runs_have_gaps(const struct merge_tensor *t)
-{
-    for (size_t i = 0; i < t->run_count; i++) {
-        const struct merge_run *r = &t->runs[i];
-        if (r->count > 1 && t->words[i * 2 * t->desc.ndim + t->desc.ndim + r->axis] != r->step)
-            return true;
-    }
-    return false;
-}
-
-static enum ckpt_status prove_cover(const struct merge *m, const struct merge_tensor *t,
-                                    struct ckpt_err *err)
-{
-    if (t->desc.alias) {
-        const struct merge_tensor *to = merge_find(m, t->desc.alias);
-        bool same = to && !to->desc.alias && to->desc.dtype == t->desc.dtype &&
-                    to->desc.ndim == t->desc.ndim &&
-                    memcmp(to->desc.shape, t->desc.shape, t->desc.ndim * sizeof(uint64_t)) == 0;
-        if (same && t->box_count == 0)
-            return CKPT_OK;
-        return err_set(err, CKPT_MISMATCH,
-                       "tensor %s is tied to %s, which is not a tensor of the same dtype and shape",
-                       t->desc.name, t->desc.alias);
-    }
-    if (runs_have_gaps(t))
-        return cover_tensor(t, true, err);
-    enum ckpt_status st = cover_tensor(t, false, NULL);
-    /* Box by box once more, for a message that names the right ranks. */
-    return st == CKPT_OK ? st : cover_tensor(t, true, err);
-}
-
-static enum ckpt_status make_runs(struct merge_tensor *t, struct ckpt_err *err)
-{
-    CLEANUP_FREE struct index_from *boxes = malloc((t->box_count + 1) * sizeof(*boxes));
-    CLEANUP_FREE struct index_run *runs = malloc((t->box_count + 1) * sizeof(*runs));
-    if (!boxes || !runs)
-        return no_memory(err);
-    size_t n = 0;
-    for (size_t i = 0; i < t->run_count; i++) {
-        for (uint32_t k = 0; k < t->runs[i].count; k++, n++)
-            boxes[n].box = merge_run_box(t, i, k, &boxes[n].rank);
-    }
-    n = index_fold(boxes, n, t->desc.ndim, runs);
-    struct index_run *fit = realloc(runs, (n + 1) * sizeof(*runs));
-    if (!fit)
-        return no_memory(err);
-    runs = NULL;
-    t->desc.runs = fit;
-    t->desc.run_count = (uint32_t)n;
-    return CKPT_OK;
-}
-
-static int compare_tensors(const void *a, const void *b)
-{
-    return strcmp(((const struct index_tensor *)a)->name, ((const struct index_tensor *)b)->name);
-}
-
-static enum ckpt_status encode_index(struct merge *m, struct ckpt_err *err)
-{
-    struct index_tensors sorted = { .count = m->tensor_count };
-    CLEANUP_FREE struct index_tensor *tensors = malloc((m->tensor_count + 1) * sizeof(*tensors));
-    if (!tensors)
-        return no_memory(err);
-    for (size_t i = 0; i < m->tensor_count; i++)
-        tensors[i] = m->tensors[i].desc;
-    qsort(tensors, m->tensor_count, sizeof(*tensors), compare_tensors);
-    sorted.tensors = tensors;
-    m->commit.tensor_count = m->tensor_count;
-    enum ckpt_status st =
-        index_encode(&m->name, m->world, m->ranks, &sorted, &m->segments, &m->segment_count,
-                     &m->commit.index_header_bytes, &m->commit.index_sha, err);
-    m->commit.index_segments = m->segment_count;
-    return st;
-}
-
-enum ckpt_status merge_finish(struct merge *m, struct ckpt_err *err)
-{
-    for (size_t i = 0; i < m->tensor_count; i++) {
-        enum ckpt_status st = prove_cover(m, &m->tensors[i], err);
-        if (st == CKPT_OK)
-            st = make_runs(&m->tensors[i], err);
-        if (st != CKPT_OK)
-            return st;
-    }
-    return encode_index(m, err);
-}
-
 void merge_fini(struct merge *m)
 {
-    for (size_t i = 0; i < m->tensor_count; i++) {
-        free(m->tensors[i].desc.name);
-        free(m->tensors[i].desc.alias);
-        free(m->tensors[i].desc.runs);
-        free(m->tensors[i].runs);
-        free(m->tensors[i].words);
-    }
+    merge_table_fini(m);
     for (uint32_t i = 0; i < m->segment_count; i++)
         buf_fini(&m->segments[i]);
     free(m->segments);
-    free(m->tensors);
-    free(m->slots);
-    free(m->witnesses);
     free(m->ranks);
     *m = (struct merge){ 0 };
 }

@@ -8,6 +8,8 @@
 #include "storage/repo/repo.h"
 
 #define MERGE_MANIFEST_BYTES_MAX (UINT64_C(1) << 30)
+#define MERGE_SPLIT_WORLD        64 /* smaller worlds are read by the caller's thread alone */
+#define MERGE_THREADS            4  /* larger ones by so many, each a range of ranks */
 
 /* `count` equal boxes, rank0 + i*rank_step at off + i*step along axis.  Offsets and
  * lengths (ndim each) follow in the tensor's `words`. */
@@ -16,8 +18,9 @@ struct merge_run {
     uint64_t step;
 };
 struct merge_tensor {
-    struct index_tensor desc; /* name and alias owned; runs made at the end */
-    uint32_t rank;            /* who declared it first */
+    struct index_tensor desc;    /* name and alias owned; runs made at the end */
+    uint32_t rank;               /* who declared it first */
+    struct manifest_known known; /* as it declared it */
     struct merge_run *runs;
     uint64_t *words; /* 2 * ndim a run */
     size_t run_count, run_cap;
@@ -31,7 +34,7 @@ struct merge_witness {
 struct merge {
     const char *job;
     struct ckpt_name name;
-    uint32_t world;
+    uint32_t world, first; /* first: rank from which on this merge is */
     struct record_commit commit;
     struct merge_tensor *tensors;
     size_t tensor_count, tensor_cap;
@@ -40,7 +43,6 @@ struct merge {
     struct merge_witness *witnesses;
     size_t witness_count, witness_cap;
     struct index_rank *ranks;
-    struct manifest_claims claims; /* of the manifest that is being added */
     /* of a failed part */
     enum ckpt_status fail_status;
     uint32_t fail_rank;
@@ -60,7 +62,7 @@ enum ckpt_status merge_read(struct store *s, const char *job, const struct ckpt_
     CKPT_MUST_CHECK;
 void merge_manifest_fini(struct merge_manifest *m);
 
-/* Reads manifest after manifest.  CKPT_NOT_FOUND: one is missing; CKPT_ABORTED: a part
+/* Reads all manifests.  CKPT_NOT_FOUND: one is missing; CKPT_ABORTED: a part
  * failed (fail_*). */
 enum ckpt_status merge_all(struct merge *m, struct store *s, const char *job,
                            const struct ckpt_name *name, uint32_t world, struct ckpt_err *err)

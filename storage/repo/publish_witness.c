@@ -4,16 +4,23 @@
 
 #include "storage/repo/publish_merge.h"
 
-/* Who wrote the box in which the witness's tile lies. */
+/* Who wrote the box in which the witness's tile lies: by arithmetic, as readers ask. */
 static bool find_writer(const struct merge *m, struct merge_witness *w)
 {
     const struct merge_tensor *t = &m->tensors[w->tensor];
     for (size_t i = 0; i < t->run_count; i++) {
-        for (uint32_t k = 0; k < t->runs[i].count; k++) {
-            struct box box = merge_run_box(t, i, k, &w->writer);
-            if (box_contains(&box, &w->seen.box))
-                return true;
-        }
+        const struct merge_run *r = &t->runs[i];
+        struct index_run run = {
+            .count = r->count, .rank_step = r->rank_step, .axis = r->axis, .step = r->step
+        };
+        uint32_t first, last;
+        run.box0 = merge_run_box(t, i, 0, &run.rank0);
+        run.last_len = run.box0.ndim ? run.box0.len[run.axis] : 0;
+        if (!index_run_hits(&run, &w->seen.box, &first, &last))
+            continue;
+        struct box box = index_run_box(&run, first, &w->writer);
+        if (box_contains(&box, &w->seen.box))
+            return true;
     }
     return false;
 }

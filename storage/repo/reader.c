@@ -22,9 +22,13 @@ struct index_cached { /* a tensor block of the index */
 struct manifest_cached { /* what was read of one rank's manifest */
     struct manifest_header header;
     struct {
-        void *bytes; /* the tensors borrow from it */
+        void *bytes; /* the tensors borrow from it; NULL = not read */
+        bool ahead;  /* bytes are part of `ahead` */
         struct manifest_tensors tensors;
     } * blocks;
+    uint8_t *ahead; /* of reader_ahead: blocks read with one get */
+    uint32_t block; /* of the tensor found last, and its number in there */
+    size_t at;
 };
 struct reader {
     struct store *tiers[READER_TIERS_MAX];
@@ -227,9 +231,11 @@ static void manifest_cached_free(struct manifest_cached *m)
     for (uint32_t i = 0; m->blocks && i < m->header.block_count; i++) {
         if (m->blocks[i].bytes)
             manifest_tensors_fini(&m->blocks[i].tensors);
-        free(m->blocks[i].bytes);
+        if (!m->blocks[i].ahead)
+            free(m->blocks[i].bytes);
     }
     free(m->blocks);
+    free(m->ahead);
     manifest_header_fini(&m->header);
     free(m);
 }
@@ -484,9 +490,99 @@ enum ckpt_status reader_block(struct reader *r, uint32_t rank, uint32_t block,
     return CKPT_OK;
 }
 
+/* Joined to the range before it when it lies right behind. */
+static void want_block(const struct manifest_cached *m, uint32_t block, struct store_range *ranges,
+                       size_t *count, uint64_t *bytes)
+{
+    const struct manifest_block *b = &m->header.blocks[block];
+    struct store_range *last = *count ? &ranges[*count - 1] : NULL;
+    if (last && last->offset + last->bytes == b->offset)
+        last->bytes += b->bytes;
+    else
+        ranges[(*count)++] = (struct store_range){ .offset = b->offset, .bytes = b->bytes };
+    *bytes += b->bytes;
+}
+
+/* Which blocks hold any of the names, as flags; false: none but those there are. */
+static bool mark_blocks(const struct manifest_cached *m, const char *const *names, size_t count,
+                        uint8_t *wanted)
+{
+    bool any = false;
+    uint32_t block = UINT32_MAX;
+    for (size_t i = 0; i < count; i++) {
+        bool same =
+            block != UINT32_MAX && (block + 1 == m->header.block_count ||
+                                    strcmp(names[i], m->header.blocks[block + 1].first) < 0);
+        if (!same)
+            block = manifest_block_of(&m->header, names[i]);
+        if (block == UINT32_MAX || wanted[block] || m->blocks[block].bytes)
+            continue;
+        wanted[block] = 1;
+        any = true;
+    }
+    return any;
+}
+
+/* What was read, checked: a block that fails is left for reader_block, which asks the
+ * other tiers, too. */
+static void take_ahead(struct manifest_cached *m, const uint8_t *wanted)
+{
+    uint8_t *at = m->ahead;
+    for (uint32_t i = 0; i < m->header.block_count; i++) {
+        if (!wanted[i])
+            continue;
+        size_t len = m->header.blocks[i].bytes;
+        if (manifest_block_decode(&m->header, i, at, len, &m->blocks[i].tensors, NULL) == CKPT_OK) {
+            m->blocks[i].bytes = at;
+            m->blocks[i].ahead = true;
+        }
+        at += len;
+    }
+}
+
+enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const *names,
+                              size_t count, struct ckpt_err *err)
+{
+    enum ckpt_status st = load_manifest(r, rank, err);
+    if (st != CKPT_OK || r->manifests[rank]->ahead)
+        return st;
+    struct manifest_cached *m = r->manifests[rank];
+    uint32_t blocks = m->header.block_count;
+    CLEANUP_FREE uint8_t *wanted = calloc(blocks + (size_t)1, 1);
+    CLEANUP_FREE struct store_range *ranges = malloc((blocks + (size_t)1) * sizeof(*ranges));
+    if (!wanted || !ranges)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the manifest of rank %u", rank);
+    if (!mark_blocks(m, names, count, wanted))
+        return CKPT_OK;
+    size_t n = 0;
+    uint64_t bytes = 0, at = 0;
+    for (uint32_t i = 0; i < blocks; i++) {
+        if (wanted[i])
+            want_block(m, i, ranges, &n, &bytes);
+    }
+    m->ahead = n <= STORE_RANGES_MAX ? malloc(bytes) : NULL;
+    if (!m->ahead)
+        return CKPT_OK; /* one by one then */
+    for (size_t i = 0; i < n; at += ranges[i++].bytes)
+        ranges[i].base = m->ahead + at;
+    struct key key = key_manifest(r->job, &r->name, rank);
+    if (store_get(r->tiers[0], key.text, ranges, n, NULL) == CKPT_OK)
+        take_ahead(m, wanted);
+    return CKPT_OK;
+}
+
 static int compare_manifest_name(const void *name, const void *tensor)
 {
     return strcmp(name, ((const struct manifest_tensor *)tensor)->name);
+}
+
+/* Who asks in order of names finds each behind the last one. */
+static const struct manifest_tensor *find_next(const struct manifest_cached *m, const char *name)
+{
+    const struct manifest_tensors *t = m->header.block_count ? &m->blocks[m->block].tensors : NULL;
+    if (!t || !m->blocks[m->block].bytes || m->at >= t->count)
+        return NULL;
+    return strcmp(t->tensors[m->at].name, name) == 0 ? &t->tensors[m->at] : NULL;
 }
 
 enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
@@ -495,17 +591,22 @@ enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
     enum ckpt_status st = load_manifest(r, rank, err);
     if (st != CKPT_OK)
         return st;
-    uint32_t block = manifest_block_of(&r->manifests[rank]->header, name);
-    if (block == UINT32_MAX)
-        return CKPT_NOT_FOUND;
+    struct manifest_cached *m = r->manifests[rank];
+    const struct manifest_tensor *found = find_next(m, name);
     const struct manifest_tensors *t;
-    st = reader_block(r, rank, block, &t, err);
-    if (st != CKPT_OK)
-        return st;
-    const struct manifest_tensor *found =
-        bsearch(name, t->tensors, t->count, sizeof(*t->tensors), compare_manifest_name);
-    if (!found)
-        return CKPT_NOT_FOUND;
+    if (!found) {
+        uint32_t block = manifest_block_of(&m->header, name);
+        if (block == UINT32_MAX)
+            return CKPT_NOT_FOUND;
+        st = reader_block(r, rank, block, &t, err);
+        if (st != CKPT_OK)
+            return st;
+        found = bsearch(name, t->tensors, t->count, sizeof(*t->tensors), compare_manifest_name);
+        if (!found)
+            return CKPT_NOT_FOUND;
+        m->block = block;
+    }
+    m->at = (size_t)(found - m->blocks[m->block].tensors.tensors) + 1;
     *ret = found;
     return CKPT_OK;
 }

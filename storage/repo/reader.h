@@ -35,6 +35,12 @@ enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
                               const struct manifest_tensor **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 
+/* Reads what reader_boxes will need for these names (sorted) with one get of the nearest
+ * tier, neighbours joined; what does not come or does not check is read when it is asked
+ * for. */
+enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const *names,
+                              size_t count, struct ckpt_err *err) CKPT_MUST_CHECK;
+
 /* For those that walk a whole checkpoint (scrub): the index header, a rank's entry in
  * it, and one block of a manifest.  Borrowed until close (or reader_forget). */
 const struct index_header *reader_index(const struct reader *r);

@@ -2,9 +2,13 @@
  * and lists records. */
 #include "storage/repo/repo.h"
 
+#include <inttypes.h>
 #include <sys/random.h>
 
-#define PAGE_ENTRIES 256 /* of a listing */
+/* Entries of a listing's first and largest page.  A directory is read anew for each page:
+ * pages that grow keep that near-linear, and a short listing cheap. */
+#define PAGE_ENTRIES     256
+#define PAGE_ENTRIES_MAX 8192
 
 enum ckpt_status repo_get(struct store *s, const struct key *key, void **ret, size_t *ret_len,
                           struct ckpt_err *err)
@@ -14,6 +18,25 @@ enum ckpt_status repo_get(struct store *s, const struct key *key, void **ret, si
     if (st != CKPT_OK && st != CKPT_NOT_FOUND)
         return err_set(err, st, "%s", err_text(&why));
     return st;
+}
+
+enum ckpt_status repo_get_listed(struct store *s, const struct key *key, uint64_t bytes, void **ret,
+                                 size_t *ret_len, struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    if (bytes > RECORD_BYTES_MAX)
+        return err_set(err, CKPT_CORRUPT, "%s has %" PRIu64 " bytes: that is no record", key->text,
+                       bytes);
+    CLEANUP_FREE void *at = malloc(bytes + 1);
+    if (!at)
+        return err_set(err, CKPT_NO_MEMORY, "no memory for the record %s", key->text);
+    struct store_range whole = { .bytes = bytes, .base = at };
+    enum ckpt_status st = store_get(s, key->text, &whole, 1, &why);
+    if (st != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? st : err_set(err, st, "%s", err_text(&why));
+    *ret = TAKE_PTR(at);
+    *ret_len = bytes;
+    return CKPT_OK;
 }
 
 enum ckpt_status repo_put(struct store *s, const struct key *key, const struct buf *b,
@@ -28,15 +51,17 @@ enum ckpt_status repo_list(struct store *s, const char *prefix, bool one_level,
                            enum ckpt_status (*each)(void *arg, const struct store_entry *e),
                            void *arg, struct ckpt_err *err)
 {
-    CLEANUP_FREE struct store_entry *page = malloc(PAGE_ENTRIES * sizeof(*page));
-    if (!page)
-        return err_set(err, CKPT_NO_MEMORY, "no memory to list %s", prefix);
+    CLEANUP_FREE struct store_entry *page = NULL;
     char after[STORE_KEY_MAX + 1] = "";
     bool more = true;
-    while (more) {
+    for (size_t cap = PAGE_ENTRIES; more; cap = min_u64(4 * cap, PAGE_ENTRIES_MAX)) {
         size_t count = 0;
+        free(page);
+        page = malloc(cap * sizeof(*page));
+        if (!page)
+            return err_set(err, CKPT_NO_MEMORY, "no memory to list %s", prefix);
         enum ckpt_status st =
-            store_list(s, prefix, one_level, after, page, PAGE_ENTRIES, &count, &more, err);
+            store_list(s, prefix, one_level, after, page, cap, &count, &more, err);
         for (size_t i = 0; st == CKPT_OK && i < count; i++)
             st = each(arg, &page[i]);
         if (st != CKPT_OK)
@@ -45,6 +70,24 @@ enum ckpt_status repo_list(struct store *s, const char *prefix, bool one_level,
             break;
         memcpy(after, page[count - 1].key, sizeof(after));
     }
+    return CKPT_OK;
+}
+
+enum ckpt_status repo_log_newest(struct store *s, const char *prefix, uint64_t *ret_n,
+                                 struct ckpt_err *err)
+{
+    CLEANUP_FREE struct store_entry *e = malloc(sizeof(*e));
+    if (!e)
+        return err_set(err, CKPT_NO_MEMORY, "no memory to list %s", prefix);
+    size_t count = 0;
+    bool more = false;
+    enum ckpt_status st = store_list(s, prefix, false, "", e, 1, &count, &more, err);
+    if (st != CKPT_OK)
+        return st;
+    uint64_t n = 0;
+    if (count && (!key_number_parse(e->key + strlen(prefix), &n) || !n))
+        return err_set(err, CKPT_CORRUPT, "%s is no entry of a log", e->key);
+    *ret_n = n;
     return CKPT_OK;
 }
 

@@ -20,9 +20,15 @@ enum ckpt_status repo_probe(struct store *s, struct ckpt_err *err) CKPT_MUST_CHE
  * records.  CKPT_NOT_FOUND is returned without words in err. */
 enum ckpt_status repo_get(struct store *s, const struct key *key, void **ret, size_t *ret_len,
                           struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same for a record of which a listing has told the size: one operation instead of two. */
+enum ckpt_status repo_get_listed(struct store *s, const struct key *key, uint64_t bytes, void **ret,
+                                 size_t *ret_len, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Puts an encoded record if absent. CKPT_NO_MEMORY when the buffer failed. */
 enum ckpt_status repo_put(struct store *s, const struct key *key, const struct buf *b,
                           struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The newest number of a log <prefix><~n>, 0 = none: one entry of one listing. */
+enum ckpt_status repo_log_newest(struct store *s, const char *prefix, uint64_t *ret_n,
+                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Calls `each` for every entry under prefix in listing order (pages inside); stops at
  * the first status that is not CKPT_OK and returns it; CKPT_CANCELLED from `each` means
  * "enough" and comes back as CKPT_OK. */

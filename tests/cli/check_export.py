@@ -80,4 +80,5 @@ def main():
     print(f"{len(tensors)} tensors are right")
 
 
-main()
+if __name__ == "__main__":
+    main()

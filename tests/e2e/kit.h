@@ -23,7 +23,7 @@ struct kit {
     uint32_t launches;
     long cases, kills;
     /* of the next ckptd that is started; NULL = as it is by itself */
-    const char *io, *codec, *preload;
+    const char *io, *codec, *preload, *slot_bytes;
 };
 extern struct kit kit;
 

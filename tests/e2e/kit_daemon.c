@@ -59,9 +59,9 @@ static void become_ckptd(void)
         setenv("LD_PRELOAD", kit.preload, 1);
         setenv("ASAN_OPTIONS", "verify_asan_link_order=0", 1);
     }
-    execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes", "8M",
-          "--io", kit.io ? kit.io : "auto", "--codec", kit.codec ? kit.codec : "stored",
-          "--foreground", (char *)NULL);
+    execl(CKPTD_BINARY, "ckptd", "--store", kit.store, "--socket", kit.socket, "--slot-bytes",
+          kit.slot_bytes ? kit.slot_bytes : "8M", "--io", kit.io ? kit.io : "auto", "--codec",
+          kit.codec ? kit.codec : "stored", "--foreground", (char *)NULL);
     _exit(127);
 }
 

@@ -20,8 +20,8 @@ const char *const villain_names[VILLAIN_KINDS] = {
 /* -- bytes ------------------------------------------------------------------------------ */
 
 static const uint16_t from_clients[] = {
-    WIRE_HELLO, WIRE_STATE,  WIRE_SAVE, WIRE_FULL,     WIRE_FAIL,     WIRE_LOAD,
-    WIRE_BACK,  WIRE_CANCEL, WIRE_BYE,  WIRE_RESTORED, WIRE_PROGRESS, WIRE_STATUS,
+    WIRE_HELLO,  WIRE_STATE, WIRE_SAVE,     WIRE_FULL,     WIRE_FAIL,   WIRE_LOAD, WIRE_BACK,
+    WIRE_CANCEL, WIRE_BYE,   WIRE_RESTORED, WIRE_PROGRESS, WIRE_STATUS, WIRE_LIST,
 };
 
 static void run_random(void)
@@ -59,6 +59,7 @@ static void right_message(struct tc *c, unsigned type)
         struct wire_save save;
         struct wire_full full;
         struct wire_load load;
+        struct wire_list list;
         struct wire_back back;
         struct wire_fail fail;
     } b = { { 0 } };
@@ -78,6 +79,9 @@ static void right_message(struct tc *c, unsigned type)
     case WIRE_LOAD:
         b.load = (struct wire_load){ .op = c->op + 1, .state = 1, .flags = WIRE_LOAD_RESUME };
         break;
+    case WIRE_LIST:
+        b.list = (struct wire_list){ .token = c->op, .flags = WIRE_LIST_RESUME };
+        break;
     default:
         b.fail = (struct wire_fail){ .op = c->op, .status = CKPT_IO };
         break;
@@ -86,6 +90,8 @@ static void right_message(struct tc *c, unsigned type)
     if (type == WIRE_HELLO)
         CHECK(wire_tail_str(&vk_out, "hostile") && wire_tail_str(&vk_out, vk_self->token) &&
               wire_tail_str(&vk_out, ""));
+    if ((type == WIRE_LOAD || type == WIRE_LIST) && vk_any(2))
+        CHECK(wire_tail(&vk_out, "\1\2\0*x\3\1\0a\1\0b", 12));
     if (type == WIRE_SAVE)
         CHECK(wire_tail_str(&vk_out, "loss") && wire_tail(&vk_out, b.bytes, 8));
 }

@@ -321,6 +321,8 @@ static void lie_about_frag(const struct fake_daemon *d, struct wire_frag *f, str
         f->offset = slot_bytes(d) - 1;
     if (d->script.lie == FAKE_NDIM)
         f->ndim = 17;
+    if (d->script.lie == FAKE_DTYPE && f->tensor == 0)
+        f->dtype = CKPT_DTYPE_F16;
 }
 
 static void add_frag(struct fake_daemon *d, const struct fake_state *s, const struct decl_tile *t)
@@ -380,10 +382,80 @@ static void load_next(struct fake_daemon *d, uint32_t number)
     s->load = 0;
 }
 
+static void keep_rules(struct fake_daemon *d)
+{
+    const uint8_t *tail = wire_tail_of(&d->in, &d->seen.rules_len);
+    CHECK(d->seen.rules_len <= sizeof(d->seen.rules));
+    memcpy(d->seen.rules, tail, d->seen.rules_len);
+}
+
+/* With the script's bytes in a memfd. */
+static void say_with_body(struct fake_daemon *d)
+{
+    static const uint8_t empty[8];
+    const void *bytes = d->script.body ? d->script.body : empty;
+    size_t len = d->script.body ? d->script.body_len : sizeof(empty);
+    int fd = -1;
+    if (d->script.body_open) {
+        fd = memfd_create("open", MFD_CLOEXEC);
+        CHECK(fd >= 0 && write(fd, bytes, len) == (ssize_t)len);
+    } else {
+        fd = wire_memfd("body", bytes, len, NULL);
+    }
+    CHECK(fd >= 0);
+    d->out.fds[d->out.fd_count++] = fd;
+    say(d);
+    close(fd);
+}
+
+static uint64_t body_says(const struct fake_daemon *d, uint64_t otherwise)
+{
+    if (d->script.body_says)
+        return d->script.body_says;
+    return d->script.body ? d->script.body_len : otherwise;
+}
+
+static void on_list(struct fake_daemon *d)
+{
+    struct wire_list w;
+    memcpy(&w, wire_body(&d->in), sizeof(w));
+    struct wire_listed answer = { .token = w.token,
+                                  .bytes = body_says(d, 8),
+                                  .point = w.point,
+                                  .status = d->script.refuse_list };
+    d->seen.lists++;
+    d->seen.list_flags = w.flags;
+    d->seen.list_point = w.point;
+    keep_rules(d);
+    if (d->script.silent)
+        return;
+    if (d->script.loads_gone) { /* of another connection, say */
+        d->script.loads_gone--;
+        answer.token += 1000;
+    }
+    wire_begin(&d->out, WIRE_LISTED, &answer);
+    if (d->script.refuse_list && d->script.text)
+        wire_tail(&d->out, d->script.text, strlen(d->script.text));
+    if (d->script.refuse_list)
+        say(d);
+    else
+        say_with_body(d);
+}
+
+static void say_report(struct fake_daemon *d, uint64_t op)
+{
+    const struct wire_report w = { .op = op, .bytes = body_says(d, 0) };
+    if (!d->script.body)
+        return;
+    wire_begin(&d->out, WIRE_REPORT, &w);
+    say_with_body(d);
+}
+
 static void on_load(struct fake_daemon *d)
 {
     struct wire_load w;
     memcpy(&w, wire_body(&d->in), sizeof(w));
+    keep_rules(d);
     d->seen.loads++;
     d->seen.load_flags = w.flags;
     d->seen.load_point = w.point;
@@ -397,6 +469,7 @@ static void on_load(struct fake_daemon *d)
     }
     d->states[w.state].load = w.op;
     d->states[w.state].next_back = 0;
+    say_report(d, w.op);
     load_next(d, w.state);
 }
 
@@ -551,6 +624,9 @@ static void dispatch(struct fake_daemon *d, unsigned type)
         break;
     case WIRE_LOAD:
         on_load(d);
+        break;
+    case WIRE_LIST:
+        on_list(d);
         break;
     case WIRE_BACK:
         on_back(d);

@@ -27,6 +27,7 @@ enum fake_lie {
     FAKE_CUT,      /* a message that ends too early */
     FAKE_EXTRA,    /* bytes after the last fragment */
     FAKE_LOSES,    /* leaves out fragments */
+    FAKE_DTYPE,    /* fragments in a type that nobody asked to convert */
     FAKE_SLOT,     /* a slot that is not there */
     FAKE_GRANT,    /* grants a slot that is not there */
     FAKE_MANY,     /* grants one slot more than the state has */
@@ -62,6 +63,12 @@ struct fake_script {
     uint32_t drop_type, drop_at;
     uint32_t loads_gone; /* so many loads end with DAEMON_GONE */
     enum fake_lie lie;
+    /* What a REPORT before each load, and LISTED, carry; NULL = no report, an empty list. */
+    const void *body;
+    size_t body_len;
+    uint64_t body_says; /* how long it says it is; 0 = as long as it is */
+    bool body_open;     /* the memfd is not sealed */
+    enum ckpt_status refuse_list;
     const char *text;
 };
 struct fake_seen {
@@ -69,7 +76,10 @@ struct fake_seen {
     uint32_t repeats, drops, states, repeated_grants, forgets;
     uint32_t last_status; /* of FAIL or RESTORED */
     char fail_text[512], launch[300], job[200], resume[100];
-    uint32_t last_try, load_flags;
+    uint32_t last_try, load_flags, lists, list_flags;
+    struct wire_name list_point;
+    uint8_t rules[256]; /* of the last LOAD or LIST */
+    size_t rules_len;
     struct wire_name load_point;
     uint32_t witnesses; /* FULLs that had one; the last one's: */
     uint64_t witness;

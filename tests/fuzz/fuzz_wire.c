@@ -1,6 +1,7 @@
 /* Messages of the socket: the check of a whole message, and its tail read as each
  * receiver reads it.  The input is the message; descriptors count as many as its head
  * says, up to what a message can carry. */
+#include "formats/select.h"
 #include "formats/wire.h"
 #include "fuzz/fuzz.h"
 
@@ -35,6 +36,13 @@ static void read_frags(struct cursor *c)
         for (uint32_t k = 0; cursor_ok(c) && k < 2 * f.ndim; k++)
             cursor_u64(c);
     }
+}
+
+static void read_rules(const uint8_t *tail, size_t n)
+{
+    struct select s;
+    if (select_decode(tail, n, &s, NULL) == CKPT_OK)
+        select_fini(&s);
 }
 
 static void check_text(void)
@@ -84,6 +92,8 @@ void fuzz_one(const uint8_t *bytes, size_t len)
         read_metrics(&c);
     else if (msg.head.type == WIRE_FRAGS)
         read_frags(&c);
+    else if (msg.head.type == WIRE_LOAD || msg.head.type == WIRE_LIST)
+        read_rules(tail, n);
     check_text();
     build_again(tail, n);
 }

@@ -4,6 +4,8 @@
 
 #include "formats/codec.h"
 #include "formats/index.h"
+#include "formats/report.h"
+#include "formats/select.h"
 #include "formats/wire.h"
 #include "golden/samples.h"
 #include "unit/decl_random.h"
@@ -161,7 +163,9 @@ static void put_tail(struct wire_msg *m, unsigned type, unsigned form)
         CHECK(wire_tail_str(m, "loss") && wire_tail(m, box, 8));
     else if (type == WIRE_FRAGS && form)
         CHECK(wire_tail(m, &frag, sizeof(frag)) && wire_tail(m, box, sizeof(box)));
-    else if (type == WIRE_FAIL || type == WIRE_OP || type == WIRE_RESTORED)
+    else if ((type == WIRE_LOAD || type == WIRE_LIST) && form)
+        CHECK(wire_tail(m, "\1\2\0w*", 5));
+    else if (type == WIRE_FAIL || type == WIRE_OP || type == WIRE_RESTORED || type == WIRE_LISTED)
         CHECK(wire_tail(m, "a text\n", 7));
 }
 
@@ -181,6 +185,38 @@ static void seed_wire(void)
             m.head.fds = form;
             write_seed("wire", m.bytes, m.len);
         }
+    }
+}
+
+/* Patterns of each kind, a few together; notes of each kind, and names. */
+static void seed_restores(void)
+{
+    static const struct {
+        enum select_kind kind;
+        const char *pattern, *to;
+    } rules[] = {
+        { SELECT_ONLY, "layers.?.*", NULL },      { SELECT_EXCEPT, "*.bias", NULL },
+        { SELECT_RENAME, "model.*", "module.*" }, { SELECT_RENAME, "*.l*.w", "x.*/*" },
+        { SELECT_RENAME, "a.b.c.d", "rng@3" },    { SELECT_ONLY, "*", NULL },
+        { SELECT_RENAME, "*.*.*.*", "*/*/*.*" },
+    };
+    struct report_note notes[] = { { 1, true, 0, NULL },
+                                   { 7, false, CKPT_DTYPE_F16, NULL },
+                                   { 39, false, CKPT_DTYPE_F32, (char[]){ "old.name" } } };
+    char *names[] = { (char[]){ "left" }, (char[]){ "over" } };
+    struct select s = { 0 };
+    for (size_t i = 0; i < ARRAY_COUNT(rules); i++) {
+        CLEANUP_BUF struct buf b = { 0 };
+        CHECK_OK(select_add(&s, rules[i].kind, rules[i].pattern, rules[i].to, NULL));
+        CHECK_OK(select_encode(&s, &b, NULL));
+        write_seed("select", b.data, b.len);
+    }
+    select_fini(&s);
+    for (size_t i = 0; i < 4; i++) {
+        CLEANUP_BUF struct buf b = { 0 };
+        const struct report r = { notes, i, names, i % 3, i * 100 };
+        report_encode(&r, &b);
+        write_seed("report", b.data, b.len);
     }
 }
 
@@ -310,6 +346,23 @@ static void seed_packs(void)
     }
 }
 
+/* Every clause of a layout file, and some that are none. */
+static void seed_layouts(void)
+{
+    static const char *const texts[] = {
+        "mesh tp=2,pp=2\n* tp:0 # rows\n",
+        "mesh tp=2,dp=3,zero=3\n*q_proj tp:-1\n*q_proj dp:flat cp:*\n",
+        "mesh pp=2,vpp=2,ep=2\n*layers.* pp:layer\nexperts.* ep:expert pp:=-1\n",
+        "mesh tp=2\n*q_proj tp:0[3+4+3]\n*.experts tp:2/3 pad:2=8\n",
+        "mesh rep=2,dp=2,fsdp=1\nadamw.* skip\nrng@1 skip\n",
+        "mesh tp=2\nmesh dp=2\n",
+        "* tp:=x\n",
+        "mesh tp=4\n\n  \t\r\n* tp\n",
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
+        write_seed("layout", texts[i], strlen(texts[i]));
+}
+
 int main(int argc, char **argv)
 {
     unsigned long long seed = 1;
@@ -320,10 +373,12 @@ int main(int argc, char **argv)
     seed_index(1, 1);
     seed_index(4, 4);
     seed_wire();
+    seed_restores();
     seed_codec(&seed);
     seed_texts();
     seed_packs();
     seed_safetensors();
+    seed_layouts();
     seed_session();
     TEST_CASES(written);
     return 0;

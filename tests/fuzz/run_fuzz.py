@@ -63,6 +63,8 @@ TARGETS = {t.pop("name"): t for t in [
         "formats/decl.c": r"check_.*|decl_.*|derive_.*|place_.*|sort_names", **DESC}},
     {"name": "wire", "golden": [], "decoder": {
         "formats/wire.c": r"wire_check|wire_text|wire_tail_of|wire_body.*|row_of"}},
+    {"name": "select", "golden": [], "decoder": {"formats/select.c": ".*"}},
+    {"name": "report", "golden": [], "decoder": {"formats/report.c": ".*"}},
     {"name": "codec", "golden": [], "decoder": {
         "formats/codec.c": r"codec_decode|decode_zstd|zstd_frame_ok"}},
     {"name": "key", "golden": [], "decoder": {
@@ -75,6 +77,7 @@ TARGETS = {t.pop("name"): t for t in [
     {"name": "safetensors", "golden": [], "decoder": {
         "formats/foreign/safetensors.c": r"parse_.*|by_begin|check_cover|safetensors_parse"
                                          r"|dense_bytes"}},
+    {"name": "layout", "golden": [], "decoder": {"formats/topology_rules.c": ".*"}},
     {"name": "session", "golden": [], "decoder": {"ckptd/session.c": ".*"}},
 ]}
 

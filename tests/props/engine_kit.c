@@ -39,9 +39,11 @@ void kit_bytes(const char *name, const uint64_t *shape, const struct box *box, u
         uint64_t row = 0;
         for (uint32_t d = 0; d < n; d++)
             row = row * whole[d] + off[d] + at[d];
-        for (uint64_t i = 0; i < len[n - 1]; i++) {
-            uint64_t word = mix(seed + (row + i) / 8) & mask;
-            to[done++] = (uint8_t)(word >> (8 * ((row + i) % 8)));
+        for (uint64_t i = 0, some; i < len[n - 1]; i += some) {
+            uint64_t word = mix(seed + (row + i) / 8) & mask, skip = (row + i) % 8;
+            some = min_u64(8 - skip, len[n - 1] - i);
+            memcpy(to + done, (const uint8_t *)&word + skip, some);
+            done += some;
         }
         for (uint32_t d = n - 1; d-- > 0;) {
             if (++at[d] < len[d])
@@ -335,6 +337,8 @@ void kit_layout_rows(struct kit_layout *l, const struct kit_model *m, uint32_t w
         struct box whole = box_whole(m->tensors[i].ndim, m->tensors[i].shape);
         for (uint32_t r = 0; r < world; r++)
             add_tensor(&l->d[r], &m->tensors[i]);
+        if (m->tensors[i].flags & DECL_ALIAS)
+            continue;
         if (m->tensors[i].ndim)
             split_rows(l, &m->tensors[i], &whole);
         else
@@ -361,14 +365,20 @@ static uint8_t *aligned(size_t bytes)
 }
 
 /* As a client leaves it: rubbish between the tiles. */
-static void fill_slot(const struct decl *d, uint32_t slot, uint8_t *memory)
+static void fill_slot(const struct decl *d, const struct strided *at, uint32_t slot,
+                      uint8_t *memory)
 {
     memset(memory, 0xee, min_u64(align_up(d->slots[slot].used, CKPT_BLOCK), KIT_SLOT));
     struct decl_walk w = decl_walk_slot(d, slot);
     struct decl_tile tile;
     while (decl_walk_next(&w, &tile)) {
         const struct decl_tensor *t = &d->tensors[tile.tensor];
-        kit_bytes(t->name, t->shape, &tile.box, dtype_bits(t->dtype), memory + tile.place.offset);
+        unsigned bits = dtype_bits(t->dtype);
+        struct strided to = dense_at(&tile.box, bits, memory + tile.place.offset);
+        if (at)
+            box_copy(&tile.box, bits, &tile.box, &to, &d->pieces[tile.piece].box, &at[tile.piece]);
+        else
+            kit_bytes(t->name, t->shape, &tile.box, bits, to.base);
     }
 }
 
@@ -417,7 +427,7 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
                                 .memory = memory,
                                 .codec = how->codec };
         struct save_packed packed = { 0 };
-        fill_slot(d, i, memory);
+        fill_slot(d, l->at ? l->at[rank] : NULL, i, memory);
         save_digest(&in, digests + d->slots[i].first_chunk, crcs + d->slots[i].first_chunk);
         st = save_pack(s, w, &in, digests + d->slots[i].first_chunk, crcs + d->slots[i].first_chunk,
                        &packed, err);
@@ -450,9 +460,9 @@ void kit_save_parts(struct store *s, const struct kit_layout *l, const struct ki
 /* --- restore -------------------------------------------------------------------- */
 
 /* Dense memory for every piece of every consumer, filled with what no restore leaves. */
-static uint8_t ***pieces_new(const struct kit_layout *l)
+static struct strided **pieces_new(const struct kit_layout *l)
 {
-    uint8_t ***all = kit_calloc(l->world, sizeof(*all));
+    struct strided **all = kit_calloc(l->world, sizeof(*all));
     CHECK(all);
     for (uint32_t c = 0; c < l->world; c++) {
         const struct decl *d = l->list[c];
@@ -461,25 +471,25 @@ static uint8_t ***pieces_new(const struct kit_layout *l)
         for (size_t i = 0; i < d->piece_count; i++) {
             unsigned bits = dtype_bits(d->tensors[d->pieces[i].tensor].dtype);
             uint64_t bytes = box_bytes(&d->pieces[i].box, bits);
-            all[c][i] = aligned(bytes);
-            memset(all[c][i], 0x5a, bytes);
+            all[c][i] = dense_at(&d->pieces[i].box, bits, aligned(bytes));
+            memset(all[c][i].base, 0x5a, bytes);
         }
     }
     return all;
 }
 
-static void pieces_free(const struct kit_layout *l, uint8_t ***all)
+static void pieces_free(const struct kit_layout *l, struct strided **all)
 {
     for (uint32_t c = 0; c < l->world; c++) {
         for (size_t i = 0; i < l->list[c]->piece_count; i++)
-            free(all[c][i]);
+            free(all[c][i].base);
         free(all[c]);
     }
     free(all);
 }
 
 static void take_frags(const struct kit_layout *l, const struct plan_batch *b, void *const *slots,
-                       uint8_t ***all)
+                       struct strided **all)
 {
     for (uint32_t i = 0; i < b->frag_count; i++) {
         const struct plan_frag *f = &b->frags[i];
@@ -491,12 +501,12 @@ static void take_frags(const struct kit_layout *l, const struct plan_batch *b, v
             u++;
         CHECK(f->slot_offset + box_bytes(&f->common, bits) <= b->uses[u].slot_used);
         struct strided from = dense_at(&f->common, bits, (uint8_t *)slots[u] + f->slot_offset);
-        struct strided to = dense_at(&d->pieces[piece].box, bits, all[f->consumer][piece]);
-        box_copy(&f->common, bits, &d->pieces[piece].box, &to, &f->common, &from);
+        box_copy(&f->common, bits, &d->pieces[piece].box, &all[f->consumer][piece], &f->common,
+                 &from);
     }
 }
 
-static void check_pieces(const struct kit_layout *l, uint8_t ***all)
+static void check_pieces(const struct kit_layout *l, struct strided **all)
 {
     for (uint32_t c = 0; c < l->world; c++) {
         const struct decl *d = l->list[c];
@@ -506,7 +516,7 @@ static void check_pieces(const struct kit_layout *l, uint8_t ***all)
             uint64_t bytes = box_bytes(&d->pieces[i].box, bits);
             CLEANUP_FREE uint8_t *want = aligned(bytes);
             kit_bytes(t->name, t->shape, &d->pieces[i].box, bits, want);
-            if (memcmp(want, all[c][i], bytes) != 0) {
+            if (memcmp(want, all[c][i].base, bytes) != 0) {
                 fprintf(stderr, "WRONG BYTES in %s, consumer %u\n", t->name, c);
                 exit(1);
             }
@@ -515,7 +525,8 @@ static void check_pieces(const struct kit_layout *l, uint8_t ***all)
 }
 
 static enum ckpt_status load_all(struct reader *r, const struct kit_layout *l, const struct plan *p,
-                                 uint8_t ***all, struct load_stats *stats, struct ckpt_err *err)
+                                 struct strided **all, struct load_stats *stats,
+                                 struct ckpt_err *err)
 {
     struct load_work *w = load_work_new(KIT_SLOT);
     void **slots = kit_calloc(l->world + 1, sizeof(*slots));
@@ -550,11 +561,12 @@ enum ckpt_status kit_restore(struct store *const *tiers, size_t tier_count,
         return st;
     st = plan_new(r, l->list, l->world, KIT_SLOT, 0, &p, err);
     if (st == CKPT_OK) {
-        uint8_t ***all = pieces_new(l);
+        struct strided **all = l->at ? l->at : pieces_new(l);
         st = load_all(r, l, p, all, stats, err);
-        if (st == CKPT_OK)
+        if (st == CKPT_OK && !l->at)
             check_pieces(l, all);
-        pieces_free(l, all);
+        if (!l->at)
+            pieces_free(l, all);
     }
     plan_free(p);
     reader_close(r);
@@ -570,4 +582,17 @@ struct store *kit_store(const char *url)
         exit(1);
     }
     return s;
+}
+
+void kit_store_drop(struct store *s)
+{
+    struct store_entry entries[64];
+    size_t count;
+    bool more;
+    do {
+        CHECK_OK(store_list(s, "", false, "", entries, ARRAY_COUNT(entries), &count, &more, NULL));
+        for (size_t i = 0; i < count; i++)
+            CHECK_OK(store_remove(s, entries[i].key, NULL));
+    } while (more);
+    store_close(s);
 }

@@ -50,6 +50,9 @@ struct kit_layout {
     struct decl *d;
     const struct decl **list;
     uint32_t world;
+    /* Where the pieces lie, [rank][piece]: saved from and restored to.  NULL: kit_bytes makes them
+     * up, and compares. */
+    struct strided **at;
 };
 void kit_layout_random(struct kit_layout *l, const struct kit_model *m, uint32_t world,
                        unsigned long long *rand, struct kit_census *census);
@@ -80,3 +83,5 @@ enum ckpt_status kit_restore(struct store *const *tiers, size_t tier_count,
                              const struct ckpt_name *name, const struct kit_layout *l,
                              struct load_stats *stats, struct ckpt_err *err);
 struct store *kit_store(const char *url);
+/* Removes all objects of a store that is done with, and closes it: those in memory would stay. */
+void kit_store_drop(struct store *s);

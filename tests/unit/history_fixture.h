@@ -87,7 +87,7 @@ static inline struct ckpt_name fx_commit(struct store *s, uint64_t epoch, uint64
 {
     struct ckpt_name name = fx_name(epoch, step);
     struct record_commit c = { .name = name, .world = FX_WORLD, .raw_bytes = 1000 * step };
-    struct record_held h = { .name = name, .world = FX_WORLD };
+    struct record_held h = { .name = name, .world = FX_WORLD, .stored_bytes = 201 };
     struct buf b = { 0 };
     fx_parts(s, &name);
     record_commit_encode(&c, key_commit(FX_JOB, &name).text, &b);

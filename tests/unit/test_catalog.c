@@ -3,6 +3,7 @@
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/publish.h"
+#include "storage/repo/tags.h"
 #include "storage/store/wrap.h"
 #include "unit/history_fixture.h"
 
@@ -80,12 +81,17 @@ static int test_lists(void)
     CHECK_EQ(c.count, 7);
     CHECK_EQ(c.entries[0].state, CATALOG_GONE);
     CHECK(c.entries[1].abort.status == CKPT_FULL && c.entries[1].abort.rank == 1);
-    CHECK_EQ(c.entries[2].stored_bytes, 201);
+    CHECK_EQ(c.entries[2].stored_bytes, 201); /* h/ says so */
     CHECK_EQ(c.entries[2].commit.raw_bytes, 90000);
     catalog_fini(&c);
-    /* Without a rank's `.h` the size is unknown; a damaged commit has no figures. */
-    CHECK_OK(store_remove(s, key_rank_held(FX_JOB, &c90, 1).text, NULL));
+    /* Without h/ the ranks' `.h` tell the size, without one of those it is unknown; a damaged
+     * commit has no figures. */
     CHECK_OK(store_remove(s, key_held(FX_JOB, &c90).text, NULL));
+    CHECK_OK(catalog_read(s, FX_JOB, CATALOG_SIZES, &c, NULL));
+    CHECK_EQ(c.entries[0].stored_bytes, 201);
+    CHECK(!c.entries[0].held);
+    catalog_fini(&c);
+    CHECK_OK(store_remove(s, key_rank_held(FX_JOB, &c90, 1).text, NULL));
     CHECK_OK(store_remove(s, key_commit(FX_JOB, &c80).text, NULL));
     char junk[300] = "junk";
     CHECK_OK(store_put_record(s, key_commit(FX_JOB, &c80).text, junk, sizeof(junk), NULL));
@@ -96,9 +102,9 @@ static int test_lists(void)
     catalog_fini(&c);
     bool tagged;
     struct ckpt_name c40 = fx_name(1, 40);
-    CHECK_OK(catalog_tagged(s, FX_JOB, &c80, &tagged, NULL));
+    CHECK_OK(tags_any(s, FX_JOB, &c80, &tagged, NULL));
     CHECK(tagged);
-    CHECK_OK(catalog_tagged(s, FX_JOB, &c40, &tagged, NULL));
+    CHECK_OK(tags_any(s, FX_JOB, &c40, &tagged, NULL));
     CHECK(!tagged);
     CHECK_OK(catalog_read(s, "nobody", CATALOG_ALL, &c, NULL));
     CHECK_EQ(c.count, 0);
@@ -123,6 +129,10 @@ static int test_is_cheap(void)
     CHECK_EQ(c.count, 100);
     CHECK(counts.lists <= 5);
     CHECK_EQ(counts.gets, 100 + 2); /* claim and resolved */
+    CHECK_EQ(counts.stats, 2);      /* of the same: listings tell the size of the others */
+    catalog_fini(&c);
+    CHECK_OK(catalog_read(counted, FX_JOB, CATALOG_SIZES, &c, NULL));
+    CHECK_EQ(counts.gets, 2 * (100 + 2) + 100); /* h/ */
     catalog_fini(&c);
     store_close(counted);
     store_close(s);

@@ -620,10 +620,10 @@ static void hostile_message(unsigned long long *rnd, bool with_state)
     CHECK_OK(tc_hello(&c, false));
     if (with_state)
         CHECK_OK(tc_state(&c, 1000, 0));
-    static const unsigned types[] = { WIRE_STATE, WIRE_SAVE,     WIRE_FULL,   WIRE_FAIL,
-                                      WIRE_LOAD,  WIRE_BACK,     WIRE_CANCEL, WIRE_RESTORED,
-                                      WIRE_HELLO, WIRE_PROGRESS, WIRE_GRANT,  WIRE_OP,
-                                      WIRE_FORGET };
+    static const unsigned types[] = { WIRE_STATE,  WIRE_SAVE,     WIRE_FULL,   WIRE_FAIL,
+                                      WIRE_LOAD,   WIRE_BACK,     WIRE_CANCEL, WIRE_RESTORED,
+                                      WIRE_HELLO,  WIRE_PROGRESS, WIRE_GRANT,  WIRE_OP,
+                                      WIRE_FORGET, WIRE_LIST };
     for (int k = 0; k < 8; k++) {
         uint8_t body[128];
         for (size_t i = 0; i < sizeof(body); i++)

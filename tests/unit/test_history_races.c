@@ -1,4 +1,4 @@
-/* Launches, committers, delete, undelete and gc of one job at once, one store operation at
+/* Launches, committers, delete, undelete, prune, tag and gc of one job at once, one store operation at
  * a time in an order that a seed chooses; any of them may die at any operation, and grace
  * may pass at any moment.
  *
@@ -10,11 +10,13 @@
 
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
+#include "storage/repo/prune.h"
 #include "storage/repo/publish.h"
+#include "storage/repo/tags.h"
 #include "storage/store/wrap_pass.h"
 #include "unit/history_fixture.h"
 
-#define ACTORS_MAX 10
+#define ACTORS_MAX 14
 #define STACK      (256 * KIB)
 #define GRACE_NS   1000
 #define FOREVER    INT64_MAX
@@ -45,6 +47,8 @@ struct world {
     ucontext_t scheduler;
     struct ckpt_name name[ATTEMPTS];
     bool acked[ATTEMPTS], deleted[ATTEMPTS], aborted[ATTEMPTS];
+    bool tagged[ATTEMPTS]; /* somebody was told that it is */
+    uint64_t life_puts[ATTEMPTS];
     bool claimed3;
     bool changed;
     unsigned long long seed;
@@ -53,7 +57,8 @@ struct world {
 };
 static struct {
     uint64_t schedules, ops, changes, brought_back, collected, aborts, gone_opens, superseded,
-        resumed, late_commits, chained;
+        resumed, late_commits, chained, tagged, tagged_back, tag_lost, pruned, prune_spared,
+        looked_again;
 } seen;
 
 static void broken(struct world *w, const char *what, int attempt)
@@ -175,8 +180,10 @@ static enum ckpt_status turn_put(struct store *s, const char *key, const struct 
     watch_put(w, ((struct turn_store *)s)->actor, key, iov);
     st = wrap_pass_put(s, key, iov, count, flags, err);
     int i = attempt_in(w, key);
-    if (st == CKPT_OK && i >= 0 && strstr(key, "/x/"))
+    if (st == CKPT_OK && i >= 0 && strstr(key, "/x/")) {
         w->deleted[i] = life_now(w, i) != LIFE_LIVE;
+        w->life_puts[i]++;
+    }
     w->changed = true;
     return st;
 }
@@ -293,6 +300,32 @@ static void run_undelete(struct world *w, struct actor *me)
     CHECK(st == CKPT_OK || st == CKPT_IO || st == CKPT_NOT_FOUND);
 }
 
+static void run_prune(struct world *w, struct actor *me)
+{
+    struct keep_policy policy = { 0 };
+    struct prune_options o = { .policy = &policy };
+    struct prune_report r = { 0 };
+    (void)w;
+    CHECK_OK(keep_policy_parse(me->forced ? "every=50" : "last=1", &policy, NULL));
+    enum ckpt_status st = prune(me->s, FX_JOB, &o, &r, NULL);
+    CHECK(st == CKPT_OK || st == CKPT_IO);
+    seen.pruned += r.deleted;
+    seen.prune_spared += r.spared;
+}
+
+static void run_tag(struct world *w, struct actor *me)
+{
+    int i = me->attempt;
+    bool was_live = life_now(w, i) == LIFE_LIVE;
+    uint64_t changes = w->life_puts[i];
+    enum ckpt_status st = tags_set(me->s, FX_JOB, &w->name[i], "kept", NULL);
+    CHECK(st == CKPT_OK || st == CKPT_IO || st == CKPT_REFUSED || st == CKPT_NOT_FOUND);
+    w->tagged[i] = w->tagged[i] || st == CKPT_OK;
+    seen.tagged += st == CKPT_OK;
+    seen.tagged_back += st == CKPT_OK && was_live && w->life_puts[i] > changes;
+    seen.tag_lost += st == CKPT_NOT_FOUND;
+}
+
 static void run_gc(struct world *w, struct actor *me)
 {
     (void)w;
@@ -360,6 +393,8 @@ static void watch_attempts(struct world *w)
             broken(w, "a commit that is not GONE has no data", i);
         if (commit && w->aborted[i])
             broken(w, "a commit after ABORT", i);
+        if (w->tagged[i] && (life == LIFE_GONE || !commit || !parts))
+            broken(w, "what has a tag is gone", i);
         if (w->acked[i] && !parts && !w->deleted[i])
             broken(w, "acknowledged data is lost without delete", i);
         if (w->acked[i] && !commit && life == LIFE_LIVE)
@@ -384,6 +419,27 @@ static void watch_newest(struct world *w)
                 broken(w, "the newest launch resumed from what is gone", i);
         }
     }
+}
+
+/* When nobody died, whoever deleted has looked again: what the newest launch resumed from
+ * and what has a tag is LIVE. */
+static void watch_looked_again(struct world *w)
+{
+    struct record_resolved r;
+    for (size_t k = 0; k < w->count; k++)
+        if (w->actors[k].dies_at && w->actors[k].ops >= w->actors[k].dies_at)
+            return;
+    CHECK_OK(launch_newest(w->raw, FX_JOB, &r, NULL));
+    for (int i = 0; i < ATTEMPTS; i++) {
+        if (!w->name[i].epoch || state_now(w, i) != PUBLISH_COMMITTED)
+            continue;
+        bool point = r.kind == RESOLVED_POINT && name_equal(&r.name, &w->name[i]);
+        enum life life = life_now(w, i);
+        if ((point || w->tagged[i]) && life == LIFE_DELETED)
+            broken(w, point ? "the newest launch's point stays deleted" : "a tagged one does", i);
+        seen.looked_again += point || w->tagged[i];
+    }
+    record_resolved_fini(&r);
 }
 
 /* E2's acknowledged C must be what E3 took; nothing undeleted is ever out of sight. */
@@ -429,6 +485,9 @@ static void add_actors(struct world *w, bool b_committed)
         { run_undelete, "undelete A", A, false },
         { run_gc, "gc 1", 0, false },
         { run_gc, "gc 2", 0, false },
+        { run_prune, "prune 1", 0, test_rand(&w->rng) % 3 == 0 },
+        { run_prune, "prune 2", 0, false },
+        { run_tag, "tag A", A, false },
     };
     for (size_t i = 0; i < ARRAY_COUNT(menu); i++)
         if (test_rand(&w->rng) % 4 != 0)
@@ -505,6 +564,7 @@ static void schedule(struct store *raw, unsigned long long seed)
     watch_attempts(w);
     watch_newest(w);
     watch_end(w);
+    watch_looked_again(w);
     for (size_t i = 0; i < w->count; i++) {
         record_resolved_fini(&w->actors[i].resolved);
         store_close(w->actors[i].s);
@@ -523,11 +583,15 @@ int main(void)
     store_close(raw);
     printf("%" PRIu64 " operations, %" PRIu64 " changes watched; %" PRIu64 " opens, %" PRIu64
            " superseded, %" PRIu64 " refused, %" PRIu64 " deletes undone, %" PRIu64
-           " removals, %" PRIu64 " aborts, %" PRIu64 " late commits, %" PRIu64 " chained\n",
+           " removals, %" PRIu64 " aborts, %" PRIu64 " late commits, %" PRIu64 " chained; %" PRIu64
+           " pruned, %" PRIu64 " spared, %" PRIu64 " tagged, %" PRIu64 " beside a delete, %" PRIu64
+           " too late\n",
            seen.ops, seen.changes, seen.resumed, seen.superseded, seen.gone_opens,
-           seen.brought_back, seen.collected, seen.aborts, seen.late_commits, seen.chained);
+           seen.brought_back, seen.collected, seen.aborts, seen.late_commits, seen.chained,
+           seen.pruned, seen.prune_spared, seen.tagged, seen.tagged_back, seen.tag_lost);
     CHECK(seen.resumed && seen.superseded && seen.brought_back && seen.collected && seen.aborts &&
-          seen.late_commits && seen.chained);
+          seen.late_commits && seen.chained && seen.pruned && seen.prune_spared && seen.tagged &&
+          seen.tagged_back && seen.tag_lost && seen.looked_again);
     TEST_CASES(seen.schedules);
     return 0;
 }

@@ -276,9 +276,26 @@ static int test_parse_data(void)
     return 8 + 2 * ARRAY_COUNT(none);
 }
 
+/* Every byte at every place of a long name: control characters hide nowhere. */
+static int test_tensor_name_bytes(void)
+{
+    char text[32];
+    for (size_t at = 0; at < 27; at++) {
+        for (unsigned byte = 0; byte < 0x80; byte++) {
+            memset(text, 'x', 27);
+            text[at] = (char)byte;
+            bool edge = byte == '/' && (at == 0 || at == 26);
+            bool good = byte >= 0x20 && byte != 0x7f && !edge;
+            CHECK_EQ(tensor_name_check(text, 27, NULL) == CKPT_OK, good);
+        }
+    }
+    return 27 * 0x80;
+}
+
 int main(void)
 {
-    long cases = test_words() + test_tensor_names() + test_texts() + test_longest();
+    long cases = test_words() + test_tensor_names() + test_tensor_name_bytes() + test_texts() +
+                 test_longest();
     cases += test_names() + test_no_names() + test_attempts() + test_shards() + test_parse_data();
     TEST_CASES(cases);
     return 0;

@@ -57,6 +57,7 @@ static struct life_gc_report gc(struct store *s, int64_t grace_ns, int64_t keep_
 {
     struct life_gc_options o = { .grace_ns = grace_ns,
                                  .abort_keep_ns = keep_ns,
+                                 .abort_wait_ns = HOUR_NS,
                                  .undecided = undecided };
     struct life_gc_report r;
     CHECK_OK(life_gc(s, FX_JOB, &o, &r, NULL));
@@ -191,11 +192,11 @@ static int test_gc_spares(void)
     fx_life(s, &b, 1, LIFE_DELETED, 1);
     fx_tag(s, &b, "kept", 1, true);
     struct life_gc_report r = gc(s, HOUR_NS, HOUR_NS, false);
-    CHECK_EQ(r.restored_to_live, 1);
+    CHECK_EQ(r.restored_to_live, 2);
     CHECK_EQ(r.collected, 0);
     CHECK_EQ(life_of(s, &a, NULL), LIFE_LIVE);
-    CHECK_EQ(life_of(s, &b, NULL), LIFE_DELETED);
-    CHECK_EQ(count_of(s, &b), 10);
+    CHECK_EQ(life_of(s, &b, NULL), LIFE_LIVE);
+    CHECK_EQ(count_of(s, &b), 11);
     store_close(s);
     return 4;
 }
@@ -317,9 +318,93 @@ static int test_forgetting_dies_anywhere(void)
     return cases;
 }
 
+/* What failed is removed while its launch runs, but not before nobody writes to it. */
+static int test_gc_failed_lately(void)
+{
+    struct store *s = fx_open();
+    struct record_abort why = { .status = CKPT_FULL, .rank = 1 };
+    struct life_gc_options o = { .abort_keep_ns = 0, .abort_wait_ns = HOUR_NS, .undecided = true };
+    struct life_gc_report r;
+    resolve(s, "one");
+    struct ckpt_name failed = fx_name(1, 20), half = fx_name(1, 30);
+    fx_parts(s, &failed);
+    CHECK_OK(fx_part(s, &half, 0, false, NULL));
+    CHECK_OK(publish_abort(s, FX_JOB, &failed, &why, NULL));
+    CHECK_OK(life_gc(s, FX_JOB, &o, &r, NULL));
+    CHECK_EQ(r.objects, 0);
+    o.abort_wait_ns = 0;
+    CHECK_OK(life_gc(s, FX_JOB, &o, &r, NULL));
+    CHECK_EQ(r.objects, 6);
+    CHECK_EQ(count_of(s, &failed), 1); /* ABORT stays: c/ must not be won again */
+    CHECK_EQ(count_of(s, &half), 3);   /* undecided: its launch is at it */
+    store_close(s);
+    return 4;
+}
+
+/* When gc forgets a name, tags that nobody took away go too. */
+static int test_forgets_tags(void)
+{
+    struct store *s = fx_open();
+    resolve(s, "one");
+    struct ckpt_name a = fx_name(1, 10);
+    fx_life(s, &a, 1, LIFE_GONE, 1);
+    fx_tag(s, &a, "late", 1, true);
+    gc(s, 0, INT64_MAX, true);
+    CHECK_EQ(count_of(s, &a), 2);
+    gc(s, 0, 0, true);
+    CHECK_EQ(count_of(s, &a), 0);
+    store_close(s);
+    return 2;
+}
+
+/* What is GONE at home goes in the other tier, killed at each operation; the rest stays. */
+static int test_gc_tier(void)
+{
+    int cases = 0;
+    for (uint64_t nth = 1;; nth++, cases++) {
+        struct store *home = fx_open(), *tier = fx_open(), *inner, *faulty;
+        resolve(home, "one");
+        struct ckpt_name a = fx_commit(home, 1, 10), b = fx_commit(home, 1, 20), c;
+        fx_commit(tier, 1, 10);
+        fx_commit(tier, 1, 20);
+        c = fx_commit(tier, 1, 30); /* the home knows nothing of it */
+        fx_life(home, &a, 1, LIFE_DELETED, 1);
+        fx_life(home, &b, 1, LIFE_DELETED, 1);
+        fx_life(home, &a, 2, LIFE_GONE, 1);
+        struct wrap_fault_rule rule = { .kind = nth % 2 ? FAULT_FAIL : FAULT_LOST_REPLY,
+                                        .status = CKPT_IO,
+                                        .nth = nth };
+        struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+        struct life_gc_options o = { .abort_keep_ns = INT64_MAX, .undecided = true };
+        struct life_gc_options dry = o;
+        struct life_gc_report r = { 0 };
+        dry.dry_run = true;
+        CHECK_OK(life_gc_tier(home, tier, FX_JOB, &dry, &r, NULL));
+        CHECK_EQ(r.collected, 1);
+        CHECK_EQ(count_of(tier, &a), 8);
+        CHECK_OK(store_dup(tier, &inner, NULL));
+        CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+        enum ckpt_status st = life_gc_tier(home, faulty, FX_JOB, &o, &r, NULL);
+        CHECK_EQ(st, plan.hits ? CKPT_IO : CKPT_OK);
+        store_close(faulty);
+        if (count_of(tier, &a) < 8)
+            CHECK_EQ(life_of(tier, &a, NULL), LIFE_GONE);
+        CHECK_OK(life_gc_tier(home, tier, FX_JOB, &o, &r, NULL));
+        CHECK_EQ(count_of(tier, &a), 1); /* GONE */
+        CHECK_EQ(life_of(tier, &a, NULL), LIFE_GONE);
+        CHECK_EQ(count_of(tier, &b), 8); /* only DELETED: it may come back */
+        CHECK_EQ(count_of(tier, &c), 8);
+        store_close(home);
+        store_close(tier);
+        if (!plan.hits)
+            return cases + 1;
+    }
+}
+
 int main(void)
 {
     TEST_CASES(test_delete() + test_delete_looks_again() + test_gc_deleted() + test_gc_spares() +
-               test_gc_undecided() + test_gc_dies_anywhere() + test_forgetting_dies_anywhere());
+               test_gc_undecided() + test_gc_dies_anywhere() + test_forgetting_dies_anywhere() +
+               test_gc_failed_lately() + test_forgets_tags() + test_gc_tier());
     return 0;
 }

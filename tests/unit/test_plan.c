@@ -1,6 +1,7 @@
 /* What the planner refuses, what it leaves open, and what it reads.
  * (It covers plan_batch.c too.) */
 #include "props/engine_kit.h"
+#include "storage/repo/plan_hit.h"
 
 static uint64_t cases;
 static struct store *store;
@@ -190,6 +191,111 @@ static void test_tiny_pieces(void)
     cases++;
 }
 
+/* Random models and layouts: every chunk is read once for all consumers together, and the
+ * fragments of each consumer are its pieces, each element once. */
+static void check_fragments(const struct plan *p, const struct kit_layout *to)
+{
+    uint64_t volume = 0, want = 0;
+    uint32_t last_rank = 0, last_slot = 0, last_index = 0;
+    for (size_t i = 0; i < p->batch_count; i++) {
+        const struct plan_batch *b = &p->batches[i];
+        for (uint32_t k = 0; k < b->chunk_count; k++) {
+            const struct plan_chunk *c = &b->chunks[k];
+            bool first = i == 0 && k == 0;
+            CHECK(first || b->rank > last_rank ||
+                  (b->rank == last_rank && b->pack.slot > last_slot) ||
+                  (b->rank == last_rank && b->pack.slot == last_slot && c->index > last_index));
+            last_rank = b->rank;
+            last_slot = b->pack.slot;
+            last_index = c->index;
+            for (uint32_t f = 0; f < c->frag_count; f++) {
+                const struct plan_frag *g = &b->frags[c->first_frag + f];
+                const struct decl *d = to->list[g->consumer];
+                CHECK(box_contains(&c->tile, &g->common));
+                CHECK(box_contains(&d->pieces[d->tensors[g->tensor].first_piece + g->piece].box,
+                                   &g->common));
+                volume += box_volume(&g->common);
+            }
+        }
+    }
+    for (uint32_t r = 0; r < to->world; r++) {
+        for (size_t i = 0; i < to->list[r]->piece_count; i++)
+            want += box_volume(&to->list[r]->pieces[i].box);
+    }
+    CHECK_EQ(volume, want);
+}
+
+static void test_random(void)
+{
+    unsigned long long seed = test_seed(16384);
+    struct kit_census census = { 0 };
+    uint64_t planned = 0;
+    for (uint64_t i = 0; i < 60; i++) {
+        struct kit_model m;
+        struct kit_layout from, to;
+        struct kit_save how = { .name = { 3, i, i } };
+        struct record_commit commit;
+        struct reader *r;
+        struct plan *p;
+        kit_model_random(&m, &seed, &census);
+        kit_layout_random(&from, &m, 1 + (uint32_t)(i % 5), &seed, &census);
+        kit_layout_random(&to, &m, 1 + (uint32_t)(i / 5 % 4), &seed, &census);
+        kit_save_parts(store, &from, &how);
+        CHECK_OK(publish(store, KIT_JOB, &how.name, from.world, &commit, NULL));
+        CHECK_OK(reader_open(&store, 1, KIT_JOB, &how.name, &r, NULL));
+        if (plan_new(r, to.list, to.world, KIT_SLOT, 0, &p, NULL) == CKPT_OK) {
+            check_fragments(p, &to);
+            plan_free(p);
+            planned++;
+        } /* else a locked tensor, or a blocked one that is cut elsewhere */
+        reader_close(r);
+        kit_layout_fini(&from);
+        kit_layout_fini(&to);
+        cases++;
+    }
+    printf("planned %llu of 60\n", (unsigned long long)planned);
+    CHECK(planned >= 10);
+}
+
+/* A manifest in which two boxes claim one chunk cannot be committed; should one lie in a
+ * store all the same, it is refused and not read twice. */
+static void test_claims(void)
+{
+    const struct digest digests[4] = { 0 };
+    struct manifest_pack pack = { .chunks = 4 };
+    const struct manifest_header h = { .packs = &pack, .pack_count = 1, .chunk_count = 4 };
+    char name[] = "w";
+    const struct index_tensor saved = {
+        .name = name, .dtype = CKPT_DTYPE_U8, .ndim = 1, .shape = { 8 }
+    };
+    struct manifest_box a = {
+        .box = { .ndim = 1, .len = { 4 } }, .tile = { 2 }, .chunks = 2, .digests = digests
+    };
+    struct plan_hit hit = { .common = { .ndim = 1, .len = { 2 } } };
+    struct plan_batcher b;
+    struct plan p = { 0 };
+    uint64_t consumer_bytes[1] = { 0 };
+    struct ckpt_err err = { 0 };
+    p.consumer_bytes = consumer_bytes;
+    CHECK(plan_batcher_init(&b, 1, KIT_SLOT, &p));
+    plan_batcher_rank(&b, 3, &h);
+    CHECK_OK(plan_batcher_add(&b, &saved, &a, &hit, 1, &err));
+    a.first_chunk = 1;
+    CHECK_EQ(plan_batcher_add(&b, &saved, &a, &hit, 1, &err), CKPT_CORRUPT);
+    CHECK(strstr(err_text(&err), "two boxes of rank 3 claim chunk 1"));
+    plan_batcher_rank(&b, 4, &h); /* another rank counts anew */
+    a.first_chunk = 0;
+    CHECK_OK(plan_batcher_add(&b, &saved, &a, &hit, 1, &err));
+    a.first_chunk = 4;
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(plan_batcher_add(&b, &saved, &a, &hit, 1, &err), CKPT_CORRUPT);
+    CHECK(strstr(err_text(&err), "has no pack for chunk 4"));
+    CHECK_EQ(p.batch_count, 2);
+    plan_batcher_fini(&b);
+    free(p.batches);
+    cases += 4;
+}
+
 int main(void)
 {
     store = kit_store("mem://plan");
@@ -202,6 +308,8 @@ int main(void)
     test_sums(r, 4);
     reader_close(r);
     test_tiny_pieces();
+    test_random();
+    test_claims();
     store_close(store);
     TEST_CASES(cases);
     return 0;

@@ -1,5 +1,6 @@
 /* A checkpoint opened for reading: what is found, what is not, what is refused. */
 #include "props/engine_kit.h"
+#include "storage/store/wrap.h"
 
 static uint64_t cases;
 
@@ -91,9 +92,48 @@ static void test_absent_and_aborted(void)
     cases += 5;
 }
 
+/* What is read ahead is checked like all else, and left to be asked for again when it does
+ * not come: by each name afterwards the right boxes are found. */
+static void test_ahead(void)
+{
+    static const char *const names[] = { "a", "t01", "t02", "t05", "t09", "zz" };
+    static const enum wrap_fault_kind kinds[] = { FAULT_FLIP, FAULT_FAIL, FAULT_SHORT };
+    for (size_t k = 0; k <= ARRAY_COUNT(kinds); k++) {
+        struct store *inner = build(k % 2 ? "mem://ahead1" : "mem://ahead0", 2, 9), *s;
+        struct store_counts counts = { 0 };
+        struct store *counted;
+        /* gets of a manifest: its header, then the one ahead */
+        struct wrap_fault_rule rule = {
+            .kind = kinds[k % 3], .status = CKPT_IO, .op = 'g', .match = ".m", .nth = 2
+        };
+        struct wrap_fault_plan plan = { .rules = &rule, .count = k < 3, .seed = 1 };
+        struct reader *r;
+        const struct manifest_tensor *t;
+        CHECK_OK(wrap_count(inner, &counts, &counted, NULL));
+        CHECK_OK(wrap_fault(counted, &plan, &s, NULL));
+        CHECK_OK(reader_open(&s, 1, KIT_JOB, &name, &r, NULL));
+        CHECK_OK(reader_ahead(r, 1, names, ARRAY_COUNT(names), NULL));
+        CHECK_EQ(plan.hits, k < 3);
+        uint64_t gets = counts.gets;
+        for (size_t i = 1; i + 1 < ARRAY_COUNT(names); i++) {
+            CHECK_OK(reader_boxes(r, 1, names[i], &t, NULL));
+            CHECK_STR(t->name, names[i]);
+            CHECK_EQ(t->boxes[0].box.off[0], 20);
+            cases++;
+        }
+        CHECK_EQ(reader_boxes(r, 1, "zz", &t, NULL), CKPT_NOT_FOUND);
+        CHECK_EQ(counts.gets - gets, k < 3);
+        CHECK_OK(reader_ahead(r, 1, names, ARRAY_COUNT(names), NULL)); /* all there */
+        CHECK_EQ(counts.gets - gets, k < 3);
+        reader_close(r);
+        store_close(s);
+    }
+}
+
 int main(void)
 {
     test_contents();
+    test_ahead();
     test_absent_and_aborted();
     TEST_CASES(cases);
     return 0;

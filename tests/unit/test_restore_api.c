@@ -46,6 +46,7 @@ static void points(void)
     struct ckpt_info info = { .size = sizeof(info) };
     CHECK_OK(ckpt_info(f.c, &info));
     CHECK_EQ(info.restored_bytes, 7);
+    CHECK_EQ(info.restore_done_bytes, 7);
     CHECK_STR(info.why, "newest");
     cases += 6;
     fix_close(&f);

@@ -3,6 +3,8 @@
  * s3_creds_sts.c, s3_creds_container.c, s3_creds_instance.c). */
 #include <signal.h>
 #include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
 #include <time.h>
 
 #include "fakes/aws_world.h"
@@ -366,6 +368,7 @@ static bool group_gone(const char *pid_file)
     if (f)
         fclose(f);
     for (int i = 0; pid > 0 && kill(-pid, 0) == 0; i++) {
+        (void)waitpid(-pid, NULL, WNOHANG); /* ours since their parent died: see main */
         if (i == 2000)
             return false;
         nanosleep(&slice, NULL);
@@ -617,6 +620,7 @@ static int test_hostile_answers(void)
 
 int main(void)
 {
+    CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
     int n = test_environment() + test_none() + test_static_profiles() + test_roles();
     n += test_sts_answers() + test_web_identity() + test_process() + test_process_limits();
     n += test_container() + test_container_token() + test_instance() + test_times();

@@ -315,6 +315,10 @@ static void test_forget_early(void)
     CHECK_OK(step(
         (struct session_event){ .kind = SESSION_LOAD, .seq = s.seq + 1, .op = 1, .state = 7 }));
     uint32_t slot = session_reserve(&s, 1, 0);
+    session_loading(&s, 1, 5, 9); /* shown by the status page */
+    session_loading(&s, 2, 6, 6); /* of one that is not there */
+    CHECK_EQ(s.ops[session_op_of(&s, 1)].done_bytes, 5);
+    CHECK_EQ(s.ops[session_op_of(&s, 1)].total_bytes, 9);
     CHECK_OK(forget(7));
     CHECK_EQ(count(ACT_LOAD_GONE), 1);
     CHECK_EQ(count(ACT_FORGET), 0); /* the crew fills a slot of it */

@@ -164,8 +164,8 @@ static void mesh(void)
 {
     uint32_t size[2] = { 2, 2 }, coord[2] = { 1, 0 };
     uint64_t shape[2] = { 5, 4 };
-    struct ckpt_placement place[2] = { { CKPT_SHARD, 0, 0 }, { CKPT_REPLICATE, 0, 0 } };
-    struct ckpt_mesh m = { 2, size, coord, place };
+    struct ckpt_placement place[2] = { { .place = CKPT_SHARD }, { .place = CKPT_REPLICATE } };
+    struct ckpt_mesh m = { 2, size, coord, place, NULL };
     struct ckpt_piece p[4];
     size_t n = 99;
     CHECK_OK(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n));
@@ -182,6 +182,16 @@ static void mesh(void)
     CHECK_FAILS(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n), CKPT_INVALID, "");
     coord[0] = 0, place[0].place = 9;
     CHECK_FAILS(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n), CKPT_INVALID, "");
+    uint64_t section[2] = { 3, 2 }, padded[2] = { 8, 4 };
+    place[0] =
+        (struct ckpt_placement){ .place = CKPT_SHARD, .section = section, .section_count = 2 };
+    CHECK_OK(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n));
+    CHECK_EQ(n, 2); /* rows 0..1 of 3 and row 3, of 2 */
+    CHECK(p[0].len[0] == 2 && p[1].off[0] == 3 && p[1].offset_bytes == 2 * 4 * 4);
+    place[0].section_count = 0, m.padded = padded, coord[0] = 1;
+    CHECK_OK(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n));
+    CHECK(n == 1 && p[0].off[0] == 4 && p[0].len[0] == 1); /* of four rows it has room for */
+    m.padded = NULL, coord[0] = 0;
     place[0].place = CKPT_SHARD, m.size = NULL;
     CHECK_FAILS(ckpt_mesh_pieces(&m, 2, shape, CKPT_F32, p, 4, &n), CKPT_INVALID, "NULL");
     cases += 9;
@@ -203,7 +213,16 @@ static void flat(void)
     CHECK_FAILS(ckpt_flat_pieces(&fl, p, 2, &n), CKPT_LIMIT, "");
     CHECK_EQ(n, 3);
     fl.count = 100;
-    CHECK_FAILS(ckpt_flat_pieces(&fl, p, 8, &n), CKPT_INVALID, "");
+    CHECK_FAILS(ckpt_flat_pieces(&fl, p, 8, &n), CKPT_INVALID, "of 24 elements");
+    box.stride[0] = 8, box.stride[1] = 1; /* rows with two elements of padding behind them */
+    box.replica = 1, box.replica_count = 2;
+    fl.start = 6, fl.count = 100;
+    CHECK_OK(ckpt_flat_pieces(&fl, p, 8, &n));
+    CHECK_EQ(n, 1);
+    CHECK(p[0].off[0] == 1 && p[0].len[0] == 3 && p[0].offset_bytes == 2 * 4);
+    CHECK(p[0].stride[0] == 8 && p[0].replica == 1 && p[0].replica_count == 2);
+    box.stride[0] = 3;
+    CHECK_FAILS(ckpt_flat_pieces(&fl, p, 8, &n), CKPT_INVALID, "row-major");
     fl.boxes = NULL;
     CHECK_FAILS(ckpt_flat_pieces(&fl, p, 8, &n), CKPT_INVALID, "NULL");
     CHECK_FAILS(ckpt_flat_pieces(NULL, p, 8, &n), CKPT_INVALID, "NULL");

@@ -13,14 +13,16 @@ static const unsigned types[] = {
     WIRE_HELLO,    WIRE_STATE,     WIRE_SAVE,     WIRE_FULL,   WIRE_FAIL,   WIRE_LOAD,
     WIRE_BACK,     WIRE_RESTORED,  WIRE_PROGRESS, WIRE_CANCEL, WIRE_STATUS, WIRE_BYE,
     WIRE_HELLO_OK, WIRE_REFUSED,   WIRE_STATE_OK, WIRE_FORGET, WIRE_GRANT,  WIRE_OP,
-    WIRE_FRAGS,    WIRE_STATUS_OK, WIRE_ACK,
+    WIRE_FRAGS,    WIRE_STATUS_OK, WIRE_ACK,      WIRE_REPORT, WIRE_LIST,   WIRE_LISTED,
 };
 static const bool with_fd[128] = {
-    [WIRE_HELLO] = true, [WIRE_STATE] = true, [WIRE_STATE_OK] = true, [WIRE_STATUS_OK] = true
+    [WIRE_HELLO] = true,     [WIRE_STATE] = true,  [WIRE_STATE_OK] = true,
+    [WIRE_STATUS_OK] = true, [WIRE_REPORT] = true,
 };
 static const bool with_tail[128] = {
-    [WIRE_HELLO] = true,    [WIRE_SAVE] = true,    [WIRE_FAIL] = true, [WIRE_RESTORED] = true,
-    [WIRE_HELLO_OK] = true, [WIRE_REFUSED] = true, [WIRE_OP] = true,   [WIRE_FRAGS] = true
+    [WIRE_HELLO] = true,    [WIRE_SAVE] = true,    [WIRE_FAIL] = true,   [WIRE_RESTORED] = true,
+    [WIRE_HELLO_OK] = true, [WIRE_REFUSED] = true, [WIRE_OP] = true,     [WIRE_FRAGS] = true,
+    [WIRE_LOAD] = true,     [WIRE_LIST] = true,    [WIRE_LISTED] = true,
 };
 static uint8_t body[256];
 static struct wire_msg out, in;

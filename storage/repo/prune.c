@@ -1,0 +1,348 @@
+/* Deciding what to prune: gather the facts, let the policy speak, then what must not go. */
+#include "storage/repo/prune.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "storage/repo/launch.h"
+#include "storage/repo/lineage_trail.h"
+#include "storage/repo/tags.h"
+
+struct tag_list {
+    char **tags;
+    size_t count;
+};
+struct fact {
+    const struct lineage_commit *commit;
+    struct tag_list tagged;
+    struct record_commit *record; /* only for rules that ask for metrics */
+    bool on_branch, quarantined, draining;
+};
+struct deciding {
+    struct store *s;
+    const char *job;
+    const struct prune_options *o;
+    struct lineage l;
+    struct launch_listings at;
+    struct fact *facts; /* of the live ones, in list order */
+    struct keep_item *items;
+    size_t count;
+    int64_t now_ns;
+    struct ckpt_err *err;
+};
+
+void prune_plan_fini(struct prune_plan *p)
+{
+    if (!p)
+        return;
+    free(p->items);
+    *p = (struct prune_plan){ 0 };
+}
+
+/* ---- facts ---- */
+
+static struct fact *fact_of(struct deciding *d, const struct ckpt_name *name)
+{
+    size_t lo = 0, hi = d->count;
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+        int order = roster_order(&d->facts[mid].commit->name, name);
+        if (order == 0)
+            return &d->facts[mid];
+        if (order < 0)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return NULL;
+}
+
+static enum ckpt_status take_tag(void *arg, const struct ckpt_name *name, const char *tag)
+{
+    struct deciding *d = arg;
+    struct fact *f = fact_of(d, name);
+    if (!f)
+        return CKPT_OK;
+    char **grown = realloc(f->tagged.tags, (f->tagged.count + 1) * sizeof(*grown));
+    char *copy = strdup(tag);
+    if (grown)
+        f->tagged.tags = grown;
+    if (!grown || !copy) {
+        free(copy);
+        return err_set(d->err, CKPT_NO_MEMORY, "no memory for the tags of job %s", d->job);
+    }
+    f->tagged.tags[f->tagged.count++] = copy;
+    return CKPT_OK;
+}
+
+/* A record that cannot be read has no metrics; it is kept for that (see protect). */
+static enum ckpt_status read_record(struct deciding *d, struct fact *f)
+{
+    const struct ckpt_name *name = &f->commit->name;
+    const struct roster_entry *listed = roster_find(&d->at.commits, name);
+    struct key key = key_commit(d->job, name);
+    CLEANUP_FREE void *bytes = NULL;
+    CLEANUP_FREE struct record_commit *record = calloc(1, sizeof(*record));
+    struct ckpt_err why = { 0 };
+    size_t len = 0;
+    if (!record)
+        return err_set(d->err, CKPT_NO_MEMORY, "no memory for the record %s", key.text);
+    enum ckpt_status st = repo_get_listed(d->s, &key, listed->stat.bytes, &bytes, &len, &why);
+    if (st == CKPT_OK)
+        st = record_commit_decode(bytes, len, key.text, record, &why);
+    if (st == CKPT_OK)
+        f->record = TAKE_PTR(record);
+    if (st == CKPT_OK || st == CKPT_CORRUPT || st == CKPT_NOT_FOUND)
+        return CKPT_OK;
+    return err_set(d->err, st, "%s", err_text(&why));
+}
+
+/* A drain of it has begun there and not ended. */
+static enum ckpt_status look_at_tier(struct deciding *d, struct store *tier)
+{
+    CLEANUP_ROSTER struct roster data = { 0 };
+    CLEANUP_ROSTER struct roster helds = { 0 };
+    enum ckpt_status st = roster_data(tier, d->job, &data, d->err);
+    if (st == CKPT_OK)
+        st = roster_helds(tier, d->job, &helds, d->err);
+    for (size_t i = 0; st == CKPT_OK && i < data.count; i++) {
+        struct fact *f = fact_of(d, &data.entries[i].name);
+        if (f && !roster_find(&helds, &data.entries[i].name))
+            f->draining = true;
+    }
+    return st;
+}
+
+static enum ckpt_status list_live(struct deciding *d)
+{
+    size_t n = d->l.commit_count;
+    CLEANUP_FREE bool *marks = calloc(n + 1, sizeof(*marks));
+    d->facts = calloc(n + 1, sizeof(*d->facts));
+    d->items = calloc(n + 1, sizeof(*d->items));
+    if (!marks || !d->facts || !d->items || !lineage_mark_branch(&d->l, marks))
+        return err_set(d->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", n);
+    for (size_t i = 0; i < n; i++) {
+        const struct lineage_commit *c = &d->l.commits[i];
+        if (c->life != LIFE_LIVE)
+            continue;
+        d->facts[d->count++] =
+            (struct fact){ .commit = c,
+                           .on_branch = marks[i],
+                           .quarantined = lineage_quarantined(&d->l, &c->name, UINT64_MAX) };
+    }
+    return CKPT_OK;
+}
+
+static enum ckpt_status gather(struct deciding *d)
+{
+    enum ckpt_status st = launch_history_listed(d->s, d->job, &d->l, &d->at, d->err);
+    if (st == CKPT_OK)
+        st = list_live(d);
+    if (st == CKPT_OK) /* the present is later than all that was listed */
+        st = store_now(d->s, &d->now_ns, d->err);
+    if (st == CKPT_OK)
+        st = tags_each(d->s, d->job, NULL, take_tag, d, d->err);
+    bool metrics = keep_policy_needs_metrics(d->o->policy);
+    for (size_t i = 0; i < d->count && metrics && st == CKPT_OK; i++)
+        st = read_record(d, &d->facts[i]);
+    for (size_t i = 0; i < d->o->tier_count && st == CKPT_OK; i++)
+        st = look_at_tier(d, d->o->tiers[i]);
+    return st;
+}
+
+/* ---- the policy ---- */
+
+static void fill_items(struct deciding *d)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        const struct fact *f = &d->facts[i];
+        const struct roster_entry *listed = roster_find(&d->at.commits, &f->commit->name);
+        d->items[i] = (struct keep_item){
+            .name = f->commit->name,
+            .time_ns = listed->stat.mtime_ns,
+            .counts = f->on_branch && f->commit->restorable && !f->quarantined,
+            .tags = (const char *const *)f->tagged.tags,
+            .tag_count = f->tagged.count,
+            .metrics = f->record ? f->record->metrics : NULL,
+            .metric_count = f->record ? f->record->metric_count : 0,
+        };
+    }
+}
+
+/* ---- what must not go ---- */
+
+/* Puts a reason in front of those there are. */
+static void CKPT_PRINTF(2, 3) protect(struct keep_item *item, const char *fmt, ...)
+{
+    char rules[KEEP_REASON_MAX];
+    va_list ap;
+    memcpy(rules, item->why, sizeof(rules));
+    va_start(ap, fmt);
+    vsnprintf(item->why, sizeof(item->why), fmt, ap);
+    va_end(ap);
+    size_t len = strlen(item->why);
+    if (rules[0])
+        snprintf(item->why + len, sizeof(item->why) - len, ", %s", rules);
+    item->keep = true;
+}
+
+static struct keep_item *item_of(struct deciding *d, const struct ckpt_name *name)
+{
+    const struct fact *f = fact_of(d, name);
+    return f ? &d->items[f - d->facts] : NULL;
+}
+
+/* l/ was listed before c/: a commit of a launch that it does not know as resolved was made
+ * since, and is what the job goes on from, not an abandoned branch. */
+static bool launch_unknown(const struct deciding *d, const struct ckpt_name *name)
+{
+    const struct lineage_launch *last = lineage_resolved_below(&d->l, UINT64_MAX);
+    return !last || name->epoch > last->epoch;
+}
+
+static void protect_one(struct deciding *d, size_t i, bool newer_than_complete)
+{
+    const struct fact *f = &d->facts[i];
+    struct keep_item *item = &d->items[i];
+    bool complete = f->commit->restorable;
+    if (launch_unknown(d, &item->name))
+        protect(item, "its launch has only just begun");
+    if (f->draining)
+        protect(item, "it is being copied to another store");
+    if (!complete && roster_find(&d->at.helds, &f->commit->name))
+        protect(item, "%.120s", f->commit->why_not);
+    else if (!complete && newer_than_complete)
+        protect(item, "it is not complete here yet");
+    if (keep_policy_needs_metrics(d->o->policy) && !f->record)
+        protect(item, "its commit record cannot be read");
+    if (f->quarantined)
+        protect(item, "quarantined: somebody must look at it");
+    if (f->tagged.count)
+        protect(item, "tag %s%s", f->tagged.tags[0], f->tagged.count > 1 ? " and more" : "");
+}
+
+/* What launches resume from. */
+static enum ckpt_status protect_points(struct deciding *d)
+{
+    const struct lineage_commit *newest = lineage_newest_restorable(&d->l);
+    const struct lineage_launch *last = lineage_resolved_below(&d->l, UINT64_MAX);
+    struct lineage_wish wish = { .below = UINT64_MAX };
+    struct record_resolved next = { 0 };
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = lineage_pick(&d->l, &wish, &next, &why);
+    if (st != CKPT_OK && st != CKPT_REFUSED)
+        return err_set(d->err, st, "%s", err_text(&why));
+    struct keep_item *item =
+        st == CKPT_OK && next.kind == RESOLVED_POINT ? item_of(d, &next.name) : NULL;
+    if (item && !(newest && name_equal(&newest->name, &item->name)))
+        protect(item, "the next launch would resume from it");
+    record_resolved_fini(&next);
+    item = last && last->kind == RESOLVED_POINT ? item_of(d, &last->point) : NULL;
+    if (item)
+        protect(item, "the newest launch resumed from it");
+    item = newest ? item_of(d, &newest->name) : NULL;
+    if (item)
+        protect(item, "the newest that can be restored");
+    return CKPT_OK;
+}
+
+static enum ckpt_status protect_all(struct deciding *d)
+{
+    bool newer_than_complete = true;
+    for (size_t i = 0; i < d->count; i++) {
+        newer_than_complete = newer_than_complete && !d->items[i].counts;
+        protect_one(d, i, newer_than_complete);
+    }
+    return protect_points(d);
+}
+
+/* ---- the plan ---- */
+
+/* How much gc will free; h/ knows. */
+static enum ckpt_status read_stored(struct deciding *d, struct prune_item *item)
+{
+    const struct roster_entry *listed = roster_find(&d->at.helds, &item->name);
+    struct key key = key_held(d->job, &item->name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_held held;
+    struct ckpt_err why = { 0 };
+    if (!listed)
+        return CKPT_OK;
+    enum ckpt_status st = repo_get_listed(d->s, &key, listed->stat.bytes, &bytes, &len, &why);
+    if (st == CKPT_OK)
+        st = record_held_decode(bytes, len, key.text, &held, &why);
+    if (st == CKPT_OK)
+        item->stored_bytes = held.stored_bytes;
+    if (st == CKPT_OK || st == CKPT_CORRUPT || st == CKPT_NOT_FOUND)
+        return CKPT_OK;
+    return err_set(d->err, st, "%s", err_text(&why));
+}
+
+static enum ckpt_status make_plan(struct deciding *d, struct prune_plan *plan)
+{
+    plan->items = calloc(d->count + 1, sizeof(*plan->items));
+    if (!plan->items)
+        return err_set(d->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", d->count);
+    plan->count = d->count;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; i < d->count && st == CKPT_OK; i++) {
+        const struct keep_item *from = &d->items[i];
+        const struct roster_entry *log = roster_find(&d->at.lives, &from->name);
+        struct prune_item *item = &plan->items[i];
+        *item = (struct prune_item){ .name = from->name,
+                                     .time_ns = from->time_ns,
+                                     .on_lineage = d->facts[i].on_branch,
+                                     .keep = from->keep,
+                                     .stored_bytes = UINT64_MAX,
+                                     .log_n = log ? log->n : 0 };
+        snprintf(item->why, sizeof(item->why), "%s",
+                 from->keep                        ? from->why
+                 : !d->facts[i].on_branch          ? "no rule keeps it (abandoned branch)"
+                 : !d->facts[i].commit->restorable ? "no rule keeps it (not complete here)"
+                                                   : "no rule keeps it");
+        if (!item->keep)
+            st = read_stored(d, item);
+    }
+    return st;
+}
+
+static void deciding_fini(struct deciding *d)
+{
+    for (size_t i = 0; i < d->count; i++) {
+        for (size_t t = 0; t < d->facts[i].tagged.count; t++)
+            free(d->facts[i].tagged.tags[t]);
+        free(d->facts[i].tagged.tags);
+        free(d->facts[i].record);
+    }
+    free(d->facts);
+    free(d->items);
+    lineage_fini(&d->l);
+    launch_listings_fini(&d->at);
+}
+
+enum ckpt_status prune_decide(struct store *s, const char *job, const struct prune_options *o,
+                              struct prune_plan *ret, struct ckpt_err *err)
+{
+    struct deciding d = { .s = s, .job = job, .o = o, .err = err };
+    struct prune_plan plan = { 0 };
+    if (!o->policy->count)
+        return err_set(err, CKPT_REFUSED,
+                       "the policy is empty: say what to keep (last=3, daily=7, ...)");
+    enum ckpt_status st = gather(&d);
+    if (st == CKPT_OK) {
+        fill_items(&d);
+        st = keep_policy_apply(o->policy, d.now_ns, d.items, d.count, err);
+    }
+    if (st == CKPT_OK)
+        st = protect_all(&d);
+    if (st == CKPT_OK)
+        st = make_plan(&d, &plan);
+    deciding_fini(&d);
+    if (st != CKPT_OK) {
+        prune_plan_fini(&plan);
+        return st;
+    }
+    *ret = plan;
+    return CKPT_OK;
+}

@@ -1,0 +1,151 @@
+/* ckpt gc: frees the space of what is deleted or was given up. */
+#include <getopt.h>
+#include <stdio.h>
+
+#include "storage/repo/keep_policy.h"
+#include "storage/repo/life.h"
+#include "tools/output.h"
+#include "tools/tool.h"
+
+#define TIERS_MAX 8
+
+struct gc {
+    struct store *store;
+    const char *tier_urls[TIERS_MAX];
+    struct store *tiers[TIERS_MAX];
+    size_t tier_count;
+    struct life_gc_options options;
+    json_t *json; /* array, or NULL */
+};
+
+static void report_json(struct gc *g, const char *job, const struct life_gc_report *r)
+{
+    json_array_append_new(
+        g->json, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "job", job, "collected",
+                           (json_int_t)r->collected, "given_up", (json_int_t)r->aborted, "objects",
+                           (json_int_t)r->objects, "bytes", (json_int_t)r->bytes, "brought_back",
+                           (json_int_t)r->restored_to_live, "dry_run", g->options.dry_run));
+}
+
+static void report_text(const struct gc *g, const char *job, const struct life_gc_report *r)
+{
+    char bytes[OUTPUT_TEXT];
+    printf("%s: %s%llu checkpoints collected, %llu unfinished saves given up: %llu objects, %s%s\n",
+           job, g->options.dry_run ? "would be " : "", (unsigned long long)r->collected,
+           (unsigned long long)r->aborted, (unsigned long long)r->objects,
+           output_bytes(r->bytes, bytes), g->options.dry_run ? " to free" : " freed");
+    if (r->restored_to_live)
+        printf("%s: %llu brought back: a launch resumes from them, or they have a tag\n", job,
+               (unsigned long long)r->restored_to_live);
+}
+
+static enum ckpt_status gc_job(void *arg, const char *job, struct ckpt_err *err)
+{
+    struct gc *g = arg;
+    struct life_gc_report r;
+    enum ckpt_status st = life_gc(g->store, job, &g->options, &r, err);
+    for (size_t i = 0; i < g->tier_count && st == CKPT_OK; i++)
+        st = life_gc_tier(g->store, g->tiers[i], job, &g->options, &r, err);
+    if (st != CKPT_OK)
+        return st;
+    if (g->json)
+        report_json(g, job, &r);
+    else
+        report_text(g, job, &r);
+    return CKPT_OK;
+}
+
+static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
+{
+    static const struct option options[] = { { "all", no_argument, NULL, 'a' },
+                                             { "grace", required_argument, NULL, 'g' },
+                                             { "keep-undecided", no_argument, NULL, 'u' },
+                                             { "dry-run", no_argument, NULL, 'n' },
+                                             { "remote", required_argument, NULL, 'r' },
+                                             { 0 } };
+    int c;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (c == 'a')
+            *ret_all = true;
+        else if (c == 'u')
+            g->options.undecided = false;
+        else if (c == 'n')
+            g->options.dry_run = true;
+        else if (c == 'r' && g->tier_count < TIERS_MAX)
+            g->tier_urls[g->tier_count++] = optarg;
+        else if (c == 'r')
+            return tool_misuse("gc", "--remote: %d stores at most", TIERS_MAX);
+        else if (c != 'g')
+            return tool_bad_option("gc", argv);
+        else if (!keep_duration_parse(optarg, &g->options.grace_ns))
+            return tool_misuse("gc", "--grace \"%s\" is no duration: 90m, 72h, 7d, 0s", optarg);
+    }
+    if (argc - optind != (*ret_all ? 0 : 1))
+        return tool_misuse("gc", "which job? JOB, or --all");
+    return 0;
+}
+
+static enum ckpt_status open_stores(struct gc *g, const struct tool *t, struct ckpt_err *err)
+{
+    enum ckpt_status (*const how)(const struct tool *, struct store **, struct ckpt_err *) =
+        g->options.dry_run ? tool_open : tool_open_write;
+    enum ckpt_status st = how(t, &g->store, err);
+    for (size_t i = 0; i < g->tier_count && st == CKPT_OK; i++) {
+        struct tool tier = *t;
+        tier.store_url = g->tier_urls[i];
+        st = how(&tier, &g->tiers[i], err);
+    }
+    return st;
+}
+
+static void gc_fini(struct gc *g)
+{
+    for (size_t i = 0; i < g->tier_count; i++)
+        tool_close_store(&g->tiers[i]);
+    tool_close_store(&g->store);
+    json_decref(g->json);
+}
+
+static int run(struct tool *t, int argc, char **argv)
+{
+    struct gc g = { .options = { .grace_ns = LIFE_GRACE_NS,
+                                 .abort_keep_ns = LIFE_ABORT_KEEP_NS,
+                                 .abort_wait_ns = LIFE_ABORT_WAIT_NS,
+                                 .undecided = true } };
+    bool all = false;
+    int code = parse(&g, argc, argv, &all);
+    if (code)
+        return code;
+    struct ckpt_err err = { 0 };
+    g.json = t->json ? json_array() : NULL;
+    enum ckpt_status st = open_stores(&g, t, &err);
+    if (st == CKPT_OK)
+        st = tool_each_job(g.store, all ? NULL : argv[optind], gc_job, &g, &err);
+    if (st == CKPT_OK)
+        st = g.json ? output_json(json_incref(g.json), &err) : output_flush(&err);
+    gc_fini(&g);
+    return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
+}
+
+const struct tool_verb cmd_gc = {
+    .name = "gc",
+    .arguments = "JOB|--all [--grace DURATION] [--dry-run]",
+    .summary = "free the space of what was deleted, pruned or never finished",
+    .help =
+        "Removes the data of checkpoints that were deleted or pruned longer than the grace ago,\n"
+        "of saves that failed, and of saves that an earlier launch left unfinished.  Looks again\n"
+        "before it removes anything: what the newest launch resumed from or what has a tag\n"
+        "comes back to life instead.  May run at any time, beside training, restores, prunes\n"
+        "and other gcs; one that was killed is finished by the next.\n"
+        "\n"
+        "  --all              all jobs of the store\n"
+        "  --grace DURATION   how long a deleted checkpoint can be undeleted (72h); 0s: now\n"
+        "  --keep-undecided   leave what earlier launches did not finish\n"
+        "  --remote URL       another store of the job: what is gone here goes there too\n"
+        "  --dry-run          only say what would be removed\n"
+        "\n"
+        "--json prints an array of {job, collected, given_up, objects, bytes, brought_back,\n"
+        "dry_run}.",
+    .run = run,
+};
