@@ -15,6 +15,8 @@ struct sha256 {
 };
 
 uint32_t crc32c(const void *bytes, size_t len);
+/* crc32c of what `crc` covers with `bytes` behind it; the crc of nothing is 0. */
+uint32_t crc32c_more(uint32_t crc, const void *bytes, size_t len);
 struct digest digest_of(const void *bytes, size_t len);
 struct sha256 sha256_of(const void *bytes, size_t len);
 /* The same over bytes that come in parts (allocates nothing). */

@@ -41,6 +41,11 @@ static uint32_t crc32c_go_on(uint32_t reg, const void *bytes, size_t len)
     return reg;
 }
 
+uint32_t crc32c_more(uint32_t crc, const void *bytes, size_t len)
+{
+    return ~crc32c_go_on(~crc, bytes, len);
+}
+
 uint32_t crc32c(const void *bytes, size_t len)
 {
     return ~crc32c_go_on(UINT32_MAX, bytes, len);

@@ -18,6 +18,7 @@ static const struct backend {
 } backends[] = {
     { "dir", false, store_dir_open },
     { "mem", false, store_mem_open },
+    { "s3", true, store_s3_open },
 };
 
 static const struct backend *backend_find(const char *scheme, size_t len)
@@ -283,8 +284,9 @@ enum ckpt_status store_get(struct store *s, const char *key, const struct store_
     return end(s->ops->get(s, key, ranges, count, err), err);
 }
 
-enum ckpt_status store_get_all(struct store *s, const char *key, size_t max, void **ret,
-                               size_t *ret_len, struct ckpt_err *err)
+/* For backends where a stat costs as much as a get, see their get_all. */
+static enum ckpt_status stat_and_get(struct store *s, const char *key, size_t max, void **ret,
+                                     size_t *ret_len, struct ckpt_err *err)
 {
     struct store_stat stat;
     enum ckpt_status st = store_stat(s, key, &stat, err);
@@ -304,6 +306,15 @@ enum ckpt_status store_get_all(struct store *s, const char *key, size_t max, voi
     *ret = TAKE_PTR(bytes);
     *ret_len = stat.bytes;
     return CKPT_OK;
+}
+
+enum ckpt_status store_get_all(struct store *s, const char *key, size_t max, void **ret,
+                               size_t *ret_len, struct ckpt_err *err)
+{
+    if (!s->ops->get_all)
+        return stat_and_get(s, key, max, ret, ret_len, err);
+    enum ckpt_status st = begin(s, "get", key, false, err);
+    return st != CKPT_OK ? st : end(s->ops->get_all(s, key, max, ret, ret_len, err), err);
 }
 
 enum ckpt_status store_stat(struct store *s, const char *key, struct store_stat *ret,

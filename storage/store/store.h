@@ -50,6 +50,9 @@ struct store_ops {
                             unsigned flags, struct ckpt_err *err);
     enum ckpt_status (*get)(struct store *s, const char *key, const struct store_range *ranges,
                             size_t count, struct ckpt_err *err);
+    /* May be NULL: then it is a stat and a get. */
+    enum ckpt_status (*get_all)(struct store *s, const char *key, size_t max, void **ret,
+                                size_t *ret_len, struct ckpt_err *err);
     enum ckpt_status (*stat)(struct store *s, const char *key, struct store_stat *ret,
                              struct ckpt_err *err);
     enum ckpt_status (*list)(struct store *s, const char *prefix, bool one_level, const char *after,
@@ -80,7 +83,8 @@ struct store_options {
 };
 
 /* Opens a handle on a URL: "dir:///p", "/p" or "p" (a private directory),
- * "dir:///p?shared=1", "mem://name" (one namespace per name in this process).
+ * "dir:///p?shared=1", "mem://name" (one namespace per name in this process),
+ * "s3://bucket/prefix?options" (s3_url.h).  Opening an object store asks it nothing yet.
  * Unknown scheme: CKPT_UNSUPPORTED naming those there are. */
 enum ckpt_status store_open(const char *url, const struct store_options *options,
                             struct store **ret, struct ckpt_err *err) CKPT_MUST_CHECK;

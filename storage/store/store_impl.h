@@ -16,6 +16,8 @@ enum ckpt_status store_dir_open(const struct store_url *url, const struct store_
                                 struct store **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status store_mem_open(const struct store_url *url, const struct store_options *options,
                                 struct store **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status store_s3_open(const struct store_url *url, const struct store_options *options,
+                               struct store **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 
 /* Fills the first member; copies `url`.  store_base_fini frees what it took. */
 enum ckpt_status store_base_init(struct store *s, const struct store_ops *ops, const char *url,

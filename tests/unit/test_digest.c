@@ -17,6 +17,8 @@ static int test_crc32c(void)
     uint8_t b[32];
     CHECK_EQ(crc32c("123456789", 9), 0xE3069283);
     CHECK_EQ(crc32c("", 0), 0);
+    CHECK_EQ(crc32c_more(crc32c_more(0, "12345", 5), "6789", 4), 0xE3069283);
+    CHECK_EQ(crc32c_more(crc32c("123456789", 9), "", 0), 0xE3069283);
     memset(b, 0, sizeof(b));
     CHECK_EQ(crc32c(b, 32), 0x8A9136AA);
     memset(b, 0xff, sizeof(b));
