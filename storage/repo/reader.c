@@ -570,7 +570,8 @@ enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const
         if (wanted[i])
             want_block(m, i, ranges, &n, &bytes);
     }
-    m->ahead = n <= STORE_RANGES_MAX ? malloc(bytes) : NULL;
+    if (bytes > 0 && n <= STORE_RANGES_MAX)
+        m->ahead = malloc(bytes);
     if (!m->ahead)
         return CKPT_OK; /* one by one then */
     for (size_t i = 0; i < n; at += ranges[i++].bytes)

@@ -1,4 +1,4 @@
-/* A whole manifest: header, then each block that the header names. */
+/* A whole manifest: header, then each block that the header names, decoded and walked. */
 #include "formats/manifest.h"
 #include "formats/manifest_layout.h"
 #include "fuzz/fuzz.h"
@@ -23,6 +23,51 @@ static void check_tensor(const struct manifest_header *h, const struct manifest_
     }
 }
 
+/* One step of a walk that expects what `like` says, or nothing. */
+static enum ckpt_status walk_one(struct manifest_walk *w, const struct manifest_tensor *like,
+                                 const struct manifest_tensor **ret, struct ckpt_err *err)
+{
+    struct manifest_known known = { 0 };
+    CLEANUP_BUF struct buf b = { 0 };
+    bool was = false;
+    if (like) {
+        known.desc = (struct desc){ .name = like->name, .alias = like->alias };
+        DESC_COPY(&known.desc, like);
+        desc_encode(&known.desc, &b);
+        known.bytes = b.data;
+        known.len = b.len;
+    }
+    enum ckpt_status st = manifest_walk_next(w, like ? &known : NULL, ret, &was, err);
+    FUZZ_CHECK(!was || (like && strcmp((*ret)->name, like->name) == 0));
+    return st;
+}
+
+/* Walking finds what decoding found, whatever is expected: nothing, the right description or the
+ * one before.  want: NULL if decoding refused the block. */
+static void check_walk(const struct manifest_header *h, uint32_t i, const uint8_t *block,
+                       const struct manifest_tensors *want)
+{
+    struct ckpt_err err = { 0 };
+    struct manifest_walk *w = manifest_walk_new();
+    FUZZ_CHECK(w);
+    enum ckpt_status st = manifest_walk_block(w, h, i, block, h->blocks[i].bytes, &err);
+    const struct manifest_tensor *t = NULL;
+    for (size_t k = 0; st == CKPT_OK; k++) {
+        bool expects = want && k < want->count && k % 3;
+        st = walk_one(w, expects ? &want->tensors[k - k % 3 / 2] : NULL, &t, &err);
+        if (st != CKPT_OK || !t)
+            break;
+        check_tensor(h, t);
+        if (!want)
+            continue;
+        FUZZ_CHECK(k < want->count && strcmp(t->name, want->tensors[k].name) == 0);
+        FUZZ_CHECK(t->box_count == want->tensors[k].box_count);
+        FUZZ_CHECK(t->witness_count == want->tensors[k].witness_count);
+    }
+    FUZZ_CHECK((st == CKPT_OK) == (want != NULL) && (st == CKPT_OK || err.text[0]));
+    manifest_walk_free(w);
+}
+
 static void check_block(const struct manifest_header *h, uint32_t i, const uint8_t *bytes,
                         size_t len)
 {
@@ -36,9 +81,11 @@ static void check_block(const struct manifest_header *h, uint32_t i, const uint8
                CKPT_CORRUPT);
     if (manifest_block_decode(h, i, bytes + b->offset, b->bytes, &t, &err) != CKPT_OK) {
         FUZZ_CHECK(err.text[0]);
+        check_walk(h, i, bytes + b->offset, NULL);
         return;
     }
     FUZZ_CHECK(t.count == b->tensors);
+    check_walk(h, i, bytes + b->offset, &t);
     for (size_t k = 0; k < t.count; k++) {
         check_tensor(h, &t.tensors[k]);
         FUZZ_CHECK(manifest_block_of(h, t.tensors[k].name) != UINT32_MAX);

@@ -44,7 +44,9 @@ static void start_daemon(const char *extra)
         char log[128];
         snprintf(log, sizeof(log), "%s/log", root);
         int fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        dup2(fd, 1); /* who holds the test's own output keeps a failed test waiting */
         dup2(fd, 2);
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
         execl(CKPTD_BINARY, "ckptd", "--store", store_dir, "--socket", socket_path, "--slot-bytes",
               "8M", "--foreground", extra, (char *)NULL);
         _exit(127);
@@ -164,6 +166,7 @@ static void start_ranks(struct crowd *w, const struct plan_of_rank *plans, uint3
         w->pid[r] = fork();
         CHECK(w->pid[r] >= 0);
         if (w->pid[r] == 0) {
+            prctl(PR_SET_PDEATHSIG, SIGKILL);
             close(p[0]);
             run_rank(&plans[r], token, r, world, p[1]);
         }
@@ -659,6 +662,7 @@ static void test_no_such_witness(void)
     pid_t villain = fork();
     if (villain == 0) {
         struct tc c;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         alarm(20); /* it goes on asking a worker that dies of it again and again */
         tc_init(&c, socket_path, "witness", "w", 0, 1);
         CHECK_OK(tc_hello(&c, false));
@@ -690,6 +694,7 @@ static void test_hostile(void)
     fflush(NULL);
     pid_t villain = fork();
     if (villain == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         for (int i = 0; i < 60; i++)
             hostile_message(&rnd, i % 2);
         exit(0);
