@@ -62,7 +62,7 @@ struct load_work *load_work_new(uint64_t slot_bytes)
         return NULL;
     /* A chunk and its rounding always fit. */
     w->window_bytes = align_up(slot_bytes, CKPT_BLOCK) + 2 * CKPT_BLOCK;
-    w->window = aligned_alloc(WINDOW_ALIGN, w->window_bytes);
+    w->window = aligned_alloc(WINDOW_ALIGN, align_up(w->window_bytes, WINDOW_ALIGN));
     if (w->window) /* direct reads into small pages are slower by a third */
         (void)madvise(w->window, w->window_bytes, MADV_HUGEPAGE);
     w->raw = aligned_alloc(CKPT_BLOCK, CKPT_CHUNK_BYTES_MAX);

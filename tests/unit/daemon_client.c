@@ -84,7 +84,7 @@ static enum ckpt_status send_queued(struct tc *c, size_t i)
 
 enum ckpt_status tc_hello(struct tc *c, bool resumed)
 {
-    for (int i = 0; c->fd < 0 && i < 400; i++) {
+    for (int i = 0; c->fd < 0 && i < 2400; i++) { /* for a minute */
         c->fd = tc_connect(c->socket);
         if (c->fd < 0)
             nanosleep(&(struct timespec){ .tv_nsec = 25000000 }, NULL);

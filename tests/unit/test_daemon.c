@@ -23,6 +23,7 @@
 
 #define ELEMENTS UINT64_C(9000000) /* 36 MB: 2 ranks x 18 MB = 3 slots of 8 MiB each */
 #define WORLD    2
+#define PATIENCE 2400 /* looks, 25 ms apart: the machine may be busy with other tests */
 
 static char root[64], store_dir[96], socket_path[96];
 static long cases, kills;
@@ -51,7 +52,7 @@ static void start_daemon(const char *extra)
               "8M", "--foreground", extra, (char *)NULL);
         _exit(127);
     }
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < PATIENCE; i++) {
         int fd = tc_connect(socket_path);
         if (fd >= 0) {
             close(fd);
@@ -67,7 +68,7 @@ static pid_t worker_pid(void)
 {
     char path[64], text[64];
     snprintf(path, sizeof(path), "/proc/%d/task/%d/children", daemon_pid, daemon_pid);
-    for (int i = 0; i < 400; i++) {
+    for (int i = 0; i < PATIENCE; i++) {
         int fd = open(path, O_RDONLY | O_CLOEXEC);
         ssize_t n = fd < 0 ? 0 : read(fd, text, sizeof(text) - 1);
         if (fd >= 0)
@@ -75,7 +76,7 @@ static pid_t worker_pid(void)
         text[n > 0 ? n : 0] = 0;
         if (n > 0)
             return (pid_t)strtol(text, NULL, 10);
-        pause_ms(10);
+        pause_ms(25);
     }
     CHECK(!"no worker");
     return 0;
@@ -109,13 +110,24 @@ struct crowd {
     uint32_t count;
 };
 
+static void hang_up(struct tc *c)
+{
+    close(c->fd);
+    c->fd = -1;
+}
+
 static void run_rank(const struct plan_of_rank *p, const char *token, uint32_t rank, uint32_t world,
                      int events)
 {
     struct tc c;
     tc_init(&c, socket_path, p->job, token, rank, world);
     c.events = events;
-    enum ckpt_status st = tc_hello(&c, false);
+    enum ckpt_status st;
+    do { /* as libckpt does when a worker dies between HELLO and its answer */
+        if (c.fd >= 0)
+            hang_up(&c);
+        st = tc_hello(&c, false);
+    } while (st == CKPT_DAEMON_GONE);
     if (st != CKPT_OK)
         fprintf(stderr, "hello: %s %s\n", status_name(st), c.text);
     CHECK_OK(st);
@@ -495,12 +507,6 @@ static void test_second_daemon(void)
 
 /* -- refusals and hostile clients ---------------------------------------------------------- */
 
-static void hang_up(struct tc *c)
-{
-    close(c->fd);
-    c->fd = -1;
-}
-
 /* ckptd gives a session up but its process lives on: it starts over under the same launch id;
  * another process may not. */
 static void test_start_over(void)
@@ -612,6 +618,19 @@ static int open_fds_of(pid_t pid)
     return n;
 }
 
+/* ... when what had ended is closed: the count has stayed the same for half a second. */
+static int settled_fds_of(pid_t pid)
+{
+    int n = open_fds_of(pid), same = 0;
+    for (int i = 0; i < PATIENCE && same < 20; i++) {
+        pause_ms(25);
+        int now = open_fds_of(pid);
+        same = now == n ? same + 1 : 0;
+        n = now;
+    }
+    return n;
+}
+
 /* A valid session that then says one wrong thing; it is thrown out, others are not. */
 static void hostile_message(unsigned long long *rnd, bool with_state)
 {
@@ -687,8 +706,7 @@ static void test_hostile(void)
     /* Engines are made at first use: let all threads have worked before counting. */
     run_all(&(struct plan_of_rank){ .job = "warm", .steps = { 1, 2, 3 } }, WORLD);
     run_all(&(struct plan_of_rank){ .job = "warm", .load = 3, .steps = { 4 } }, WORLD);
-    pause_ms(300);
-    int before = open_fds_of(worker);
+    int before = settled_fds_of(worker);
     start_ranks(&w, plans, WORLD);
     /* In a process of its own: sessions of one that lives on may come back for a while. */
     fflush(NULL);
@@ -713,11 +731,11 @@ static void test_hostile(void)
     verify_job("good", 30);
     CHECK_EQ(worker_pid(), worker); /* it did not crash */
     int after = before + 1;
-    for (int i = 0; i < 100 && after > before; i++) {
-        pause_ms(50);
+    for (int i = 0; i < PATIENCE && after > before; i++) {
+        pause_ms(25);
         after = open_fds_of(worker);
     }
-    CHECK_EQ(after, before);
+    CHECK(after <= before);
 }
 
 static void test_status(void)
