@@ -27,6 +27,8 @@ enum fake_lie {
     FAKE_CUT,      /* a message that ends too early */
     FAKE_EXTRA,    /* bytes after the last fragment */
     FAKE_LOSES,    /* leaves out fragments */
+    FAKE_HEADLESS, /* the first bytes of objects */
+    FAKE_SHORT,    /* all but the first bytes of objects */
     FAKE_DTYPE,    /* fragments in a type that nobody asked to convert */
     FAKE_SLOT,     /* a slot that is not there */
     FAKE_GRANT,    /* grants a slot that is not there */
