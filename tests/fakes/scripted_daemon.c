@@ -430,6 +430,10 @@ static void on_list(struct fake_daemon *d)
                                   .bytes = body_says(d, 8),
                                   .point = w.point,
                                   .status = d->script.refuse_list };
+    if (d->script.lists_busy) {
+        d->script.lists_busy--;
+        answer.status = CKPT_BUSY;
+    }
     d->seen.lists++;
     d->seen.list_flags = w.flags;
     d->seen.list_point = w.point;
@@ -441,9 +445,9 @@ static void on_list(struct fake_daemon *d)
         answer.token += 1000;
     }
     wire_begin(&d->out, WIRE_LISTED, &answer);
-    if (d->script.refuse_list && d->script.text)
+    if (answer.status && d->script.text)
         wire_tail(&d->out, d->script.text, strlen(d->script.text));
-    if (d->script.refuse_list)
+    if (answer.status)
         say(d);
     else
         say_with_body(d);

@@ -71,6 +71,7 @@ struct fake_script {
     uint64_t body_says; /* how long it says it is; 0 = as long as it is */
     bool body_open;     /* the memfd is not sealed */
     enum ckpt_status refuse_list;
+    uint32_t lists_busy; /* so many are refused first: another is being made */
     const char *text;
 };
 struct fake_seen {
