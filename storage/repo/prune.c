@@ -215,7 +215,7 @@ static void protect_one(struct deciding *d, size_t i, bool newer_than_complete)
         protect(item, "its launch has only just begun");
     if (f->draining)
         protect(item, "it is being copied to another store");
-    if (!complete && roster_find(&d->at.helds, &f->commit->name))
+    if (f->commit->unreadable)
         protect(item, "%.120s", f->commit->why_not);
     else if (!complete && (newer_than_complete || just_committed(d, item)))
         protect(item, "it is not complete here yet");

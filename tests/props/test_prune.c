@@ -246,6 +246,26 @@ static void overtaken(void)
     store_close(s);
 }
 
+/* What its life log says cannot be read: perhaps that it is gone. */
+static void unreadable(void)
+{
+    struct store *s = fx_open();
+    uint64_t epoch = start(s, 1, false);
+    struct ckpt_name c = fx_commit(s, epoch, 20);
+    struct keep_policy policy = { 0 };
+    struct prune_options o = { .policy = &policy };
+    struct prune_plan plan;
+    fx_commit(s, epoch, 30);
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &c).text, NULL));
+    CHECK_OK(store_put_record(s, key_life(FX_JOB, &c, false, 1).text, "x", 1, NULL));
+    CHECK_OK(keep_policy_add(&policy, "last", "1", NULL));
+    CHECK_OK(prune_decide(s, FX_JOB, &o, &plan, NULL));
+    const struct prune_item *item = item_of(&plan, &c);
+    CHECK(item && item->keep && strstr(item->why, "damaged record"));
+    prune_plan_fini(&plan);
+    store_close(s);
+}
+
 static void world(unsigned long long seed, bool kill)
 {
     static struct pw_world w;
@@ -270,6 +290,7 @@ int main(void)
 
     crash_loop();
     overtaken();
+    unreadable();
     for (uint64_t i = 0; i < worlds; i++)
         world(seed + i, i % 50 == 0);
     printf("%" PRIu64 " worlds, %" PRIu64 " checkpoints: %" PRIu64 " stay, %" PRIu64
