@@ -68,24 +68,18 @@ void control_list(struct control *c, struct client *cl, const struct wire_msg *m
 void control_list_done(struct control *c, struct job *j)
 {
     struct client *cl = c->clients[j->client];
-    struct ckpt_err err = j->err;
     cl->listing = false;
     if (!cl->conn)
         return; /* it asks again when it is back */
-    int fd = -1;
-    if (j->status == CKPT_OK)
-        fd = wire_memfd("ckpt-list", j->list.bytes.data, j->list.bytes.len, &err);
-    if (fd < 0) {
-        enum ckpt_status st = j->status == CKPT_OK ? err.status : j->status;
+    if (j->status != CKPT_OK) {
         log_warn("a list could not be made", "job=%s rank=%u why=\"%s\"", cl->s->job, cl->s->rank,
-                 err_text(&err));
-        refuse(cl, j->list.token, st, err_text(&err));
+                 err_text(&j->err));
+        refuse(cl, j->list.token, j->status, err_text(&j->err));
         return;
     }
     const struct wire_listed body = { .token = j->list.token,
-                                      .bytes = j->list.bytes.len,
+                                      .bytes = j->list.bytes,
                                       .point = { j->list.name.epoch, j->list.name.step,
                                                  j->list.name.attempt } };
-    answer(cl, &body, fd, "");
-    close(fd);
+    answer(cl, &body, j->list.fd, "");
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "ckptd/drain_jobs.h"
 #include "ckptd/launch_jobs.h"
@@ -381,10 +382,11 @@ static void encode_listed(const struct index_tensor *t, struct buf *out)
     desc_encode(&desc, out);
 }
 
-static enum ckpt_status list_tensors(struct reader *r, struct job_list *l, struct ckpt_err *err)
+static enum ckpt_status list_tensors(struct reader *r, const struct job_list *l, struct buf *out,
+                                     struct ckpt_err *err)
 {
     uint64_t count = 0;
-    buf_u64(&l->bytes, 0);
+    buf_u64(out, 0);
     for (uint64_t i = 0; i < reader_tensor_count(r); i++) {
         const struct index_tensor *t;
         enum ckpt_status st = reader_tensor_at(r, i, &t, err);
@@ -392,14 +394,15 @@ static enum ckpt_status list_tensors(struct reader *r, struct job_list *l, struc
             return st;
         if ((l->objects && !(t->flags & DECL_OBJECT)) || !select_wants(&l->select, t->name))
             continue;
-        if (++count > JOBS_LIST_MAX)
-            return err_set(err, CKPT_LIMIT, "more than %u tensors: ask with patterns",
+        encode_listed(t, out);
+        if (++count > JOBS_LIST_MAX || out->len > JOBS_LIST_BYTES_MAX)
+            return err_set(err, CKPT_LIMIT,
+                           "more than %u tensors, or names too long: ask with patterns",
                            JOBS_LIST_MAX);
-        encode_listed(t, &l->bytes);
     }
-    if (!l->bytes.failed)
-        buf_patch_u64(&l->bytes, 0, count);
-    return l->bytes.failed ? err_set(err, CKPT_NO_MEMORY, "out of memory for a list") : CKPT_OK;
+    if (!out->failed)
+        buf_patch_u64(out, 0, count);
+    return out->failed ? err_set(err, CKPT_NO_MEMORY, "out of memory for a list") : CKPT_OK;
 }
 
 static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
@@ -411,9 +414,14 @@ static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct
     enum ckpt_status st = reader_open(stores, n, l->job, &l->name, &reader, err);
     if (st != CKPT_OK)
         return st;
-    st = list_tensors(reader, l, err);
+    CLEANUP_BUF struct buf out = { 0 };
+    st = list_tensors(reader, l, &out, err);
     reader_close(reader);
-    return st;
+    if (st != CKPT_OK)
+        return st;
+    l->fd = wire_memfd("ckpt-list", out.data, out.len, err); /* here: control copies nothing */
+    l->bytes = out.len;
+    return l->fd < 0 ? err->status : CKPT_OK;
 }
 
 static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
@@ -511,6 +519,8 @@ struct job *job_new(enum job_kind kind)
     j->base.run = run;
     j->kind = kind;
     j->client = UINT32_MAX;
+    if (kind == JOB_LIST)
+        j->list.fd = -1;
     if (kind == JOB_SEAL) {
         j->seal.decl_fd = -1;
         j->seal.arena.fd = -1;
@@ -539,7 +549,8 @@ void job_free(struct job *j)
     }
     if (j->kind == JOB_LIST) {
         select_fini(&j->list.select);
-        buf_fini(&j->list.bytes);
+        if (j->list.fd >= 0)
+            close(j->list.fd);
     }
     if (j->kind == JOB_BATCH) {
         for (uint32_t i = 0; j->batch.memory && i < j->batch.use_count; i++)

@@ -135,14 +135,17 @@ struct job_plan {
     bool damaged;        /* the nearest tier lacked something that another had */
     struct buf *reports; /* owned; one per consumer, empty where all is plain */
 };
-#define JOBS_LIST_MAX (UINT32_C(1) << 20)
+#define JOBS_LIST_MAX       (UINT32_C(1) << 20)
+#define JOBS_LIST_BYTES_MAX (UINT64_C(256) << 20)
 struct job_list {
     char job[CKPT_JOB_NAME_MAX + 1];
     struct ckpt_name name;
     uint64_t token;
     bool objects;
     struct select select; /* owned */
-    struct buf bytes;     /* result; owned */
+    /* results */
+    int fd; /* owned; memfd of `bytes` for the client, or -1 */
+    uint64_t bytes;
 };
 struct job_batch {
     uint32_t group, batch;

@@ -73,7 +73,7 @@ struct lib_side {
     uint64_t len;
     uint64_t capacity; /* objects: what the user may put; 0 = a volatile tensor */
     uint64_t used;     /* objects: beyond this `bytes` is zero */
-    bool filled;       /* a restore brought something */
+    uint64_t reach;    /* objects: where what a restore brought ends; 0 = nothing came */
 };
 
 /* What a restore does to one tensor. */
@@ -303,6 +303,8 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
 enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The copy aside of a volatile tensor or object, or NULL. */
 struct lib_side *state_side(struct ckpt_state *s, size_t tensor);
+/* What the head of an object's bytes says: how many follow. */
+uint64_t state_object_bytes(const struct lib_side *side);
 void state_free_memory(struct ckpt_state *s);
 
 /* -- save_api.c -- */

@@ -6,6 +6,7 @@
 #include "libckpt/context.h"
 
 #define LIST_TIMEOUT_MS 60000
+#define LIST_PAUSE_NS   (INT64_C(50) * 1000000)
 
 /* Everything points into the daemon's bytes: a sealed memfd, which nobody can change. */
 struct ckpt_list {
@@ -97,6 +98,17 @@ static enum ckpt_status ask_once(struct list_call *l, struct ckpt_err *err)
     return st;
 }
 
+/* The worker died: the next one is asked.  It may be busy with what was asked before, which
+ * is repeated to it, too.  Lock held, and dropped for a while in that case. */
+static bool again(struct list_call *l, enum ckpt_status st)
+{
+    int64_t until = min_u64((uint64_t)l->deadline, (uint64_t)lib_now_ns() + LIST_PAUSE_NS);
+    while (st == CKPT_BUSY && !l->c->shared.broken && lib_wait_changed(l->c, until))
+        ;
+    return (st == CKPT_BUSY || st == CKPT_DAEMON_GONE) && lib_now_ns() < l->deadline &&
+           !l->c->shared.broken;
+}
+
 /* Checks all of it once, so that ckpt_list_at cannot fail. */
 static enum ckpt_status index_bytes(const void *bytes, size_t len, const struct wire_name *point,
                                     struct ckpt_list **ret, struct ckpt_err *err)
@@ -179,8 +191,8 @@ enum ckpt_status ckpt_list(struct ckpt *c, const struct ckpt_point *point,
         st = choose_point(&l, point, &err);
     if (st == CKPT_OK)
         st = ask_once(&l, &err);
-    while (st == CKPT_DAEMON_GONE && lib_now_ns() < l.deadline && !c->shared.broken) {
-        err = (struct ckpt_err){ 0 }; /* the worker died: ask the next one */
+    while (again(&l, st)) {
+        err = (struct ckpt_err){ 0 };
         st = ask_once(&l, &err);
     }
     if (st == CKPT_OK) {

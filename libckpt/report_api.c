@@ -81,8 +81,27 @@ enum ckpt_status report_take(struct ckpt_state *s, struct wire_msg *m, struct ck
 
 /* -- after ----------------------------------------------------------------------- */
 
-static enum ckpt_status check_tensor(const struct ckpt_state *s, size_t i, bool filled,
-                                     struct ckpt_err *err)
+/* Without holes, and as much as its head says; what was saved for a larger capacity than is
+ * declared here may end there. */
+static enum ckpt_status check_object(const struct decl_tensor *t, const struct lib_fate *f,
+                                     const struct lib_side *side, bool owed, struct ckpt_err *err)
+{
+    if (side->reach == 0 && f->came_bytes == 0)
+        return owed ? err_set(err, CKPT_CORRUPT, "restore: ckptd brought nothing of object \"%s\"",
+                              t->name)
+                    : CKPT_OK;
+    uint64_t need = DECL_OBJECT_HEAD + min_u64(state_object_bytes(side), side->capacity);
+    if (f->came_bytes == side->reach && side->reach >= need)
+        return CKPT_OK;
+    return err_set(err, CKPT_CORRUPT,
+                   "restore: ckptd brought %" PRIu64 " of %" PRIu64 " bytes of object \"%s\" and "
+                   "said done",
+                   f->came_bytes, max_u64(need, side->reach), t->name);
+}
+
+/* side: of an object. */
+static enum ckpt_status check_tensor(const struct ckpt_state *s, size_t i,
+                                     const struct lib_side *side, struct ckpt_err *err)
 {
     const struct decl_tensor *t = &s->decl.tensors[i];
     const struct lib_fate *f = &s->fates[i];
@@ -95,10 +114,7 @@ static enum ckpt_status check_tensor(const struct ckpt_state *s, size_t i, bool 
                        t->name);
     uint64_t owed = f->wanted && !missing ? f->held_bytes : 0;
     if (t->flags & DECL_OBJECT)
-        return filled || partial || missing || !f->wanted
-                   ? CKPT_OK
-                   : err_set(err, CKPT_CORRUPT, "restore: ckptd brought nothing of object \"%s\"",
-                             t->name);
+        return check_object(t, f, side, !partial && !missing && f->wanted, err);
     if (f->came_bytes != owed)
         return err_set(err, CKPT_CORRUPT,
                        "restore: ckptd brought %" PRIu64 " of %" PRIu64
@@ -114,8 +130,7 @@ enum ckpt_status report_check(const struct ckpt_state *s, struct ckpt_err *err)
     for (size_t i = 0; st == CKPT_OK && i < s->decl.tensor_count; i++) {
         while (side < s->side_count && s->sides[side].tensor < i)
             side++;
-        bool filled = side < s->side_count && s->sides[side].tensor == i && s->sides[side].filled;
-        st = check_tensor(s, i, filled, err);
+        st = check_tensor(s, i, &s->sides[side], err);
     }
     return st;
 }

@@ -202,7 +202,7 @@ static void copy_aside(struct lib_side *side, const struct ckpt_buffer *b, bool 
  * capacity. */
 static void empty_side(struct lib_side *side, bool object)
 {
-    side->filled = false;
+    side->reach = 0;
     if (object) {
         memset(side->bytes, 0, DECL_OBJECT_HEAD + side->used);
         side->used = side->capacity; /* what a restore leaves there is not known */
@@ -267,6 +267,14 @@ enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buff
     return CKPT_OK;
 }
 
+uint64_t state_object_bytes(const struct lib_side *side)
+{
+    uint64_t len = 0;
+    for (int k = 0; k < DECL_OBJECT_HEAD; k++)
+        len |= (uint64_t)side->bytes[k] << (8 * k);
+    return len;
+}
+
 enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *buffers,
                                     struct ckpt_err *err)
 {
@@ -274,11 +282,9 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
         const struct lib_side *side = &s->sides[i];
         const struct decl_tensor *t = &s->decl.tensors[side->tensor];
         struct ckpt_buffer *b = &buffers[side->tensor];
-        uint64_t len = 0;
-        if (!(t->flags & DECL_OBJECT) || !side->filled)
+        if (!(t->flags & DECL_OBJECT) || !side->reach)
             continue; /* not in the checkpoint: the caller's bytes stay as they are */
-        for (int k = 0; k < DECL_OBJECT_HEAD; k++)
-            len |= (uint64_t)side->bytes[k] << (8 * k);
+        uint64_t len = state_object_bytes(side);
         if (len > side->capacity)
             return err_set(err, CKPT_MISMATCH,
                            "object \"%s\": has %llu bytes, it was declared for at most %llu",

@@ -146,8 +146,8 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
     size_t piece = t->first_piece + f->piece;
     unsigned bits = dtype_bits(t->dtype);
     struct lib_side *side = state_side(s, f->tensor);
-    if (side)
-        side->filled = true;
+    if (side && (t->flags & DECL_OBJECT))
+        side->reach = max_u64(side->reach, box->off[0] + box->len[0]);
     s->fates[f->tensor].came_bytes += box_bytes(box, bits);
     if (f->dtype)
         return put_converted(s, f, piece, box, slot + f->offset, err);

@@ -189,6 +189,7 @@ static enum ckpt_status fill_commit(struct reading *r, const struct roster_entry
     c->known = true;
     c->life = life.life;
     c->restorable = held && st == CKPT_OK;
+    c->unreadable = st == CKPT_CORRUPT;
     if (st == CKPT_NOT_FOUND) /* gc forgot it since it was listed */
         c->life = LIFE_GONE;
     else if (st == CKPT_CORRUPT)

@@ -92,10 +92,9 @@ static enum ckpt_status guard_history(const struct lineage *l, const struct ckpt
     const struct lineage_commit *newest = lineage_newest_restorable(l);
     if (newest && name_equal(&newest->name, name))
         return refuse(name, "it is the newest checkpoint that can be restored", err);
-    struct lineage_wish wish = { .below = UINT64_MAX };
     struct record_resolved next;
     struct ckpt_err none = { 0 };
-    enum ckpt_status st = lineage_pick(l, &wish, &next, &none);
+    enum ckpt_status st = lineage_pick_next(l, &next, &none);
     if (st != CKPT_OK) /* the next launch would be refused anyway */
         return st == CKPT_REFUSED ? CKPT_OK : err_set(err, st, "%s", err_text(&none));
     bool taken = next.kind == RESOLVED_POINT && name_equal(&next.name, name);

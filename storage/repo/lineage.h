@@ -33,6 +33,7 @@ struct lineage_commit {
     struct ckpt_name parent;
     bool known;      /* `restorable` was found out */
     bool restorable; /* here and now (H3) */
+    bool unreadable; /* its life log: LIVE is a guess */
     char why_not[160];
 };
 struct lineage {

@@ -200,6 +200,12 @@ static bool launch_unknown(const struct deciding *d, const struct ckpt_name *nam
     return !last || name->epoch > last->epoch;
 }
 
+/* Its h/ may still come, also behind that of a later save. */
+static bool just_committed(const struct deciding *d, const struct keep_item *item)
+{
+    return item->time_ns > d->now_ns || d->now_ns - item->time_ns < PRUNE_ARRIVAL_NS;
+}
+
 static void protect_one(struct deciding *d, size_t i, bool newer_than_complete)
 {
     const struct fact *f = &d->facts[i];
@@ -209,9 +215,9 @@ static void protect_one(struct deciding *d, size_t i, bool newer_than_complete)
         protect(item, "its launch has only just begun");
     if (f->draining)
         protect(item, "it is being copied to another store");
-    if (!complete && roster_find(&d->at.helds, &f->commit->name))
+    if (f->commit->unreadable)
         protect(item, "%.120s", f->commit->why_not);
-    else if (!complete && newer_than_complete)
+    else if (!complete && (newer_than_complete || just_committed(d, item)))
         protect(item, "it is not complete here yet");
     if (keep_policy_needs_metrics(d->o->policy) && !f->record)
         protect(item, "its commit record cannot be read");
@@ -226,10 +232,9 @@ static enum ckpt_status protect_points(struct deciding *d)
 {
     const struct lineage_commit *newest = lineage_newest_restorable(&d->l);
     const struct lineage_launch *last = lineage_resolved_below(&d->l, UINT64_MAX);
-    struct lineage_wish wish = { .below = UINT64_MAX };
     struct record_resolved next = { 0 };
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = lineage_pick(&d->l, &wish, &next, &why);
+    enum ckpt_status st = lineage_pick_next(&d->l, &next, &why);
     if (st != CKPT_OK && st != CKPT_REFUSED)
         return err_set(d->err, st, "%s", err_text(&why));
     struct keep_item *item =

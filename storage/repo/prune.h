@@ -8,7 +8,8 @@
  *   - what the newest launch resumed from
  *   - what has a tag
  *   - what is quarantined: a human must look at it
- *   - what is not complete here yet and newer than all that is: it is on its way
+ *   - what is not complete here yet and newer than all that is, or was committed within
+ *     the last hour: it is on its way
  *   - what is being drained to another store
  *   - what a launch saved that began while prune looked
  *   - what could not be read: nothing is decided about the unknown
@@ -25,6 +26,8 @@
 
 #include "storage/repo/keep_policy.h"
 #include "storage/repo/repo.h"
+
+#define PRUNE_ARRIVAL_NS (INT64_C(3600) * 1000000000) /* from a commit to its h/ */
 
 struct prune_options {
     const struct keep_policy *policy;

@@ -309,8 +309,15 @@ static void on_full(struct fake_daemon *d)
 
 /* -- loads ----------------------------------------------------------------- */
 
-static void lie_about_frag(const struct fake_daemon *d, struct wire_frag *f, struct box *box)
+static void lie_about_frag(const struct fake_daemon *d, struct wire_frag *f, struct box *box,
+                           bool object)
 {
+    if (d->script.lie == FAKE_HEADLESS && object) {
+        box->off[0] += DECL_OBJECT_HEAD;
+        box->len[0] -= DECL_OBJECT_HEAD;
+    }
+    if (d->script.lie == FAKE_SHORT && object)
+        box->len[0] = DECL_OBJECT_HEAD + 1;
     if (d->script.lie == FAKE_TENSOR)
         f->tensor = 1000;
     if (d->script.lie == FAKE_PIECE)
@@ -332,7 +339,7 @@ static void add_frag(struct fake_daemon *d, const struct fake_state *s, const st
                            .offset = t->place.offset,
                            .ndim = t->box.ndim };
     struct box box = t->box;
-    lie_about_frag(d, &f, &box);
+    lie_about_frag(d, &f, &box, s->decl.tensors[t->tensor].flags & DECL_OBJECT);
     wire_tail(&d->out, &f, sizeof(f));
     wire_tail(&d->out, box.off, t->box.ndim * sizeof(uint64_t));
     wire_tail(&d->out, box.len, t->box.ndim * sizeof(uint64_t));
@@ -423,6 +430,10 @@ static void on_list(struct fake_daemon *d)
                                   .bytes = body_says(d, 8),
                                   .point = w.point,
                                   .status = d->script.refuse_list };
+    if (d->script.lists_busy) {
+        d->script.lists_busy--;
+        answer.status = CKPT_BUSY;
+    }
     d->seen.lists++;
     d->seen.list_flags = w.flags;
     d->seen.list_point = w.point;
@@ -434,9 +445,9 @@ static void on_list(struct fake_daemon *d)
         answer.token += 1000;
     }
     wire_begin(&d->out, WIRE_LISTED, &answer);
-    if (d->script.refuse_list && d->script.text)
+    if (answer.status && d->script.text)
         wire_tail(&d->out, d->script.text, strlen(d->script.text));
-    if (d->script.refuse_list)
+    if (answer.status)
         say(d);
     else
         say_with_body(d);

@@ -27,6 +27,8 @@ enum fake_lie {
     FAKE_CUT,      /* a message that ends too early */
     FAKE_EXTRA,    /* bytes after the last fragment */
     FAKE_LOSES,    /* leaves out fragments */
+    FAKE_HEADLESS, /* the first bytes of objects */
+    FAKE_SHORT,    /* all but the first bytes of objects */
     FAKE_DTYPE,    /* fragments in a type that nobody asked to convert */
     FAKE_SLOT,     /* a slot that is not there */
     FAKE_GRANT,    /* grants a slot that is not there */
@@ -69,6 +71,7 @@ struct fake_script {
     uint64_t body_says; /* how long it says it is; 0 = as long as it is */
     bool body_open;     /* the memfd is not sealed */
     enum ckpt_status refuse_list;
+    uint32_t lists_busy; /* so many are refused first: another is being made */
     const char *text;
 };
 struct fake_seen {

@@ -179,6 +179,8 @@ static bool on_its_way(const struct pw_world *w, size_t i)
 {
     if (w->ckpts[i].held)
         return false;
+    if (w->ckpts[i].time_ns + PW_HOUR > w->now_ns)
+        return true;
     for (size_t k = 0; k < w->count; k++)
         if (counts(w, k) && newer(&w->ckpts[k], &w->ckpts[i]))
             return false;

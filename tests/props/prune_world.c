@@ -279,10 +279,9 @@ static void look_at_held(struct pw_world *w)
 static void look_at_next(struct pw_world *w)
 {
     struct lineage l = { 0 };
-    struct lineage_wish wish = { .below = UINT64_MAX };
     struct record_resolved next = { 0 };
     CHECK_OK(launch_history(w->raw, FX_JOB, &l, NULL));
-    w->has_next = lineage_pick(&l, &wish, &next, NULL) == CKPT_OK && next.kind == RESOLVED_POINT;
+    w->has_next = lineage_pick_next(&l, &next, NULL) == CKPT_OK && next.kind == RESOLVED_POINT;
     w->next = next.name;
     record_resolved_fini(&next);
     lineage_fini(&l);

@@ -4,6 +4,7 @@
 #include <math.h>
 
 #include "props/prune_world.h"
+#include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/tags.h"
 #include "storage/store/wrap.h"
@@ -181,6 +182,90 @@ static void check_again(const struct pw_world *w)
     store_close(s);
 }
 
+/* ---- what a rule alone would take ---- */
+
+static uint64_t start(struct store *s, uint8_t who, bool restored)
+{
+    struct launch_who me = { .job = FX_JOB, .world = FX_WORLD, .nonce = { who } };
+    const struct lineage_wish wish = { 0 };
+    struct record_resolved r = { 0 };
+    char token[8];
+    uint64_t epoch;
+    snprintf(token, sizeof(token), "t%u", who);
+    me.token = token;
+    CHECK_OK(launch_claim(s, &me, &epoch, NULL));
+    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
+    struct record_step step = { .epoch = epoch, .step = r.name.step };
+    if (restored)
+        CHECK_OK(launch_put_step(s, FX_JOB, RECORD_RESTORED, &step, NULL));
+    record_resolved_fini(&r);
+    return epoch;
+}
+
+static struct prune_report keep_last(struct store *s)
+{
+    struct keep_policy policy = { 0 };
+    struct prune_options o = { .policy = &policy };
+    struct prune_report r;
+    CHECK_OK(keep_policy_add(&policy, "last", "1", NULL));
+    CHECK_OK(prune(s, FX_JOB, &o, &r, NULL));
+    return r;
+}
+
+/* The third launch in a row runs from the newest checkpoint.  If it dies, too, the next
+ * one steps back: to what must be there then (I5). */
+static void crash_loop(void)
+{
+    struct store *s = fx_open();
+    uint64_t epoch = start(s, 1, false);
+    struct ckpt_name oldest = fx_commit(s, epoch, 10), back = fx_commit(s, epoch, 20),
+                     newest = fx_commit(s, epoch, 30);
+    for (uint8_t who = 2; who < 4; who++)
+        start(s, who, true);
+    CHECK_EQ(keep_last(s).deleted, 2); /* two deaths: not yet */
+    CHECK_OK(life_undelete(s, FX_JOB, &back, "test", NULL));
+    start(s, 4, true);
+    CHECK_EQ(keep_last(s).deleted, 0);
+    CHECK(life_of(s, &back) == LIFE_LIVE && life_of(s, &newest) == LIFE_LIVE);
+    CHECK_EQ(life_of(s, &oldest), LIFE_DELETED);
+    CHECK_EQ(life_delete(s, FX_JOB, &back, "test", NULL), CKPT_REFUSED);
+    store_close(s);
+}
+
+/* A commit whose h/ is still to come, while a later save was quicker. */
+static void overtaken(void)
+{
+    struct store *s = fx_open();
+    uint64_t epoch = start(s, 1, false);
+    struct ckpt_name oldest = fx_commit(s, epoch, 10), late = fx_commit(s, epoch, 20);
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &late).text, NULL));
+    fx_commit(s, epoch, 30);
+    CHECK_EQ(keep_last(s).deleted, 1);
+    CHECK_EQ(life_of(s, &oldest), LIFE_DELETED);
+    CHECK_EQ(life_of(s, &late), LIFE_LIVE);
+    store_close(s);
+}
+
+/* What its life log says cannot be read: perhaps that it is gone. */
+static void unreadable(void)
+{
+    struct store *s = fx_open();
+    uint64_t epoch = start(s, 1, false);
+    struct ckpt_name c = fx_commit(s, epoch, 20);
+    struct keep_policy policy = { 0 };
+    struct prune_options o = { .policy = &policy };
+    struct prune_plan plan;
+    fx_commit(s, epoch, 30);
+    CHECK_OK(store_remove(s, key_held(FX_JOB, &c).text, NULL));
+    CHECK_OK(store_put_record(s, key_life(FX_JOB, &c, false, 1).text, "x", 1, NULL));
+    CHECK_OK(keep_policy_add(&policy, "last", "1", NULL));
+    CHECK_OK(prune_decide(s, FX_JOB, &o, &plan, NULL));
+    const struct prune_item *item = item_of(&plan, &c);
+    CHECK(item && item->keep && strstr(item->why, "damaged record"));
+    prune_plan_fini(&plan);
+    store_close(s);
+}
+
 static void world(unsigned long long seed, bool kill)
 {
     static struct pw_world w;
@@ -202,6 +287,10 @@ int main(void)
     unsigned long long seed = test_seed(20261121);
     const char *n = getenv("TEST_WORLDS");
     uint64_t worlds = n ? strtoull(n, NULL, 0) : getenv("CKPT_DEEP") ? 20000 : 1500 / TEST_TENTH;
+
+    crash_loop();
+    overtaken();
+    unreadable();
     for (uint64_t i = 0; i < worlds; i++)
         world(seed + i, i % 50 == 0);
     printf("%" PRIu64 " worlds, %" PRIu64 " checkpoints: %" PRIu64 " stay, %" PRIu64

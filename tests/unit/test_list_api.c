@@ -153,6 +153,26 @@ static void deaths(void)
     }
 }
 
+/* What was asked over a connection that is lost is still being made. */
+static void busy(void)
+{
+    struct fixture f;
+    struct fake_script s = fix_script();
+    struct ckpt_list_opts o = { .size = sizeof(o), .timeout_ms = 150 };
+    struct ckpt_list *l = NULL;
+    s.lists_busy = 2;
+    open_with(&f, &s);
+    CHECK_OK(ckpt_list(f.c, NULL, NULL, &l));
+    CHECK_EQ(fake_seen(f.d).lists, 3);
+    ckpt_list_free(l);
+    s.lists_busy = UINT32_MAX;
+    fake_set(f.d, &s);
+    enum ckpt_status st = ckpt_list(f.c, NULL, &o, &l);
+    CHECK(st == CKPT_BUSY || st == CKPT_TIMEOUT); /* the last one may come too late */
+    cases += 2;
+    fix_close(&f);
+}
+
 static void lies(void)
 {
     struct fixture f;
@@ -193,6 +213,7 @@ int main(void)
     honest();
     refusals();
     deaths();
+    busy();
     lies();
     TEST_CASES(cases);
     return 0;

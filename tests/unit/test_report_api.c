@@ -114,12 +114,18 @@ static void lies(void)
     s.lie = FAKE_LOSES; /* partial is no leave to lose what is there */
     fake_set(f.d, &s);
     CHECK_FAILS(restore(&f, &partial), CKPT_CORRUPT, "of tensor \"");
+    s.lie = FAKE_HEADLESS;
+    fake_set(f.d, &s);
+    CHECK_FAILS(restore(&f, &partial), CKPT_CORRUPT, "100 of 108 bytes of object \"rng@0\"");
+    s.lie = FAKE_SHORT;
+    fake_set(f.d, &s);
+    CHECK_FAILS(restore(&f, &partial), CKPT_CORRUPT, "9 of 85 bytes of object \"rng@0\"");
     s.lie = FAKE_HONEST;
     s.omit_objects = true;
     fake_set(f.d, &s);
     CHECK_FAILS(restore(&f, NULL), CKPT_CORRUPT, "nothing of object \"rng@0\"");
     CHECK_OK(restore(&f, &partial));
-    cases += 8;
+    cases += 10;
     fix_close(&f);
 }
 
