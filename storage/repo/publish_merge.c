@@ -263,8 +263,7 @@ static void *work_new(void *arg, struct ckpt_err *err)
     struct store *s;
     if (store_dup(from, &s, err) != CKPT_OK)
         return NULL;
-    s->deadline_ns = from->deadline_ns;
-    s->cancel = from->cancel;
+    store_set_limits(s, from->deadline_ns, from->cancel);
     return s;
 }
 
