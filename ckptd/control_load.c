@@ -470,13 +470,36 @@ static void move_consumers(struct control *c, const struct restore_group *g, con
     }
 }
 
+/* How many ranks wait to go back to there: those who do not ask for the same tensors are in
+ * other groups. */
+static uint32_t waiting_together(const struct control *c, const struct restore_group *g)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < RESTORE_GROUPS_MAX; i++) {
+        const struct restore_group *o = &c->restores->groups[i];
+        if (o->phase == RESTORE_GATHER && o->key == g->key && (o->flags & WIRE_LOAD_ROLLBACK) &&
+            name_equal(&o->name, &g->name))
+            n += restore_waiting(o);
+    }
+    return n;
+}
+
+/* Another group takes the launch back to there: this one follows when that is done. */
+static bool on_the_way(const struct control *c, const struct launch *l,
+                       const struct restore_group *g)
+{
+    return l->rollback && name_equal(&c->restores->groups[l->rollback - 1].name, &g->name);
+}
+
 static void start(struct control *c, struct restore_group *g)
 {
     struct launch *l = launch_by_key(c, g->key);
     bool rollback = (g->flags & WIRE_LOAD_ROLLBACK) && l && !l->reader;
     bool late = rollback && follows(c, l, g);
     uint32_t want = late ? restore_waiting(g) : expected(c, g);
-    if (rollback && restore_waiting(g) < want && c->now - g->begun_ns < COMMITTER_ARRIVAL_NS)
+    if (rollback && on_the_way(c, l, g))
+        return;
+    if (rollback && waiting_together(c, g) < want && c->now - g->begun_ns < COMMITTER_ARRIVAL_NS)
         return; /* all ranks move together */
     if (!restore_due(g, want, c->now))
         return;
