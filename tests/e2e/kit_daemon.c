@@ -54,6 +54,7 @@ static void become_ckptd(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     int fd = open(kit.log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    dup2(fd, 1); /* who holds the test's own output keeps a failed test waiting */
     dup2(fd, 2);
     if (kit.preload) {
         setenv("LD_PRELOAD", kit.preload, 1);

@@ -188,6 +188,23 @@ static void seed_wire(void)
     }
 }
 
+/* What is refused, or becomes too long a name when it is applied. */
+static void seed_select_limits(void)
+{
+    char longest[CKPT_TENSOR_NAME_MAX + 1] = "*", stars[SELECT_STARS_MAX + 2] = "";
+    CLEANUP_BUF struct buf rename = { 0 }, starry = { 0 };
+    memset(longest + 1, 'x', CKPT_TENSOR_NAME_MAX - 1);
+    memset(stars, '*', SELECT_STARS_MAX + 1);
+    buf_u8(&rename, SELECT_RENAME);
+    buf_str(&rename, "*");
+    buf_str(&rename, longest);
+    write_seed("select", rename.data, rename.len);
+    buf_u8(&starry, SELECT_RENAME);
+    buf_str(&starry, stars);
+    buf_str(&starry, stars);
+    write_seed("select", starry.data, starry.len);
+}
+
 /* Patterns of each kind, a few together; notes of each kind, and names. */
 static void seed_restores(void)
 {
@@ -212,6 +229,7 @@ static void seed_restores(void)
         write_seed("select", b.data, b.len);
     }
     select_fini(&s);
+    seed_select_limits();
     for (size_t i = 0; i < 4; i++) {
         CLEANUP_BUF struct buf b = { 0 };
         const struct report r = { notes, i, names, i % 3, i * 100 };

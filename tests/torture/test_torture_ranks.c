@@ -48,6 +48,7 @@ static void start_daemon(void)
     if (daemon_pid == 0) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         int fd = open(log_path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+        dup2(fd, STDOUT_FILENO);
         dup2(fd, STDERR_FILENO);
         setenv("CKPT_TEST_FAIL_ROLE", "daemon", 1);
         execl(CKPTD_BINARY, "ckptd", "--store", store, "--socket", sock, "--slot-bytes", "8M",
