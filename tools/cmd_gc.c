@@ -7,12 +7,9 @@
 #include "tools/output.h"
 #include "tools/tool.h"
 
-#define TIERS_MAX 8
-
 struct gc {
     struct store *store;
-    const char *tier_urls[TIERS_MAX];
-    struct store *tiers[TIERS_MAX];
+    struct store *tiers[TOOL_REMOTES_MAX];
     size_t tier_count;
     struct life_gc_options options;
     json_t *json; /* array, or NULL */
@@ -61,7 +58,6 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
                                              { "grace", required_argument, NULL, 'g' },
                                              { "keep-undecided", no_argument, NULL, 'u' },
                                              { "dry-run", no_argument, NULL, 'n' },
-                                             { "remote", required_argument, NULL, 'r' },
                                              { 0 } };
     int c;
     opterr = 0;
@@ -72,10 +68,6 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
             g->options.undecided = false;
         else if (c == 'n')
             g->options.dry_run = true;
-        else if (c == 'r' && g->tier_count < TIERS_MAX)
-            g->tier_urls[g->tier_count++] = optarg;
-        else if (c == 'r')
-            return tool_misuse("gc", "--remote: %d stores at most", TIERS_MAX);
         else if (c != 'g')
             return tool_bad_option("gc", argv);
         else if (!keep_duration_parse(optarg, &g->options.grace_ns))
@@ -90,11 +82,13 @@ static enum ckpt_status open_stores(struct gc *g, const struct tool *t, struct c
 {
     enum ckpt_status (*const how)(const struct tool *, struct store **, struct ckpt_err *) =
         g->options.dry_run ? tool_open : tool_open_write;
-    enum ckpt_status st = how(t, &g->store, err);
-    for (size_t i = 0; i < g->tier_count && st == CKPT_OK; i++) {
-        struct tool tier = *t;
-        tier.store_url = g->tier_urls[i];
-        st = how(&tier, &g->tiers[i], err);
+    struct tool one = *t; /* each by itself */
+    one.remote_count = 0;
+    enum ckpt_status st = how(&one, &g->store, err);
+    for (size_t i = 0; i < t->remote_count && st == CKPT_OK; i++) {
+        one.store_url = t->remotes[i];
+        st = how(&one, &g->tiers[i], err);
+        g->tier_count += st == CKPT_OK;
     }
     return st;
 }

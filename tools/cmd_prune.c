@@ -7,14 +7,11 @@
 #include "tools/output.h"
 #include "tools/tool.h"
 
-#define TIERS_MAX 8
-
 struct prune_call {
     struct store *store;
     struct keep_policy policy;
     struct prune_options options;
-    struct store *tiers[TIERS_MAX];
-    const char *tier_urls[TIERS_MAX];
+    struct store *tiers[TOOL_REMOTES_MAX];
     bool dry_run, all;
     int64_t now_ns;
     struct prune_report total;
@@ -158,7 +155,6 @@ static const struct option options[] = {
     { "keep-tag", required_argument, NULL, 'k' },
     { "keep-best", required_argument, NULL, 'k' },
     { "keep", required_argument, NULL, 'K' },
-    { "remote", required_argument, NULL, 'r' },
     { "all", no_argument, NULL, 'a' },
     { "dry-run", no_argument, NULL, 'n' },
     { 0 },
@@ -174,11 +170,6 @@ static int parse_option(struct prune_call *p, int c, int which, char **argv)
         break;
     case 'K':
         st = keep_policy_parse(optarg, &p->policy, &err);
-        break;
-    case 'r':
-        if (p->options.tier_count == TIERS_MAX)
-            return tool_misuse("prune", "--remote: %d stores at most", TIERS_MAX);
-        p->tier_urls[p->options.tier_count++] = optarg;
         break;
     case 'a':
         p->all = true;
@@ -209,19 +200,21 @@ static int parse(struct prune_call *p, int argc, char **argv)
 static enum ckpt_status open_stores(struct prune_call *p, const struct tool *t,
                                     struct ckpt_err *err)
 {
+    struct tool one = *t; /* each by itself */
+    one.remote_count = 0;
     enum ckpt_status st =
-        p->dry_run ? tool_open(t, &p->store, err) : tool_open_write(t, &p->store, err);
-    for (size_t i = 0; i < p->options.tier_count && st == CKPT_OK; i++) {
-        struct tool tier = *t;
-        tier.store_url = p->tier_urls[i];
-        st = tool_open(&tier, &p->tiers[i], err);
+        p->dry_run ? tool_open(&one, &p->store, err) : tool_open_write(&one, &p->store, err);
+    for (size_t i = 0; i < t->remote_count && st == CKPT_OK; i++) {
+        one.store_url = t->remotes[i];
+        st = tool_open(&one, &p->tiers[i], err);
+        p->options.tier_count += st == CKPT_OK;
     }
     return st;
 }
 
 static void prune_call_fini(struct prune_call *p)
 {
-    for (size_t i = 0; i < TIERS_MAX; i++)
+    for (size_t i = 0; i < TOOL_REMOTES_MAX; i++)
         tool_close_store(&p->tiers[i]);
     tool_close_store(&p->store);
     output_table_fini(&p->table);

@@ -43,7 +43,14 @@ static void act_out(struct kit_rank *r)
         CHECK_EQ(r->point.epoch, a->expect_epoch);
     kit_declare(r, parts, PARTS);
     if (a->restored != CKPT_OK) {
-        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL), a->restored, a->word);
+        enum ckpt_status st = ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, NULL);
+        if (st ==
+            CKPT_OK) { /* planned apart from the rank whose bytes are bad: so its own are right */
+            CHECK(r->rank > 0);
+            kit_check(r, a->expect);
+            return;
+        }
+        KIT_FAILS(st, a->restored, a->word);
         CHECK(strstr(ckpt_error(), "/d/") || strstr(ckpt_error(), "pack"));
         return;
     }
