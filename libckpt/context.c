@@ -307,7 +307,7 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     c->compose = malloc(sizeof(*c->compose));
     if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
-    return gpu_host_new(&c->gpu, err);
+    return devices_new(&c->devices, err);
 }
 
 static void context_free(struct ckpt *c)
@@ -319,8 +319,7 @@ static void context_free(struct ckpt *c)
         free(s);
     }
     client_drop_queue(c);
-    if (c->gpu)
-        c->gpu->ops->free(c->gpu);
+    devices_free(c->devices, c->pid == getpid());
     if (c->fd >= 0)
         close(c->fd);
     if (c->wake_fd >= 0)

@@ -42,11 +42,19 @@ enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
 
 void state_free_memory(struct ckpt_state *s)
 {
+    bool own = s->ctx->pid == getpid(); /* a forked child must not call the driver */
+    if (own)
+        flight_forget(s);
     slots_unmap(s);
-    for (size_t i = 0; i < s->side_count; i++)
-        free(s->sides[i].bytes);
+    for (size_t i = 0; i < s->side_count; i++) {
+        struct lib_side *side = &s->sides[i];
+        if (side->pinned_by && own)
+            side->pinned_by->ops->unpin(side->pinned_by, side->bytes, side->len);
+        free(side->bytes);
+    }
     free(s->sides);
     free(s->at);
+    free(s->on);
     free(s->need_bytes);
     free(s->fates);
     free(s->room);
