@@ -25,9 +25,10 @@
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
 
-#define LIB_OPS        64 /* operations whose fate is remembered */
-#define LIB_STATES_MAX 8  /* at a time */
-#define LIB_STEPS      64 /* steps whose save() calls are counted */
+#define LIB_LAND_NS    INT64_C(5000000000) /* longer, and a device is taken to hang */
+#define LIB_OPS        64                  /* operations whose fate is remembered */
+#define LIB_STATES_MAX 8                   /* at a time */
+#define LIB_STEPS      64                  /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
 struct lib_out {

@@ -4,6 +4,8 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "libckpt/gpu_cuda.h"
 
@@ -91,6 +93,18 @@ bool devices_any(struct devices *d)
     return any;
 }
 
+/* Can this process read there?  Device memory it cannot; asking the kernel is safe. */
+static bool readable(const void *p)
+{
+    char byte;
+    union {
+        const void *from;
+        void *base;
+    } u = { .from = p };
+    struct iovec to = { &byte, 1 }, from = { u.base, 1 };
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+}
+
 enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
@@ -99,6 +113,8 @@ enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, s
     pthread_mutex_lock(&d->lock);
     if (p && d->cuda.devices > 0)
         st = cuda_device_of(&d->cuda, p, &device, err);
+    if (st != CKPT_OK && readable(p))
+        st = CKPT_OK; /* CUDA answers nothing any more after a lost device: host memory goes on */
     if (st == CKPT_OK && device >= 0)
         st = use_device(d, device, &found, err);
     pthread_mutex_unlock(&d->lock);

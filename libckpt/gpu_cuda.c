@@ -304,10 +304,11 @@ static enum ckpt_status cuda_record(struct gpu *gpu, struct gpu_event *e, struct
     if (st != CKPT_OK)
         return st;
     st = submit(g, err);
-    if (st == CKPT_OK)
-        st = said(g, g->cuda->api.EventRecord(event_of(e), g->stream), "recording an event", err);
-    if (st != CKPT_OK) /* nobody will know when the copies before it have ended */
+    enum ckpt_status marked = said(g, g->cuda->api.EventRecord(event_of(e), g->stream),
+                                   "recording an event", st == CKPT_OK ? err : NULL);
+    if (marked != CKPT_OK) /* nobody will know when the copies before it have ended */
         g->shared.lost = true;
+    st = st == CKPT_OK ? marked : st;
     leave(g, &guest);
     return st;
 }

@@ -68,8 +68,11 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
     st = ask_load(l, op, err);
     if (st == CKPT_OK)
         st = lib_op_wait(c, op, true, l->deadline, err);
-    while (l->s->shared.busy)
-        pthread_cond_wait(&c->changed, &c->lock); /* what was handed over, at most */
+    int64_t deadline = (l->deadline > lib_now_ns() ? l->deadline : lib_now_ns()) + LIB_LAND_NS;
+    while (l->s->shared.busy && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+        ; /* what was handed over, at most */
+    if (l->s->shared.busy && st == CKPT_OK)
+        st = err_set(err, CKPT_DEVICE, "restore: copies to the device do not end");
     if (st == CKPT_OK && l->s->shared.failed.status != CKPT_OK)
         st = err_set(err, l->s->shared.failed.status, "%s", err_text(&l->s->shared.failed));
     if (st == CKPT_OK)

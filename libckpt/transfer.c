@@ -12,7 +12,6 @@
 
 #define RELINK_PAUSE_MS   100
 #define RELINK_CONNECT_NS INT64_C(1000000000)
-#define LAND_NS           INT64_C(5000000000)
 
 static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 {
@@ -30,7 +29,7 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s);
  * meanwhile; false: it did not end, and the context is broken. */
 static bool land_all(struct ckpt *c, struct ckpt_state *s)
 {
-    int64_t deadline = lib_now_ns() + LAND_NS;
+    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
     while (s->flights && lib_now_ns() < deadline) {
         if (land_one(c, s))
             continue;
@@ -608,7 +607,7 @@ static void sleep_for_work(struct ckpt *c, bool full, bool in_air)
 /* The thread ends: what is under way is waited for, as nobody else looks. */
 static void land_last(struct ckpt *c)
 {
-    int64_t deadline = lib_now_ns() + LAND_NS;
+    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
     bool left;
     do {
         if (!land_any(c, &left) && left)
