@@ -128,6 +128,8 @@ static const struct kit_part large[] = {
     TENSOR("v", CKPT_F32, 2, KIT_ROWS, 3000, 1500),
 };
 
+extern int cudaSetDevice(int device), cudaGetDevice(int *ret);
+
 /* -- the cases -------------------------------------------------------------------- */
 
 static void all_on_one(struct kit_rank *r)
@@ -216,6 +218,7 @@ static void mixed(struct kit_rank *r)
     const struct mix *m = r->arg;
     struct trainer t = { .r = r };
     uint64_t op;
+    int now = -1;
     r->arena_bytes = m->small_arena;
     begin(r, 300);
     kit_declare(r, m->parts, PARTS_MAX);
@@ -227,6 +230,7 @@ static void mixed(struct kit_rank *r)
         compute(&t, r->point.step + 1 + k);
         KIT_OK(save(&t, r->point.step + 1 + k, &op));
         fake_launch(t.stream, scribble_volatile, &t);
+        CHECK(cudaGetDevice(&now) == 0 && now == 0); /* whatever devices there are */
         scribble_host(&t, false);
         if (k == 0)
             KIT_OK(ckpt_fence_stream(r->s, t.stream));
@@ -314,8 +318,6 @@ static bool says(const struct kit_rank *r, const char *words)
     return strstr(info.devices, words) != NULL;
 }
 
-extern int cudaSetDevice(int device), cudaGetDevice(int *ret);
-
 /* Nothing is made on a device that the program does not use, and its own stays current. */
 static void other_device(struct kit_rank *r)
 {
@@ -377,6 +379,38 @@ static void streams_refused(struct kit_rank *r)
     KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
     KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
     kit_close(r);
+}
+
+static void wait_for_host(void *arg)
+{
+    while (!atomic_load((atomic_int *)arg))
+        kit_pause(1);
+}
+
+/* The host waits for nothing that the stream does: neither in save, also of volatile tensors,
+ * nor in the fence. */
+static void host_goes_on(struct kit_rank *r)
+{
+    static struct kit_part parts[ARRAY_COUNT(plain)];
+    static const int where[PARTS_MAX] = { 0 };
+    static atomic_int go;
+    struct trainer t = { .r = r };
+    uint64_t op;
+    memcpy(parts, plain, sizeof(parts));
+    parts[1].flags = CKPT_VOLATILE;
+    begin(r, 100);
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    t.stream = fake_stream_new(0);
+    place(&t, where);
+    fake_launch(t.stream, wait_for_host, &go);
+    compute(&t, 1);
+    KIT_OK(save(&t, 1, &op));
+    KIT_OK(ckpt_fence_stream(r->s, t.stream));
+    KIT_FAILS(ckpt_fence(r->s, 20), CKPT_TIMEOUT, "still being copied");
+    launch_change(&t, true);
+    atomic_store(&go, 1);
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    finish_one(&t);
 }
 
 /* A fence in a graph, launched for several saves; and somebody else's global capture, which
@@ -614,6 +648,7 @@ int main(void)
     alone("unpinned", not_pinned, 1);
     alone("nobatch", no_batches, 2);
     alone("graph", captured, 4);
+    alone("goes", host_goes_on, 1);
     kit_run("refused", 1, streams_refused, NULL);
     test_failures();
     test_killed();
