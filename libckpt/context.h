@@ -112,7 +112,6 @@ struct ckpt_state {
     uint64_t devices;   /* a bit for each CUDA device among them */
     bool look_for_devices;
     bool host_memory;       /* some of it is the caller's host memory */
-    struct gpu_event *gate; /* list: what must have happened before host memory is read */
     struct gpu_event *last; /* one for each device ever used: behind the last copy there */
     uint64_t *need_bytes;   /* per tensor: length the buffer must have */
     struct lib_fate *fates; /* per tensor: of the restore under way, or the last one */

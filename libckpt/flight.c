@@ -87,8 +87,7 @@ static enum ckpt_status copy_aside(struct ckpt_state *s, unsigned on, void *stre
     st = st == CKPT_OK ? recorded : st;
     if (st == CKPT_OK)
         st = g->ops->wait_user(g, stream, done, err);
-    done->next = s->gate;
-    s->gate = done;
+    events_free(&done);
     return st;
 }
 
@@ -130,7 +129,6 @@ enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, i
     unsigned current = 0;
     struct gpu *host = devices_gpu(s->ctx->devices, 0);
     struct gpu_event *begun = NULL;
-    events_free(&s->gate);
     if (!s->devices)
         return host->ops->record_user(host, NULL, stream, err);
     enum ckpt_status st = make_last(s, err);
@@ -141,10 +139,6 @@ enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, i
     if (st != CKPT_OK)
         return st;
     st = order_after(s, begun, stream, load, deadline_ns, err);
-    if (st == CKPT_OK && !load && s->host_memory) {
-        begun->next = s->gate;
-        s->gate = TAKE_PTR(begun);
-    }
     events_free(&begun);
     return st;
 }
@@ -224,11 +218,6 @@ enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err)
     return f->status;
 }
 
-enum ckpt_status flight_gate(struct ckpt_state *s, struct ckpt_err *err)
-{
-    return look(&s->gate, err);
-}
-
 enum ckpt_status flight_settle(struct gpu *g, struct ckpt_err *err)
 {
     struct gpu_event *e = NULL;
@@ -255,6 +244,5 @@ void flight_forget(struct ckpt_state *s)
 {
     while (s->flights)
         flight_remove(s);
-    events_free(&s->gate);
     events_free(&s->last);
 }

@@ -11,9 +11,10 @@
  * departed in.  Flights exist only for states with something on a device: host memory is
  * copied at once.
  *
- * Host memory of a save on a stream is read once the stream has come to the save (it may be
- * pinned memory that the stream fills); volatile tensors on a device are copied aside before
- * the stream goes on.  Both are the state's `gate`. */
+ * Host memory of a save on a stream is read when the slot's events have happened: they lie
+ * behind the stream's work before the save (it may be pinned memory that the stream fills),
+ * and behind the copies of volatile tensors on devices, which are made aside, in pinned host
+ * memory, before the stream goes on. */
 #pragma once
 
 #include "formats/wire.h"
@@ -53,8 +54,6 @@ enum ckpt_status flight_depart(struct ckpt_state *s, struct lib_flight *f, struc
     CKPT_MUST_CHECK;
 /* CKPT_BUSY: not yet; else how it ended. */
 enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err) CKPT_MUST_CHECK;
-/* CKPT_BUSY: host memory may not be read yet. */
-enum ckpt_status flight_gate(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Waits until what is queued on the device has been copied: for memory that is used again. */
 enum ckpt_status flight_settle(struct gpu *g, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Takes the oldest out of the state's and frees it. */

@@ -422,8 +422,6 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
         return false;
     pthread_mutex_unlock(&c->lock);
     enum ckpt_status st = flight_look(f, &err);
-    if (st == CKPT_OK && f->host_left)
-        st = flight_gate(s, &err);
     if (st == CKPT_OK && f->host_left) {
         struct fill_call call = { .s = s, .full = &f->full };
         st = lib_guarded(c, fill, &call, &err);

@@ -411,6 +411,7 @@ static void host_goes_on(struct kit_rank *r)
     atomic_store(&go, 1);
     KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
     finish_one(&t);
+    CHECK_EQ(fake_pinned(), 0);
 }
 
 /* A fence in a graph, launched for several saves; and somebody else's global capture, which
