@@ -331,7 +331,16 @@ enum ckpt_save_flags {
 /* Starts a save and returns; `op` names it.  Called by all ranks.  The state must not
  * change until ckpt_fence returns (except volatile tensors and objects, copied at
  * once).  A save that meets one still copying waits for that copy.
- * stream: the CUDA stream whose work the copy waits for; NULL for host memory.
+ *
+ * Tensors may lie in host memory and on any CUDA devices of the process, each buffer where it
+ * is; objects lie in host memory.  stream (cudaStream_t): the copy waits for what is on it
+ * now, on private streams; the host does not wait.  It belongs to the calling thread's
+ * current device; NULL = that device's default stream.  Volatile tensors on devices are copied
+ * before later work on `stream` runs; everything else may be used, but not changed, until a
+ * fence.  Without device memory it must be NULL (CKPT_UNSUPPORTED).  A stream that is being
+ * captured into a graph is refused (CKPT_WRONG_STATE); captures of other threads are left
+ * alone.  A device that fails ends the save (DEVICE class), not the process, and states
+ * without memory on it go on.
  * Errors: CKPT_INVALID (count is not what was declared, a buffer too small),
  * CKPT_EXISTS (this step is already committed in this epoch), CKPT_SUPERSEDED (a newer
  * launch took over: stop), BUSY, STORE and DEVICE classes: training goes on, earlier
@@ -344,8 +353,13 @@ CKPT_API enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save
  * call it before anything changes the state.  Returns at once when nothing is being
  * copied.  A save that failed meanwhile is not an error here. */
 CKPT_API enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms);
-/* The same for work on a CUDA stream: later work on `stream` waits, the host does not.
- * With host memory it is ckpt_fence with the context's timeout. */
+/* The same for work on a CUDA stream: later work on `stream` waits for the last copy; the host
+ * waits only until that is queued (with an arena as large as the state: not at all in
+ * practice), for host memory of the caller until it is copied, at most the context's timeout.
+ * With host memory alone it is ckpt_fence.  On a stream that is being captured it becomes a
+ * node of the graph, which waits at each launch for what was queued by then: after a later
+ * save launch the graph behind another fence, or it may run ahead of copies that are not
+ * queued yet.  The state must outlive the graph. */
 CKPT_API enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream);
 
 /* How safe a save is. */
@@ -415,6 +429,8 @@ struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
  * end, the next one goes further back), STORE class, CKPT_TIMEOUT, CKPT_REFUSED (the other
  * ranks have gone back to another point since: ask for that one).
  * CKPT_UNSUPPORTED: a piece with a stride of 0 or less can be saved, not filled.
+ * Buffers may lie on devices as in ckpt_save: they are filled after what is on `stream` now,
+ * and later work on it finds them filled.
  * On any error the buffers' contents are undefined. */
 CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
                                        struct ckpt_buffer *buffers, size_t count, void *stream,
@@ -504,6 +520,9 @@ struct ckpt_info {
     /* Of this rank's part of the restore begun last: what has arrived, and all of it (0: not
      * planned yet).  To be asked for by another thread than the one that waits in ckpt_restore. */
     uint64_t restore_done_bytes, restore_total_bytes;
+    /* What tensors may lie on: "4 CUDA devices by libcudart.so.13", or "host memory only: " and
+     * why; and why staging memory is not pinned, if a device's driver refused that. */
+    char devices[384];
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

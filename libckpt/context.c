@@ -307,7 +307,7 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     c->compose = malloc(sizeof(*c->compose));
     if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
-    return gpu_host_new(&c->gpu, err);
+    return devices_new(&c->devices, err);
 }
 
 static void context_free(struct ckpt *c)
@@ -319,8 +319,7 @@ static void context_free(struct ckpt *c)
         free(s);
     }
     client_drop_queue(c);
-    if (c->gpu)
-        c->gpu->ops->free(c->gpu);
+    devices_free(c->devices, c->pid == getpid());
     if (c->fd >= 0)
         close(c->fd);
     if (c->wake_fd >= 0)
@@ -473,6 +472,15 @@ static void tell_progress(const struct ckpt *c, bool load, uint64_t *ret_done, u
     }
 }
 
+/* Lock held. */
+static void tell_devices(const struct ckpt *c, char *ret, size_t cap)
+{
+    devices_text(c->devices, ret, cap);
+    size_t len = strlen(ret);
+    if (c->shared.unpinned[0])
+        snprintf(ret + len, cap - len, "; not pinned, copies are slower: %s", c->shared.unpinned);
+}
+
 enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
 {
     enum ckpt_status st = lib_enter(c);
@@ -492,6 +500,7 @@ enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
     tell_progress(c, false, &now.save_done_bytes, &now.save_total_bytes);
     tell_progress(c, true, &now.restore_done_bytes, &now.restore_total_bytes);
     snprintf(now.why, sizeof(now.why), "%s", c->shared.why);
+    tell_devices(c, now.devices, sizeof(now.devices));
     pthread_mutex_unlock(&c->lock);
     if (ret->size > sizeof(now)) /* a newer program: what we do not know is 0 */
         memset((uint8_t *)ret + sizeof(now), 0, ret->size - sizeof(now));

@@ -21,12 +21,14 @@
 #include "formats/select.h"
 #include "formats/wire.h"
 #include "libckpt/ckpt.h"
-#include "libckpt/gpu.h"
+#include "libckpt/devices.h"
+#include "libckpt/flight.h"
 #include "libckpt/guard.h"
 
-#define LIB_OPS        64 /* operations whose fate is remembered */
-#define LIB_STATES_MAX 8  /* at a time */
-#define LIB_STEPS      64 /* steps whose save() calls are counted */
+#define LIB_LAND_NS    INT64_C(5000000000) /* longer, and a device is taken to hang */
+#define LIB_OPS        64                  /* operations whose fate is remembered */
+#define LIB_STATES_MAX 8                   /* at a time */
+#define LIB_STEPS      64                  /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
 struct lib_out {
@@ -74,6 +76,9 @@ struct lib_side {
     uint64_t capacity; /* objects: what the user may put; 0 = a volatile tensor */
     uint64_t used;     /* objects: beyond this `bytes` is zero */
     uint64_t reach;    /* objects: where what a restore brought ends; 0 = nothing came */
+    unsigned on;       /* the device that the buffer of the save under way is on; 0 = host */
+    void *from;        /* with `on`: that buffer */
+    struct gpu *pinned_by;
 };
 
 /* What a restore does to one tensor. */
@@ -96,11 +101,18 @@ struct ckpt_state {
     uint8_t *arena;
     uint32_t slots;
     uint64_t slot_bytes, ram_left;
-    bool pinned;
-    uint8_t *tile;         /* room for one, with witnesses */
-    uint64_t witness_turn; /* counts the saves, from anywhere (G4) */
+    struct gpu *pinned_by; /* arena and tile are pinned, by this device's call; else NULL */
+    bool pin_tried;
+    struct lib_flight *flights; /* of the transfer thread: oldest first */
+    uint8_t *tile;              /* room for one, with witnesses */
+    uint64_t witness_turn;      /* counts the saves, from anywhere (G4) */
     /* of the operation under way; set by the caller before it is begun: */
-    struct strided *at;     /* per piece of the declaration: where it lies */
+    struct strided *at; /* per piece of the declaration: where it lies */
+    uint8_t *on;        /* and on which device (devices.h) */
+    uint64_t devices;   /* a bit for each CUDA device among them */
+    bool look_for_devices;
+    bool host_memory;       /* some of it is the caller's host memory */
+    struct gpu_event *last; /* one for each device ever used: behind the last copy there */
     uint64_t *need_bytes;   /* per tensor: length the buffer must have */
     struct lib_fate *fates; /* per tensor: of the restore under way, or the last one */
     struct select select;   /* the same: what of it, under which names */
@@ -112,11 +124,14 @@ struct ckpt_state {
     size_t side_count;
     struct { /* under ctx->lock */
         struct lib_grants grants;
-        uint64_t copying;    /* op that needs the caller's memory; 0 = none */
-        bool busy;           /* the transfer thread uses that memory or the arena now */
-        bool announced;      /* STATE was queued: again after a fresh start of ckptd */
-        bool answered;       /* STATE_OK or REFUSED came */
-        struct ckpt_err err; /* REFUSED */
+        uint64_t copying; /* op that needs the caller's memory; 0 = none */
+        uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
+        bool queueing;    /* the transfer thread queues copies just now */
+        uint64_t queued;  /* op whose copies are all queued, at least */
+        struct ckpt_err failed; /* what became of a flight of the load under way */
+        bool announced;         /* STATE was queued: again after a fresh start of ckptd */
+        bool answered;          /* STATE_OK or REFUSED came */
+        struct ckpt_err err;    /* REFUSED */
     } shared;
 };
 
@@ -125,7 +140,7 @@ struct ckpt {
     pthread_t thread;
     bool thread_running;
     int wake_fd; /* eventfd: the transfer thread has something to do */
-    struct gpu *gpu;
+    struct devices *devices;
     /* constant after open: */
     char *job, *store, *socket, *launch, *resume, *ckptd;
     bool may_start; /* the socket was not named: a private ckptd may be started */
@@ -176,6 +191,7 @@ struct ckpt {
         uint8_t node[16];
         uint32_t slot_bytes;
         char why[512];
+        char unpinned[208]; /* why the arena is not pinned; "" = it is, or need not be */
         struct ckpt_info info;
     } shared; /* under lock */
 };
@@ -249,13 +265,17 @@ enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state
                            struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Unmaps it; of the transfer thread, or when that no longer runs or never saw it. */
 void slots_unmap(struct ckpt_state *s);
-/* Copies what belongs into slot number `slot` of the image. */
-enum ckpt_status slots_fill(struct ckpt_state *s, uint32_t slot, uint8_t *to, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
-/* Digests the tile of others whose turn it is (G4) into a FULL, if there is any. */
-enum ckpt_status slots_witness(struct ckpt_state *s, struct wire_full *full, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
-/* Copies fragments to the tensors. */
+/* Copies the tiles of a FULL that lie in host memory, or queues the copies of those on
+ * devices; with its last slot also the tile of others whose turn it is (G4). */
+enum slots_part { SLOTS_HOST, SLOTS_DEVICES };
+enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
+                            enum slots_part part, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Whose turn it is, when a save's last slot is begun; its digest, when all is copied. */
+void slots_choose_witness(struct ckpt_state *s, struct wire_full *full);
+void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
+/* Pins arena and tile for copies from and to devices, once; without pins they are slower. */
+void slots_pin(struct ckpt_state *s);
+/* Copies fragments to the tensors, or queues that. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;
 

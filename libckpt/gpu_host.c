@@ -2,16 +2,6 @@
  * has happened as soon as it is recorded. */
 #include "libckpt/gpu.h"
 
-struct gpu_stream {
-    int unused;
-};
-struct gpu_event {
-    int unused;
-};
-
-static struct gpu_stream the_stream;
-static struct gpu_event the_event;
-
 static enum ckpt_status host_pin(struct gpu *g, void *base, uint64_t bytes, struct ckpt_err *err)
 {
     (void)g, (void)base, (void)bytes, (void)err;
@@ -23,35 +13,24 @@ static void host_unpin(struct gpu *g, void *base, uint64_t bytes)
     (void)g, (void)base, (void)bytes;
 }
 
-static enum ckpt_status host_stream_new(struct gpu *g, struct gpu_stream **ret,
-                                        struct ckpt_err *err)
-{
-    (void)g, (void)err;
-    *ret = &the_stream;
-    return CKPT_OK;
-}
-
-static void host_stream_free(struct gpu *g, struct gpu_stream *s)
-{
-    (void)g, (void)s;
-}
-
 static enum ckpt_status host_event_new(struct gpu *g, struct gpu_event **ret, struct ckpt_err *err)
 {
-    (void)g, (void)err;
-    *ret = &the_event;
+    struct gpu_event *e = calloc(1, sizeof(*e));
+    if (!e)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory");
+    e->gpu = g;
+    *ret = e;
     return CKPT_OK;
 }
 
-static void host_event_free(struct gpu *g, struct gpu_event *e)
+static void host_event_free(struct gpu_event *e)
 {
-    (void)g, (void)e;
+    free(e);
 }
 
-static enum ckpt_status host_record(struct gpu *g, struct gpu_event *e, struct gpu_stream *s,
-                                    struct ckpt_err *err)
+static enum ckpt_status host_record(struct gpu *g, struct gpu_event *e, struct ckpt_err *err)
 {
-    (void)g, (void)e, (void)s, (void)err;
+    (void)g, (void)e, (void)err;
     return CKPT_OK;
 }
 
@@ -65,40 +44,40 @@ static enum ckpt_status host_record_user(struct gpu *g, struct gpu_event *e, voi
     return CKPT_OK;
 }
 
-static enum ckpt_status host_wait(struct gpu *g, struct gpu_stream *s, struct gpu_event *e,
-                                  struct ckpt_err *err)
-{
-    (void)g, (void)s, (void)e, (void)err;
-    return CKPT_OK;
-}
-
-static enum ckpt_status host_wait_user(struct gpu *g, void *user, struct gpu_event *e,
-                                       struct ckpt_err *err)
-{
-    return host_record_user(g, e, user, err);
-}
-
-static enum ckpt_status host_query(struct gpu *g, struct gpu_event *e, struct ckpt_err *err)
+static enum ckpt_status host_wait(struct gpu *g, const struct gpu_event *e, struct ckpt_err *err)
 {
     (void)g, (void)e, (void)err;
     return CKPT_OK;
 }
 
-static enum ckpt_status host_copy_out(struct gpu *g, struct gpu_stream *s, void *slot,
-                                      const struct box *what, unsigned bits, const struct box *held,
+static enum ckpt_status host_wait_user(struct gpu *g, void *user, const struct gpu_event *e,
+                                       struct ckpt_err *err)
+{
+    (void)e;
+    return host_record_user(g, NULL, user, err);
+}
+
+static enum ckpt_status host_query(const struct gpu_event *e, struct ckpt_err *err)
+{
+    (void)e, (void)err;
+    return CKPT_OK;
+}
+
+static enum ckpt_status host_copy_out(struct gpu *g, void *slot, const struct box *what,
+                                      unsigned bits, const struct box *held,
                                       const struct strided *tensor, struct ckpt_err *err)
 {
-    (void)g, (void)s, (void)err;
+    (void)g, (void)err;
     struct strided dense = dense_at(what, bits, slot);
     box_copy(what, bits, what, &dense, held, tensor);
     return CKPT_OK;
 }
 
-static enum ckpt_status host_copy_in(struct gpu *g, struct gpu_stream *s, const void *slot,
-                                     const struct box *what, unsigned bits, const struct box *held,
+static enum ckpt_status host_copy_in(struct gpu *g, const void *slot, const struct box *what,
+                                     unsigned bits, const struct box *held,
                                      const struct strided *tensor, struct ckpt_err *err)
 {
-    (void)g, (void)s, (void)err;
+    (void)g, (void)err;
     union { /* struct strided is also a destination, so its base is not const */
         const void *from;
         void *base;
@@ -117,8 +96,6 @@ static const struct gpu_ops host_ops = {
     .name = "host",
     .pin = host_pin,
     .unpin = host_unpin,
-    .stream_new = host_stream_new,
-    .stream_free = host_stream_free,
     .event_new = host_event_new,
     .event_free = host_event_free,
     .record = host_record,

@@ -10,6 +10,7 @@ struct load_call {
     struct ckpt_state *s;
     struct ckpt_buffer *buffers;
     size_t count;
+    void *stream;
     struct wire_load body;
     int64_t deadline;
     /* of the last try: */
@@ -39,8 +40,11 @@ static enum ckpt_status send_load(struct load_call *l, const struct lib_op *op,
 static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct ckpt_err *err)
 {
     struct ckpt *c = l->s->ctx;
+    l->s->shared.failed = (struct ckpt_err){ 0 };
     pthread_mutex_unlock(&c->lock);
     enum ckpt_status st = state_bind(l->s, l->buffers, l->count, true, err);
+    if (st == CKPT_OK)
+        st = flight_prepare(l->s, l->stream, true, l->deadline, err);
     pthread_mutex_lock(&c->lock);
     if (st == CKPT_OK && op->final) /* the worker died meanwhile */
         return err_set(err, op->status, "%s", op->text);
@@ -64,8 +68,13 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
     st = ask_load(l, op, err);
     if (st == CKPT_OK)
         st = lib_op_wait(c, op, true, l->deadline, err);
-    while (l->s->shared.busy)
-        pthread_cond_wait(&c->changed, &c->lock); /* one message's fragments at most */
+    int64_t deadline = (l->deadline > lib_now_ns() ? l->deadline : lib_now_ns()) + LIB_LAND_NS;
+    while (l->s->shared.busy && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+        ; /* what was handed over, at most */
+    if (l->s->shared.busy && st == CKPT_OK)
+        st = err_set(err, CKPT_DEVICE, "restore: copies to the device do not end");
+    if (st == CKPT_OK && l->s->shared.failed.status != CKPT_OK)
+        st = err_set(err, l->s->shared.failed.status, "%s", err_text(&l->s->shared.failed));
     if (st == CKPT_OK)
         st = report_check(l->s, err);
     l->done_bytes = op->done_bytes;
@@ -184,13 +193,12 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
     st = check_opts(opts, point, &o, &err);
     if (st == CKPT_OK)
         st = report_select(s, &o, &err);
-    if (st == CKPT_OK)
-        st = s->ctx->gpu->ops->record_user(s->ctx->gpu, NULL, stream, &err);
     if (st != CKPT_OK)
         return lib_fail(&err);
     struct load_call l = { .s = s,
                            .buffers = buffers,
                            .count = count,
+                           .stream = stream,
                            .deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000 };
     l.body.state = s->number;
     l.body.flags = (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0) |
@@ -200,6 +208,8 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
     if (st == CKPT_OK)
         st = load_all(&l, &err);
     pthread_mutex_unlock(&s->ctx->lock);
+    if (st == CKPT_OK && s->devices)
+        st = flight_join(s, stream, &err);
     err.status = st;
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }

@@ -46,6 +46,7 @@ struct save_call {
     struct ckpt_save_opts opts;
     const struct ckpt_buffer *buffers;
     size_t count;
+    void *stream;
     uint32_t try_;
     uint64_t op;
 };
@@ -156,6 +157,8 @@ static enum ckpt_status ask_save(struct ckpt_state *s, struct save_call *call, s
     struct ckpt *c = s->ctx;
     pthread_mutex_unlock(&c->lock);
     enum ckpt_status st = state_bind(s, call->buffers, call->count, false, err);
+    if (st == CKPT_OK)
+        st = flight_prepare(s, call->stream, false, 0, err);
     pthread_mutex_lock(&c->lock);
     if (st == CKPT_OK && op->final) /* ckptd started afresh meanwhile, or the context broke */
         return err_set(err, op->status, "%s", op->text);
@@ -207,7 +210,7 @@ enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save_opts *op
                            uint64_t *ret_op)
 {
     struct ckpt_err err = { 0 };
-    struct save_call call = { .buffers = buffers, .count = count };
+    struct save_call call = { .buffers = buffers, .count = count, .stream = stream };
     enum ckpt_status st = lib_enter_state(s);
     if (st != CKPT_OK)
         return st;
@@ -216,8 +219,6 @@ enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save_opts *op
     st = check_opts(opts, &call.opts, &err);
     if (st == CKPT_OK && c->mode != CKPT_TRAIN)
         st = err_set(&err, CKPT_WRONG_STATE, "ckpt_save: the context was opened with CKPT_READ");
-    if (st == CKPT_OK)
-        st = c->gpu->ops->record_user(c->gpu, NULL, stream, &err);
     if (st == CKPT_OK) {
         pthread_mutex_lock(&c->lock);
         st = begin_save(s, &call, &err);
@@ -248,15 +249,45 @@ enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms)
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
+static bool all_queued(const struct ckpt_state *s)
+{
+    return !s->shared.queueing && (!s->shared.copying || s->shared.queued == s->shared.copying);
+}
+
+/* Waits until every copy of the save under way is queued; host memory until it is copied. */
+static enum ckpt_status wait_queued(struct ckpt_state *s, int64_t deadline, struct ckpt_err *err)
+{
+    while (!all_queued(s))
+        if (!lib_wait_changed(s->ctx, deadline) && !all_queued(s))
+            return err_set(err, CKPT_TIMEOUT,
+                           "the state's copies are not all queued yet: ckptd gives slots back too "
+                           "slowly");
+    return CKPT_OK;
+}
+
 enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
 {
     struct ckpt_err err = { 0 };
     enum ckpt_status st = lib_enter_state(s);
     if (st != CKPT_OK)
         return st;
-    if (s->ctx->gpu->ops->wait_user(s->ctx->gpu, stream, NULL, &err) != CKPT_OK)
+    struct ckpt *c = s->ctx;
+    struct gpu *host = devices_gpu(c->devices, 0);
+    int64_t now = lib_now_ns();
+    if (!s->devices && host->ops->wait_user(host, stream, NULL, &err) != CKPT_OK)
         return lib_fail(&err);
-    return ckpt_fence(s, s->ctx->timeout_ms);
+    if (!s->devices || s->host_memory)
+        st = ckpt_fence(s, c->timeout_ms);
+    if (st != CKPT_OK || !s->devices)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    st = wait_queued(s, now + (int64_t)c->timeout_ms * 1000000, &err);
+    if (!s->host_memory)
+        c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
+    pthread_mutex_unlock(&c->lock);
+    if (st == CKPT_OK)
+        st = flight_join(s, stream, &err);
+    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
 /* Lock held.  False: it is not decided yet. */

@@ -38,10 +38,14 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
     side->tensor = tensor;
     side->len = s->need_bytes[tensor];
     side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
-    side->bytes = calloc(1, side->len ? side->len : 1);
+    /* A tensor's may be pinned: pages of its own. */
+    size_t pages = (side->len + CKPT_BLOCK) / CKPT_BLOCK * CKPT_BLOCK;
+    side->bytes = side->capacity ? calloc(1, side->len) : aligned_alloc(CKPT_BLOCK, pages);
     if (!side->bytes)
         return err_set(err, CKPT_NO_MEMORY, "tensor \"%s\": no memory for its copy of %llu bytes",
                        t->name, (unsigned long long)side->len);
+    if (!side->capacity)
+        memset(side->bytes, 0, side->len);
     s->side_count++;
     return CKPT_OK;
 }
@@ -60,10 +64,11 @@ static enum ckpt_status prepare(struct ckpt_state *s, struct ckpt_err *err)
 {
     const struct decl *d = &s->decl;
     s->at = calloc(d->piece_count + 1, sizeof(*s->at));
+    s->on = calloc(d->piece_count + 1, sizeof(*s->on));
     s->need_bytes = calloc(d->tensor_count + 1, sizeof(*s->need_bytes));
     s->sides = calloc(d->tensor_count + 1, sizeof(*s->sides));
     s->fates = calloc(d->tensor_count + 1, sizeof(*s->fates));
-    if (!s->at || !s->need_bytes || !s->sides || !s->fates)
+    if (!s->at || !s->on || !s->need_bytes || !s->sides || !s->fates)
         return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
     for (size_t i = 0; i < d->tensor_count; i++) {
         enum ckpt_status st = buffer_need(d, &d->tensors[i], &s->need_bytes[i], err);
@@ -225,16 +230,50 @@ static enum ckpt_status check_target(const struct ckpt_state *s, const struct de
     return CKPT_OK;
 }
 
-static void point_pieces(struct ckpt_state *s, const struct decl_tensor *t, uint8_t *base)
+static void point_pieces(struct ckpt_state *s, const struct decl_tensor *t, uint8_t *base,
+                         unsigned on)
 {
     int64_t bits = dtype_bits(t->dtype);
     for (size_t i = 0; i < t->piece_count; i++) {
         size_t piece = t->first_piece + i;
         const struct decl_piece *p = &s->decl.pieces[piece];
         s->at[piece].base = base ? base + p->offset_bytes : NULL;
+        s->on[piece] = (uint8_t)on;
         for (uint32_t d = 0; d < t->ndim; d++)
             s->at[piece].stride_bits[d] = p->stride[d] * bits;
     }
+}
+
+/* Points tensor `i` at its buffer, or at the copy that is made of it: at once in host
+ * memory, in the order of the stream on a device (flight.h). */
+static enum ckpt_status bind_buffer(struct ckpt_state *s, size_t i, const struct ckpt_buffer *b,
+                                    bool load, struct ckpt_err *err)
+{
+    const struct decl_tensor *t = &s->decl.tensors[i];
+    bool object = t->flags & DECL_OBJECT;
+    struct lib_side *side = state_side(s, i);
+    bool aside = side && (!load || object);
+    unsigned on = 0;
+    if (s->look_for_devices && b->bytes > 0) {
+        enum ckpt_status st = devices_find(s->ctx->devices, b->base, &on, err);
+        if (st != CKPT_OK)
+            return st;
+    }
+    if (on && object)
+        return err_set(err, CKPT_UNSUPPORTED,
+                       "object \"%s\" lies on a device: objects are bytes in host memory", t->name);
+    s->devices |= on ? UINT64_C(1) << on : 0;
+    s->host_memory |= !on && !aside && b->bytes > 0;
+    if (side && load)
+        empty_side(side, object);
+    else if (side && !on)
+        copy_aside(side, b, object);
+    if (side) {
+        side->on = load ? 0 : on;
+        side->from = b->base;
+    }
+    point_pieces(s, t, aside ? side->bytes : b->base, aside ? 0 : on);
+    return CKPT_OK;
 }
 
 enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
@@ -255,14 +294,13 @@ enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buff
     }
     if (load)
         report_reset(s);
+    s->look_for_devices = devices_any(s->ctx->devices);
+    s->devices = 0;
+    s->host_memory = false;
     for (size_t i = 0; i < count; i++) {
-        bool object = d->tensors[i].flags & DECL_OBJECT;
-        struct lib_side *side = state_side(s, i);
-        if (side && load)
-            empty_side(side, object);
-        else if (side)
-            copy_aside(side, &buffers[i], object);
-        point_pieces(s, &d->tensors[i], side && (!load || object) ? side->bytes : buffers[i].base);
+        enum ckpt_status st = bind_buffer(s, i, &buffers[i], load, err);
+        if (st != CKPT_OK)
+            return st;
     }
     return CKPT_OK;
 }

@@ -2,6 +2,7 @@
  * The transfer thread alone runs this, without the lock. */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -37,7 +38,6 @@ enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state
     s->slots = ok->slots;
     s->slot_bytes = ok->slot_bytes;
     s->ram_left = ok->ram_left_bytes;
-    s->pinned = s->ctx->gpu->ops->pin(s->ctx->gpu, p, bytes, NULL) == CKPT_OK;
     if (s->decl.witness_count > 0 && !(s->tile = aligned_alloc(CKPT_BLOCK, CKPT_CHUNK_BYTES_MAX)))
         return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
     struct lib_grants *g = &s->shared.grants;
@@ -49,14 +49,49 @@ enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state
     return CKPT_OK;
 }
 
+void slots_pin(struct ckpt_state *s)
+{
+    struct ckpt_err err = { 0 };
+    struct gpu *g = NULL;
+    for (unsigned i = 1; !g && i < DEVICES_MAX; i++)
+        if (s->devices >> i & 1)
+            g = devices_gpu(s->ctx->devices, i);
+    if (s->pin_tried || !s->arena || !g)
+        return;
+    s->pin_tried = true;
+    enum ckpt_status st = g->ops->pin(g, s->arena, s->slots * s->slot_bytes, &err);
+    if (st == CKPT_OK && s->tile) {
+        st = g->ops->pin(g, s->tile, CKPT_CHUNK_BYTES_MAX, &err);
+        if (st != CKPT_OK)
+            g->ops->unpin(g, s->arena, s->slots * s->slot_bytes);
+    }
+    if (st == CKPT_OK)
+        s->pinned_by = g;
+    pthread_mutex_lock(&s->ctx->lock);
+    snprintf(s->ctx->shared.unpinned, sizeof(s->ctx->shared.unpinned), "%.200s",
+             st == CKPT_OK ? "" : err_text(&err));
+    pthread_mutex_unlock(&s->ctx->lock);
+}
+
+static void unpin(struct ckpt_state *s)
+{
+    struct gpu *g = s->pinned_by;
+    s->pinned_by = NULL;
+    s->pin_tried = false;
+    if (!g)
+        return;
+    g->ops->unpin(g, s->arena, s->slots * s->slot_bytes);
+    if (s->tile)
+        g->ops->unpin(g, s->tile, CKPT_CHUNK_BYTES_MAX);
+}
+
 void slots_unmap(struct ckpt_state *s)
 {
     uint64_t bytes = s->slots * s->slot_bytes;
     if (!s->arena)
         return;
     if (s->ctx->pid == getpid()) { /* a forked child has something else there: MADV_DONTFORK */
-        if (s->pinned)
-            s->ctx->gpu->ops->unpin(s->ctx->gpu, s->arena, bytes);
+        unpin(s);
         munmap(s->arena, bytes);
     }
     s->arena = NULL;
@@ -83,6 +118,11 @@ static bool read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
     return cursor_ok(tail);
 }
 
+static struct gpu *piece_gpu(const struct ckpt_state *s, size_t piece)
+{
+    return devices_gpu(s->ctx->devices, s->on[piece]);
+}
+
 /* Where converted elements go. */
 struct put_call {
     struct ckpt_state *s;
@@ -94,9 +134,12 @@ static enum ckpt_status put_part(void *arg, const struct box *part, const void *
                                  struct ckpt_err *err)
 {
     const struct put_call *p = arg;
-    struct gpu *g = p->s->ctx->gpu;
-    return g->ops->copy_in(g, NULL, bytes, part, p->bits, &p->s->decl.pieces[p->piece].box,
-                           &p->s->at[p->piece], err);
+    struct gpu *g = piece_gpu(p->s, p->piece);
+    enum ckpt_status st = g->ops->copy_in(g, bytes, part, p->bits, &p->s->decl.pieces[p->piece].box,
+                                          &p->s->at[p->piece], err);
+    if (st == CKPT_OK && p->s->on[p->piece])
+        st = flight_settle(g, err); /* the room of `bytes` is used again at once */
+    return st;
 }
 
 static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_frag *f, size_t piece,
@@ -151,8 +194,9 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
     s->fates[f->tensor].came_bytes += box_bytes(box, bits);
     if (f->dtype)
         return put_converted(s, f, piece, box, slot + f->offset, err);
-    return s->ctx->gpu->ops->copy_in(s->ctx->gpu, NULL, slot + f->offset, box, bits,
-                                     &s->decl.pieces[piece].box, &s->at[piece], err);
+    struct gpu *g = piece_gpu(s, piece);
+    return g->ops->copy_in(g, slot + f->offset, box, bits, &s->decl.pieces[piece].box,
+                           &s->at[piece], err);
 }
 
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
@@ -176,33 +220,48 @@ enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
 
 /* -- saving: tiles to slots ----------------------------------------------- */
 
-enum ckpt_status slots_fill(struct ckpt_state *s, uint32_t slot, uint8_t *to, struct ckpt_err *err)
+/* Copies a box of a piece to dense bytes, if it lies where this part looks. */
+static enum ckpt_status copy_out(struct ckpt_state *s, enum slots_part part, size_t tensor,
+                                 size_t piece, const struct box *box, uint8_t *to,
+                                 struct ckpt_err *err)
 {
-    struct decl_walk w = decl_walk_slot(&s->decl, slot);
-    struct decl_tile tile;
-    enum ckpt_status st = CKPT_OK;
-    while (st == CKPT_OK && decl_walk_next(&w, &tile))
-        st = s->ctx->gpu->ops->copy_out(s->ctx->gpu, NULL, to + tile.place.offset, &tile.box,
-                                        dtype_bits(s->decl.tensors[tile.tensor].dtype),
-                                        &s->decl.pieces[tile.piece].box, &s->at[tile.piece], err);
-    return st;
+    struct gpu *g = piece_gpu(s, piece);
+    if ((part == SLOTS_DEVICES) != (s->on[piece] != 0))
+        return CKPT_OK;
+    return g->ops->copy_out(g, to, box, dtype_bits(s->decl.tensors[tensor].dtype),
+                            &s->decl.pieces[piece].box, &s->at[piece], err);
 }
 
-enum ckpt_status slots_witness(struct ckpt_state *s, struct wire_full *full, struct ckpt_err *err)
+enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
+                            enum slots_part part, struct ckpt_err *err)
 {
-    const struct decl *d = &s->decl;
-    if (d->witness_count == 0)
-        return CKPT_OK;
-    uint64_t i = s->witness_turn++ % d->witness_count;
-    struct decl_witness w = decl_witness_at(d, i);
-    enum ckpt_status st = s->ctx->gpu->ops->copy_out(s->ctx->gpu, NULL, s->tile, &w.box,
-                                                     dtype_bits(d->tensors[w.tensor].dtype),
-                                                     &d->pieces[w.piece].box, &s->at[w.piece], err);
-    if (st != CKPT_OK)
+    enum ckpt_status st = CKPT_OK;
+    if (full->arena_slot != UINT32_MAX) {
+        uint8_t *to = s->arena + full->arena_slot * s->slot_bytes;
+        struct decl_walk w = decl_walk_slot(&s->decl, full->slot);
+        struct decl_tile tile;
+        while (st == CKPT_OK && decl_walk_next(&w, &tile))
+            st = copy_out(s, part, tile.tensor, tile.piece, &tile.box, to + tile.place.offset, err);
+    }
+    if (st != CKPT_OK || !(full->flags & WIRE_FULL_WITNESS))
         return st;
-    struct digest digest = digest_of(s->tile, w.bytes);
+    struct decl_witness w = decl_witness_at(&s->decl, full->witness);
+    return copy_out(s, part, w.tensor, w.piece, &w.box, s->tile, err);
+}
+
+void slots_choose_witness(struct ckpt_state *s, struct wire_full *full)
+{
+    if (!(full->flags & WIRE_FULL_LAST) || s->decl.witness_count == 0)
+        return;
     full->flags |= WIRE_FULL_WITNESS;
-    full->witness = i;
+    full->witness = s->witness_turn++ % s->decl.witness_count;
+}
+
+void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full)
+{
+    if (!(full->flags & WIRE_FULL_WITNESS))
+        return;
+    struct decl_witness w = decl_witness_at(&s->decl, full->witness);
+    struct digest digest = digest_of(s->tile, w.bytes);
     memcpy(full->digest, digest.b, sizeof(full->digest));
-    return CKPT_OK;
 }

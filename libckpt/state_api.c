@@ -42,11 +42,21 @@ enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret)
 
 void state_free_memory(struct ckpt_state *s)
 {
+    bool own = s->ctx->pid == getpid(); /* a forked child must not call the driver */
+    if (own && s->flights)
+        return; /* a device that hangs may still write there: it stays */
+    if (own)
+        flight_forget(s);
     slots_unmap(s);
-    for (size_t i = 0; i < s->side_count; i++)
-        free(s->sides[i].bytes);
+    for (size_t i = 0; i < s->side_count; i++) {
+        struct lib_side *side = &s->sides[i];
+        if (side->pinned_by && own)
+            side->pinned_by->ops->unpin(side->pinned_by, side->bytes, side->len);
+        free(side->bytes);
+    }
     free(s->sides);
     free(s->at);
+    free(s->on);
     free(s->need_bytes);
     free(s->fates);
     free(s->room);
@@ -83,8 +93,10 @@ void ckpt_state_free(struct ckpt_state *s)
             op->state = NULL;
         }
     }
-    while (s->shared.busy)
-        pthread_cond_wait(&c->changed, &c->lock); /* at most one slot's copy */
+    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
+    while (s->shared.busy && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+        ; /* at most what is handed over already */
+    bool hangs = s->shared.busy;
     struct ckpt_state **p = &c->shared.states;
     while (*p && *p != s)
         p = &(*p)->next;
@@ -93,6 +105,8 @@ void ckpt_state_free(struct ckpt_state *s)
     if (s->shared.announced)
         forget(s);
     pthread_mutex_unlock(&c->lock);
+    if (hangs)
+        return; /* a device may still write there: its memory stays */
     state_free_memory(s);
     free(s);
 }

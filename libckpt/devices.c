@@ -1,0 +1,151 @@
+/* See devices.h. */
+#include "libckpt/devices.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "libckpt/gpu_cuda.h"
+
+struct devices {
+    pthread_mutex_t lock;
+    bool tried; /* the runtime was looked for; `cuda.devices` 0: there is none */
+    char why_not[300];
+    struct cuda cuda;
+    struct gpu *gpu[DEVICES_MAX];
+};
+
+enum ckpt_status devices_new(struct devices **ret, struct ckpt_err *err)
+{
+    struct devices *d = calloc(1, sizeof(*d));
+    if (!d)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory");
+    enum ckpt_status st = gpu_host_new(&d->gpu[0], err);
+    if (st != CKPT_OK) {
+        free(d);
+        return st;
+    }
+    pthread_mutex_init(&d->lock, NULL);
+    snprintf(d->why_not, sizeof(d->why_not), "the program has no CUDA driver loaded");
+    *ret = d;
+    return CKPT_OK;
+}
+
+void devices_free(struct devices *d, bool own)
+{
+    if (!d)
+        return;
+    for (size_t i = 0; own && i < DEVICES_MAX; i++)
+        if (d->gpu[i])
+            d->gpu[i]->ops->free(d->gpu[i]);
+    if (own)
+        pthread_mutex_destroy(&d->lock);
+    free(d);
+}
+
+/* Memory on a device needs the driver in the process. */
+static bool may_have_device_memory(void)
+{
+    const char *named = getenv("CKPT_CUDART"); // NOLINT(concurrency-mt-unsafe): only read
+    if (named && named[0])
+        return true;
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    if (driver)
+        dlclose(driver);
+    return driver != NULL;
+}
+
+/* True with a usable runtime.  Lock held. */
+static bool look_for_cuda(struct devices *d)
+{
+    struct ckpt_err err = { 0 };
+    if (d->tried || !may_have_device_memory())
+        return d->cuda.devices > 0;
+    d->tried = true;
+    if (cuda_open(&d->cuda, &err) != CKPT_OK)
+        snprintf(d->why_not, sizeof(d->why_not), "%.299s", err_text(&err));
+    return d->cuda.devices > 0;
+}
+
+/* The queue of a CUDA device.  Lock held. */
+static enum ckpt_status use_device(struct devices *d, int device, unsigned *ret,
+                                   struct ckpt_err *err)
+{
+    unsigned i = (unsigned)device + 1;
+    enum ckpt_status st = CKPT_OK;
+    if (device < 0 || i >= DEVICES_MAX)
+        return err_set(err, CKPT_LIMIT, "CUDA device %d: at most %d are used", device,
+                       DEVICES_MAX - 1);
+    if (!d->gpu[i])
+        st = gpu_cuda_new(&d->cuda, device, &d->gpu[i], err);
+    if (st == CKPT_OK)
+        *ret = i;
+    return st;
+}
+
+bool devices_any(struct devices *d)
+{
+    pthread_mutex_lock(&d->lock);
+    bool any = look_for_cuda(d);
+    pthread_mutex_unlock(&d->lock);
+    return any;
+}
+
+/* Can this process read there?  Device memory it cannot; asking the kernel is safe. */
+static bool readable(const void *p)
+{
+    char byte;
+    union {
+        const void *from;
+        void *base;
+    } u = { .from = p };
+    struct iovec to = { &byte, 1 }, from = { u.base, 1 };
+    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+}
+
+enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    int device = -1;
+    unsigned found = 0;
+    pthread_mutex_lock(&d->lock);
+    if (p && d->cuda.devices > 0)
+        st = cuda_device_of(&d->cuda, p, &device, err);
+    if (st != CKPT_OK && readable(p))
+        st = CKPT_OK; /* CUDA answers nothing any more after a lost device: host memory goes on */
+    if (st == CKPT_OK && device >= 0)
+        st = use_device(d, device, &found, err);
+    pthread_mutex_unlock(&d->lock);
+    if (st == CKPT_OK)
+        *ret = found;
+    return st;
+}
+
+enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_err *err)
+{
+    int device = 0;
+    pthread_mutex_lock(&d->lock);
+    enum ckpt_status st = cuda_device_current(&d->cuda, &device, err);
+    if (st == CKPT_OK)
+        st = use_device(d, device, ret, err);
+    pthread_mutex_unlock(&d->lock);
+    return st;
+}
+
+struct gpu *devices_gpu(const struct devices *d, unsigned index)
+{
+    return d->gpu[index];
+}
+
+void devices_text(struct devices *d, char *ret, size_t cap)
+{
+    pthread_mutex_lock(&d->lock);
+    if (look_for_cuda(d))
+        snprintf(ret, cap, "%d CUDA device%s by %.200s", d->cuda.devices,
+                 d->cuda.devices == 1 ? "" : "s", d->cuda.api.from);
+    else
+        snprintf(ret, cap, "host memory only: %s", d->why_not);
+    pthread_mutex_unlock(&d->lock);
+}

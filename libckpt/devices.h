@@ -1,0 +1,30 @@
+/* Which device a buffer is on: host memory, or a CUDA device.
+ *
+ * Device 0 of the table is host memory and always there.  CUDA is looked for when a
+ * process can have device memory at all (it has the driver loaded, or CKPT_CUDART names
+ * a runtime), never before: a program that uses no GPU gets no context on one.  A device
+ * gets its private queue when the first buffer on it is seen.
+ *
+ * Threads: any. */
+#pragma once
+
+#include "libckpt/gpu.h"
+
+#define DEVICES_MAX 33 /* host memory and 32 CUDA devices */
+
+struct devices;
+
+enum ckpt_status devices_new(struct devices **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* own: false in a forked child, where the driver must not be called. */
+void devices_free(struct devices *d, bool own);
+/* Can there be anything but host memory?  Looks for a runtime unless it did. */
+bool devices_any(struct devices *d);
+/* The device that holds the memory at `p`: 0 = host.  After devices_any. */
+enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* The device whose streams the calling thread uses. */
+enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+struct gpu *devices_gpu(const struct devices *d, unsigned index);
+/* Which runtime, how many devices, or why none: for people. */
+void devices_text(struct devices *d, char *ret, size_t cap);

@@ -1,0 +1,491 @@
+/* See gpu_cuda.h.
+ *
+ * Every verb runs inside enter/leave: our device is the current one, other threads'
+ * captures of graphs are not disturbed (and ours cannot be: relaxed in a caller's thread,
+ * which may be capturing; thread-local in our own), and the caller's device comes back.
+ * Restoring a device may make a context on it, so in our own thread it is left.
+ *
+ * Errors: an error that comes back after it was cleared is sticky: the device is lost to
+ * this process, and every later verb says so at once. */
+#include "libckpt/gpu_cuda.h"
+
+#include <pthread.h>
+
+#include "libckpt/copy_rects.h"
+
+#define PIN_SLICE ((uint64_t)1 << 30) /* one call stalls the device as long as it runs */
+#define BATCH_MAX 512
+
+struct cuda_gpu {
+    struct gpu base;
+    const struct cuda *cuda;
+    int device;
+    cuda_stream stream;
+    pthread_mutex_t lock; /* below */
+    struct {
+        bool lost;
+        bool no_batch;
+        size_t gathered;
+        const void *src[BATCH_MAX];
+        void *dst[BATCH_MAX];
+        size_t bytes[BATCH_MAX];
+        int kind[BATCH_MAX];
+    } shared;
+};
+struct cuda_gpu_event {
+    struct gpu_event base;
+    cuda_event e;
+};
+struct guest { /* what a caller's thread gets back */
+    int device, mode;
+    bool device_changed;
+};
+static _Thread_local bool own_thread;
+
+void gpu_cuda_own_thread(void)
+{
+    own_thread = true;
+}
+
+/* Statuses for errors; a sticky one loses the device.  Lock held. */
+static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
+                             struct ckpt_err *err)
+{
+    if (e == CUDA_SUCCESS)
+        return CKPT_OK;
+    enum ckpt_status st = cuda_fail(&g->cuda->api, e, what, err);
+    if (g->cuda->api.GetLastError() != CUDA_SUCCESS)
+        g->shared.lost = true;
+    return st == CKPT_UNSUPPORTED ? CKPT_DEVICE : st;
+}
+
+static enum ckpt_status enter(struct cuda_gpu *g, struct guest *guest, struct ckpt_err *err)
+{
+    const struct cuda_api *api = &g->cuda->api;
+    *guest =
+        (struct guest){ .device = g->device,
+                        .mode = own_thread ? CUDA_CAPTURE_THREAD_LOCAL : CUDA_CAPTURE_RELAXED };
+    pthread_mutex_lock(&g->lock);
+    if (g->shared.lost) {
+        pthread_mutex_unlock(&g->lock);
+        return err_set(err, CKPT_DEVICE, "CUDA device %d failed earlier and is not used any more",
+                       g->device);
+    }
+    cuda_error e = api->GetDevice(&guest->device);
+    if (e == CUDA_SUCCESS && guest->device != g->device) {
+        e = api->SetDevice(g->device);
+        guest->device_changed = e == CUDA_SUCCESS && !own_thread;
+    }
+    if (e == CUDA_SUCCESS)
+        e = api->ThreadExchangeStreamCaptureMode(&guest->mode);
+    enum ckpt_status st = said(g, e, "using a device", err);
+    if (st == CKPT_OK)
+        return CKPT_OK;
+    if (guest->device_changed)
+        (void)api->SetDevice(guest->device);
+    pthread_mutex_unlock(&g->lock);
+    return st;
+}
+
+static void leave(struct cuda_gpu *g, struct guest *guest)
+{
+    const struct cuda_api *api = &g->cuda->api;
+    (void)api->ThreadExchangeStreamCaptureMode(&guest->mode);
+    if (guest->device_changed)
+        (void)api->SetDevice(guest->device);
+    pthread_mutex_unlock(&g->lock);
+}
+
+static struct cuda_gpu *of(struct gpu *g)
+{
+    return (struct cuda_gpu *)g;
+}
+
+static cuda_event event_of(const struct gpu_event *e)
+{
+    return ((const struct cuda_gpu_event *)e)->e;
+}
+
+/* -- pinning ---------------------------------------------------------------- */
+
+static void unpin_slices(const struct cuda_api *api, unsigned char *base, uint64_t bytes)
+{
+    for (uint64_t at = 0; at < bytes; at += PIN_SLICE)
+        if (api->HostUnregister(base + at) != CUDA_SUCCESS)
+            (void)api->GetLastError(); /* it was somebody else's */
+}
+
+static enum ckpt_status cuda_pin(struct gpu *gpu, void *base, uint64_t bytes, struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(gpu);
+    const struct cuda_api *api = &g->cuda->api;
+    struct guest guest;
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st != CKPT_OK)
+        return st;
+    for (uint64_t at = 0; st == CKPT_OK && at < bytes; at += PIN_SLICE) {
+        cuda_error e = api->HostRegister((unsigned char *)base + at, min_u64(PIN_SLICE, bytes - at),
+                                         CUDA_HOST_REGISTER_PORTABLE);
+        if (e == CUDA_HOST_ALREADY_REGISTERED) {
+            (void)api->GetLastError();
+            continue;
+        }
+        st = said(g, e, "pinning memory for copies", err);
+        if (st != CKPT_OK)
+            unpin_slices(api, base, at);
+    }
+    leave(g, &guest);
+    return st;
+}
+
+static void cuda_unpin(struct gpu *gpu, void *base, uint64_t bytes)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    if (enter(g, &guest, NULL) != CKPT_OK)
+        return; /* the device is lost, and the pins with it */
+    unpin_slices(&g->cuda->api, base, bytes);
+    leave(g, &guest);
+}
+
+/* -- copies ----------------------------------------------------------------- */
+
+static cuda_error copy_each(struct cuda_gpu *g)
+{
+    cuda_error e = CUDA_SUCCESS;
+    for (size_t i = 0; e == CUDA_SUCCESS && i < g->shared.gathered; i++)
+        e = g->cuda->api.MemcpyAsync(g->shared.dst[i], g->shared.src[i], g->shared.bytes[i],
+                                     g->shared.kind[i], g->stream);
+    return e;
+}
+
+static cuda_error copy_batch(struct cuda_gpu *g)
+{
+    const struct cuda_api *api = &g->cuda->api;
+    struct cuda_memcpy_attributes how = { .src_access_order = CUDA_SRC_ACCESS_STREAM };
+    size_t first = 0;
+    if (api->MemcpyBatch13)
+        return api->MemcpyBatch13(g->shared.dst, g->shared.src, g->shared.bytes, g->shared.gathered,
+                                  &how, &first, 1, g->stream);
+    union { /* 12.8 took the same without the const */
+        const void **from;
+        void **plain;
+    } src = { .from = g->shared.src };
+    size_t failed = SIZE_MAX;
+    return api->MemcpyBatch12(g->shared.dst, src.plain, g->shared.bytes, g->shared.gathered, &how,
+                              &first, 1, &failed, g->stream);
+}
+
+/* Hands over what was gathered.  Lock held. */
+static enum ckpt_status submit(struct cuda_gpu *g, struct ckpt_err *err)
+{
+    const struct cuda_api *api = &g->cuda->api;
+    if (g->shared.gathered == 0)
+        return CKPT_OK;
+    bool batch =
+        (api->MemcpyBatch13 || api->MemcpyBatch12) && !g->shared.no_batch && g->shared.gathered > 1;
+    cuda_error e = batch ? copy_batch(g) : copy_each(g);
+    if (batch && (e == CUDA_NOT_SUPPORTED || e == CUDA_NEEDS_NEWER_DRIVER)) {
+        (void)api->GetLastError();
+        g->shared.no_batch = true; /* the runtime has it, the driver does not */
+        e = copy_each(g);
+    }
+    g->shared.gathered = 0;
+    return said(g, e, "copying", err);
+}
+
+struct copy_call {
+    struct cuda_gpu *g;
+    unsigned char *slot;
+    int kind;
+    bool entered; /* at the first rectangle: an assert before that is not under the lock */
+    struct guest guest;
+};
+
+static enum ckpt_status copy_one(void *arg, const struct copy_rect *r, struct ckpt_err *err)
+{
+    struct copy_call *c = arg;
+    struct cuda_gpu *g = c->g;
+    enum ckpt_status st = c->entered ? CKPT_OK : enter(g, &c->guest, err);
+    if (st != CKPT_OK)
+        return st;
+    c->entered = true;
+    bool out = c->kind == CUDA_DEVICE_TO_HOST;
+    void *dst = out ? c->slot + r->dense : r->tensor;
+    const void *src = out ? r->tensor : c->slot + r->dense;
+    if (r->rows > 1)
+        return said(g,
+                    g->cuda->api.Memcpy2DAsync(dst, out ? r->dense_pitch : r->tensor_pitch, src,
+                                               out ? r->tensor_pitch : r->dense_pitch, r->width,
+                                               r->rows, c->kind, g->stream),
+                    "copying rows", err);
+    size_t i = g->shared.gathered++;
+    g->shared.dst[i] = dst;
+    g->shared.src[i] = src;
+    g->shared.bytes[i] = r->width;
+    g->shared.kind[i] = c->kind;
+    return g->shared.gathered == BATCH_MAX ? submit(g, err) : CKPT_OK;
+}
+
+static enum ckpt_status copy_all(struct copy_call *call, const struct box *what, unsigned bits,
+                                 const struct box *held, const struct strided *tensor,
+                                 struct ckpt_err *err)
+{
+    enum ckpt_status st = copy_rects(what, bits, held, tensor, copy_one, call, err);
+    if (call->entered)
+        leave(call->g, &call->guest);
+    return st;
+}
+
+static enum ckpt_status cuda_copy_out(struct gpu *gpu, void *slot, const struct box *what,
+                                      unsigned bits, const struct box *held,
+                                      const struct strided *tensor, struct ckpt_err *err)
+{
+    struct copy_call call = { .g = of(gpu), .slot = slot, .kind = CUDA_DEVICE_TO_HOST };
+    return copy_all(&call, what, bits, held, tensor, err);
+}
+
+static enum ckpt_status cuda_copy_in(struct gpu *gpu, const void *slot, const struct box *what,
+                                     unsigned bits, const struct box *held,
+                                     const struct strided *tensor, struct ckpt_err *err)
+{
+    union { /* only read from: the kind says so */
+        const void *from;
+        unsigned char *slot;
+    } u = { .from = slot };
+    struct copy_call call = { .g = of(gpu), .slot = u.slot, .kind = CUDA_HOST_TO_DEVICE };
+    return copy_all(&call, what, bits, held, tensor, err);
+}
+
+/* -- events ----------------------------------------------------------------- */
+
+static enum ckpt_status cuda_event_new(struct gpu *gpu, struct gpu_event **ret,
+                                       struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    struct cuda_gpu_event *e = calloc(1, sizeof(*e));
+    if (!e)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory");
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st == CKPT_OK) {
+        st = said(g, g->cuda->api.EventCreateWithFlags(&e->e, CUDA_EVENT_DISABLE_TIMING),
+                  "making an event", err);
+        leave(g, &guest);
+    }
+    if (st != CKPT_OK) {
+        free(e);
+        return st;
+    }
+    e->base.gpu = gpu;
+    *ret = &e->base;
+    return CKPT_OK;
+}
+
+static void cuda_event_free(struct gpu_event *e)
+{
+    struct guest guest;
+    if (!e)
+        return;
+    struct cuda_gpu *g = of(e->gpu);
+    if (enter(g, &guest, NULL) == CKPT_OK) {
+        if (g->cuda->api.EventDestroy(event_of(e)) != CUDA_SUCCESS)
+            (void)g->cuda->api.GetLastError();
+        leave(g, &guest);
+    }
+    free((struct cuda_gpu_event *)e);
+}
+
+static enum ckpt_status cuda_record(struct gpu *gpu, struct gpu_event *e, struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st != CKPT_OK)
+        return st;
+    st = submit(g, err);
+    enum ckpt_status marked = said(g, g->cuda->api.EventRecord(event_of(e), g->stream),
+                                   "recording an event", st == CKPT_OK ? err : NULL);
+    if (marked != CKPT_OK) /* nobody will know when the copies before it have ended */
+        g->shared.lost = true;
+    st = st == CKPT_OK ? marked : st;
+    leave(g, &guest);
+    return st;
+}
+
+/* Asking is allowed at any time and disturbs no capture. */
+static enum ckpt_status is_capturing(struct cuda_gpu *g, cuda_stream s, bool *ret,
+                                     struct ckpt_err *err)
+{
+    int capturing = 0;
+    cuda_error e = g->cuda->api.StreamIsCapturing(s, &capturing);
+    *ret = capturing != 0 || e == CUDA_CAPTURE_IMPLICIT;
+    if (e == CUDA_CAPTURE_IMPLICIT) { /* the default stream, while another is captured */
+        (void)g->cuda->api.GetLastError();
+        e = CUDA_SUCCESS;
+    }
+    return said(g, e, "looking at the stream", err);
+}
+
+static enum ckpt_status cuda_record_user(struct gpu *gpu, struct gpu_event *e, void *user,
+                                         struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    bool capturing = false;
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st != CKPT_OK)
+        return st;
+    st = is_capturing(g, user, &capturing, err);
+    if (st == CKPT_OK && capturing)
+        st = err_set(err, CKPT_WRONG_STATE,
+                     "the stream is being captured into a graph: save and restore outside of it");
+    if (st == CKPT_OK)
+        st = said(g, g->cuda->api.EventRecord(event_of(e), user),
+                  "recording an event on the caller's stream", err);
+    leave(g, &guest);
+    return st;
+}
+
+static enum ckpt_status cuda_wait(struct gpu *gpu, const struct gpu_event *e, struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st != CKPT_OK)
+        return st;
+    st = submit(g, err);
+    if (st == CKPT_OK)
+        st = said(g, g->cuda->api.StreamWaitEvent(g->stream, event_of(e), 0),
+                  "waiting for an event", err);
+    leave(g, &guest);
+    return st;
+}
+
+static enum ckpt_status cuda_wait_user(struct gpu *gpu, void *user, const struct gpu_event *e,
+                                       struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    bool capturing = false;
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st != CKPT_OK)
+        return st;
+    st = is_capturing(g, user, &capturing, err);
+    if (st == CKPT_OK)
+        st = said(g,
+                  g->cuda->api.StreamWaitEvent(user, event_of(e),
+                                               capturing ? CUDA_EVENT_WAIT_EXTERNAL : 0),
+                  "making the caller's stream wait", err);
+    leave(g, &guest);
+    return st;
+}
+
+static enum ckpt_status cuda_query(const struct gpu_event *e, struct ckpt_err *err)
+{
+    struct cuda_gpu *g = of(e->gpu);
+    struct guest guest;
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st != CKPT_OK)
+        return st;
+    cuda_error ce = g->cuda->api.EventQuery(event_of(e));
+    st = ce == CUDA_NOT_READY ? CKPT_BUSY : said(g, ce, "copying", err);
+    if (ce != CUDA_SUCCESS && ce != CUDA_NOT_READY)
+        g->shared.lost = true; /* whether its copies go on cannot be known any more */
+    leave(g, &guest);
+    return st;
+}
+
+/* -- devices ---------------------------------------------------------------- */
+
+static void cuda_gpu_free(struct gpu *gpu)
+{
+    struct cuda_gpu *g = of(gpu);
+    struct guest guest;
+    if (enter(g, &guest, NULL) == CKPT_OK) {
+        if (g->cuda->api.StreamDestroy(g->stream) != CUDA_SUCCESS)
+            (void)g->cuda->api.GetLastError();
+        leave(g, &guest);
+    }
+    pthread_mutex_destroy(&g->lock);
+    free(g);
+}
+
+static const struct gpu_ops cuda_ops = {
+    .name = "cuda",
+    .pin = cuda_pin,
+    .unpin = cuda_unpin,
+    .event_new = cuda_event_new,
+    .event_free = cuda_event_free,
+    .record = cuda_record,
+    .record_user = cuda_record_user,
+    .wait = cuda_wait,
+    .wait_user = cuda_wait_user,
+    .query = cuda_query,
+    .copy_out = cuda_copy_out,
+    .copy_in = cuda_copy_in,
+    .free = cuda_gpu_free,
+};
+
+enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret,
+                              struct ckpt_err *err)
+{
+    struct guest guest;
+    struct cuda_gpu *g = calloc(1, sizeof(*g));
+    if (!g)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory");
+    g->base.ops = &cuda_ops;
+    g->cuda = c;
+    g->device = device;
+    pthread_mutex_init(&g->lock, NULL);
+    enum ckpt_status st = enter(g, &guest, err);
+    if (st == CKPT_OK) {
+        st = said(g, c->api.StreamCreateWithFlags(&g->stream, CUDA_STREAM_NON_BLOCKING),
+                  "making a stream", err);
+        leave(g, &guest);
+    }
+    if (st != CKPT_OK) {
+        pthread_mutex_destroy(&g->lock);
+        free(g);
+        return st;
+    }
+    *ret = &g->base;
+    return CKPT_OK;
+}
+
+enum ckpt_status cuda_open(struct cuda *ret, struct ckpt_err *err)
+{
+    struct cuda c = { 0 };
+    enum ckpt_status st = cuda_api_load(&c.api, err);
+    if (st != CKPT_OK)
+        return st;
+    cuda_error e = c.api.GetDeviceCount(&c.devices);
+    if (e != CUDA_SUCCESS)
+        return cuda_fail(&c.api, e, "counting devices", err);
+    *ret = c;
+    return CKPT_OK;
+}
+
+enum ckpt_status cuda_device_of(const struct cuda *c, const void *p, int *ret, struct ckpt_err *err)
+{
+    struct cuda_pointer_attributes at = { .device = -1 };
+    int mode = CUDA_CAPTURE_RELAXED;
+    (void)c->api.ThreadExchangeStreamCaptureMode(&mode);
+    cuda_error e = c->api.PointerGetAttributes(&at, p);
+    (void)c->api.ThreadExchangeStreamCaptureMode(&mode);
+    if (e == CUDA_INVALID_VALUE) { /* older runtimes say that of plain memory */
+        (void)c->api.GetLastError();
+        *ret = -1;
+        return CKPT_OK;
+    }
+    if (e != CUDA_SUCCESS)
+        return cuda_fail(&c->api, e, "asking where a buffer lies", err);
+    *ret = at.type == CUDA_MEMORY_DEVICE || at.type == CUDA_MEMORY_MANAGED ? at.device : -1;
+    return CKPT_OK;
+}
+
+enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt_err *err)
+{
+    cuda_error e = c->api.GetDevice(ret);
+    return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "asking for the device", err);
+}

@@ -1,0 +1,24 @@
+/* CUDA devices behind gpu.h, on the runtime that cuda_api.h found. */
+#pragma once
+
+#include "libckpt/cuda_api.h"
+#include "libckpt/gpu.h"
+
+struct cuda {
+    struct cuda_api api;
+    int devices;
+};
+
+/* CKPT_UNSUPPORTED: no runtime, no driver or no device; the text says which. */
+enum ckpt_status cuda_open(struct cuda *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The CUDA device that holds the memory at `p`, or -1: host memory. */
+enum ckpt_status cuda_device_of(const struct cuda *c, const void *p, int *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* The calling thread's. */
+enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+/* A device with its queue; borrows `c`. */
+enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret,
+                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The calling thread is one of ours: its current device is nobody's business. */
+void gpu_cuda_own_thread(void);

@@ -1,0 +1,48 @@
+/* A CUDA runtime that is none: the functions that cuda_api.h takes, as a shared library for
+ * CKPT_CUDART, with real asynchrony on the host, and with what tests do to it.
+ *
+ *   - A thread per stream, seeded delays before and in the middle of operations; the copies of
+ *     a batch in any order.
+ *   - Device memory cannot be touched by the host: its pages are mapped twice, the address that
+ *     is handed out has no access.
+ *   - The destination of a copy is poisoned until it has really happened.
+ *   - Copies of memory that is not pinned are synchronous, as they are with CUDA.
+ *   - What CUDA leaves undefined ends the process with words: copies outside of an allocation,
+ *     unpinning under a copy, an event of another device.
+ *
+ * Built for the version FAKE_CUDART_VERSION; seed and longest delay: fake_seed. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct CUstream_st *fake_stream;
+
+#define FAKE_DEVICES 4
+
+void fake_seed(uint64_t seed, unsigned delay_us);
+void *fake_malloc(int device, size_t bytes); /* filled with poison */
+void fake_free(void *p);
+/* The host's view of device memory: only while no stream works on it. */
+void *fake_look(void *p);
+fake_stream fake_stream_new(int device);
+void fake_stream_free(fake_stream s);
+/* A kernel: the call is made in the stream's thread, in its turn. */
+void fake_launch(fake_stream s, void (*kernel)(void *arg), void *arg);
+void fake_sync(fake_stream s); /* waits for all before */
+bool fake_idle(fake_stream s);
+
+/* Graphs: between begin and end `s` takes waits for external events and kernels into a graph of
+ * its own; anything else on it is an error.  global: other threads' calls that CUDA counts as
+ * unsafe then spoil the capture, unless their capture mode says otherwise. */
+void fake_capture_begin(fake_stream s, bool global);
+bool fake_capture_end(fake_stream s); /* false: it was spoilt */
+void fake_replay(fake_stream graph, fake_stream s);
+
+/* The nth next call (1 = the next) of a function ("EventRecord") fails with this error;
+ * sticky: so does everything from then on, and nothing queued happens any more. */
+void fake_fail(const char *function, unsigned nth, int error, bool sticky);
+unsigned fake_calls(const char *function); /* how often it was called */
+size_t fake_pinned(void);                  /* bytes */
+int fake_contexts(void);                   /* bit mask of devices that anything was made on */

@@ -1,0 +1,657 @@
+/* Saves from devices and restores to them (flight.c, gpu_cuda.c, devices.c), end to end: the public API, a real ckptd, and a
+ * CUDA runtime with real asynchrony (fakes/fake_cudart.h).
+ *
+ * What a step does is in kernels on a stream; the host never waits for it unless a case says
+ * so.  A mutation is queued right behind the fence, so whatever is copied too late is seen. */
+#include <sys/wait.h>
+
+#include "e2e/kit.h"
+#include "fakes/fake_cudart.h"
+
+#define PARTS_MAX 12
+#define TENSOR(n, t, d, how_, ...)                                                      \
+    {                                                                                   \
+        .name = (n), .dtype = (t), .ndim = (d), .how = (how_), .shape = { __VA_ARGS__ } \
+    }
+
+/* A rank whose parts lie on devices: r->buffers is what the host thinks, `at` where it is. */
+struct trainer {
+    struct kit_rank *r;
+    fake_stream stream;
+    struct ckpt_buffer at[PARTS_MAX];
+    bool on_device[PARTS_MAX];
+};
+struct change {
+    struct trainer *t;
+    struct ckpt_buffer copy[PARTS_MAX]; /* NULL bases: scribble */
+};
+
+static uint64_t seed;
+
+static void do_change(void *arg)
+{
+    struct change *g = arg;
+    for (size_t i = 0; i < g->t->r->count; i++) {
+        void *to = g->t->on_device[i] ? fake_look(g->t->at[i].base) : NULL;
+        if (to && g->copy[i].base)
+            memcpy(to, g->copy[i].base, g->copy[i].bytes);
+        else if (to)
+            memset(to, 0x77, g->t->at[i].bytes);
+        free(g->copy[i].base);
+    }
+    free(g);
+}
+
+/* A kernel that sets the state to what r->buffers has now, or to nonsense. */
+static void launch_change(struct trainer *t, bool scribble)
+{
+    struct change *g = calloc(1, sizeof(*g));
+    g->t = t;
+    for (size_t i = 0; i < t->r->count && !scribble; i++) {
+        g->copy[i] = t->r->buffers[i];
+        g->copy[i].base = malloc(g->copy[i].bytes + 1);
+        memcpy(g->copy[i].base, t->r->buffers[i].base, g->copy[i].bytes);
+    }
+    fake_launch(t->stream, do_change, g);
+}
+
+/* Puts the parts that `where` says on devices. */
+static void place(struct trainer *t, const int *where)
+{
+    for (size_t i = 0; i < t->r->count; i++) {
+        t->at[i] = t->r->buffers[i];
+        t->on_device[i] = where[i] >= 0 && !t->r->parts[i].object && t->at[i].bytes;
+        if (t->on_device[i])
+            t->at[i].base = fake_malloc(where[i], t->at[i].bytes);
+    }
+}
+
+static void unplace(struct trainer *t)
+{
+    fake_sync(t->stream);
+    for (size_t i = 0; i < t->r->count; i++)
+        if (t->on_device[i])
+            fake_free(t->at[i].base);
+}
+
+/* The step's state is computed on the stream. */
+static void compute(struct trainer *t, uint64_t step)
+{
+    kit_fill(t->r, step);
+    for (size_t i = 0; i < t->r->count; i++)
+        if (!t->on_device[i])
+            t->at[i].bytes = t->r->buffers[i].bytes; /* objects */
+    launch_change(t, false);
+}
+
+static enum ckpt_status save(struct trainer *t, uint64_t step, uint64_t *ret_op)
+{
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = step };
+    return ckpt_save(t->r->s, &o, t->at, t->r->count, t->stream, ret_op);
+}
+
+/* What is on the devices, to the host's view; then every byte is looked at. */
+static void check_state(struct trainer *t, uint64_t step)
+{
+    fake_sync(t->stream);
+    for (size_t i = 0; i < t->r->count; i++)
+        if (t->on_device[i])
+            memcpy(t->r->buffers[i].base, fake_look(t->at[i].base), t->at[i].bytes);
+        else
+            t->r->buffers[i].bytes = t->at[i].bytes;
+    kit_check(t->r, step);
+}
+
+static void restore(struct trainer *t)
+{
+    kit_scribble(t->r);
+    launch_change(t, true);
+    KIT_OK(ckpt_restore(t->r->s, NULL, t->at, t->r->count, t->stream, NULL));
+    check_state(t, t->r->point.step);
+}
+
+static void begin(struct kit_rank *r, unsigned delay_us)
+{
+    fake_seed(seed + r->rank, delay_us);
+    kit_open(r);
+}
+
+static const struct kit_part plain[] = {
+    TENSOR("w", CKPT_F32, 2, KIT_ROWS, 1100, 700),   TENSOR("t", CKPT_BF16, 2, KIT_COLS, 640, 330),
+    TENSOR("flat", CKPT_F32, 2, KIT_FLAT, 77, 3001), TENSOR("same", CKPT_F32, 1, KIT_SAME, 300000),
+    TENSOR("s", CKPT_F32, 0, KIT_FIRST, 0),
+};
+
+/* Several times the least arena. */
+static const struct kit_part large[] = {
+    TENSOR("w", CKPT_F32, 2, KIT_ROWS, 3000, 1500),
+    TENSOR("v", CKPT_F32, 2, KIT_ROWS, 3000, 1500),
+};
+
+extern int cudaSetDevice(int device), cudaGetDevice(int *ret);
+
+/* -- the cases -------------------------------------------------------------------- */
+
+static void all_on_one(struct kit_rank *r)
+{
+    static const int where[PARTS_MAX] = { 0 };
+    struct trainer t = { .r = r };
+    uint64_t op;
+    begin(r, 500);
+    kit_declare(r, plain, ARRAY_COUNT(plain));
+    t.stream = fake_stream_new(0);
+    place(&t, where);
+    if (r->point.size)
+        restore(&t);
+    uint64_t first = r->point.size ? r->point.step + 1 : 1;
+    for (uint64_t step = first; step < first + 2; step++) {
+        compute(&t, step);
+        KIT_OK(save(&t, step, &op));
+        KIT_OK(ckpt_fence_stream(r->s, t.stream));
+        launch_change(&t, true); /* must not be in the checkpoint */
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    }
+    unplace(&t);
+    kit_close(r);
+}
+
+/* Random places, shapes and devices; host memory, volatile tensors and objects between them;
+ * an arena of the least size, so that slots are used again. */
+struct mix {
+    uint64_t seed;
+    struct kit_part parts[PARTS_MAX];
+    char names[PARTS_MAX][8];
+    int where[PARTS_MAX];
+    bool small_arena;
+};
+
+static void make_mix(struct mix *m, unsigned long long *random)
+{
+    static const uint32_t types[] = { CKPT_F32, CKPT_BF16, CKPT_F64, CKPT_U8 };
+    static const enum kit_how cuts[] = { KIT_ROWS, KIT_COLS, KIT_FLAT, KIT_SAME, KIT_FIRST };
+    memset(m, 0, sizeof(*m));
+    for (int i = 0; i < PARTS_MAX; i++) {
+        struct kit_part *p = &m->parts[i];
+        snprintf(m->names[i], sizeof(m->names[i]), "p%d", i);
+        *p = (struct kit_part){ .name = m->names[i],
+                                .dtype = types[test_rand(random) % ARRAY_COUNT(types)],
+                                .ndim = 2,
+                                .how = cuts[test_rand(random) % ARRAY_COUNT(cuts)],
+                                .shape = { 1 + test_rand(random) % 900,
+                                           1 + test_rand(random) % 900 } };
+        if (i % 3 == 1) /* many are small */
+            p->shape[0] = 1 + test_rand(random) % 4;
+        if (i % 4 == 2 && p->how != KIT_SAME)
+            p->flags = CKPT_VOLATILE;
+        m->where[i] = (int)(test_rand(random) % 5) - 1;
+        m->where[i] = m->where[i] > 2 ? 0 : m->where[i];
+    }
+    m->parts[5] = (struct kit_part){ .name = "cfg", .object = true, .shape = { 5000, 3000 } };
+    m->where[0] = 0;
+    m->small_arena = test_rand(random) % 2;
+    for (int i = 0; m->small_arena && i < PARTS_MAX; i += 4) { /* more than the least arena */
+        m->parts[i].dtype = CKPT_F32;
+        m->parts[i].how = i == 4 ? KIT_SAME : KIT_ROWS;
+        m->parts[i].shape[0] = 2500;
+        m->parts[i].shape[1] = 1700;
+    }
+}
+
+/* What may change before the fence, does. */
+static void scribble_volatile(void *arg)
+{
+    struct trainer *t = arg;
+    for (size_t i = 0; i < t->r->count; i++)
+        if (t->on_device[i] && t->r->parts[i].flags & CKPT_VOLATILE)
+            memset(fake_look(t->at[i].base), 0x55, t->at[i].bytes);
+}
+
+static void scribble_host(struct trainer *t, bool all)
+{
+    for (size_t i = 0; i < t->r->count; i++)
+        if (!t->on_device[i] && (all || t->r->parts[i].flags & CKPT_VOLATILE))
+            memset(t->at[i].base, 0x66, t->at[i].bytes);
+}
+
+static void mixed(struct kit_rank *r)
+{
+    const struct mix *m = r->arg;
+    struct trainer t = { .r = r };
+    uint64_t op;
+    int now = -1;
+    r->arena_bytes = m->small_arena;
+    begin(r, 300);
+    kit_declare(r, m->parts, PARTS_MAX);
+    t.stream = fake_stream_new(0);
+    place(&t, m->where);
+    if (r->point.size)
+        restore(&t);
+    for (uint64_t k = 0; k < 2; k++) {
+        compute(&t, r->point.step + 1 + k);
+        KIT_OK(save(&t, r->point.step + 1 + k, &op));
+        fake_launch(t.stream, scribble_volatile, &t);
+        CHECK(cudaGetDevice(&now) == 0 && now == 0); /* whatever devices there are */
+        scribble_host(&t, false);
+        if (k == 0)
+            KIT_OK(ckpt_fence_stream(r->s, t.stream));
+        else
+            KIT_OK(ckpt_fence(r->s, 60000));
+        launch_change(&t, true);
+        scribble_host(&t, true);
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+        fake_sync(t.stream);
+    }
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+    unplace(&t);
+    kit_close(r);
+}
+
+static void test_mixed(void)
+{
+    unsigned long long random = seed;
+    int rounds = getenv("CKPT_DEEP") ? 40 : 3;
+    for (int i = 0; i < rounds; i++) {
+        struct mix m;
+        char job[16];
+        make_mix(&m, &random);
+        snprintf(job, sizeof(job), "mix%d", i);
+        kit_run(job, 1 + (uint32_t)i % 3, mixed, &m);
+        kit_run(job, 1 + (uint32_t)i % 3, mixed, &m);
+        CHECK_EQ(kit_verify(job, 4), 4);
+        kit.cases += 2;
+    }
+}
+
+/* -- one rank, one rule ------------------------------------------------------------ */
+
+static void start_one(struct trainer *t, struct kit_rank *r, int device)
+{
+    int where[PARTS_MAX];
+    for (size_t i = 0; i < PARTS_MAX; i++)
+        where[i] = device;
+    t->r = r;
+    begin(r, 200);
+    if (r->arena_bytes)
+        kit_declare(r, large, ARRAY_COUNT(large));
+    else
+        kit_declare(r, plain, ARRAY_COUNT(plain));
+    t->stream = fake_stream_new(device);
+    place(t, where);
+}
+
+static void save_local(struct trainer *t, uint64_t step)
+{
+    uint64_t op;
+    compute(t, step);
+    KIT_OK(save(t, step, &op));
+    KIT_OK(ckpt_fence(t->r->s, 60000));
+    KIT_OK(ckpt_wait(t->r->c, op, CKPT_LEVEL_LOCAL, 60000));
+}
+
+static void finish_one(struct trainer *t)
+{
+    KIT_OK(ckpt_progress(t->r->c, CKPT_FINISHED));
+    unplace(t);
+    kit_close(t->r);
+}
+
+/* The next launch has exactly these bytes. */
+static void look_again(struct kit_rank *r)
+{
+    struct trainer t;
+    start_one(&t, r, 0);
+    CHECK_EQ(r->point.step, *(const uint64_t *)r->arg);
+    restore(&t);
+    finish_one(&t);
+}
+
+static void expect_point(const char *job, uint64_t step)
+{
+    kit_run(job, 1, look_again, &step);
+    kit.cases++;
+}
+
+static bool says(const struct kit_rank *r, const char *words)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    KIT_OK(ckpt_info(r->c, &info));
+    return strstr(info.devices, words) != NULL;
+}
+
+/* Nothing is made on a device that the program does not use, and its own stays current. */
+static void other_device(struct kit_rank *r)
+{
+    struct trainer t;
+    int now = -1;
+    CHECK_EQ(cudaSetDevice(2), 0);
+    start_one(&t, r, 2);
+    save_local(&t, 1);
+    CHECK_EQ(fake_contexts(), 1 << 2);
+    CHECK(fake_pinned() > 0);
+    CHECK(says(r, "4 CUDA devices by ") && !says(r, "not pinned"));
+    CHECK_EQ(cudaGetDevice(&now), 0);
+    CHECK_EQ(now, 2);
+    finish_one(&t);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+static void not_pinned(struct kit_rank *r)
+{
+    struct trainer t;
+    start_one(&t, r, 0);
+    fake_fail("HostRegister", 1, 2, false);
+    save_local(&t, 1);
+    CHECK(says(r, "not pinned, copies are slower: pinning memory for copies: cudaError2"));
+    CHECK_EQ(fake_pinned(), 0);
+    finish_one(&t);
+}
+
+/* The runtime has batches, the driver does not. */
+static void no_batches(struct kit_rank *r)
+{
+    struct trainer t;
+    start_one(&t, r, 0);
+    fake_fail("MemcpyBatchAsync", 1, 801, false);
+    save_local(&t, 1);
+    unsigned before = fake_calls("MemcpyBatchAsync");
+    CHECK_EQ(before, 1);
+    save_local(&t, 2);
+    CHECK_EQ(fake_calls("MemcpyBatchAsync"), before);
+    finish_one(&t);
+}
+
+static void streams_refused(struct kit_rank *r)
+{
+    struct trainer t;
+    uint64_t op;
+    start_one(&t, r, 0);
+    compute(&t, 1);
+    fake_sync(t.stream);
+    fake_capture_begin(t.stream, false);
+    KIT_FAILS(save(&t, 1, &op), CKPT_WRONG_STATE, "captured into a graph");
+    CHECK(fake_capture_end(t.stream));
+    for (size_t i = 0; i < r->count; i++) /* the same state in host memory */
+        t.at[i].base = r->buffers[i].base;
+    KIT_FAILS(save(&t, 1, &op), CKPT_UNSUPPORTED, "pass NULL");
+    KIT_FAILS(ckpt_fence_stream(r->s, t.stream), CKPT_UNSUPPORTED, "pass NULL");
+    t.stream = NULL;
+    KIT_OK(save(&t, 1, &op));
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+    kit_close(r);
+}
+
+static void wait_for_host(void *arg)
+{
+    while (!atomic_load((atomic_int *)arg))
+        kit_pause(1);
+}
+
+/* The host waits for nothing that the stream does: neither in save, also of volatile tensors,
+ * nor in the fence. */
+static void host_goes_on(struct kit_rank *r)
+{
+    static struct kit_part parts[ARRAY_COUNT(plain)];
+    static const int where[PARTS_MAX] = { 0 };
+    static atomic_int go;
+    struct trainer t = { .r = r };
+    uint64_t op;
+    memcpy(parts, plain, sizeof(parts));
+    parts[1].flags = CKPT_VOLATILE;
+    begin(r, 100);
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    t.stream = fake_stream_new(0);
+    place(&t, where);
+    fake_launch(t.stream, wait_for_host, &go);
+    compute(&t, 1);
+    KIT_OK(save(&t, 1, &op));
+    KIT_OK(ckpt_fence_stream(r->s, t.stream));
+    KIT_FAILS(ckpt_fence(r->s, 20), CKPT_TIMEOUT, "still being copied");
+    launch_change(&t, true);
+    atomic_store(&go, 1);
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    finish_one(&t);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* A fence in a graph, launched for several saves; and somebody else's global capture, which
+ * ours does not spoil. */
+static void captured(struct kit_rank *r)
+{
+    struct trainer t;
+    uint64_t op;
+    start_one(&t, r, 0);
+    fake_stream graph = fake_stream_new(0), other = fake_stream_new(0);
+    save_local(&t, 1); /* what the graph's event is made by */
+    fake_capture_begin(graph, false);
+    KIT_OK(ckpt_fence_stream(r->s, graph));
+    CHECK(fake_capture_end(graph));
+    for (uint64_t step = 2; step < 5; step++) {
+        compute(&t, step);
+        KIT_OK(save(&t, step, &op));
+        fake_capture_begin(other, true);
+        fake_stream ready = fake_stream_new(0);
+        KIT_OK(ckpt_fence_stream(r->s, ready)); /* all is queued */
+        fake_replay(graph, t.stream);
+        launch_change(&t, true);
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+        CHECK(fake_capture_end(other));
+        fake_stream_free(ready);
+        fake_sync(t.stream);
+    }
+    finish_one(&t);
+}
+
+/* A device fails in the middle: the save ends with words, the process and other states go on. */
+struct failure {
+    const char *function;
+    unsigned nth;
+    bool sticky;
+    enum ckpt_status status;
+    int error;
+};
+
+static void fails(struct kit_rank *r)
+{
+    static const struct kit_part one[] = { TENSOR("h", CKPT_F32, 1, KIT_ROWS, 1000) };
+    const struct failure *f = r->arg;
+    struct trainer t;
+    uint64_t op = 0;
+    start_one(&t, r, 0);
+    save_local(&t, 1);
+    compute(&t, 2);
+    fake_fail(f->function, f->nth, f->error, f->sticky);
+    enum ckpt_status st = save(&t, 2, &op);
+    if (st == CKPT_OK)
+        st = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000);
+    if (st != f->status)
+        fprintf(stderr, "%s: %s\n", f->function, ckpt_error());
+    CHECK_EQ(st, f->status);
+    CHECK(strstr(ckpt_error(), "cudaError"));
+    KIT_OK(ckpt_fence(r->s, 10000)); /* nothing is left in the air */
+    if (f->sticky) {
+        KIT_FAILS(save(&t, 3, &op), CKPT_DEVICE, "");
+    } else {
+        save_local(&t, 3);
+    }
+    if (f->sticky) { /* the context is good for host memory */
+        struct kit_rank h = *r;
+        h.memory = NULL;
+        h.buffers = NULL;
+        h.count = 0;
+        h.s = NULL;
+        kit_declare(&h, one, 1);
+        kit_fill(&h, 4);
+        struct ckpt_save_opts o = { .size = sizeof(o),
+                                    .step = 4,
+                                    .flags = CKPT_SAVE_ALLOW_VANISHED };
+        KIT_OK(ckpt_save(h.s, &o, h.buffers, h.count, NULL, &op));
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    }
+    _exit(0);
+}
+
+static void test_failures(void)
+{
+    static const struct failure all[] = {
+        { "EventRecord", 1, true, CKPT_DEVICE, 700 },
+        { "EventRecord", 3, true, CKPT_DEVICE, 214 },
+        { "EventQuery", 1, true, CKPT_DEVICE, 700 },
+        { "MemcpyBatchAsync", 1, true, CKPT_DEVICE, 719 },
+        { "StreamWaitEvent", 1, true, CKPT_DEVICE, 700 },
+        { "EventCreateWithFlags", 1, false, CKPT_NO_MEMORY, 2 },
+        { "EventCreateWithFlags", 2, false, CKPT_NO_MEMORY, 2 },
+        { "MemcpyBatchAsync", 1, false, CKPT_NO_MEMORY, 2 },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++) {
+        char job[16];
+        snprintf(job, sizeof(job), "fail%zu", i);
+        kit_run(job, 1, fails, &all[i]);
+        CHECK_EQ(kit_verify(job, all[i].sticky ? 4 : 3), 2);
+        kit.cases++;
+    }
+}
+
+/* Saves one after the other until it is killed. */
+static void copy_loop(struct kit_rank *r)
+{
+    struct trainer t;
+    uint64_t op;
+    r->arena_bytes = 1;
+    start_one(&t, r, 0);
+    uint64_t first = r->point.size ? r->point.step + 1 : 1;
+    if (r->point.size)
+        restore(&t);
+    for (uint64_t step = first;; step++) {
+        compute(&t, step);
+        KIT_OK(save(&t, step, &op));
+        KIT_OK(ckpt_fence_stream(r->s, t.stream));
+        launch_change(&t, true);
+        if (step == first + 1)
+            kit_reach(r->board, 1);
+        ckpt_progress(r->c, step);
+    }
+}
+
+static void test_killed(void)
+{
+    unsigned long long random = seed * 3;
+    for (int i = 0; i < (getenv("CKPT_DEEP") ? 20 : 3); i++) {
+        struct kit_crowd w;
+        kit_ranks(&w, "killed", 1, copy_loop, NULL);
+        kit_await(w.board, 1, 1);
+        kit_pause((long)(test_rand(&random) % 60));
+        kit_kill(w.pid[0], SIGKILL);
+        kit_wait(&w, 1);
+        kit.cases++;
+    }
+}
+
+/* Other cuts than it was saved with, so rows are scattered; and other types, through memory
+ * that is used again. */
+static void reshaped(struct kit_rank *r)
+{
+    static const enum kit_how cuts[] = { KIT_COLS, KIT_ROWS, KIT_COLS, KIT_ROWS, KIT_LAST };
+    struct kit_part parts[ARRAY_COUNT(plain)];
+    static const int where[PARTS_MAX] = { 0, 1, 0, 1, 0 };
+    struct ckpt_restore_opts o = { .size = sizeof(o), .flags = CKPT_RESTORE_CONVERT };
+    struct trainer t = { .r = r };
+    memcpy(parts, plain, sizeof(parts));
+    for (size_t i = 0; i < ARRAY_COUNT(parts); i++)
+        parts[i].how = cuts[i];
+    begin(r, 100);
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    t.stream = fake_stream_new(0);
+    place(&t, where);
+    restore(&t);
+    unplace(&t);
+    CHECK(fake_calls("Memcpy2DAsync") > 0);
+    parts[0].dtype = CKPT_BF16;
+    parts[2].dtype = CKPT_F16;
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    place(&t, where);
+    KIT_OK(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, &o));
+    KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o));
+    fake_sync(t.stream);
+    for (size_t i = 0; i < r->count; i++)
+        CHECK(!t.on_device[i] ||
+              memcmp(fake_look(t.at[i].base), r->buffers[i].base, t.at[i].bytes) == 0);
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+    unplace(&t);
+    kit_close(r);
+}
+
+/* A tensor with gaps between its rows, and one held the other way round, saved and restored:
+ * the gaps stay as they are. */
+static void strided(struct kit_rank *r)
+{
+    enum { ROWS = 64, COLS = 100, PITCH = 130 };
+    uint64_t shape[2] = { ROWS, COLS }, op;
+    struct ckpt_tensor_desc d = {
+        .size = sizeof(d), .name = "gaps", .dtype = CKPT_F32, .ndim = 2, .shape = shape
+    };
+    struct ckpt_piece gaps = { .len = { ROWS, COLS }, .stride = { PITCH, 1 } };
+    struct ckpt_piece turned = { .len = { ROWS, COLS }, .stride = { 1, ROWS } };
+    struct ckpt_buffer b[2] = { { fake_malloc(0, ROWS * PITCH * 4), ROWS * PITCH * 4 },
+                                { fake_malloc(0, ROWS * COLS * 4), ROWS * COLS * 4 } };
+    uint32_t *x = fake_look(b[0].base), *y = fake_look(b[1].base);
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    begin(r, 100);
+    KIT_OK(ckpt_state_new(r->c, &r->s));
+    KIT_OK(ckpt_tensor(r->s, &d, &gaps, 1));
+    d.name = "turned";
+    KIT_OK(ckpt_tensor(r->s, &d, &turned, 1));
+    KIT_OK(ckpt_seal(r->s, 40000));
+    for (uint32_t i = 0; i < ROWS * PITCH; i++)
+        x[i] = i;
+    for (uint32_t i = 0; i < ROWS * COLS; i++)
+        y[i] = 7 * i;
+    if (r->point.size) {
+        memset(x, 0x77, ROWS * PITCH * 4);
+        memset(y, 0x77, ROWS * COLS * 4);
+        KIT_OK(ckpt_restore(r->s, NULL, b, 2, NULL, NULL));
+    } else {
+        KIT_OK(ckpt_save(r->s, &o, b, 2, NULL, &op));
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 40000));
+    }
+    for (uint32_t i = 0; i < ROWS * PITCH; i++)
+        CHECK_EQ(x[i], !r->point.size || i % PITCH < COLS ? i : 0x77777777);
+    for (uint32_t i = 0; i < ROWS * COLS; i++)
+        CHECK_EQ(y[i], 7 * i);
+    CHECK(fake_calls("Memcpy2DAsync") > 0);
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+    ckpt_close(r->c);
+    r->c = NULL;
+}
+
+static void alone(const char *job, kit_body body, uint64_t step)
+{
+    kit_run(job, 1, body, NULL);
+    expect_point(job, step);
+    kit.cases++;
+}
+
+int main(void)
+{
+    seed = test_seed(20261121);
+    setenv("CKPT_CUDART", FAKE_CUDART, 1);
+    kit_begin("gpu");
+    for (int i = 0; i < 3; i++)
+        kit_run("one", 2, all_on_one, NULL);
+    kit.cases += 3;
+    CHECK_EQ(kit_verify("one", 6), 6);
+    kit_run("one", 3, reshaped, NULL);
+    kit_run("strided", 1, strided, NULL);
+    kit_run("strided", 1, strided, NULL);
+    kit.cases += 2;
+    test_mixed();
+    alone("device", other_device, 1);
+    alone("unpinned", not_pinned, 1);
+    alone("nobatch", no_batches, 2);
+    alone("graph", captured, 4);
+    alone("goes", host_goes_on, 1);
+    kit_run("refused", 1, streams_refused, NULL);
+    test_failures();
+    test_killed();
+    return kit_end();
+}
