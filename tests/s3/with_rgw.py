@@ -6,6 +6,8 @@ The commands, one after the other, find in their environment
     CKPT_TEST_S3           http://127.0.0.1:PORT
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
     CKPT_TEST_BUCKET       a bucket that exists, empty
+    CKPT_TEST_RGW          the process to signal: SIGUSR1 kills the gateway without warning,
+                           SIGUSR2 starts it again on the same port, over the same objects
 and the first exit status that is not 0 is ours; 77 with "SKIP: reason" when Debian's packages are not there.
 The daemons die with this process, however it ends.  Starting takes some 12 seconds.
 
@@ -163,6 +165,11 @@ class Gateway:
                 "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
                 "AWS_REGION": "us-east-1"}
 
+    def kill_gateway(self):
+        self.gateway.kill()
+        self.gateway.wait()
+        self.daemons.remove(self.gateway)
+
     def stop(self):
         for child in reversed(self.daemons):
             child.kill()
@@ -226,7 +233,9 @@ def main():
     gateway = Gateway(memory)
     try:
         gateway.start()
-        environment = {**os.environ, **gateway.user()}
+        environment = {**os.environ, **gateway.user(), "CKPT_TEST_RGW": str(os.getpid())}
+        signal.signal(signal.SIGUSR1, lambda *_: gateway.kill_gateway())
+        signal.signal(signal.SIGUSR2, lambda *_: gateway.start_gateway())
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
             environment.pop(name, None)
         status = run_all(arguments, environment)
