@@ -96,8 +96,8 @@ class World:
 class Node:
     """ckptd with a directory of its own."""
 
-    def __init__(self, world, name, *options, endpoint=None):
-        self.world, self.name, self.options = world, name, options
+    def __init__(self, world, name, *options, endpoint=None, **more):
+        self.world, self.name, self.options, self.more = world, name, options, more
         self.endpoint = endpoint or os.environ["CKPT_TEST_S3"]
         os.makedirs(world.path(name), exist_ok=True)
         self.store = world.path(name, "store")
@@ -111,7 +111,7 @@ class Node:
             self.process = subprocess.Popen(
                 [f"{self.world.build}/ckptd/ckptd", "--socket", self.socket, *self.options, *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                env=self.world.environment(self.endpoint))
+                env=self.world.environment(self.endpoint, **self.more))
         await_true(f"{self.name} serves", self.page)
         for pid in (self.process.pid, *children(self.process.pid)):
             with open(f"/proc/{pid}/cmdline", encoding="utf-8") as f:

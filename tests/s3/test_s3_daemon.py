@@ -27,6 +27,8 @@ STREAMS = 2
 KILLS = 3
 # Heads of packs and records beside the data, and what a store's probe puts.
 SMALL = 2 * MIB
+# Each "ckpt save" is a launch, and a launch waits for other tiers: 30 s by default.
+HASTY = {"CKPT_TIER_MS": "500"}
 
 
 class Proxy(FaultServer):
@@ -59,10 +61,10 @@ class Run:
         out = self.world.ckpt("--store", self.world.url(prefix), "verify")
         self.checks.true(f"{count} sound, 0 damaged" in out, f"verify of {prefix}: {out}")
 
-    def remote_node(self, name, prefix, *options, endpoint=None):
+    def remote_node(self, name, prefix, *options, endpoint=None, **more):
         store = self.world.path(name, "store")
         return Node(self.world, name, "--store", store, "--remote", self.world.url(prefix), *options,
-                    endpoint=endpoint)
+                    endpoint=endpoint, **more)
 
     def export(self, *place):
         """Folder with the newest checkpoint of job j from there."""
@@ -165,11 +167,17 @@ def part_kills(run):
                            endpoint=run.proxy.url).start()
     node.save([run.world.path("big.safetensors")], 1)
     packs = size // SLOT
-    for kill in range(KILLS):
-        wanted = packs * (kill + 1) // (KILLS + 2)
+    for kill in range(1, KILLS + 1):
+        wanted = packs * kill // (KILLS + 2)
         await_true(f"{wanted} packs there", lambda n=wanted: len(run.proxy.pack_puts()) >= n)
+        # The worst moment: all bytes of each stream are sent, and nothing is there yet.
+        run.proxy.rules({"fault": "stall", "method": "PUT", "key": ".*/d/.*", "count": -1})
+        stalled = STREAMS * kill
+        await_true("all streams wait",
+                   lambda n=stalled: run.proxy.counts()["faults"].get("stall", 0) >= n)
         node.kill()
         run.checks.true(len(run.proxy.pack_puts()) < packs, "killed mid-drain")
+        run.proxy.rules()
         node.start()
     node.await_drained(1)
     counts, again = run.proxy.counts(), {k: n for k, n in run.proxy.pack_puts().items() if n > 1}
@@ -189,7 +197,7 @@ def part_gateway(run):
     size = (512 if DEEP else 64) * MIB
     run.proxy.forget()
     node = run.remote_node("gateway", "gateway", "--slot-bytes", str(SLOT), "--remote-rate",
-                           f"{size // MIB // 4}M", endpoint=run.proxy.url).start()
+                           f"{size // MIB // 4}M", endpoint=run.proxy.url, **HASTY).start()
     write_tensors(run.world.path("big.safetensors"), size, 6)
     node.save([run.world.path("big.safetensors")], 1)
     await_true("two packs there", lambda: len(run.proxy.pack_puts()) >= 2)
@@ -238,14 +246,13 @@ def part_frozen(run):
     """The bucket answers nothing; local saves go on."""
     seconds = 60 if DEEP else 5
     run.proxy.forget()
-    node = run.remote_node("frozen", "frozen", endpoint=run.proxy.url).start()
+    node = run.remote_node("frozen", "frozen", endpoint=run.proxy.url, **HASTY).start()
     write_tensors(run.world.path("some.safetensors"), 4 * MIB, 1)
     node.save([run.world.path("some.safetensors")], 1)
     node.await_drained(1)
     run.proxy.rules({"fault": "stall", "count": -1})
     end, saves = time.monotonic() + seconds, 0
     while time.monotonic() < end or saves < 3:
-        # A save is a launch, too, and launches ask other tiers, for CONTROL_TIER_NS at most.
         node.save([run.world.path("some.safetensors")], 2 + saves)
         saves += 1
     run.checks.true(node.tier()["lag"] > 0, "they wait")
