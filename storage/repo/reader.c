@@ -65,6 +65,22 @@ static unsigned weight(enum ckpt_status st)
     return st == CKPT_NOT_FOUND ? 1 : 2;
 }
 
+/* Wrong bytes are asked for once more: it may have been the way, and not the place. */
+static enum ckpt_status fetch_from(struct store *s, const struct fetch *f, void *bytes,
+                                   struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = CKPT_CORRUPT;
+    for (int look = 0; look < 2 && st == CKPT_CORRUPT; look++) {
+        const struct store_range range = { f->offset, f->bytes, bytes };
+        why = (struct ckpt_err){ 0 };
+        st = store_get(s, f->key, &range, 1, &why);
+        if (st == CKPT_OK)
+            st = f->check(f->arg, bytes, f->bytes, &why);
+    }
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
+}
+
 /* On success *ret holds the bytes that passed (caller frees). */
 static enum ckpt_status fetch(struct reader *r, const struct fetch *f, void **ret,
                               struct ckpt_err *err)
@@ -77,10 +93,7 @@ static enum ckpt_status fetch(struct reader *r, const struct fetch *f, void **re
     uint32_t damaged = 0;
     for (size_t i = 0; i < r->tier_count; i++) {
         struct ckpt_err why = { 0 };
-        const struct store_range range = { f->offset, f->bytes, bytes };
-        enum ckpt_status got = store_get(r->tiers[i], f->key, &range, 1, &why);
-        if (got == CKPT_OK)
-            got = f->check(f->arg, bytes, f->bytes, &why);
+        enum ckpt_status got = fetch_from(r->tiers[i], f, bytes, &why);
         if (got == CKPT_OK) {
             r->damaged |= damaged;
             *ret = TAKE_PTR(bytes);

@@ -8,6 +8,7 @@ CKPT_TRAINED_STATE may name a folder of safetensors whose ratio in the bucket is
 import collections
 import filecmp
 import glob
+import itertools
 import json
 import os
 import re
@@ -159,11 +160,11 @@ def home_node(run, reference, kill_at):
 
 def part_kills(run):
     """ckptd dies mid-drain; nothing that arrived completely is sent again."""
-    size = (512 if DEEP else 64) * MIB
+    size = (512 if DEEP else 48) * MIB
     run.proxy.forget()
     write_tensors(run.world.path("big.safetensors"), size, 5)
     node = run.remote_node("kills", "kills", "--slot-bytes", str(SLOT), "--remote-streams",
-                           str(STREAMS), "--remote-rate", f"{size // MIB // 4}M",
+                           str(STREAMS), "--remote-rate", f"{size // MIB // 3}M",
                            endpoint=run.proxy.url).start()
     node.save([run.world.path("big.safetensors")], 1)
     packs = size // SLOT
@@ -194,10 +195,10 @@ def part_kills(run):
 
 def part_gateway(run):
     """radosgw dies mid-drain and comes back."""
-    size = (512 if DEEP else 64) * MIB
+    size = (512 if DEEP else 48) * MIB
     run.proxy.forget()
     node = run.remote_node("gateway", "gateway", "--slot-bytes", str(SLOT), "--remote-rate",
-                           f"{size // MIB // 4}M", endpoint=run.proxy.url, **HASTY).start()
+                           f"{size // MIB // 3}M", endpoint=run.proxy.url, **HASTY).start()
     write_tensors(run.world.path("big.safetensors"), size, 6)
     node.save([run.world.path("big.safetensors")], 1)
     await_true("two packs there", lambda: len(run.proxy.pack_puts()) >= 2)
@@ -222,7 +223,7 @@ def part_random(run):
     """One request of ten goes wrong in one of many ways."""
     kinds = ("slowdown", "internal", "reset", "reset_upload", "lost", "truncate", "flip", "short",
              "ok_error", "garbage")
-    saves = 40 if DEEP else 6
+    saves = 40 if DEEP else 3
     run.proxy.forget()
     node = run.remote_node("random", "random", "--slot-bytes", str(SLOT),
                            endpoint=run.proxy.url).start()
@@ -244,7 +245,7 @@ def part_random(run):
 
 def part_frozen(run):
     """The bucket answers nothing; local saves go on."""
-    seconds = 60 if DEEP else 5
+    seconds = 60 if DEEP else 2
     run.proxy.forget()
     node = run.remote_node("frozen", "frozen", endpoint=run.proxy.url, **HASTY).start()
     write_tensors(run.world.path("some.safetensors"), 4 * MIB, 1)
@@ -252,29 +253,33 @@ def part_frozen(run):
     node.await_drained(1)
     run.proxy.rules({"fault": "stall", "count": -1})
     end, saves = time.monotonic() + seconds, 0
-    while time.monotonic() < end or saves < 3:
+    while time.monotonic() < end or saves < 2:
         node.save([run.world.path("some.safetensors")], 2 + saves)
         saves += 1
     run.checks.true(node.tier()["lag"] > 0, "they wait")
     run.proxy.rules()
     await_true("all there", lambda: node.tier()["lag"] == 0)
     print(f"  frozen for {seconds} s: {saves} local saves meanwhile")
-    run.checks.true(saves >= 3, "saves went on")
+    run.checks.true(saves >= 2, "saves went on")
     node.stop()
     run.verified("frozen", saves + 1)
 
 
-# Once, twice: it must pass by itself.
-PASSING = ("slowdown", "internal", "unavailable", "conflict", "precondition", "reset",
-           "reset_upload", "lost", "ok_error", "garbage", "timeout", "expired", "flip_stored")
+# Met once it must pass by itself.
+PASSING = ("conflict", "reset_upload", "lost", "flip_stored")
+if DEEP:
+    PASSING += ("slowdown", "internal", "unavailable", "precondition", "reset", "ok_error", "garbage",
+                "timeout", "expired")
 # For as long as it lasts it must be told in words, and afterwards it must pass.
-LASTING = {
-    "denied": "denied|AccessDenied|allowed",
-    "no_bucket": "bucket does not exist",
-    "quota": "[Qq]uota|full|space",
-}
-READING = ("slowdown", "internal", "reset", "truncate", "reset_body", "flip", "short", "long",
-           "ignore_range", "wrong_range", "no_length", "garbage", "ok_error", "expired")
+LASTING = {"quota": "[Qq]uota|full|space"}
+if DEEP:
+    LASTING |= {"denied": "denied|AccessDenied|allowed", "no_bucket": "bucket does not exist"}
+# On the way back, of an index and of a pack.  (A range cannot be ignored here: it is signed.)
+READING = ("truncate", "flip", "long")
+if DEEP:
+    READING += ("slowdown", "internal", "reset", "reset_body", "short", "wrong_range", "no_length",
+                "garbage", "ok_error")
+READ_KEYS = {"an index": ".*/d/.*/i[0-9]+", "a pack": ".*/d/.*/[0-9]+-[0-9]+-[0-9a-f]+"}
 
 
 def part_matrix(run):
@@ -300,8 +305,8 @@ def part_matrix(run):
     node.stop()
     run.verified("matrix", step)
     reading(run, node)
-    print(f"  {len(PASSING) + 1 + len(LASTING)} faults on the way there, {len(READING)} on the way "
-          "back, 5 of the way itself")
+    print(f"  {len(PASSING) + 1 + len(LASTING)} faults on the way there, "
+          f"{len(READING) * len(READ_KEYS)} on the way back, and for good")
 
 
 def lasting_fault(run, node, fault, words, step):
@@ -322,28 +327,30 @@ def lasting_fault(run, node, fault, words, step):
 
 def reading(run, node):
     world, right = run.world, run.export("--store", node.store)
-    for fault in READING:
-        run.proxy.rules({"fault": fault, "method": "GET", "key": ".*/d/.*", "count": 1})
+    for fault, what in itertools.product(READING, READ_KEYS):
+        run.proxy.forget()
+        run.proxy.rules({"fault": fault, "method": "GET", "key": READ_KEYS[what], "count": 1})
         to = tempfile.mkdtemp(dir=world.scratch) + "/x"
         status, _, err = world.ckpt("--store", world.url("matrix"), "restore", "j", "--to", to,
                                     endpoint=run.proxy.url, status=None)
-        run.checks.equal(status, 0, f"restore through one {fault}: {err}")
-        run.same_exports(to, right, fault)
+        run.checks.equal(run.proxy.counts()["faults"], {fault: 1}, f"met in {what}")
+        run.checks.equal(status, 0, f"one {fault} in {what}: {err}")
+        run.same_exports(to, right, f"{fault} in {what}")
     run.proxy.rules({"fault": "flip", "method": "GET", "key": ".*/d/.*", "count": -1})
     told(run, "flipped for good", "damaged|CRC|digest", run.proxy.url, 1, "restore", "j", "--to",
          world.path("never"))
     run.checks.equal(glob.glob(world.path("never") + "/*"), [], "nothing wrong is written")
     run.proxy.rules({"fault": "expired", "count": -1})
-    told(run, "expired", "expired", run.proxy.url, 4, "ls")
+    told(run, "expired", "expired|credentials", run.proxy.url, 4, "ls")
     run.proxy.rules({"fault": "denied", "count": -1})
     told(run, "denied", "denied|allowed", run.proxy.url, 4, "ls")
     run.proxy.rules()
-    told(run, "no such name", "nowhere.invalid", "http://nowhere.invalid", 4, "ls")
-    told(run, "no TLS there", "TLS|SSL", f"https://{run.proxy.s3}", 4, "ls")
+    if DEEP:  # these may come right: they are told after S3_PATIENCE_S
+        told(run, "no such name", "nowhere.invalid", "http://nowhere.invalid", 4, "ls")
+        told(run, "no TLS there", "TLS|SSL", f"https://{run.proxy.s3}", 4, "ls")
 
 
 def told(run, what, words, endpoint, wanted, *verb):
-    # A name that is not found, and TLS that breaks, may come right: the deadline is ours.
     status, out, err = run.world.ckpt("--store", run.world.url("matrix"), *verb, endpoint=endpoint,
                                       status=None)
     run.checks.equal(status, wanted, f"{what}: {out}{err}")
