@@ -57,6 +57,16 @@ class World:
         self.said = []  # outputs of programs that are over
         self.logs = []  # files of those that run
         self.pages = 0
+        self.nodes, self.trainers = [], []
+
+    def stop_all(self):
+        """What a test that failed left running."""
+        for node in self.nodes:
+            if node.process and node.process.poll() is None:
+                node.kill()
+        for trainer in self.trainers:
+            if trainer.process.poll() is None:
+                trainer.kill()
 
     def path(self, *names):
         return os.path.join(self.scratch, *names)
@@ -105,6 +115,7 @@ class Node:
         self.log = world.path(name, "log")
         world.logs.append(self.log)
         self.process = None
+        world.nodes.append(self)
 
     def start(self, *more):
         with open(self.log, "ab") as log:
@@ -182,6 +193,7 @@ class Trainer:
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True,
                                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                         env=environment, start_new_session=True)
+        world.trainers.append(self)
 
     def lines(self):
         try:

@@ -403,11 +403,14 @@ def main():
     checks = Checks()
     with tempfile.TemporaryDirectory(prefix="ckpt-s3-daemon-") as scratch, Proxy() as proxy:
         run = Run(World(build, scratch), checks, proxy)
-        for part in parts:
-            started = time.monotonic()
-            print(part.__name__[5:], flush=True)
-            part(run)
-            print(f"  {time.monotonic() - started:.1f} s", flush=True)
+        try:
+            for part in parts:
+                started = time.monotonic()
+                print(part.__name__[5:], flush=True)
+                part(run)
+                print(f"  {time.monotonic() - started:.1f} s", flush=True)
+        finally:
+            run.world.stop_all()
         texts, found = run.world.canary()
         checks.equal(found, [], "the secret was told")
         print(f"no secret in {texts} outputs, logs, argument lists and status pages")
