@@ -108,7 +108,7 @@ def fill(pieces, count, whole, room):
 
 class Check:
     def __init__(self, library, seed):
-        self.library, self.random = library, random.Random(seed)
+        self.ckpt, self.random = library, random.Random(seed)
         self.seen = dict.fromkeys(["strided", "one dim twice", "uneven", "empty", "replicated",
                                    "scalar", "fsdp over tp", "padded", "flat"], 0)
 
@@ -131,7 +131,7 @@ class Check:
                       for kind, dim, factor in places]
         whole = torch.arange(torch.Size(shape).numel()).reshape(shape)
         local = self.split(whole, size, coord, placements)
-        pieces, count = self.library.mesh_pieces(size, coord, places, shape)
+        pieces, count = self.ckpt.mesh_pieces(size, coord, places, shape)
         memory = fill(pieces, count, whole, local.numel())
         assert torch.equal(memory, local.reshape(-1)), (shape, size, coord, places)
         local_shape, offset = _compute_local_shape_and_global_offset(shape, size, list(coord),
@@ -164,7 +164,7 @@ class Check:
         start = each * self.random.randrange(parts)
         if local.dim() == 0 or start >= local.numel():
             return
-        cut, n = self.library.flat_pieces(pieces, count, local.dim(), start, each)
+        cut, n = self.ckpt.flat_pieces(pieces, count, local.dim(), start, each)
         memory = fill(cut, n, whole, each)
         want = local.reshape(-1)[start:start + each]
         assert torch.equal(memory[:len(want)], want)
@@ -190,9 +190,9 @@ class Check:
         self.compare(shape, [dp, tp], coord, [(STRIDED, 0, tp), (SHARD, 0, 0)])
         self.seen["fsdp over tp"] += 1
         if shape[0] % tp == 0: # the same as tensor parallelism first, then FSDP of what it left
-            left = self.library.mesh_pieces([dp, tp], coord, [(STRIDED, 0, tp), (SHARD, 0, 0)],
+            left = self.ckpt.mesh_pieces([dp, tp], coord, [(STRIDED, 0, tp), (SHARD, 0, 0)],
                                             shape)
-            right = self.library.mesh_pieces([tp, dp], coord[::-1], [(SHARD, 0, 0)] * 2, shape)
+            right = self.ckpt.mesh_pieces([tp, dp], coord[::-1], [(SHARD, 0, 0)] * 2, shape)
             assert shape[0] % (tp * dp) or \
                 [bytes(p) for p in left[0][:left[1]]] == [bytes(p) for p in right[0][:right[1]]]
 
@@ -209,7 +209,7 @@ class Check:
         whole = torch.arange(shape[0] * shape[1]).reshape(shape)
         shards, pads = Shard(dim)._split_tensor(whole, parts, with_padding=True)
         local, pad = shards[rank], pads[rank]
-        pieces, count = self.library.mesh_pieces([parts], [rank], [(SHARD, dim, 0)], shape, padded)
+        pieces, count = self.ckpt.mesh_pieces([parts], [rank], [(SHARD, dim, 0)], shape, padded)
         memory = fill(pieces, count, whole, local.numel()).reshape(local.shape)
         real = local.shape[dim] - pad
         assert torch.equal(memory.narrow(dim, 0, real), local.narrow(dim, 0, real))
