@@ -10,6 +10,7 @@ import time
 
 PATIENCE_S = 100
 POLL_S = 0.02
+NOISE_PART = 16 << 20
 
 
 def children(pid):
@@ -44,7 +45,12 @@ def write_tensors(path, size, seed):
     """A safetensors file of one tensor of noise."""
     head = json.dumps({"w": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
     with open(path, "wb") as f:
-        f.write(struct.pack("<Q", len(head)) + head + random.Random(seed).randbytes(size))
+        f.write(struct.pack("<Q", len(head)) + head)
+        noise = random.Random(seed)
+        while size:  # randbytes ends short of 256 MiB
+            part = min(size, NOISE_PART)
+            f.write(noise.randbytes(part))
+            size -= part
 
 
 class World:
