@@ -79,6 +79,21 @@ static inline uint64_t max_u64(uint64_t a, uint64_t b)
     return a > b ? a : b;
 }
 
+/* Room for one more element of `size` bytes in a malloc'ed array that doubles; false, and
+ * nothing changed, when out of memory. */
+static inline bool array_room(void **array, size_t count, size_t *cap, size_t size)
+{
+    if (count < *cap)
+        return true;
+    size_t wanted = *cap ? *cap * 2 : 16;
+    void *more = reallocarray(*array, wanted, size);
+    if (!more)
+        return false;
+    *array = more;
+    *cap = wanted;
+    return true;
+}
+
 /* Words for people, filled once, where the error is found:
  * what failed, on what, what to do.  Owned by the operation, no allocation. */
 struct ckpt_err {

@@ -25,19 +25,13 @@ void decl_fini(struct decl *d)
 
 /* --- adding ------------------------------------------------------------------- */
 
-/* Makes room for one more element in an array that doubles. */
 static enum ckpt_status grow(void **array, size_t *cap, size_t count, size_t size,
                              struct ckpt_err *err)
 {
-    if (count < *cap)
+    if (array_room(array, count, cap, size))
         return CKPT_OK;
-    size_t want = *cap ? *cap * 2 : 16;
-    void *more = reallocarray(*array, want, size);
-    if (!more)
-        return err_set(err, CKPT_NO_MEMORY, "no memory for a declaration of %zu entries", want);
-    *array = more;
-    *cap = want;
-    return CKPT_OK;
+    return err_set(err, CKPT_NO_MEMORY, "no memory for a declaration of more than %zu entries",
+                   count);
 }
 
 enum ckpt_status decl_add_desc(struct decl *d, const struct desc *desc, struct ckpt_err *err)

@@ -259,6 +259,19 @@ void client_drop_queue(struct ckpt *c); /* lock held */
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
 void transfer_stop(struct ckpt *c);
 
+/* -- transfer_copies.c: what the transfer thread has copied; of that thread -- */
+/* Fills, or queues, the next granted slot of any state; false: there is none. */
+bool copies_fill_any(struct ckpt *c);
+/* Takes down what has landed; *ret_left: some are still in the air. */
+bool copies_land_any(struct ckpt *c, bool *ret_left);
+/* Before an arena goes: a device may still be writing into it.  Lock held, dropped
+ * meanwhile; false: it did not end, and the context is broken. */
+bool copies_land_all(struct ckpt *c, struct ckpt_state *s);
+/* The thread ends: what is under way is waited for, as nobody else looks. */
+void copies_land_last(struct ckpt *c);
+/* The slot of a restore is free again; lock held. */
+void copies_give_back(struct ckpt *c, const struct wire_back *back);
+
 /* -- slots.c: copies between slots and the caller's memory; lock not held -- */
 /* Maps the arena that came with STATE_OK, after checking it. */
 enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,

@@ -23,28 +23,6 @@ static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 
 /* -- messages from the daemon; lock held ---------------------------------- */
 
-static bool land_one(struct ckpt *c, struct ckpt_state *s);
-
-/* Before an arena goes: a device may still be writing into it.  Lock held, dropped
- * meanwhile; false: it did not end, and the context is broken. */
-static bool land_all(struct ckpt *c, struct ckpt_state *s)
-{
-    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
-    while (s->flights && lib_now_ns() < deadline) {
-        if (land_one(c, s))
-            continue;
-        pthread_mutex_unlock(&c->lock);
-        poll(NULL, 0, 1);
-        pthread_mutex_lock(&c->lock);
-    }
-    if (!s->flights)
-        return true;
-    struct ckpt_err err = { 0 };
-    err_set(&err, CKPT_DEVICE, "copies of an operation that is over do not end: the device hangs");
-    lib_break(c, &err);
-    return false;
-}
-
 static void on_state_ok(struct ckpt *c, struct wire_msg *m)
 {
     struct wire_state_ok ok;
@@ -52,7 +30,7 @@ static void on_state_ok(struct ckpt *c, struct wire_msg *m)
     struct ckpt_state *s = find_state(c, ok.state);
     if (!s || s->shared.answered || m->fd_count != 1)
         return;
-    if (!land_all(c, s))
+    if (!copies_land_all(c, s))
         return;
     slots_unmap(s);
     s->shared.busy++; /* keeps the state while the lock is dropped: populating takes long */
@@ -74,21 +52,13 @@ static void on_refused(struct ckpt *c, const struct wire_msg *m)
     memcpy(&r, wire_body(m), sizeof(r));
     wire_text(m, text, sizeof(text));
     struct ckpt_state *s = find_state(c, r.state);
-    if (r.type != WIRE_STATE || !s || s->shared.answered || !land_all(c, s))
+    if (r.type != WIRE_STATE || !s || s->shared.answered || !copies_land_all(c, s))
         return;
     slots_unmap(s); /* of a ckptd before this one */
     s->shared.err = (struct ckpt_err){ 0 };
     err_set(&s->shared.err,
             status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG, "%s", text);
     s->shared.answered = true;
-}
-
-static void copied(struct ckpt *c, struct lib_op *op)
-{
-    op->copied = true;
-    if (op->state->shared.copying == op->id)
-        op->state->shared.copying = 0;
-    c->shared.info.copy_ns = (uint64_t)(lib_now_ns() - op->begun_ns);
 }
 
 static void take_level(struct ckpt *c, struct lib_op *op, const struct wire_op *w)
@@ -219,15 +189,6 @@ static enum ckpt_status take(void *arg, struct ckpt_err *err)
     return st;
 }
 
-/* The slot of a restore is free again; lock held. */
-static void give_back(struct ckpt *c, const struct wire_back *back)
-{
-    wire_begin(c->compose, WIRE_BACK, back);
-    struct lib_op *op = lib_op_find(c, back->op);
-    if (client_queue(c, c->compose, -1) != CKPT_OK && op && !op->final)
-        lib_op_give_up(c, op, CKPT_NO_MEMORY, "restore: out of memory");
-}
-
 static void on_frags(struct ckpt *c, const struct wire_msg *m)
 {
     struct wire_frags w;
@@ -263,7 +224,7 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
         in_flight->back = back;
         in_flight->full.arena_slot = UINT32_MAX;
     } else if (!(w.flags & WIRE_FRAGS_MORE)) {
-        give_back(c, &back);
+        copies_give_back(c, &back);
     }
 }
 
@@ -312,160 +273,6 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
     wire_close_fds(m);
-}
-
-struct fill_call {
-    struct ckpt_state *s;
-    struct wire_full *full;
-    struct lib_flight *flight; /* set when there is one */
-};
-
-/* The copies of one FULL out of host memory: its slot, and with the last one the witness. */
-static enum ckpt_status fill(void *arg, struct ckpt_err *err)
-{
-    const struct fill_call *call = arg;
-    enum ckpt_status st = slots_fill(call->s, call->full, SLOTS_HOST, err);
-    if (st == CKPT_OK)
-        slots_digest_witness(call->s, call->full);
-    return st;
-}
-
-/* Queues those out of devices; what is in host memory follows when this lands. */
-static enum ckpt_status queue(void *arg, struct ckpt_err *err)
-{
-    struct fill_call *call = arg;
-    slots_pin(call->s);
-    enum ckpt_status st = flight_new(call->s, &call->flight, err);
-    if (st != CKPT_OK)
-        return st;
-    call->flight->full = *call->full;
-    call->flight->host_left = true;
-    st = slots_fill(call->s, call->full, SLOTS_DEVICES, err);
-    enum ckpt_status gone = flight_depart(call->s, call->flight, st == CKPT_OK ? err : NULL);
-    return st == CKPT_OK ? gone : st;
-}
-
-/* A slot's copies have ended: it goes to the daemon, or the save has failed.  Lock held. */
-static void hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
-                      struct ckpt_err *err)
-{
-    struct lib_op *op = lib_op_find(c, full->op);
-    pthread_cond_broadcast(&c->changed);
-    if (!op || op->final)
-        return; /* given up meanwhile */
-    wire_begin(c->compose, WIRE_FULL, full);
-    if (st == CKPT_OK && client_queue(c, c->compose, -1) != CKPT_OK)
-        st = err_set(err, CKPT_NO_MEMORY, "save: out of memory");
-    if (st != CKPT_OK)
-        lib_op_give_up(c, op, st, err_text(err));
-    else if (full->flags & WIRE_FULL_LAST)
-        copied(c, op);
-}
-
-/* The next granted slot of a state that is still wanted.  Lock held. */
-static bool next_grant(struct ckpt *c, struct ckpt_state *s, struct wire_full *full)
-{
-    struct lib_grants *g = &s->shared.grants;
-    *full = (struct wire_full){ .op = g->op[g->head],
-                                .state = s->number,
-                                .arena_slot = g->slot[g->head] };
-    g->head = (g->head + 1) % g->cap;
-    g->count--;
-    struct lib_op *op = lib_op_find(c, full->op);
-    if (!op || op->final)
-        return false;
-    if (full->arena_slot != UINT32_MAX && op->next_slot >= s->decl.slot_count) {
-        lib_op_give_up(c, op, CKPT_CORRUPT, "save: ckptd granted more slots than the state has");
-        return false;
-    }
-    full->slot = full->arena_slot == UINT32_MAX ? 0 : op->next_slot++;
-    full->flags = op->next_slot == s->decl.slot_count ? WIRE_FULL_LAST : 0;
-    slots_choose_witness(s, full);
-    return true;
-}
-
-/* Fills the next granted slot of one state, or queues that; false if there is none.  Lock
- * held, dropped meanwhile. */
-static bool fill_one(struct ckpt *c, struct ckpt_state *s)
-{
-    struct wire_full full;
-    struct ckpt_err err = { 0 };
-    if (s->shared.grants.count == 0)
-        return false;
-    if (!next_grant(c, s, &full))
-        return true;
-    bool host = s->devices == 0;
-    struct fill_call call = { .s = s, .full = &full };
-    s->shared.busy++;
-    s->shared.queueing = true;
-    pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = lib_guarded(c, host ? fill : queue, &call, &err);
-    pthread_mutex_lock(&c->lock);
-    s->shared.queueing = false;
-    if (full.flags & WIRE_FULL_LAST)
-        s->shared.queued = full.op;
-    s->shared.busy -= !call.flight; /* a flight keeps it to the landing */
-    if (!call.flight || st != CKPT_OK)
-        hand_over(c, &full, st, &err);
-    pthread_cond_broadcast(&c->changed);
-    return true;
-}
-
-/* -- landings --------------------------------------------------------------- */
-
-/* The oldest flight of a state lands, if it is down.  Lock held, dropped meanwhile. */
-static bool land_one(struct ckpt *c, struct ckpt_state *s)
-{
-    struct lib_flight *f = s->flights;
-    struct ckpt_err err = { 0 };
-    if (!f)
-        return false;
-    pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = flight_look(f, &err);
-    if (st == CKPT_OK && f->host_left) {
-        struct fill_call call = { .s = s, .full = &f->full };
-        st = lib_guarded(c, fill, &call, &err);
-    }
-    pthread_mutex_lock(&c->lock);
-    if (st == CKPT_BUSY)
-        return false;
-    struct lib_op *op = lib_op_find(c, f->load ? f->back.op : f->full.op);
-    if (!f->load)
-        hand_over(c, &f->full, st, &err);
-    if (f->load && st != CKPT_OK && s->shared.failed.status == CKPT_OK)
-        s->shared.failed = err;
-    if (f->load && st != CKPT_OK && op && !op->final)
-        lib_op_give_up(c, op, st, err_text(&err));
-    if (f->load && f->last)
-        give_back(c, &f->back);
-    flight_remove(s);
-    s->shared.busy--;
-    pthread_cond_broadcast(&c->changed);
-    return true;
-}
-
-/* Takes down what has landed; *ret_left: some are still in the air. */
-static bool land_any(struct ckpt *c, bool *ret_left)
-{
-    bool did = false;
-    *ret_left = false;
-    pthread_mutex_lock(&c->lock);
-    for (struct ckpt_state *s = c->shared.states; s && !did; s = s->next) {
-        did = land_one(c, s);
-        *ret_left |= s->flights != NULL;
-    }
-    pthread_mutex_unlock(&c->lock);
-    return did;
-}
-
-static bool fill_any(struct ckpt *c)
-{
-    bool did = false;
-    pthread_mutex_lock(&c->lock);
-    for (struct ckpt_state *s = c->shared.states; s && !did; s = s->next)
-        did = s->arena && fill_one(c, s);
-    pthread_mutex_unlock(&c->lock);
-    return did;
 }
 
 /* -- the link ------------------------------------------------------------- */
@@ -568,7 +375,7 @@ static bool relink(struct ckpt *c)
         }
         drop_socket(c);
         bool left;
-        while (land_any(c, &left))
+        while (copies_land_any(c, &left))
             ; /* a fence waits for copies, not for the daemon */
         struct pollfd p = { .fd = c->wake_fd, .events = 0 };
         poll(&p, 1, RELINK_PAUSE_MS);
@@ -602,17 +409,6 @@ static void sleep_for_work(struct ckpt *c, bool full, bool in_air)
     }
 }
 
-/* The thread ends: what is under way is waited for, as nobody else looks. */
-static void land_last(struct ckpt *c)
-{
-    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
-    bool left;
-    do {
-        if (!land_any(c, &left) && left)
-            poll(NULL, 0, 1);
-    } while (left && lib_now_ns() < deadline);
-}
-
 static void *transfer_main(void *arg)
 {
     struct ckpt *c = arg;
@@ -630,10 +426,10 @@ static void *transfer_main(void *arg)
             continue;
         }
         bool in_air = false;
-        if (!fill_any(c) && !land_any(c, &in_air))
+        if (!copies_fill_any(c) && !copies_land_any(c, &in_air))
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
-    land_last(c);
+    copies_land_last(c);
     return NULL;
 }
 

@@ -30,25 +30,11 @@ void safetensors_fini(struct safetensors *s)
     *s = (struct safetensors){ 0 };
 }
 
-/* Makes room for one more element; false when out of memory. */
-static bool grow(void **array, size_t count, size_t *cap, size_t size)
-{
-    if (count < *cap)
-        return true;
-    size_t wanted = *cap ? *cap * 2 : 16;
-    void *more = reallocarray(*array, wanted, size);
-    if (!more)
-        return false;
-    *array = more;
-    *cap = wanted;
-    return true;
-}
-
 /* Appends a zeroed tensor of that name; NULL when out of memory. */
 static struct safetensors_tensor *new_tensor(struct safetensors *s, const char *name)
 {
     char *copy = strdup(name);
-    if (!copy || !grow((void **)&s->tensors, s->count, &s->cap, sizeof(*s->tensors))) {
+    if (!copy || !array_room((void **)&s->tensors, s->count, &s->cap, sizeof(*s->tensors))) {
         free(copy);
         return NULL;
     }
@@ -62,7 +48,8 @@ enum ckpt_status safetensors_add_note(struct safetensors *s, const char *key, co
 {
     char *k = strdup(key);
     char *v = strdup(value);
-    if (!k || !v || !grow((void **)&s->notes, s->note_count, &s->note_cap, sizeof(*s->notes))) {
+    if (!k || !v ||
+        !array_room((void **)&s->notes, s->note_count, &s->note_cap, sizeof(*s->notes))) {
         free(k);
         free(v);
         return err_set(err, CKPT_NO_MEMORY, "no memory for the metadata of a safetensors file");

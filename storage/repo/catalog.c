@@ -39,26 +39,15 @@ struct building {
     struct ckpt_err *err;
 };
 
-static struct catalog_entry *entry_of(const struct catalog *c, const struct ckpt_name *name)
-{
-    size_t lo = 0, hi = c->count;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        int order = roster_order(&c->entries[mid].name, name);
-        if (order == 0)
-            return &c->entries[mid];
-        if (order < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
-}
+_Static_assert(offsetof(struct catalog_entry, name) == 0 &&
+                   offsetof(struct lineage_commit, name) == 0,
+               "roster_search");
 
 static enum ckpt_status keep_tag(void *arg, const struct ckpt_name *name, const char *tag)
 {
     struct building *b = arg;
-    struct catalog_entry *e = entry_of(b->c, name);
+    struct catalog_entry *e =
+        roster_search(b->c->entries, b->c->count, sizeof(*b->c->entries), name);
     if (!e)
         return CKPT_OK;
     void *grown = realloc(e->tags, (e->tag_count + 1) * sizeof(*e->tags));
@@ -72,18 +61,7 @@ static enum ckpt_status keep_tag(void *arg, const struct ckpt_name *name, const 
 static const struct lineage_commit *live_commit(const struct lineage *l,
                                                 const struct ckpt_name *name)
 {
-    size_t lo = 0, hi = l->commit_count;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        int order = roster_order(&l->commits[mid].name, name);
-        if (order == 0)
-            return &l->commits[mid];
-        if (order < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
+    return roster_search(l->commits, l->commit_count, sizeof(*l->commits), name);
 }
 
 /* Reads c/<name>; CKPT_NOT_FOUND when gc took it since it was listed. */
@@ -102,33 +80,12 @@ static enum ckpt_status read_decision(const struct building *b, struct store *s,
     return record_commit_decode(bytes, len, key.text, &e->commit, err);
 }
 
-/* h/ has the sum; it may be damaged, or gone since it was listed. */
-static enum ckpt_status read_held(const struct building *b, struct store *s,
-                                  struct catalog_entry *e, struct ckpt_err *err)
-{
-    const struct roster_entry *listed = roster_find(&b->at.helds, &e->name);
-    struct key key = key_held(b->job, &e->name);
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    struct record_held held;
-    struct ckpt_err why = { 0 };
-    if (!listed)
-        return CKPT_NOT_FOUND;
-    enum ckpt_status st = repo_get_listed(s, &key, listed->stat.bytes, &bytes, &len, &why);
-    if (st == CKPT_OK)
-        st = record_held_decode(bytes, len, key.text, &held, &why);
-    if (st == CKPT_OK)
-        e->stored_bytes = held.stored_bytes;
-    if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
-        return st;
-    return err_set(err, st, "%s", err_text(&why));
-}
-
 /* What it takes here: h/ says so; without it, the sum of what each rank's packs take. */
 static enum ckpt_status read_sizes(const struct building *b, struct store *s,
                                    struct catalog_entry *e, struct ckpt_err *err)
 {
-    enum ckpt_status looked = read_held(b, s, e, err);
+    enum ckpt_status looked =
+        roster_stored(s, b->job, &b->at.helds, &e->name, &e->stored_bytes, err);
     if (looked != CKPT_NOT_FOUND && looked != CKPT_CORRUPT)
         return looked;
     uint64_t sum = 0;

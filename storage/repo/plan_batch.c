@@ -5,19 +5,6 @@
 
 #include "storage/repo/plan_hit.h"
 
-bool plan_grow(void **array, size_t count, size_t *cap, size_t size)
-{
-    if (count < *cap)
-        return true;
-    size_t more = *cap ? *cap * 2 : 64;
-    void *bigger = realloc(*array, more * size);
-    if (!bigger)
-        return false;
-    *array = bigger;
-    *cap = more;
-    return true;
-}
-
 static enum ckpt_status no_memory(const struct plan_batcher *b, struct ckpt_err *err)
 {
     return err_set(err, CKPT_NO_MEMORY, "no memory to plan more than %zu fragments", b->frag_count);
@@ -82,7 +69,7 @@ static void close_batch(struct plan_batcher *b)
 static enum ckpt_status open_batch(struct plan_batcher *b, uint32_t pack, struct ckpt_err *err)
 {
     struct plan *p = b->p;
-    if (!plan_grow((void **)&p->batches, p->batch_count, &b->batch_cap, sizeof(*p->batches)))
+    if (!array_room((void **)&p->batches, p->batch_count, &b->batch_cap, sizeof(*p->batches)))
         return no_memory(b, err);
     p->batches[p->batch_count++] =
         (struct plan_batch){ .rank = b->rank, .pack = b->manifest->packs[pack] };
@@ -102,7 +89,7 @@ static enum ckpt_status open_chunk(struct plan_batcher *b, const struct chunk_of
 {
     struct plan_batch *batch = open_one(b);
     uint64_t tile = of->hits[0].tile;
-    if (!plan_grow((void **)&b->chunks, b->chunk_count, &b->chunk_cap, sizeof(*b->chunks)))
+    if (!array_room((void **)&b->chunks, b->chunk_count, &b->chunk_cap, sizeof(*b->chunks)))
         return no_memory(b, err);
     struct plan_chunk *c = &b->chunks[b->chunk_count++];
     *c = (struct plan_chunk){
@@ -123,7 +110,7 @@ static enum ckpt_status use_slot(struct plan_batcher *b, uint32_t consumer, stru
 {
     if (b->opened[consumer] == b->p->batch_count)
         return CKPT_OK;
-    if (!plan_grow((void **)&b->uses, b->use_count, &b->use_cap, sizeof(*b->uses)))
+    if (!array_room((void **)&b->uses, b->use_count, &b->use_cap, sizeof(*b->uses)))
         return no_memory(b, err);
     b->opened[consumer] = b->p->batch_count;
     b->used[consumer] = 0;
@@ -138,7 +125,7 @@ static enum ckpt_status add_frag(struct plan_batcher *b, const struct plan_hit *
     enum ckpt_status st = use_slot(b, h->consumer, err);
     if (st != CKPT_OK)
         return st;
-    if (!plan_grow((void **)&b->frags, b->frag_count, &b->frag_cap, sizeof(*b->frags)))
+    if (!array_room((void **)&b->frags, b->frag_count, &b->frag_cap, sizeof(*b->frags)))
         return no_memory(b, err);
     uint64_t bytes = box_bytes(&h->common, bits);
     uint64_t offset = image_offset_next(&b->used[h->consumer], bytes);

@@ -19,9 +19,6 @@ static inline const struct decl_piece *plan_piece(const struct decl *d, uint32_t
     return &d->pieces[d->tensors[tensor].first_piece + piece];
 }
 
-/* Room for one more entry of `size` bytes in a growing array. */
-bool plan_grow(void **array, size_t count, size_t *cap, size_t size);
-
 struct plan_batcher {
     uint64_t slot_bytes;
     struct plan *p;

@@ -14,15 +14,8 @@ static enum ckpt_status add_name(struct plan_names *n, const char *saved, struct
     enum ckpt_status st = select_rename(n->select, saved, declared, err);
     if (st != CKPT_OK)
         return st;
-    if (n->count == n->cap) {
-        size_t cap = n->cap ? 2 * n->cap : 64;
-        struct plan_name *more = reallocarray(n->renamed, cap, sizeof(*more));
-        if (!more)
-            return err_set(err, CKPT_NO_MEMORY, "no memory to rename tensors");
-        n->renamed = more;
-        n->cap = cap;
-    }
-    char *copy = strdup(declared);
+    bool room = array_room((void **)&n->renamed, n->count, &n->cap, sizeof(*n->renamed));
+    char *copy = room ? strdup(declared) : NULL;
     if (!copy)
         return err_set(err, CKPT_NO_MEMORY, "no memory to rename tensors");
     n->renamed[n->count++] = (struct plan_name){ copy, saved };

@@ -41,20 +41,14 @@ void prune_plan_fini(struct prune_plan *p)
 
 /* ---- facts ---- */
 
+static int compare_fact(const void *name, const void *fact)
+{
+    return roster_order(name, &((const struct fact *)fact)->commit->name);
+}
+
 static struct fact *fact_of(struct deciding *d, const struct ckpt_name *name)
 {
-    size_t lo = 0, hi = d->count;
-    while (lo < hi) {
-        size_t mid = lo + (hi - lo) / 2;
-        int order = roster_order(&d->facts[mid].commit->name, name);
-        if (order == 0)
-            return &d->facts[mid];
-        if (order < 0)
-            lo = mid + 1;
-        else
-            hi = mid;
-    }
-    return NULL;
+    return d->count ? bsearch(name, d->facts, d->count, sizeof(*d->facts), compare_fact) : NULL;
 }
 
 static enum ckpt_status take_tag(void *arg, const struct ckpt_name *name, const char *tag)
@@ -263,25 +257,12 @@ static enum ckpt_status protect_all(struct deciding *d)
 
 /* ---- the plan ---- */
 
-/* How much gc will free; h/ knows. */
+/* How much gc will free; h/ knows, if there is a sound one. */
 static enum ckpt_status read_stored(struct deciding *d, struct prune_item *item)
 {
-    const struct roster_entry *listed = roster_find(&d->at.helds, &item->name);
-    struct key key = key_held(d->job, &item->name);
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    struct record_held held;
-    struct ckpt_err why = { 0 };
-    if (!listed)
-        return CKPT_OK;
-    enum ckpt_status st = repo_get_listed(d->s, &key, listed->stat.bytes, &bytes, &len, &why);
-    if (st == CKPT_OK)
-        st = record_held_decode(bytes, len, key.text, &held, &why);
-    if (st == CKPT_OK)
-        item->stored_bytes = held.stored_bytes;
-    if (st == CKPT_OK || st == CKPT_CORRUPT || st == CKPT_NOT_FOUND)
-        return CKPT_OK;
-    return err_set(d->err, st, "%s", err_text(&why));
+    enum ckpt_status st =
+        roster_stored(d->s, d->job, &d->at.helds, &item->name, &item->stored_bytes, d->err);
+    return st == CKPT_CORRUPT || st == CKPT_NOT_FOUND ? CKPT_OK : st;
 }
 
 static enum ckpt_status make_plan(struct deciding *d, struct prune_plan *plan)

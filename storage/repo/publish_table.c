@@ -12,19 +12,6 @@ static enum ckpt_status no_memory(struct ckpt_err *err)
     return err_set(err, CKPT_NO_MEMORY, "no memory to merge manifests");
 }
 
-bool merge_grow(void **array, size_t count, size_t *cap, size_t size)
-{
-    if (count < *cap)
-        return true;
-    size_t more = *cap ? *cap * 2 : 8;
-    void *bigger = realloc(*array, more * size);
-    if (!bigger)
-        return false;
-    *array = bigger;
-    *cap = more;
-    return true;
-}
-
 /* --- tensors -------------------------------------------------------------------- */
 
 static size_t *slot_of(const struct merge *m, const char *name)
@@ -131,7 +118,7 @@ static enum ckpt_status slot_for(struct merge *m, const char *name, size_t **ret
                                  struct ckpt_err *err)
 {
     if (!grow_slots(m) ||
-        !merge_grow((void **)&m->tensors, m->tensor_count, &m->tensor_cap, sizeof(*m->tensors)))
+        !array_room((void **)&m->tensors, m->tensor_count, &m->tensor_cap, sizeof(*m->tensors)))
         return no_memory(err);
     *ret = slot_of(m, name);
     if (!**ret && m->tensor_count == CKPT_TENSORS_MAX)
@@ -247,7 +234,7 @@ enum ckpt_status merge_add_tensor(struct merge *m, uint32_t rank, const struct m
     for (uint32_t i = 0; i < t->box_count && st == CKPT_OK; i++)
         st = add_box(&m->tensors[at], &t->boxes[i].box, rank, err);
     for (uint32_t i = 0; i < t->witness_count && st == CKPT_OK; i++) {
-        if (!merge_grow((void **)&m->witnesses, m->witness_count, &m->witness_cap,
+        if (!array_room((void **)&m->witnesses, m->witness_count, &m->witness_cap,
                         sizeof(*m->witnesses)))
             return no_memory(err);
         m->witnesses[m->witness_count++] =
@@ -314,7 +301,7 @@ enum ckpt_status merge_join(struct merge *m, struct merge *part, struct ckpt_err
             return st;
     }
     for (size_t i = 0; i < part->witness_count; i++) {
-        if (!merge_grow((void **)&m->witnesses, m->witness_count, &m->witness_cap,
+        if (!array_room((void **)&m->witnesses, m->witness_count, &m->witness_cap,
                         sizeof(*m->witnesses)))
             return no_memory(err);
         m->witnesses[m->witness_count] = part->witnesses[i];

@@ -4,8 +4,6 @@
 
 #include "storage/repo/publish_merge.h"
 
-/* Room for one more entry of `size` bytes. */
-bool merge_grow(void **array, size_t count, size_t *cap, size_t size);
 /* What the next tensor of a manifest will likely be; NULL: nobody knows.  m->hint = 0
  * begins a manifest. */
 const struct manifest_known *merge_expected(const struct merge *m);

@@ -32,18 +32,41 @@ int roster_order(const struct ckpt_name *a, const struct ckpt_name *b)
     return order_u64(a->attempt, b->attempt);
 }
 
-static int order_entries(const void *a, const void *b)
+/* Of names, and of what begins with one. */
+static int order_names(const void *a, const void *b)
 {
-    return roster_order(&((const struct roster_entry *)a)->name,
-                        &((const struct roster_entry *)b)->name);
+    return roster_order(a, b);
+}
+
+void *roster_search(const void *base, size_t count, size_t size, const struct ckpt_name *name)
+{
+    return count ? bsearch(name, base, count, size, order_names) : NULL;
 }
 
 const struct roster_entry *roster_find(const struct roster *r, const struct ckpt_name *name)
 {
-    struct roster_entry wanted = { .name = *name };
-    if (!r->count)
-        return NULL;
-    return bsearch(&wanted, r->entries, r->count, sizeof(wanted), order_entries);
+    return roster_search(r->entries, r->count, sizeof(*r->entries), name);
+}
+
+enum ckpt_status roster_stored(struct store *s, const char *job, const struct roster *helds,
+                               const struct ckpt_name *name, uint64_t *ret, struct ckpt_err *err)
+{
+    const struct roster_entry *listed = roster_find(helds, name);
+    struct key key = key_held(job, name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_held held;
+    struct ckpt_err why = { 0 };
+    if (!listed)
+        return CKPT_NOT_FOUND;
+    enum ckpt_status st = repo_get_listed(s, &key, listed->stat.bytes, &bytes, &len, &why);
+    if (st == CKPT_OK)
+        st = record_held_decode(bytes, len, key.text, &held, &why);
+    if (st == CKPT_OK)
+        *ret = held.stored_bytes;
+    if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
+        return st;
+    return err_set(err, st, "%s", err_text(&why));
 }
 
 static enum ckpt_status add(struct filling *f, const struct roster_entry *e)
@@ -127,7 +150,7 @@ static void fold_shards(struct roster *r)
 {
     size_t kept = 0;
     if (r->count)
-        qsort(r->entries, r->count, sizeof(r->entries[0]), order_entries);
+        qsort(r->entries, r->count, sizeof(r->entries[0]), order_names);
     for (size_t i = 0; i < r->count; i++) {
         if (kept && name_equal(&r->entries[kept - 1].name, &r->entries[i].name))
             r->entries[kept - 1].shards |= r->entries[i].shards;

@@ -34,6 +34,14 @@ enum ckpt_status roster_merge(struct roster *to, const struct roster *from, stru
 const struct roster_entry *roster_find(const struct roster *r, const struct ckpt_name *name);
 /* The order of listings: < 0 when a comes first (is newer). */
 int roster_order(const struct ckpt_name *a, const struct ckpt_name *b);
+/* What a sorted array (in that order, each name once) has under `name`; its elements begin
+ * with a struct ckpt_name.  NULL: nothing. */
+void *roster_search(const void *base, size_t count, size_t size, const struct ckpt_name *name);
+/* The bytes that a checkpoint takes, as its h/ says.  CKPT_NOT_FOUND: no h/ was listed, or gc
+ * took it since; CKPT_CORRUPT: it is damaged; both without words. */
+enum ckpt_status roster_stored(struct store *s, const char *job, const struct roster *helds,
+                               const struct ckpt_name *name, uint64_t *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* True if the record of a c/ entry is an ABORT, as its size tells. */
 static inline bool roster_is_abort(const struct roster_entry *e)
 {

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 
 #include "formats/manifest.h"
+#include "storage/repo/launch.h"
 #include "storage/repo/repo.h"
 #include "storage/repo/save.h"
 
@@ -116,4 +117,17 @@ static inline void fx_life(struct store *s, const struct ckpt_name *name, uint64
     struct buf b = { 0 };
     record_life_encode(&r, key.text, &b);
     fx_put(s, key, &b);
+}
+
+/* A launch that claims the next epoch and resolves; returns the epoch. */
+static inline uint64_t fx_resolve(struct store *s, const char *token)
+{
+    struct launch_who who = { .job = FX_JOB, .token = token, .world = FX_WORLD };
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r;
+    uint64_t epoch;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
+    record_resolved_fini(&r);
+    return epoch;
 }

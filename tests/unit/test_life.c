@@ -9,18 +9,6 @@
 
 #define HOUR_NS (INT64_C(3600) * 1000000000)
 
-static uint64_t resolve(struct store *s, const char *token)
-{
-    struct launch_who who = { .job = FX_JOB, .token = token, .world = FX_WORLD };
-    struct lineage_wish wish = { 0 };
-    struct record_resolved r;
-    uint64_t epoch;
-    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
-    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
-    record_resolved_fini(&r);
-    return epoch;
-}
-
 static enum life life_of(struct store *s, const struct ckpt_name *name, uint64_t *ret_n)
 {
     enum life life;
@@ -67,7 +55,7 @@ static struct life_gc_report gc(struct store *s, int64_t grace_ns, int64_t keep_
 static int test_delete(void)
 {
     struct store *s = fx_open();
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), c = fx_commit(s, 1, 30),
                      none = fx_name(1, 99);
     uint64_t n;
@@ -101,14 +89,14 @@ static int test_delete(void)
     CHECK(strstr(err.text, "tag"));
     fx_tag(s, &b, "best", 2, false);
     CHECK_OK(life_delete(s, FX_JOB, &b, "test", NULL));
-    CHECK_EQ(resolve(s, "two"), 2);
+    CHECK_EQ(fx_resolve(s, "two"), 2);
     fx_commit(s, 2, 40);
     err = (struct ckpt_err){ 0 };
     CHECK_EQ(life_delete(s, FX_JOB, &c, "test", &err), CKPT_REFUSED);
     CHECK(strstr(err.text, "resumed from"));
     CHECK_EQ(life_of(s, &c, &n), LIFE_LIVE);
     CHECK_EQ(n, 0);
-    resolve(s, "three");
+    fx_resolve(s, "three");
     CHECK_OK(life_delete(s, FX_JOB, &c, "test", NULL));
     /* The newest that can be *restored*: 40 has lost its h/, so 10 is kept. */
     struct ckpt_name d = fx_name(2, 40);
@@ -123,9 +111,9 @@ static int test_delete(void)
 static int test_delete_looks_again(void)
 {
     struct store *s = fx_open();
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10);
-    resolve(s, "two");
+    fx_resolve(s, "two");
     fx_commit(s, 2, 20);
     fx_life(s, &a, 1, LIFE_DELETED, 1);
     CHECK_EQ(life_delete(s, FX_JOB, &a, "test", NULL), CKPT_REFUSED);
@@ -139,7 +127,7 @@ static int test_delete_looks_again(void)
 static int test_gc_deleted(void)
 {
     struct store *s = fx_open();
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), c = fx_commit(s, 1, 30);
     int64_t now;
     CHECK_OK(store_now(s, &now, NULL));
@@ -184,9 +172,9 @@ static int test_gc_deleted(void)
 static int test_gc_spares(void)
 {
     struct store *s = fx_open();
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 5);
-    resolve(s, "two");
+    fx_resolve(s, "two");
     fx_commit(s, 2, 20);
     fx_life(s, &a, 1, LIFE_DELETED, 1); /* launch 2 resumes from it */
     fx_life(s, &b, 1, LIFE_DELETED, 1);
@@ -204,7 +192,7 @@ static int test_gc_spares(void)
 static int test_gc_undecided(void)
 {
     struct store *s = fx_open();
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name half = fx_name(1, 10), aborted = fx_name(1, 20), mine = fx_name(2, 30);
     struct record_abort why = { .status = CKPT_FULL, .rank = 1 };
     CHECK_OK(fx_part(s, &half, 0, false, NULL));
@@ -216,7 +204,7 @@ static int test_gc_undecided(void)
     /* A claim alone makes nothing old. */
     struct life_gc_report r = gc(s, 0, HOUR_NS, true);
     CHECK_EQ(r.aborted + r.objects, 0);
-    resolve(s, "two");
+    fx_resolve(s, "two");
     CHECK_OK(fx_part(s, &mine, 0, false, NULL));
     r = gc(s, 0, HOUR_NS, false);
     CHECK_EQ(r.aborted, 0);
@@ -247,9 +235,9 @@ static int test_gc_dies_anywhere(void)
     int cases = 0;
     for (uint64_t nth = 1;; nth++) {
         struct store *s = fx_open(), *inner, *faulty;
-        resolve(s, "one");
+        fx_resolve(s, "one");
         struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), half = fx_name(1, 30);
-        resolve(s, "two");
+        fx_resolve(s, "two");
         fx_commit(s, 2, 40);
         CHECK_OK(fx_part(s, &half, 0, false, NULL));
         fx_life(s, &a, 1, LIFE_DELETED, 1);
@@ -288,7 +276,7 @@ static int test_forgetting_dies_anywhere(void)
     int cases = 0;
     for (uint64_t nth = 1;; nth++) {
         struct store *s = fx_open(), *inner, *faulty;
-        resolve(s, "one");
+        fx_resolve(s, "one");
         struct ckpt_name a = fx_name(1, 10);
         fx_life(s, &a, 1, LIFE_DELETED, 1);
         fx_life(s, &a, 2, LIFE_LIVE, 2);
@@ -325,7 +313,7 @@ static int test_gc_failed_lately(void)
     struct record_abort why = { .status = CKPT_FULL, .rank = 1 };
     struct life_gc_options o = { .abort_keep_ns = 0, .abort_wait_ns = HOUR_NS, .undecided = true };
     struct life_gc_report r;
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name failed = fx_name(1, 20), half = fx_name(1, 30);
     fx_parts(s, &failed);
     CHECK_OK(fx_part(s, &half, 0, false, NULL));
@@ -345,7 +333,7 @@ static int test_gc_failed_lately(void)
 static int test_forgets_tags(void)
 {
     struct store *s = fx_open();
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_name(1, 10);
     fx_life(s, &a, 1, LIFE_GONE, 1);
     fx_tag(s, &a, "late", 1, true);
@@ -363,7 +351,7 @@ static int test_gc_tier(void)
     int cases = 0;
     for (uint64_t nth = 1;; nth++, cases++) {
         struct store *home = fx_open(), *tier = fx_open(), *inner, *faulty;
-        resolve(home, "one");
+        fx_resolve(home, "one");
         struct ckpt_name a = fx_commit(home, 1, 10), b = fx_commit(home, 1, 20), c;
         fx_commit(tier, 1, 10);
         fx_commit(tier, 1, 20);

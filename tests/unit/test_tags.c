@@ -9,17 +9,6 @@
 #include "storage/store/wrap_pass.h"
 #include "unit/history_fixture.h"
 
-static void resolve(struct store *s, const char *token)
-{
-    struct launch_who who = { .job = FX_JOB, .token = token, .world = FX_WORLD };
-    struct lineage_wish wish = { 0 };
-    struct record_resolved r;
-    uint64_t epoch;
-    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
-    CHECK_OK(launch_resolve(s, FX_JOB, epoch, &wish, &r, NULL));
-    record_resolved_fini(&r);
-}
-
 static bool any(struct store *s, const struct ckpt_name *name)
 {
     bool tagged;
@@ -47,7 +36,7 @@ static int test_changes(void)
 {
     struct store *s = fx_open();
     char text[256] = "";
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10), b = fx_commit(s, 1, 20), none = fx_name(1, 99);
     CHECK(!any(s, &a));
     CHECK_OK(tags_set(s, FX_JOB, &a, "x", NULL));
@@ -88,7 +77,7 @@ static int test_deleted_meanwhile(enum life meanwhile)
     int cases = 0;
     for (uint64_t nth = 1;; nth++) {
         struct store *s = fx_open(), *inner, *faulty;
-        resolve(s, "one");
+        fx_resolve(s, "one");
         struct ckpt_name a = fx_commit(s, 1, 10);
         fx_commit(s, 1, 20);
         struct wrap_fault_rule rule = { .kind = FAULT_LOST_REPLY, .status = CKPT_IO, .nth = nth };
@@ -153,7 +142,7 @@ static int test_tagged_meanwhile(bool by_prune)
 {
     struct store *s = fx_open(), *inner;
     struct wrap *m;
-    resolve(s, "one");
+    fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10);
     fx_commit(s, 1, 20);
     CHECK_OK(store_dup(s, &inner, NULL));

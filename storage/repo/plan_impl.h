@@ -1,0 +1,45 @@
+/* Inside of the planner: plan_ask.c finds out what is asked for and what has its bytes,
+ * plan.c which ranks wrote a part of it and which of their tiles are needed, plan_batch.c
+ * makes batches of those. */
+#pragma once
+
+#include "storage/repo/plan_hit.h"
+#include "storage/repo/plan_names.h"
+
+struct asked { /* a tensor of a consumer, and what has its bytes */
+    const struct index_tensor *saved;
+    uint32_t consumer, tensor;
+};
+struct want { /* this rank wrote something of this piece */
+    uint32_t rank, asked, piece;
+};
+struct wanted_box { /* a piece needs a part of this box */
+    const struct manifest_box *box;
+    const struct want *want;
+};
+struct planner {
+    struct reader *r;
+    const struct decl *const *consumers;
+    size_t count;
+    unsigned flags;
+    const uint32_t *ranks; /* of the consumers, for messages */
+    struct plan_names renames;
+    struct plan *p;
+    size_t note_cap;
+    struct plan_batcher batcher;
+    struct asked *asked; /* by name of what was saved, then consumer, then tensor */
+    size_t asked_count, asked_cap;
+    struct want *wants; /* by rank, then as `asked`, then by piece */
+    size_t want_count, want_cap;
+    const char **names; /* of the rank at work: what is wanted of its manifest, sorted */
+    size_t name_count, name_cap;
+    struct wanted_box *boxes; /* of the rank at work */
+    size_t box_count, box_cap;
+    struct plan_hit *hits; /* of the box at work */
+    size_t hit_count, hit_cap;
+    uint64_t **got; /* per consumer, per piece: elements found */
+};
+
+/* Fills `asked`, sorted, and the plan's gaps and notes; what is not owed is in `got`.
+ * Errors: of plan_make; with the consumer's rank in front. */
+enum ckpt_status plan_ask_all(struct planner *pl, struct ckpt_err *err) CKPT_MUST_CHECK;
