@@ -1,4 +1,5 @@
-/* A checkpoint opened for reading: what is found, what is not, what is refused. */
+/* A checkpoint opened for reading (reader.c, reader_manifest.c): what is found, what is not, what
+ * is refused. */
 #include "props/engine_kit.h"
 #include "storage/store/wrap.h"
 

@@ -1,5 +1,6 @@
-/* The transfer thread against a daemon that dies, repeats itself, forgets and lies.  The
- * scripted daemon checks numbers, repeats and slots; a lie must end in CKPT_CORRUPT. */
+/* The transfer thread (transfer.c, transfer_copies.c) against a daemon that dies, repeats itself,
+ * forgets and lies.  The scripted daemon checks numbers, repeats and slots; a lie must end in
+ * CKPT_CORRUPT. */
 #include <pthread.h>
 
 #include "fakes/lib_fixture.h"
