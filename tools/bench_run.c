@@ -210,7 +210,7 @@ static enum ckpt_status timed_restore(struct rank *r, struct bench_times *t, str
 static enum ckpt_status timed_save(struct rank *r, bool late, struct bench_times *t,
                                    struct ckpt_err *err)
 {
-    struct ckpt_save_opts opts = { .size = sizeof(opts), .step = r->b->step };
+    struct ckpt_save_opts opts = { .size = sizeof(opts), .step = ++r->b->step };
     uint64_t op;
     double started = output_monotonic();
     enum ckpt_status st =
@@ -234,10 +234,12 @@ enum ckpt_status bench_run_launch(struct bench_run *b, bool late, struct bench_t
 {
     struct rank r = { .b = b };
     struct bench_times t = { 0 };
-    b->step++;
     enum ckpt_status st = open_rank(&r, &t, err);
     if (st == CKPT_OK)
         st = timed_restore(&r, &t, err);
+    if (st == CKPT_OK)
+        st = timed_save(&r, false, &t, err);
+    t.first = t.local;
     if (st == CKPT_OK)
         st = timed_save(&r, late, &t, err);
     ckpt_close(r.c);

@@ -1,5 +1,5 @@
-/* One training rank's life for `ckpt bench`: open, seal, restore, save, close, through
- * the public API against a ckptd of its own, each part timed. */
+/* One training rank's life for `ckpt bench`: open, seal, restore, save twice, close,
+ * through the public API against a ckptd of its own, each part timed. */
 #pragma once
 
 #include <sys/types.h>
@@ -21,6 +21,7 @@ struct bench_run {
 struct bench_times {   /* seconds */
     double seal;       /* arena got and touched */
     double restore;    /* 0 without a checkpoint */
+    double first;      /* the launch's first save, ckpt_save to local; the rest is of its second */
     double blocked;    /* in ckpt_save and a fence that follows at once */
     double late_fence; /* in ckpt_save and a fence after the copy has ended */
     double local;      /* ckpt_save to local */
@@ -28,7 +29,7 @@ struct bench_times {   /* seconds */
 enum ckpt_status bench_run_init(struct bench_run *b, const char *dir, uint64_t bytes,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* A launch: seal, restore the newest checkpoint if there is one (checked against the
- * hash), save.  late: the fence comes after the copy. */
+ * hash), save twice.  late: the second save's fence comes after the copy. */
 enum ckpt_status bench_run_launch(struct bench_run *b, bool late, struct bench_times *ret,
                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 /* One-thread memcpy of as many bytes into touched pages. */
