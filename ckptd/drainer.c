@@ -231,7 +231,6 @@ static void end(struct drainer *d, uint32_t tier, enum drainer_action_kind kind,
     a->name = to->name;
     a->last = !any_other(d, to->job, &to->name);
     if (kind == DRAINER_HELD) {
-        t->held++;
         t->held_step = to->name.step;
         t->held_ns = now;
     }
@@ -326,6 +325,7 @@ static void on_success(struct drainer *d, uint32_t tier, const struct drainer_ev
         run(d, tier, DRAINER_PART, out);
         break;
     case DRAINER_FINISH:
+        t->held++;
         end(d, tier, DRAINER_HELD, now, out);
         break;
     case DRAINER_REPAIR:

@@ -71,8 +71,9 @@ struct drainer_tier {
     /* what a person wants to know */
     enum ckpt_status status; /* of the last trouble; OK once a job ended well */
     char text[DRAINER_TEXT_MAX];
-    uint64_t held, put_total, put_packs, troubles;
-    uint64_t held_step; /* of the newest that went there since this worker started */
+    uint64_t held; /* brought there by this worker; one that is found there is not counted */
+    uint64_t put_total, put_packs, troubles;
+    uint64_t held_step; /* of the last that was brought or found there */
     int64_t held_ns;    /* when; 0 = none yet */
 };
 struct drainer {

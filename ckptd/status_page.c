@@ -156,7 +156,7 @@ static json_t *tier_json(const struct control *c, uint32_t i)
                           "lag", (json_int_t)drainer_lag(c->drainer, i), "lag_seconds",
                           lag_seconds(c, i), "held", (json_int_t)t->held, "put_bytes",
                           (json_int_t)t->put_total, "troubles", (json_int_t)t->troubles);
-    if (t->held > 0)
+    if (t->held_ns != 0)
         json_object_set_new(j, "held_step", json_integer((json_int_t)t->held_step));
     if (t->target != UINT32_MAX)
         add_progress(c, t, j);

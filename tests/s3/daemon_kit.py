@@ -146,6 +146,16 @@ class Node:
         page = self.page()
         return page["tiers"][-1] if page else {"held": -1, "lag": -1, "state": "", "put_bytes": 0}
 
+    def await_all(self, count, seconds=PATIENCE_S):
+        """Nothing is left to go, and so many went."""
+        def arrived():
+            tier = self.tier()
+            return tier["lag"] == 0 and tier["held"] == count
+        try:
+            await_true(f"{self.name}: all {count} there", arrived, seconds)
+        except AssertionError as e:
+            raise AssertionError(f"{e}; {self.tier()}\n{self.tail()}") from None
+
     def await_held(self, count):
         """So many have arrived since this worker began."""
         await_true(f"{self.name}: {count} there", lambda: self.tier()["held"] >= count)

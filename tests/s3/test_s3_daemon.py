@@ -208,7 +208,7 @@ def part_gateway(run):
     write_tensors(run.world.path("small.safetensors"), MIB, 1)
     node.save([run.world.path("small.safetensors")], 2)  # nobody waits for the bucket
     os.kill(gateway, signal.SIGUSR2)
-    await_true("both there", lambda: node.tier()["lag"] == 0 and node.tier()["held"] == 2)
+    node.await_all(2)
     again = {k: n for k, n in run.proxy.pack_puts().items() if n > 1}
     run.checks.equal(again, {}, "put again")
     print(f"  radosgw restarted: {failed} or more requests failed, nothing was put twice")
@@ -232,7 +232,7 @@ def part_random(run):
     for step in range(1, saves + 1):
         write_tensors(run.world.path("some.safetensors"), 3 * SLOT, step)
         node.save([run.world.path("some.safetensors")], step)
-    await_true("all there", lambda: node.tier()["lag"] == 0 and node.tier()["held"] == saves, 400)
+    node.await_all(saves, 400)
     hits = sum(run.proxy.counts()["faults"].values())
     run.proxy.rules()
     node.stop()

@@ -122,6 +122,12 @@ static void one_whole(void)
     CHECK(out.count == 1 && out.list[0].kind == DRAINER_HELD && out.list[0].name.step == 5);
     CHECK(out.list[0].last && strcmp(out.list[0].job, "j") == 0);
     CHECK(!drainer_busy(&d) && drainer_lag(&d, 1) == 0 && d.tiers[1].held_step == 5);
+    CHECK_EQ(d.tiers[1].held, 1);
+    want(1, 5, false); /* by a scan that listed the tier before */
+    ev = done(DRAINER_OPEN, CKPT_EXISTS);
+    give(&ev);
+    CHECK(out.count == 1 && out.list[0].kind == DRAINER_HELD);
+    CHECK_EQ(d.tiers[1].held, 1); /* it was brought there once */
 }
 
 /* Goes through with one that is open. */
