@@ -360,19 +360,33 @@ static enum ckpt_status put_commit(const struct drain *d, const void *bytes, siz
     return st == CKPT_OK ? store_put_record(d->to, key.text, bytes, len, err) : st;
 }
 
+/* Some part is missing.  It may come from another node; but of a checkpoint that was deleted
+ * meanwhile, and perhaps collected, none will. */
+static enum ckpt_status wait_for_parts(const struct drain *d, const struct ckpt_err *why,
+                                       struct ckpt_err *err)
+{
+    enum ckpt_status st = look_alive(d, err);
+    return st == CKPT_OK ? err_set(err, CKPT_BUSY, "%s", err_text(why)) : st;
+}
+
 enum ckpt_status drain_finish(const struct drain *d, struct ckpt_err *err)
 {
     struct record_commit commit;
+    struct ckpt_err why = { 0 };
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
     bool held = false;
     enum ckpt_status st = read_commit(d, &commit, &bytes, &len, err);
     if (st == CKPT_OK && d->to != d->home)
         st = copy_index(d, err);
-    if (st == CKPT_OK)
-        st = all_parts(d, commit.world, err);
-    if (st == CKPT_OK)
-        st = look_alive(d, err);
+    if (st != CKPT_OK)
+        return st;
+    st = all_parts(d, commit.world, &why);
+    if (st == CKPT_BUSY)
+        return wait_for_parts(d, &why, err);
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&why));
+    st = look_alive(d, err);
     if (st == CKPT_OK && d->to != d->home)
         st = put_commit(d, bytes, len, err);
     /* A crash here leaves a commit there that is not held: nobody resumes from it, and
@@ -381,9 +395,10 @@ enum ckpt_status drain_finish(const struct drain *d, struct ckpt_err *err)
         st = look_alive(d, err);
     if (st == CKPT_OK)
         st = publish_held(d->to, d->job, &commit, &held, err);
-    if (st == CKPT_OK && !held)
-        st = err_set(err, CKPT_BUSY, "a part came and went");
-    return st;
+    if (st != CKPT_OK || held)
+        return st;
+    err_set(&why, CKPT_BUSY, "a part came and went");
+    return wait_for_parts(d, &why, err);
 }
 
 /* --- what is to go --------------------------------------------------------------- */

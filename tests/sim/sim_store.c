@@ -223,13 +223,14 @@ static enum ckpt_status put_manifest(struct sim_attempt *a, uint32_t rank,
     return CKPT_OK;
 }
 
-/* Nothing is wrong with it, and it was there for long. */
+/* Nothing is wrong with it, and it was there for long.  (A rank may have been told that it
+ * failed when all of it had arrived: then to give it up is right.) */
 static bool given_up_for_nothing(const struct sim_attempt *a, const struct record_abort *why)
 {
     int64_t since = a->complete_at > sim.calm_at ? a->complete_at : sim.calm_at;
     bool good = a->complete_at > 0 && !a->bad && sim.calm && !sim_anything_lost();
     for (uint32_t r = 0; r < a->world; r++)
-        good &= !a->manifests[r].failed;
+        good &= !a->manifests[r].failed && !(a->told_failed[r] && a->unsure[r]);
     return good && why->status == CKPT_TIMEOUT && sim.now - since > 400 * SIM_S;
 }
 
