@@ -20,13 +20,20 @@ static bool chance(struct pw_world *w, uint64_t one_in)
     return pick(w, one_in) == 0;
 }
 
+static enum ckpt_status remove_each(void *arg, const struct store_entry *e)
+{
+    CHECK_OK(store_remove(arg, e->key, NULL));
+    return CKPT_OK;
+}
+
+/* The one of that name, empty: what is in memory stays there for as long as the process. */
 static struct store *new_store(const char *what)
 {
-    static int number;
     char url[64];
     struct store *s;
-    snprintf(url, sizeof(url), "mem://prune-%s-%d-%d", what, (int)getpid(), number++);
+    snprintf(url, sizeof(url), "mem://prune-%s", what);
     CHECK_OK(store_open(url, NULL, &s, NULL));
+    CHECK_OK(repo_list(s, "", false, remove_each, s, NULL));
     return s;
 }
 
