@@ -135,10 +135,13 @@ static enum ckpt_status wait_readable(struct ckpt *c, int64_t deadline_ns, struc
     }
 }
 
-static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, bool resumed,
+/* ckptd may have taken up a fresh session and died before it could say so: then the session is
+ * resumed, and yet all that its first answer says is news. */
+static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m,
                                       struct ckpt_err *err)
 {
     struct wire_hello_ok ok;
+    bool resumed = !c->fresh;
     memcpy(&ok, wire_body(m), sizeof(ok));
     if (ok.slot_bytes < CKPT_SLOT_BYTES_MIN || ok.slot_bytes > CKPT_SLOT_BYTES_MAX ||
         ok.slot_bytes % CKPT_BLOCK)
@@ -163,6 +166,7 @@ static enum ckpt_status take_hello_ok(struct ckpt *c, const struct wire_msg *m, 
         c->shared.progress_sent = false;
     }
     c->shared.linked = true;
+    c->fresh = false;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
     return CKPT_OK;
@@ -209,6 +213,7 @@ enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
                               struct ckpt_err *err)
 {
     *ret_refused = false;
+    c->fresh |= !resumed;
     enum ckpt_status st = send_hello(c, resumed, deadline_ns, err);
     while (st == CKPT_OK) {
         st = wait_readable(c, deadline_ns + ANSWER_NS, err);
@@ -221,7 +226,7 @@ enum ckpt_status client_hello(struct ckpt *c, bool resumed, int64_t deadline_ns,
         if (st != CKPT_OK)
             break;
         if (c->in->head.type == WIRE_HELLO_OK)
-            return take_hello_ok(c, c->in, resumed, err);
+            return take_hello_ok(c, c->in, err);
         if (c->in->head.type == WIRE_REFUSED) {
             *ret_refused = true;
             return take_refusal(c->in, err);

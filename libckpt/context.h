@@ -153,6 +153,7 @@ struct ckpt {
     uint32_t hello_flags;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
+    bool fresh;                /* no answer has come to this session's HELLO yet */
     struct wire_msg *in, *out; /* scratch of the transfer thread */
     struct wire_msg *compose;  /* scratch of callers, under lock */
     pthread_mutex_t lock;

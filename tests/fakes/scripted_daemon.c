@@ -569,6 +569,14 @@ static void forget(struct fake_daemon *d)
     memset(d->log, 0, sizeof(d->log));
 }
 
+static void drop(struct fake_daemon *d)
+{
+    if (d->fd >= 0)
+        close(d->fd);
+    d->fd = -1;
+    d->seen.drops++;
+}
+
 static void on_hello(struct fake_daemon *d)
 {
     struct wire_hello w;
@@ -599,6 +607,11 @@ static void on_hello(struct fake_daemon *d)
     if (!resumed)
         forget(d);
     memcpy(d->session, w.session, sizeof(w.session));
+    if (!resumed && d->script.lose_answer) {
+        d->script.lose_answer = false;
+        drop(d);
+        return;
+    }
     struct wire_hello_ok ok = { .epoch = d->script.epoch ? d->script.epoch : 3,
                                 .point = d->script.point,
                                 .slot_bytes = (uint32_t)slot_bytes(d),
@@ -662,14 +675,6 @@ static void dispatch(struct fake_daemon *d, unsigned type)
     }
     wire_begin(&d->out, WIRE_ACK, NULL);
     say(d);
-}
-
-static void drop(struct fake_daemon *d)
-{
-    if (d->fd >= 0)
-        close(d->fd);
-    d->fd = -1;
-    d->seen.drops++;
 }
 
 /* True if this message is to be handled; checks its number, and that a number that was

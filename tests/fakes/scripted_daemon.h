@@ -52,6 +52,7 @@ struct fake_script {
     bool not_final;             /* keeps saves open after level_max */
     bool process;               /* says staged (process) instead of staged */
     bool forget;                /* a resumed session is not known */
+    bool lose_answer;           /* the next session is taken up, and the connection lost */
     bool late_state;            /* answers STATE late; nothing about the state may come before */
     bool silent;                /* answers neither SAVE nor LOAD */
     bool refuse_connections;    /* closes each at once */

@@ -234,6 +234,7 @@ static void start_over(struct sim_rank *r)
     r->sealed = false;
     r->grant_count = 0;
     r->resuming = false;
+    r->fresh = true;
     announce(r);
     sim_client_close((uint32_t)r->conn);
     try_connect(r);
@@ -242,13 +243,14 @@ static void start_over(struct sim_rank *r)
 static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
 {
     struct wire_hello_ok ok;
+    bool resuming = r->resuming && !r->fresh;
     memcpy(&ok, wire_body(m), sizeof(ok));
-    for (uint32_t i = 0; r->resuming && i < r->out_count; i++) {
+    for (uint32_t i = 0; resuming && i < r->out_count; i++) {
         if (r->outs[i].sent && r->outs[i].seq > m->head.ack)
             sim_saw(SEEN_repeat);
         r->outs[i].sent = r->outs[i].seq <= m->head.ack;
     }
-    if (r->resuming)
+    if (resuming)
         sim_saw(SEEN_reattach);
     if (!r->ever_linked) {
         r->has_point = r->has_head = ok.flags & WIRE_HAS_POINT;
@@ -259,17 +261,18 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
         r->branch = ok.epoch;
         sim_rank_wake(index_of(r), 601 * SIM_S);
         announce(r);
-    } else if (!r->resuming) {
+    } else if (!resuming) {
         r->behind = ok.epoch != r->branch;
         r->has_head = ok.flags & WIRE_HAS_POINT;
         r->has_point = r->has_head;
         r->point = r->head = ok.point;
         r->saved = false;
     }
-    if (!r->resuming)
+    if (!resuming)
         r->hello_epoch = ok.epoch;
     acked(r, m->head.ack);
     r->ever_linked = r->linked = true;
+    r->fresh = false;
     r->resuming = true; /* from now on */
     flush(r);
 }

@@ -127,6 +127,28 @@ static void forgotten(void)
     fake_stop(f.d);
 }
 
+/* It took the session up afresh, and died before it had said so: what its answer would have said
+ * is news all the same.  Otherwise steps of two branches would meet in one checkpoint. */
+static void answer_lost(void)
+{
+    struct fixture f;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    fix_open_with(&f, &s, FIX_BIG);
+    CHECK_OK(fix_save(&f, 1, &op));
+    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    s.forget = s.lose_answer = true;
+    s.epoch = 4;
+    fake_set(f.d, &s);
+    fake_drop(f.d);
+    fake_await(f.d, WIRE_STATE, 2);
+    CHECK_EQ(fake_seen(f.d).hellos, 4); /* the first, forgotten, unanswered, resumed */
+    CHECK_EQ(fix_save(&f, 2, &op), CKPT_REFUSED);
+    CHECK(strstr(ckpt_error(), "gone back"));
+    fix_close(&f);
+    cases++;
+}
+
 /* A ckptd that started afresh makes the memory first: a save and a restore wait for it. */
 static void memory_comes_late(void)
 {
@@ -293,6 +315,7 @@ int main(void)
     connection_lost();
     reconnects();
     forgotten();
+    answer_lost();
     memory_comes_late();
     load_lies();
     save_lies();
