@@ -38,9 +38,10 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
     side->tensor = tensor;
     side->len = s->need_bytes[tensor];
     side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
-    /* A tensor's may be pinned: pages of its own. */
-    size_t pages = (side->len + CKPT_BLOCK) / CKPT_BLOCK * CKPT_BLOCK;
-    side->bytes = side->capacity ? calloc(1, side->len) : aligned_alloc(CKPT_BLOCK, pages);
+    /* A tensor's may be pinned: pages of its own.  An object's is not touched before it is used. */
+    size_t pages = side->len / CKPT_BLOCK + 1;
+    side->bytes =
+        side->capacity ? calloc(pages, CKPT_BLOCK) : aligned_alloc(CKPT_BLOCK, pages * CKPT_BLOCK);
     if (!side->bytes)
         return err_set(err, CKPT_NO_MEMORY, "tensor \"%s\": no memory for its copy of %llu bytes",
                        t->name, (unsigned long long)side->len);

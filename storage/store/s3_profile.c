@@ -48,18 +48,18 @@ static enum ckpt_status find_file(s3_env_fn *env, void *env_arg, const char *var
                                   const char *fallback, char *ret, size_t cap, struct ckpt_err *err)
 {
     const char *path = s3_env_get(env, env_arg, variable);
-    const char *home = s3_env_get(env, env_arg, "HOME");
+    const char *home = "";
     char buf[4096];
     struct passwd entry, *found = NULL;
     if (!path)
         path = fallback;
-    if (strncmp(path, "~/", 2) != 0)
-        home = "";
-    else if (!home && getpwuid_r(geteuid(), &entry, buf, sizeof(buf), &found) == 0 && found)
-        home = found->pw_dir;
-    else if (!home)
-        home = "";
-    if (snprintf(ret, cap, "%s%s", home, path + (path[0] == '~' && path[1] == '/')) >= (int)cap)
+    if (strncmp(path, "~/", 2) == 0) {
+        home = s3_env_get(env, env_arg, "HOME");
+        path++;
+        if (!home && getpwuid_r(geteuid(), &entry, buf, sizeof(buf), &found) == 0 && found)
+            home = found->pw_dir;
+    }
+    if (snprintf(ret, cap, "%s%s", home ? home : "", path) >= (int)cap)
         return err_set(err, CKPT_LIMIT, "%s: the path is longer than %zu bytes", variable, cap - 1);
     return CKPT_OK;
 }
