@@ -293,15 +293,14 @@ static void send_frags(struct client *cl, const struct restore_consumer *who,
                                .done_bytes = who->done_bytes,
                                .total_bytes = who->total_bytes };
     wire_begin(m, WIRE_FRAGS, &head);
-    for (uint32_t i = 0; i < b->frag_count; i++) {
-        const struct plan_frag *f = &b->frags[i];
-        if (f->consumer != consumer)
-            continue;
-        struct wire_frag w = {
-            .tensor = f->tensor, .piece = f->piece, .offset = f->slot_offset, .ndim = f->common.ndim
-        };
-        size_t dims = f->common.ndim * sizeof(uint64_t);
-        w.dtype = f->dtype;
+    struct plan_iter it = plan_iter_init(b, consumer);
+    while (plan_iter_next(&it)) {
+        struct wire_frag w = { .tensor = it.part->tensor,
+                               .piece = it.part->piece,
+                               .offset = it.slot_offset,
+                               .dtype = it.part->dtype,
+                               .ndim = it.common.ndim };
+        size_t dims = it.common.ndim * sizeof(uint64_t);
         if (m->len + sizeof(w) + 2 * dims > WIRE_BYTES_MAX) {
             struct wire_frags more = head;
             more.flags = WIRE_FRAGS_MORE;
@@ -311,8 +310,8 @@ static void send_frags(struct client *cl, const struct restore_consumer *who,
             wire_begin(m, WIRE_FRAGS, &head);
         }
         (void)wire_tail(m, &w, sizeof(w));
-        (void)wire_tail(m, f->common.off, dims);
-        (void)wire_tail(m, f->common.len, dims);
+        (void)wire_tail(m, it.common.off, dims);
+        (void)wire_tail(m, it.common.len, dims);
         head.count++;
     }
     memcpy(m->bytes + sizeof(m->head), &head, sizeof(head));
@@ -338,14 +337,9 @@ static void deliver(struct control *c, struct restore_group *g, const struct job
         control_act(c, cl, &acts);
         return;
     }
-    for (uint32_t i = 0; i < b->chunk_count; i++) {
-        const struct plan_chunk *chunk = &b->chunks[i];
-        for (uint32_t k = 0; k < chunk->frag_count; k++) {
-            const struct plan_frag *f = &b->frags[chunk->first_frag + k];
-            if (f->consumer == consumer)
-                who->done_bytes += box_bytes(&f->common, chunk->bits);
-        }
-    }
+    struct plan_iter it = plan_iter_init(b, consumer);
+    while (plan_iter_next(&it))
+        who->done_bytes += box_bytes(&it.common, dtype_bits(it.part->saved->dtype));
     session_loading(cl->s, who->op, who->done_bytes, who->total_bytes);
     session_fill(cl->s, slot);
     control_commit(cl);

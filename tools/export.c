@@ -415,32 +415,32 @@ static enum ckpt_status place_part(void *arg, const struct box *part, const void
     return CKPT_OK;
 }
 
-static void place_converted(struct exporter *x, const struct plan_frag *f, struct place *p,
+static void place_converted(struct exporter *x, const struct plan_iter *f, struct place *p,
                             const uint8_t *from)
 {
-    unsigned dtype = x->items[f->tensor].dtype;
-    enum ckpt_status st = convert_box(&f->common, dtype, f->dtype, from, x->room, place_part, p,
-                                      &x->report.overflowed, NULL);
+    unsigned dtype = x->items[f->part->tensor].dtype;
+    enum ckpt_status st = convert_box(&f->common, dtype, f->part->dtype, from, x->room, place_part,
+                                      p, &x->report.overflowed, NULL);
     (void)st; /* place_part cannot fail */
 }
 
 static uint64_t place_batch(struct exporter *x, const struct plan_batch *b, uint8_t *slot)
 {
     uint64_t bytes = 0;
-    for (uint32_t i = 0; i < b->frag_count; i++) {
-        const struct plan_frag *f = &b->frags[i];
-        const struct item *item = &x->items[f->tensor];
+    struct plan_iter f = plan_iter_init(b, PLAN_ALL);
+    while (plan_iter_next(&f)) {
+        const struct item *item = &x->items[f.part->tensor];
         unsigned bits = dtype_bits(item->dtype);
-        const struct layout_piece *piece = &item->pieces[f->piece];
+        const struct layout_piece *piece = &item->pieces[f.part->piece];
         struct strided to = { .base = item->base + piece->offset_bytes };
-        struct strided from = dense_at(&f->common, bits, slot + f->slot_offset);
+        struct strided from = dense_at(&f.common, bits, slot + f.slot_offset);
         for (uint32_t d = 0; d < piece->box.ndim; d++)
             to.stride_bits[d] = piece->stride[d] * (int64_t)bits;
-        bytes += box_bytes(&f->common, dtype_bits(item->t->dtype));
-        if (f->dtype)
-            place_converted(x, f, &(struct place){ &piece->box, &to, bits }, slot + f->slot_offset);
+        bytes += box_bytes(&f.common, dtype_bits(item->t->dtype));
+        if (f.part->dtype)
+            place_converted(x, &f, &(struct place){ &piece->box, &to, bits }, slot + f.slot_offset);
         else
-            box_copy(&f->common, bits, &piece->box, &to, &f->common, &from);
+            box_copy(&f.common, bits, &piece->box, &to, &f.common, &from);
     }
     return bytes;
 }

@@ -110,16 +110,22 @@ static uint32_t use_of(const struct plan_batch *b, uint32_t consumer)
     return low;
 }
 
+static uint32_t consumer_of(const struct plan_batch *b, const struct plan_frag *f)
+{
+    return b->parts[f->part].consumer;
+}
+
 static uint8_t *frag_memory(const struct attempt *a, const struct plan_frag *f)
 {
-    return (uint8_t *)a->slots[use_of(a->batch, f->consumer)] + f->slot_offset;
+    return (uint8_t *)a->slots[use_of(a->batch, consumer_of(a->batch, f))] + f->slot_offset;
 }
 
 /* The only fragment, if it wants the whole chunk; else NULL. */
 static const struct plan_frag *whole_frag(const struct plan_batch *b, const struct plan_chunk *c)
 {
     const struct plan_frag *f = &b->frags[c->first_frag];
-    return c->frag_count == 1 && box_equal(&f->common, &c->tile) ? f : NULL;
+    struct box tile = plan_tile(b, c);
+    return c->frag_count == 1 && box_contains(&b->parts[f->part].box, &tile) ? f : NULL;
 }
 
 /* --- the head ------------------------------------------------------------------- */
@@ -193,7 +199,7 @@ static bool guess_holds(struct attempt *a)
 static uint64_t direct_bytes(const struct attempt *a, const struct plan_frag *f, uint64_t offset,
                              uint64_t bytes)
 {
-    const struct plan_use *use = &a->batch->uses[use_of(a->batch, f->consumer)];
+    const struct plan_use *use = &a->batch->uses[use_of(a->batch, consumer_of(a->batch, f))];
     bool last = f->slot_offset + bytes == use->slot_used;
     bool alike = f->slot_offset % CKPT_BLOCK == offset % CKPT_BLOCK;
     return last && alike ? align_up(offset + bytes, CKPT_BLOCK) - offset : bytes;
@@ -210,7 +216,7 @@ static bool join_direct(struct attempt *a, uint32_t i, uint64_t offset, const ui
     const struct plan_frag *f = &a->batch->frags[a->batch->chunks[i].first_frag];
     const struct plan_frag *before = &a->batch->frags[a->batch->chunks[i - 1].first_frag];
     uint8_t *base = last->base;
-    if (before->consumer != f->consumer || offset < last->offset ||
+    if (consumer_of(a->batch, before) != consumer_of(a->batch, f) || offset < last->offset ||
         base + (offset - last->offset) != to)
         return false;
     last->bytes = offset - last->offset + direct_bytes(a, f, offset, a->batch->chunks[i].raw_bytes);
@@ -288,11 +294,15 @@ static void choose_ranges(struct attempt *a, uint32_t *i)
 
 static void lay_out(const struct attempt *a, const struct plan_chunk *c, uint8_t *raw)
 {
-    struct strided from = dense_at(&c->tile, c->bits, raw);
+    struct box tile = plan_tile(a->batch, c), common;
+    unsigned bits = dtype_bits(plan_saved(a->batch, c)->dtype);
+    struct strided from = dense_at(&tile, bits, raw);
     for (uint32_t i = 0; i < c->frag_count; i++) {
         const struct plan_frag *f = &a->batch->frags[c->first_frag + i];
-        struct strided to = dense_at(&f->common, c->bits, frag_memory(a, f));
-        box_copy(&f->common, c->bits, &f->common, &to, &c->tile, &from);
+        bool meet = box_intersect(&tile, &a->batch->parts[f->part].box, &common);
+        assert(meet); /* or there would be no fragment */
+        struct strided to = dense_at(&common, bits, frag_memory(a, f));
+        box_copy(&common, bits, &common, &to, &tile, &from);
     }
 }
 
@@ -413,9 +423,10 @@ static enum ckpt_status run_attempt(struct attempt *a, struct ckpt_err *err)
         return CKPT_OK;
     char text[400];
     const struct plan_chunk *c = &a->batch->chunks[a->bad_chunk];
+    struct box tile = plan_tile(a->batch, c);
     return err_set(err, CKPT_CORRUPT, "tensor %s, box %s: chunk %u of %s in %s is damaged",
-                   c->tensor, box_to_text(&c->tile, text, sizeof(text)), c->index, a->key,
-                   a->s->url);
+                   plan_saved(a->batch, c)->name, box_to_text(&tile, text, sizeof(text)), c->index,
+                   a->key, a->s->url);
 }
 
 /* --- the tiers ------------------------------------------------------------------ */
@@ -454,14 +465,15 @@ static enum ckpt_status give_up(const struct plan_batch *b, const char *key, enu
                                 const struct ckpt_err *why, struct ckpt_err *err)
 {
     char text[400];
-    const struct plan_chunk *c = &b->chunks[0];
+    const char *tensor = plan_saved(b, &b->chunks[0])->name;
+    struct box tile = plan_tile(b, &b->chunks[0]);
+    box_to_text(&tile, text, sizeof(text));
     if (st == CKPT_NOT_FOUND)
-        return err_set(err, CKPT_IO, "tensor %s, box %s: %s is missing in every store", c->tensor,
-                       box_to_text(&c->tile, text, sizeof(text)), key);
+        return err_set(err, CKPT_IO, "tensor %s, box %s: %s is missing in every store", tensor,
+                       text, key);
     if (strstr(err_text(why), "tensor "))
         return err_set(err, st, "%s", err_text(why));
-    return err_set(err, st, "tensor %s, box %s, object %s: %s", c->tensor,
-                   box_to_text(&c->tile, text, sizeof(text)), key, err_text(why));
+    return err_set(err, st, "tensor %s, box %s, object %s: %s", tensor, text, key, err_text(why));
 }
 
 static unsigned weight(enum ckpt_status st)

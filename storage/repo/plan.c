@@ -6,7 +6,7 @@
  *   pieces ── index runs ──► wants, by rank ── manifest of a rank ──► its boxes, by chunk
  *     ──► hits of a box (tiles) ──► batches
  *
- * Memory: 16 bytes a want (one rank's part of one piece), one manifest, and the plan.
+ * Memory: 4 bytes a want (a rank wrote something of a piece), one manifest, and the plan.
  * At the end the parts of every piece must add up to the piece: an index that lied by
  * omission is found here and not by a trainer that starts from zeros. */
 #include "storage/repo/plan.h"
@@ -22,7 +22,7 @@ static enum ckpt_status no_memory(struct ckpt_err *err)
     return err_set(err, CKPT_NO_MEMORY, "no memory to plan");
 }
 
-/* --- wants ---------------------------------------------------------------------- */
+/* --- parts ---------------------------------------------------------------------- */
 
 static enum ckpt_status check_blocked(const struct decl_tensor *t, const struct index_tensor *saved,
                                       const struct box *box, struct ckpt_err *err)
@@ -40,12 +40,54 @@ static enum ckpt_status check_blocked(const struct decl_tensor *t, const struct 
     return CKPT_OK;
 }
 
-static enum ckpt_status add_want(struct planner *pl, const struct want *w, struct ckpt_err *err)
+static enum ckpt_status add_part(struct planner *pl, const struct asked *a, uint32_t piece,
+                                 struct ckpt_err *err)
 {
-    if (!array_room((void **)&pl->wants, pl->want_count, &pl->want_cap, sizeof(*pl->wants)))
+    struct plan *p = pl->p;
+    const struct decl *d = pl->consumers[a->consumer];
+    const struct box *box = &plan_piece(d, a->tensor, piece)->box;
+    uint8_t dtype = a->saved->dtype;
+    enum ckpt_status st = CKPT_OK;
+    if (box_volume(box) == 0)
+        return CKPT_OK;
+    if (a->saved->kind == DECL_BLOCKED)
+        st = check_blocked(&d->tensors[a->tensor], a->saved, box, err);
+    if (st != CKPT_OK)
+        return st;
+    if (p->part_count == UINT32_MAX ||
+        !array_room((void **)&p->parts, p->part_count, &pl->part_cap, sizeof(*p->parts)))
         return no_memory(err);
-    pl->wants[pl->want_count++] = *w;
+    p->parts[p->part_count++] =
+        (struct plan_part){ .saved = a->saved,
+                            .consumer = a->consumer,
+                            .tensor = a->tensor,
+                            .piece = piece,
+                            .dtype = dtype == d->tensors[a->tensor].dtype ? 0 : dtype,
+                            .box = *box };
     return CKPT_OK;
+}
+
+static enum ckpt_status list_parts(struct planner *pl, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < pl->asked_count; i++) {
+        const struct asked *a = &pl->asked[i];
+        size_t pieces = pl->consumers[a->consumer]->tensors[a->tensor].piece_count;
+        for (uint32_t k = 0; st == CKPT_OK && k < pieces; k++)
+            st = add_part(pl, a, k, err);
+    }
+    return st;
+}
+
+/* --- wants ---------------------------------------------------------------------- */
+
+/* This rank wrote something of the part.  Counted first; dealt when there is room. */
+static void add_want(struct planner *pl, uint32_t rank, size_t part)
+{
+    if (pl->wants)
+        pl->wants[pl->wants_end[rank]++] = (uint32_t)part;
+    else
+        pl->wants_end[rank + 1]++;
 }
 
 static enum ckpt_status check_locked(const struct index_tensor *t, const struct box *saved,
@@ -61,87 +103,66 @@ static enum ckpt_status check_locked(const struct index_tensor *t, const struct 
                    box_to_text(box, asked, sizeof(asked)));
 }
 
-/* Every box of one run that meets the piece. */
-static enum ckpt_status want_run(struct planner *pl, struct want *w, const struct index_run *run,
-                                 const struct box *box, struct ckpt_err *err)
+/* Every box of one run that meets the part. */
+static enum ckpt_status want_run(struct planner *pl, size_t part, const struct index_run *run,
+                                 struct ckpt_err *err)
 {
-    const struct index_tensor *saved = pl->asked[w->asked].saved;
-    uint32_t first, last;
-    if (!index_run_hits(run, box, &first, &last))
+    const struct plan_part *p = &pl->p->parts[part];
+    uint32_t first, last, rank;
+    if (!index_run_hits(run, &p->box, &first, &last))
         return CKPT_OK;
     for (uint32_t i = first; i <= last; i++) {
-        struct box at = index_run_box(run, i, &w->rank);
-        if (w->rank >= reader_commit(pl->r)->world)
+        struct box at = index_run_box(run, i, &rank);
+        if (rank >= reader_commit(pl->r)->world)
             return err_set(err, CKPT_CORRUPT, "tensor %s: the index names a rank that never was",
-                           saved->name);
-        enum ckpt_status st = check_locked(saved, &at, box, err);
-        if (st == CKPT_OK)
-            st = add_want(pl, w, err);
+                           p->saved->name);
+        enum ckpt_status st = check_locked(p->saved, &at, &p->box, err);
         if (st != CKPT_OK)
             return st;
+        add_want(pl, rank, part);
     }
     return CKPT_OK;
 }
 
-static enum ckpt_status want_piece(struct planner *pl, struct want *w, struct ckpt_err *err)
+static enum ckpt_status want_parts(struct planner *pl, struct ckpt_err *err)
 {
-    const struct asked *a = &pl->asked[w->asked];
-    const struct decl *d = pl->consumers[a->consumer];
-    const struct box *box = &plan_piece(d, a->tensor, w->piece)->box;
-    if (box_volume(box) == 0)
-        return CKPT_OK;
     enum ckpt_status st = CKPT_OK;
-    if (a->saved->kind == DECL_BLOCKED)
-        st = check_blocked(&d->tensors[a->tensor], a->saved, box, err);
-    for (uint32_t i = 0; st == CKPT_OK && i < a->saved->run_count; i++)
-        st = want_run(pl, w, &a->saved->runs[i], box, err);
+    for (size_t i = 0; i < pl->p->part_count; i++) {
+        const struct index_tensor *saved = pl->p->parts[i].saved;
+        for (uint32_t k = 0; st == CKPT_OK && k < saved->run_count; k++)
+            st = want_run(pl, i, &saved->runs[k], err);
+    }
     return st;
 }
 
+/* By rank, otherwise in the order of parts: counted, then dealt. */
 static enum ckpt_status want_all(struct planner *pl, struct ckpt_err *err)
 {
-    enum ckpt_status st = CKPT_OK;
-    for (size_t i = 0; st == CKPT_OK && i < pl->asked_count; i++) {
-        const struct asked *a = &pl->asked[i];
-        struct want w = { .asked = (uint32_t)i };
-        size_t pieces = pl->consumers[a->consumer]->tensors[a->tensor].piece_count;
-        for (; st == CKPT_OK && w.piece < pieces; w.piece++)
-            st = want_piece(pl, &w, err);
-    }
-    return st;
-}
-
-/* By rank, otherwise in the order in which they were found: counted, then dealt. */
-static enum ckpt_status sort_wants(struct planner *pl, struct ckpt_err *err)
-{
     uint32_t world = reader_commit(pl->r)->world;
-    CLEANUP_FREE size_t *at = calloc((size_t)world + 1, sizeof(*at));
-    struct want *sorted = malloc((pl->want_count + 1) * sizeof(*sorted));
-    if (!at || !sorted) {
-        free(sorted);
+    pl->wants_end = calloc((size_t)world + 1, sizeof(*pl->wants_end));
+    if (!pl->wants_end)
         return no_memory(err);
-    }
-    for (size_t i = 0; i < pl->want_count; i++)
-        at[pl->wants[i].rank + 1]++;
+    enum ckpt_status st = want_parts(pl, err);
+    if (st != CKPT_OK)
+        return st;
     for (uint32_t rank = 0; rank < world; rank++)
-        at[rank + 1] += at[rank];
-    for (size_t i = 0; i < pl->want_count; i++)
-        sorted[at[pl->wants[i].rank]++] = pl->wants[i];
-    free(pl->wants);
-    pl->wants = sorted;
-    pl->want_cap = pl->want_count + 1;
-    return CKPT_OK;
+        pl->wants_end[rank + 1] += pl->wants_end[rank];
+    pl->wants = malloc((pl->wants_end[world] + 1) * sizeof(*pl->wants));
+    return pl->wants ? want_parts(pl, err) : no_memory(err);
 }
 
 /* --- hits ----------------------------------------------------------------------- */
 
-static enum ckpt_status add_hit(struct planner *pl, const struct plan_hit *h, uint64_t *got,
-                                struct ckpt_err *err)
+static enum ckpt_status add_hit(struct planner *pl, uint32_t part, uint64_t tile,
+                                const struct box *common, struct ckpt_err *err)
 {
+    const struct plan_part *p = &pl->p->parts[part];
+    const struct decl_tensor *t = &pl->consumers[p->consumer]->tensors[p->tensor];
+    uint64_t bytes = box_bytes(common, dtype_bits(p->saved->dtype));
     if (!array_room((void **)&pl->hits, pl->hit_count, &pl->hit_cap, sizeof(*pl->hits)))
         return no_memory(err);
-    pl->hits[pl->hit_count++] = *h;
-    *got += box_volume(&h->common);
+    pl->hits[pl->hit_count++] = (struct plan_hit){ tile, part, (uint32_t)bytes };
+    pl->got[p->consumer][t->first_piece + p->piece] += box_volume(common);
     return CKPT_OK;
 }
 
@@ -149,23 +170,16 @@ static enum ckpt_status add_hit(struct planner *pl, const struct plan_hit *h, ui
 static enum ckpt_status hit_box(struct planner *pl, const struct wanted_box *w,
                                 struct ckpt_err *err)
 {
-    const struct asked *a = &pl->asked[w->want->asked];
-    const struct decl *d = pl->consumers[a->consumer];
-    const struct decl_piece *piece = plan_piece(d, a->tensor, w->want->piece);
-    uint64_t *got = &pl->got[a->consumer][piece - d->pieces];
-    uint8_t dtype = a->saved->dtype;
-    struct plan_hit h = { .consumer = a->consumer,
-                          .tensor = a->tensor,
-                          .piece = w->want->piece,
-                          .dtype = dtype == d->tensors[a->tensor].dtype ? 0 : dtype };
+    const struct box *box = &pl->p->parts[w->part].box;
+    struct box tile, common;
+    uint64_t number;
     if (w->box->chunks == 1) /* most boxes of a large job */
-        return box_intersect(&w->box->box, &piece->box, &h.common) ? add_hit(pl, &h, got, err)
-                                                                   : CKPT_OK;
-    struct tile_iter it = tile_iter_init(&w->box->box, w->box->tile, &piece->box);
-    struct box tile;
+        return box_intersect(&w->box->box, box, &common) ? add_hit(pl, w->part, 0, &common, err)
+                                                         : CKPT_OK;
+    struct tile_iter it = tile_iter_init(&w->box->box, w->box->tile, box);
     enum ckpt_status st = CKPT_OK;
-    while (st == CKPT_OK && tile_iter_next(&it, &h.tile, &tile, &h.common))
-        st = add_hit(pl, &h, got, err);
+    while (st == CKPT_OK && tile_iter_next(&it, &number, &tile, &common))
+        st = add_hit(pl, w->part, number, &common, err);
     return st;
 }
 
@@ -174,11 +188,7 @@ static int compare_hits(const void *a, const void *b)
     const struct plan_hit *x = a, *y = b;
     if (x->tile != y->tile)
         return x->tile < y->tile ? -1 : 1;
-    if (x->consumer != y->consumer)
-        return x->consumer < y->consumer ? -1 : 1;
-    if (x->tensor != y->tensor)
-        return x->tensor < y->tensor ? -1 : 1;
-    return x->piece < y->piece ? -1 : x->piece > y->piece;
+    return x->part < y->part ? -1 : x->part > y->part;
 }
 
 /* All that is wanted of one box. */
@@ -193,7 +203,7 @@ static enum ckpt_status hit_wanted(struct planner *pl, const struct wanted_box *
         return st;
     if (count > 1 && pl->hit_count > 1) /* those of one piece come by tile */
         qsort(pl->hits, pl->hit_count, sizeof(*pl->hits), compare_hits);
-    return plan_batcher_add(&pl->batcher, pl->asked[w->want->asked].saved, w->box, pl->hits,
+    return plan_batcher_add(&pl->batcher, pl->p->parts[w->part].saved, w->box, pl->hits,
                             pl->hit_count, err);
 }
 
@@ -209,20 +219,21 @@ static enum ckpt_status check_manifest_tensor(const struct index_tensor *saved, 
                    t->name, rank);
 }
 
-static enum ckpt_status find_boxes(struct planner *pl, const struct want *w, struct ckpt_err *err)
+static enum ckpt_status find_boxes(struct planner *pl, uint32_t rank, uint32_t part,
+                                   struct ckpt_err *err)
 {
-    const struct asked *a = &pl->asked[w->asked];
+    const struct index_tensor *saved = pl->p->parts[part].saved;
     const struct manifest_tensor *t;
-    enum ckpt_status st = reader_boxes(pl->r, w->rank, a->saved->name, &t, err);
+    enum ckpt_status st = reader_boxes(pl->r, rank, saved->name, &t, err);
     if (st == CKPT_NOT_FOUND)
         return err_set(err, CKPT_CORRUPT, "tensor %s: rank %u's manifest does not have it",
-                       a->saved->name, w->rank);
+                       saved->name, rank);
     if (st == CKPT_OK)
-        st = check_manifest_tensor(a->saved, w->rank, t, err);
+        st = check_manifest_tensor(saved, rank, t, err);
     for (uint32_t i = 0; st == CKPT_OK && i < t->box_count; i++) {
         if (!array_room((void **)&pl->boxes, pl->box_count, &pl->box_cap, sizeof(*pl->boxes)))
             return no_memory(err);
-        pl->boxes[pl->box_count++] = (struct wanted_box){ .box = &t->boxes[i], .want = w };
+        pl->boxes[pl->box_count++] = (struct wanted_box){ .box = &t->boxes[i], .part = part };
     }
     return st;
 }
@@ -234,22 +245,16 @@ static int compare_boxes(const void *a, const void *b)
         return x->box->first_chunk < y->box->first_chunk ? -1 : 1;
     if (x->box != y->box)
         return x->box < y->box ? -1 : 1;
-    return x->want < y->want ? -1 : x->want > y->want;
+    return x->part < y->part ? -1 : x->part > y->part;
 }
 
-/* Several boxes of the rank meet the piece: it was found once for each. */
-static bool same_want(const struct want *a, const struct want *b)
-{
-    return a->rank == b->rank && a->asked == b->asked && a->piece == b->piece;
-}
-
-static enum ckpt_status read_ahead(struct planner *pl, const struct want *wants, size_t n,
-                                   struct ckpt_err *err)
+static enum ckpt_status read_ahead(struct planner *pl, uint32_t rank, const uint32_t *wants,
+                                   size_t n, struct ckpt_err *err)
 {
     const struct index_tensor *last = NULL;
     pl->name_count = 0;
     for (size_t i = 0; i < n; i++) {
-        const struct index_tensor *saved = pl->asked[wants[i].asked].saved;
+        const struct index_tensor *saved = pl->p->parts[wants[i]].saved;
         if (saved == last)
             continue;
         last = saved;
@@ -257,22 +262,21 @@ static enum ckpt_status read_ahead(struct planner *pl, const struct want *wants,
             return no_memory(err);
         pl->names[pl->name_count++] = saved->name;
     }
-    return reader_ahead(pl->r, wants->rank, pl->names, pl->name_count, err);
+    return reader_ahead(pl->r, rank, pl->names, pl->name_count, err);
 }
 
-/* The n wants of one rank. */
-static enum ckpt_status hit_rank(struct planner *pl, const struct want *wants, size_t n,
+/* The n wants of one rank.  A part is there once for each of its boxes that it meets. */
+static enum ckpt_status hit_rank(struct planner *pl, uint32_t rank, const uint32_t *wants, size_t n,
                                  struct ckpt_err *err)
 {
     const struct manifest_header *manifest;
-    uint32_t rank = wants->rank;
-    enum ckpt_status st = read_ahead(pl, wants, n, err);
+    enum ckpt_status st = read_ahead(pl, rank, wants, n, err);
     if (st == CKPT_OK)
         st = reader_manifest(pl->r, rank, &manifest, err);
     pl->box_count = 0;
     for (size_t i = 0; st == CKPT_OK && i < n; i++) {
-        if (i == 0 || !same_want(&wants[i - 1], &wants[i]))
-            st = find_boxes(pl, &wants[i], err);
+        if (i == 0 || wants[i - 1] != wants[i])
+            st = find_boxes(pl, rank, wants[i], err);
     }
     if (st != CKPT_OK)
         return st;
@@ -292,12 +296,13 @@ static enum ckpt_status hit_rank(struct planner *pl, const struct want *wants, s
 
 static enum ckpt_status hit_all(struct planner *pl, struct ckpt_err *err)
 {
+    uint32_t world = reader_commit(pl->r)->world;
     enum ckpt_status st = CKPT_OK;
-    size_t n;
-    for (size_t i = 0; st == CKPT_OK && i < pl->want_count; i += n) {
-        for (n = 1; i + n < pl->want_count && pl->wants[i + n].rank == pl->wants[i].rank;)
-            n++;
-        st = hit_rank(pl, &pl->wants[i], n, err);
+    size_t at = 0;
+    for (uint32_t rank = 0; st == CKPT_OK && rank < world; rank++) {
+        if (at < pl->wants_end[rank])
+            st = hit_rank(pl, rank, &pl->wants[at], pl->wants_end[rank] - at, err);
+        at = pl->wants_end[rank];
     }
     return st;
 }
@@ -352,9 +357,9 @@ static enum ckpt_status plan_all(struct planner *pl, struct ckpt_err *err)
 {
     enum ckpt_status st = plan_ask_all(pl, err);
     if (st == CKPT_OK)
-        st = want_all(pl, err);
+        st = list_parts(pl, err);
     if (st == CKPT_OK)
-        st = sort_wants(pl, err);
+        st = want_all(pl, err);
     if (st == CKPT_OK)
         st = hit_all(pl, err);
     if (st == CKPT_OK)
@@ -389,6 +394,7 @@ static void planner_fini(struct planner *pl)
         free(pl->got[c]);
     free(pl->got);
     free(pl->wants);
+    free(pl->wants_end);
     free((void *)(uintptr_t)pl->names);
     free(pl->boxes);
     free(pl->hits);
@@ -434,7 +440,9 @@ void plan_free(struct plan *p)
         free(p->batches[0].chunks);
         free(p->batches[0].frags);
         free(p->batches[0].uses);
+        free(p->batches[0].words);
     }
+    free(p->parts);
     for (size_t i = 0; i < p->unasked_count; i++)
         free(p->unasked[i]);
     free(p->unasked);

@@ -5,40 +5,65 @@
  * and, for each consumer that needs any of them, the fragments (dense boxes) to be
  * laid into one slot of that consumer.  Each chunk is read and decoded once for all
  * consumers.  Whoever runs a batch first reserves a slot for each of its consumers.
- * Batches come in order of packs, chunks in order of place, so reads are sequential. */
+ * Batches come in order of packs, chunks in order of place, so reads are sequential.
+ *
+ * A node that takes its ranks of a large job has millions of fragments, so what follows by
+ * arithmetic is not kept: a fragment is where tile and piece meet (plan_iter). */
 #pragma once
 
 #include "formats/decl.h"
 #include "formats/select.h"
 #include "storage/repo/reader.h"
 
+struct plan_part {                    /* a piece that is asked for, and what has its bytes */
+    const struct index_tensor *saved; /* borrowed from the reader */
+    uint32_t consumer;                /* which decl */
+    uint32_t tensor, piece;           /* ordinals: tensor in the decl, piece within the tensor */
+    uint8_t dtype;                    /* of the bytes, when it is not the consumer's; else 0 */
+    struct box box;                   /* the piece */
+};
 struct plan_frag {
-    uint32_t consumer;      /* which decl */
-    uint32_t tensor, piece; /* ordinals: tensor in the decl, piece within the tensor */
-    uint8_t dtype;          /* of the bytes, when it is not the consumer's; else 0 */
-    uint64_t slot_offset;   /* where the dense common box starts in the consumer's slot */
-    struct box common;      /* global coordinates, of the saved tensor */
+    uint32_t part;        /* which */
+    uint32_t slot_offset; /* where the dense common box starts in the consumer's slot */
 };
 struct plan_chunk {
+    struct digest digest;
     uint32_t index; /* number in the pack */
     uint32_t raw_bytes;
-    uint32_t bits; /* of the dtype */
-    struct digest digest;
-    struct box tile;
-    uint32_t first_frag, frag_count; /* in the batch */
-    const char *tensor;              /* name, for messages; borrowed from the reader */
+    uint32_t first_frag, frag_count; /* in the batch; one at least */
+    uint32_t tile;                   /* where its box stands among the words of the batch */
 };
 struct plan_batch {
     uint32_t rank; /* who wrote the pack */
     struct manifest_pack pack;
-    uint32_t chunk_count, frag_count, use_count;
+    uint32_t chunk_count, frag_count, use_count, word_count;
     struct plan_chunk *chunks;
-    struct plan_frag *frags; /* grouped by chunk */
-    struct plan_use {        /* consumers of this batch, each once, ascending */
+    struct plan_frag *frags;       /* grouped by chunk, of which each has one tensor */
+    const struct plan_part *parts; /* of the whole plan */
+    uint64_t *words;               /* per chunk: offsets of its tile, then lengths */
+    struct plan_use {              /* consumers of this batch, each once, ascending */
         uint32_t consumer;
         uint64_t slot_used; /* bytes of its slot */
     } * uses;
 };
+/* The tile that a chunk has the bytes of, and whose: global coordinates of that tensor. */
+struct box plan_tile(const struct plan_batch *b, const struct plan_chunk *c);
+const struct index_tensor *plan_saved(const struct plan_batch *b, const struct plan_chunk *c);
+/* Visits the fragments of a batch, chunk by chunk: of one consumer, or of all:
+ *     struct plan_iter it = plan_iter_init(b, PLAN_ALL);
+ *     while (plan_iter_next(&it)) ... it.part, it.slot_offset, it.common */
+#define PLAN_ALL UINT32_MAX
+struct plan_iter {
+    const struct plan_batch *batch;
+    uint32_t consumer;
+    uint32_t chunk, frag; /* the next one */
+    const struct plan_part *part;
+    uint32_t slot_offset;
+    struct box common; /* what lies there, dense: global coordinates */
+};
+struct plan_iter plan_iter_init(const struct plan_batch *b, uint32_t consumer);
+bool plan_iter_next(struct plan_iter *it);
+
 struct plan_gap { /* a declared tensor that the checkpoint does not have */
     uint32_t consumer, tensor;
 };
@@ -49,6 +74,8 @@ struct plan_note { /* a declared tensor that was saved under another name or dty
 struct plan {
     struct plan_batch *batches;
     size_t batch_count;
+    struct plan_part *parts; /* by name of what was saved, then consumer, tensor, piece */
+    size_t part_count;
     uint64_t *consumer_bytes; /* fragment bytes, per consumer */
     uint64_t read_bytes;      /* raw bytes of all chunks, each once */
     uint32_t manifests_hit;

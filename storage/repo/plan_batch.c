@@ -32,6 +32,7 @@ void plan_batcher_fini(struct plan_batcher *b)
     free(b->chunks);
     free(b->frags);
     free(b->uses);
+    free(b->words);
     free(b->used);
     free(b->opened);
     *b = (struct plan_batcher){ 0 };
@@ -41,6 +42,11 @@ static int compare_uses(const void *a, const void *b)
 {
     const struct plan_use *x = a, *y = b;
     return x->consumer < y->consumer ? -1 : x->consumer > y->consumer;
+}
+
+static uint32_t consumer_of(const struct plan_batcher *b, const struct plan_hit *h)
+{
+    return b->p->parts[h->part].consumer;
 }
 
 /* Where the consumer's slot ends so far. */
@@ -77,33 +83,45 @@ static enum ckpt_status open_batch(struct plan_batcher *b, uint32_t pack, struct
 }
 
 struct chunk_of { /* one tile and who needs it */
-    const struct index_tensor *saved;
     const struct manifest_box *box;
     const struct plan_hit *hits;
     size_t count;
     unsigned bits;
 };
 
+/* Keeps the tile of the chunk that is being opened. */
+static enum ckpt_status add_tile(struct plan_batcher *b, const struct box *tile,
+                                 struct ckpt_err *err)
+{
+    for (uint32_t i = 0; i < 2 * tile->ndim; i++) {
+        if (!array_room((void **)&b->words, b->word_count, &b->word_cap, sizeof(*b->words)))
+            return no_memory(b, err);
+        b->words[b->word_count++] = i < tile->ndim ? tile->off[i] : tile->len[i - tile->ndim];
+    }
+    open_one(b)->word_count += 2 * tile->ndim;
+    return CKPT_OK;
+}
+
 static enum ckpt_status open_chunk(struct plan_batcher *b, const struct chunk_of *of,
                                    struct ckpt_err *err)
 {
     struct plan_batch *batch = open_one(b);
-    uint64_t tile = of->hits[0].tile;
+    uint64_t number = of->hits[0].tile;
+    struct box tile =
+        of->box->chunks == 1 ? of->box->box : tile_at(&of->box->box, of->box->tile, number);
     if (!array_room((void **)&b->chunks, b->chunk_count, &b->chunk_cap, sizeof(*b->chunks)))
         return no_memory(b, err);
     struct plan_chunk *c = &b->chunks[b->chunk_count++];
     *c = (struct plan_chunk){
-        .index = (uint32_t)(of->box->first_chunk + tile - batch->pack.first_chunk),
-        .bits = of->bits,
-        .digest = of->box->digests[tile],
-        .tile = of->box->chunks == 1 ? of->box->box : tile_at(&of->box->box, of->box->tile, tile),
+        .digest = of->box->digests[number],
+        .index = (uint32_t)(of->box->first_chunk + number - batch->pack.first_chunk),
+        .raw_bytes = (uint32_t)box_bytes(&tile, of->bits),
         .first_frag = batch->frag_count,
-        .tensor = of->saved->name
+        .tile = batch->word_count,
     };
-    c->raw_bytes = (uint32_t)box_bytes(&c->tile, of->bits);
     batch->chunk_count++;
     b->p->read_bytes += c->raw_bytes;
-    return CKPT_OK;
+    return add_tile(b, &tile, err);
 }
 
 static enum ckpt_status use_slot(struct plan_batcher *b, uint32_t consumer, struct ckpt_err *err)
@@ -119,25 +137,20 @@ static enum ckpt_status use_slot(struct plan_batcher *b, uint32_t consumer, stru
     return CKPT_OK;
 }
 
-static enum ckpt_status add_frag(struct plan_batcher *b, const struct plan_hit *h, unsigned bits,
+static enum ckpt_status add_frag(struct plan_batcher *b, const struct plan_hit *h,
                                  struct ckpt_err *err)
 {
-    enum ckpt_status st = use_slot(b, h->consumer, err);
+    uint32_t consumer = consumer_of(b, h);
+    enum ckpt_status st = use_slot(b, consumer, err);
     if (st != CKPT_OK)
         return st;
     if (!array_room((void **)&b->frags, b->frag_count, &b->frag_cap, sizeof(*b->frags)))
         return no_memory(b, err);
-    uint64_t bytes = box_bytes(&h->common, bits);
-    uint64_t offset = image_offset_next(&b->used[h->consumer], bytes);
-    b->frags[b->frag_count++] = (struct plan_frag){ .consumer = h->consumer,
-                                                    .tensor = h->tensor,
-                                                    .piece = h->piece,
-                                                    .dtype = h->dtype,
-                                                    .slot_offset = offset,
-                                                    .common = h->common };
+    uint64_t offset = image_offset_next(&b->used[consumer], h->bytes);
+    b->frags[b->frag_count++] = (struct plan_frag){ h->part, (uint32_t)offset };
     open_one(b)->frag_count++;
     b->chunks[b->chunk_count - 1].frag_count++;
-    b->p->consumer_bytes[h->consumer] += bytes;
+    b->p->consumer_bytes[consumer] += h->bytes;
     return CKPT_OK;
 }
 
@@ -147,19 +160,19 @@ static bool chunk_fits(const struct plan_batcher *b, const struct chunk_of *of)
     uint64_t used = 0;
     for (size_t i = 0; i < of->count; i++) {
         const struct plan_hit *h = &of->hits[i];
-        if (i == 0 || h->consumer != h[-1].consumer)
-            used = used_of(b, h->consumer);
-        image_offset_next(&used, box_bytes(&h->common, of->bits));
+        if (i == 0 || consumer_of(b, h) != consumer_of(b, h - 1))
+            used = used_of(b, consumer_of(b, h));
+        image_offset_next(&used, h->bytes);
         if (used > b->slot_bytes)
             return false;
     }
     return true;
 }
 
-static bool frag_fits(const struct plan_batcher *b, const struct plan_hit *h, unsigned bits)
+static bool frag_fits(const struct plan_batcher *b, const struct plan_hit *h)
 {
-    uint64_t used = used_of(b, h->consumer);
-    image_offset_next(&used, box_bytes(&h->common, bits));
+    uint64_t used = used_of(b, consumer_of(b, h));
+    image_offset_next(&used, h->bytes);
     return used <= b->slot_bytes;
 }
 
@@ -174,7 +187,7 @@ static enum ckpt_status add_chunk(struct plan_batcher *b, const struct chunk_of 
     bool whole = same && chunk_fits(b, of), fresh = !whole;
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; st == CKPT_OK && i < of->count; i++) {
-        fresh = fresh || (!whole && !frag_fits(b, &of->hits[i], of->bits));
+        fresh = fresh || (!whole && !frag_fits(b, &of->hits[i]));
         if (fresh) {
             close_batch(b);
             st = open_batch(b, pack, err);
@@ -182,7 +195,7 @@ static enum ckpt_status add_chunk(struct plan_batcher *b, const struct chunk_of 
         if (st == CKPT_OK && (fresh || i == 0))
             st = open_chunk(b, of, err);
         if (st == CKPT_OK)
-            st = add_frag(b, &of->hits[i], of->bits, err);
+            st = add_frag(b, &of->hits[i], err);
         fresh = false;
     }
     return st;
@@ -192,7 +205,7 @@ enum ckpt_status plan_batcher_add(struct plan_batcher *b, const struct index_ten
                                   const struct manifest_box *box, const struct plan_hit *hits,
                                   size_t count, struct ckpt_err *err)
 {
-    struct chunk_of of = { .saved = saved, .box = box, .bits = dtype_bits(saved->dtype) };
+    struct chunk_of of = { .box = box, .bits = dtype_bits(saved->dtype) };
     if (box->first_chunk < b->ordinal)
         return err_set(err, CKPT_CORRUPT, "tensor %s: two boxes of rank %u claim chunk %" PRIu64,
                        saved->name, b->rank, box->first_chunk);
@@ -217,18 +230,22 @@ enum ckpt_status plan_batcher_add(struct plan_batcher *b, const struct index_ten
 /* Arrays have moved while they grew: batches learn only now where their parts lie. */
 void plan_batcher_finish(struct plan_batcher *b)
 {
-    size_t chunk = 0, frag = 0, use = 0;
+    size_t chunk = 0, frag = 0, use = 0, word = 0;
     close_batch(b);
     for (size_t i = 0; i < b->p->batch_count; i++) {
         struct plan_batch *batch = &b->p->batches[i];
         batch->chunks = b->chunks + chunk;
         batch->frags = b->frags + frag;
         batch->uses = b->uses + use;
+        batch->words = b->words + word;
+        batch->parts = b->p->parts;
         chunk += batch->chunk_count;
         frag += batch->frag_count;
         use += batch->use_count;
+        word += batch->word_count;
     }
     b->chunks = NULL; /* the plan owns them now */
     b->frags = NULL;
     b->uses = NULL;
+    b->words = NULL;
 }

@@ -10,12 +10,9 @@ struct asked { /* a tensor of a consumer, and what has its bytes */
     const struct index_tensor *saved;
     uint32_t consumer, tensor;
 };
-struct want { /* this rank wrote something of this piece */
-    uint32_t rank, asked, piece;
-};
-struct wanted_box { /* a piece needs a part of this box */
+struct wanted_box { /* a piece needs something of this box */
     const struct manifest_box *box;
-    const struct want *want;
+    uint32_t part;
 };
 struct planner {
     struct reader *r;
@@ -29,8 +26,9 @@ struct planner {
     struct plan_batcher batcher;
     struct asked *asked; /* by name of what was saved, then consumer, then tensor */
     size_t asked_count, asked_cap;
-    struct want *wants; /* by rank, then as `asked`, then by piece */
-    size_t want_count, want_cap;
+    size_t part_cap;
+    uint32_t *wants;    /* parts of which a rank wrote something: by rank, rising */
+    size_t *wants_end;  /* of each rank; while they are counted: how many the rank before has */
     const char **names; /* of the rank at work: what is wanted of its manifest, sorted */
     size_t name_count, name_cap;
     struct wanted_box *boxes; /* of the rank at work */

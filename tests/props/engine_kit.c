@@ -491,19 +491,22 @@ static void pieces_free(const struct kit_layout *l, struct strided **all)
 static void take_frags(const struct kit_layout *l, const struct plan_batch *b, void *const *slots,
                        struct strided **all)
 {
-    for (uint32_t i = 0; i < b->frag_count; i++) {
-        const struct plan_frag *f = &b->frags[i];
-        const struct decl *d = l->list[f->consumer];
-        size_t piece = d->tensors[f->tensor].first_piece + f->piece;
-        unsigned bits = dtype_bits(d->tensors[f->tensor].dtype);
+    struct plan_iter it = plan_iter_init(b, PLAN_ALL);
+    uint32_t seen = 0;
+    for (; plan_iter_next(&it); seen++) {
+        const struct plan_part *p = it.part;
+        const struct decl *d = l->list[p->consumer];
+        size_t piece = d->tensors[p->tensor].first_piece + p->piece;
+        unsigned bits = dtype_bits(d->tensors[p->tensor].dtype);
         uint32_t u = 0;
-        while (b->uses[u].consumer != f->consumer)
+        while (b->uses[u].consumer != p->consumer)
             u++;
-        CHECK(f->slot_offset + box_bytes(&f->common, bits) <= b->uses[u].slot_used);
-        struct strided from = dense_at(&f->common, bits, (uint8_t *)slots[u] + f->slot_offset);
-        box_copy(&f->common, bits, &d->pieces[piece].box, &all[f->consumer][piece], &f->common,
+        CHECK(it.slot_offset + box_bytes(&it.common, bits) <= b->uses[u].slot_used);
+        struct strided from = dense_at(&it.common, bits, (uint8_t *)slots[u] + it.slot_offset);
+        box_copy(&it.common, bits, &d->pieces[piece].box, &all[p->consumer][piece], &it.common,
                  &from);
     }
+    CHECK_EQ(seen, b->frag_count);
 }
 
 static void check_pieces(const struct kit_layout *l, struct strided **all)

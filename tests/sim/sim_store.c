@@ -34,6 +34,7 @@ static void plan_drop(struct plan *p)
         __real_free(p->batches[i].chunks);
         __real_free(p->batches[i].frags);
         __real_free(p->batches[i].uses);
+        __real_free((void *)(uintptr_t)p->batches[i].parts);
     }
     __real_free(p->batches);
     __real_free(p->consumer_bytes);
@@ -473,22 +474,29 @@ static enum ckpt_status run_seal(struct job_seal *s, struct ckpt_err *err)
 
 static void fill_batch(struct plan *p, size_t at, const struct job_plan *j)
 {
+    static const struct index_tensor saved = { .dtype = CKPT_DTYPE_U64, .ndim = 1, .shape = { 1 } };
+    static uint64_t tile[] = { 0, 1 };
     struct plan_batch *b = &p->batches[at];
+    struct plan_part *parts = __real_calloc(j->count + 1, sizeof(*parts));
     b->chunk_count = 1;
     b->chunks = __real_calloc(1, sizeof(*b->chunks));
     b->frags = __real_calloc(j->count, sizeof(*b->frags));
     b->uses = __real_calloc(j->count, sizeof(*b->uses));
-    CHECK(b->chunks && b->frags && b->uses);
+    CHECK(b->chunks && b->frags && b->uses && parts);
     for (uint32_t i = 0; i < j->count; i++) {
         if (j->clients[i] == UINT32_MAX || sim_rand(4) == 0)
             continue;
         b->uses[b->use_count++] = (struct plan_use){ .consumer = i, .slot_used = 8 };
-        b->frags[b->frag_count++] = (struct plan_frag){ .consumer = i,
-                                                        .tensor = (uint32_t)at,
-                                                        .common = { .ndim = 1, .len = { 1 } } };
+        parts[i] = (struct plan_part){ .saved = &saved,
+                                       .consumer = i,
+                                       .tensor = (uint32_t)at,
+                                       .box = { .ndim = 1, .len = { 1 } } };
+        b->frags[b->frag_count++] = (struct plan_frag){ .part = i };
         p->consumer_bytes[i] += 8;
     }
-    b->chunks[0] = (struct plan_chunk){ .bits = 64, .frag_count = b->frag_count };
+    b->parts = parts;
+    b->words = tile;
+    b->chunks[0] = (struct plan_chunk){ .frag_count = b->frag_count };
 }
 
 static enum ckpt_status run_plan(struct job_plan *j, struct ckpt_err *err)

@@ -254,10 +254,11 @@ static void verify_one(struct store *s, const char *job, const struct ckpt_name 
         struct load_stats stats = { 0 };
         void *slots[] = { slot };
         CHECK_OK(load_batch(w, &s, 1, job, name, b, slots, &stats, &err));
-        for (uint32_t f = 0; f < b->frag_count; f++) {
-            const uint32_t *from = slot + b->frags[f].slot_offset / 4;
-            for (uint64_t k = 0; k < b->frags[f].common.len[0]; k++, seen++)
-                CHECK(from[k] == tc_value(name->step, b->frags[f].common.off[0] + k));
+        struct plan_iter f = plan_iter_init(b, PLAN_ALL);
+        while (plan_iter_next(&f)) {
+            const uint32_t *from = slot + f.slot_offset / 4;
+            for (uint64_t k = 0; k < f.common.len[0]; k++, seen++)
+                CHECK(from[k] == tc_value(name->step, f.common.off[0] + k));
         }
     }
     CHECK_EQ(seen, n);

@@ -191,6 +191,44 @@ static void test_tiny_pieces(void)
     cases++;
 }
 
+/* The next fragment is where this tile and a piece of the consumer meet. */
+static uint64_t check_fragment(const struct plan_batch *b, struct plan_iter *it,
+                               const struct box *tile, const struct kit_layout *to)
+{
+    uint32_t number = it->frag;
+    CHECK(plan_iter_next(it));
+    const struct plan_part *p = it->part;
+    const struct decl *d = to->list[p->consumer];
+    const struct decl_piece *piece = plan_piece(d, p->tensor, p->piece);
+    struct box common;
+    CHECK(p == &b->parts[b->frags[number].part]);
+    CHECK_EQ(it->slot_offset, b->frags[number].slot_offset);
+    CHECK(strcmp(p->saved->name, d->tensors[p->tensor].name) == 0 && p->dtype == 0);
+    CHECK(box_equal(&p->box, &piece->box));
+    CHECK(box_intersect(tile, &piece->box, &common));
+    CHECK(box_equal(&common, &it->common));
+    return box_volume(&common);
+}
+
+/* Consumer by consumer the same fragments come as all together, into places of their
+ * slots that do not overlap. */
+static void check_consumers(const struct plan_batch *b)
+{
+    uint32_t seen = 0;
+    for (uint32_t i = 0; i < b->use_count; i++) {
+        struct plan_iter it = plan_iter_init(b, b->uses[i].consumer);
+        uint64_t end = 0;
+        for (; plan_iter_next(&it); seen++) {
+            CHECK_EQ(it.part->consumer, b->uses[i].consumer);
+            CHECK(it.slot_offset >= end);
+            end = it.slot_offset + box_bytes(&it.common, dtype_bits(it.part->saved->dtype));
+        }
+        CHECK(end > 0);
+        CHECK_EQ(end, b->uses[i].slot_used);
+    }
+    CHECK_EQ(seen, b->frag_count);
+}
+
 /* Random models and layouts: every chunk is read once for all consumers together, and the
  * fragments of each consumer are its pieces, each element once. */
 static void check_fragments(const struct plan *p, const struct kit_layout *to)
@@ -199,6 +237,9 @@ static void check_fragments(const struct plan *p, const struct kit_layout *to)
     uint32_t last_rank = 0, last_slot = 0, last_index = 0;
     for (size_t i = 0; i < p->batch_count; i++) {
         const struct plan_batch *b = &p->batches[i];
+        struct plan_iter it = plan_iter_init(b, PLAN_ALL);
+        uint32_t seen = 0;
+        check_consumers(b);
         for (uint32_t k = 0; k < b->chunk_count; k++) {
             const struct plan_chunk *c = &b->chunks[k];
             bool first = i == 0 && k == 0;
@@ -208,15 +249,13 @@ static void check_fragments(const struct plan *p, const struct kit_layout *to)
             last_rank = b->rank;
             last_slot = b->pack.slot;
             last_index = c->index;
-            for (uint32_t f = 0; f < c->frag_count; f++) {
-                const struct plan_frag *g = &b->frags[c->first_frag + f];
-                const struct decl *d = to->list[g->consumer];
-                CHECK(box_contains(&c->tile, &g->common));
-                CHECK(box_contains(&d->pieces[d->tensors[g->tensor].first_piece + g->piece].box,
-                                   &g->common));
-                volume += box_volume(&g->common);
-            }
+            struct box tile = plan_tile(b, c);
+            CHECK_EQ(c->raw_bytes, box_bytes(&tile, dtype_bits(plan_saved(b, c)->dtype)));
+            for (uint32_t f = 0; f < c->frag_count; f++, seen++)
+                volume += check_fragment(b, &it, &tile, to);
         }
+        CHECK(!plan_iter_next(&it));
+        CHECK_EQ(seen, b->frag_count);
     }
     for (uint32_t r = 0; r < to->world; r++) {
         for (size_t i = 0; i < to->list[r]->piece_count; i++)
@@ -271,12 +310,14 @@ static void test_claims(void)
     struct manifest_box a = {
         .box = { .ndim = 1, .len = { 4 } }, .tile = { 2 }, .chunks = 2, .digests = digests
     };
-    struct plan_hit hit = { .common = { .ndim = 1, .len = { 2 } } };
+    struct plan_part part = { .saved = &saved, .box = { .ndim = 1, .len = { 8 } } };
+    struct plan_hit hit = { .bytes = 2 };
     struct plan_batcher b;
     struct plan p = { 0 };
     uint64_t consumer_bytes[1] = { 0 };
     struct ckpt_err err = { 0 };
     p.consumer_bytes = consumer_bytes;
+    p.parts = &part;
     CHECK(plan_batcher_init(&b, 1, KIT_SLOT, &p));
     plan_batcher_rank(&b, 3, &h);
     CHECK_OK(plan_batcher_add(&b, &saved, &a, &hit, 1, &err));

@@ -161,11 +161,11 @@ static uint64_t check_plan(const struct plan *p, const struct decl *d)
     uint64_t bytes = 0;
     CHECK(come);
     for (size_t b = 0; b < p->batch_count; b++) {
-        for (uint32_t i = 0; i < p->batches[b].frag_count; i++) {
-            const struct plan_frag *f = &p->batches[b].frags[i];
-            size_t piece = d->tensors[f->tensor].first_piece + f->piece;
-            CHECK(box_contains(&d->pieces[piece].box, &f->common));
-            come[piece] += box_volume(&f->common);
+        struct plan_iter it = plan_iter_init(&p->batches[b], PLAN_ALL);
+        while (plan_iter_next(&it)) {
+            size_t piece = d->tensors[it.part->tensor].first_piece + it.part->piece;
+            CHECK(box_contains(&d->pieces[piece].box, &it.common));
+            come[piece] += box_volume(&it.common);
         }
     }
     for (size_t i = 0; i < d->piece_count; i++) {
