@@ -290,20 +290,28 @@ static enum ckpt_status hit_rank(struct planner *pl, uint32_t rank, const uint32
         st = hit_wanted(pl, &pl->boxes[i], group, err);
     }
     pl->p->manifests_hit++;
-    reader_forget(pl->r, rank);
     return st;
 }
 
+/* A manifest goes only after the next one: the one after that fits into its memory, which
+ * otherwise would go back to the kernel and come again page by page. */
 static enum ckpt_status hit_all(struct planner *pl, struct ckpt_err *err)
 {
     uint32_t world = reader_commit(pl->r)->world;
     enum ckpt_status st = CKPT_OK;
     size_t at = 0;
+    uint32_t before = UINT32_MAX;
     for (uint32_t rank = 0; st == CKPT_OK && rank < world; rank++) {
-        if (at < pl->wants_end[rank])
-            st = hit_rank(pl, rank, &pl->wants[at], pl->wants_end[rank] - at, err);
+        if (at == pl->wants_end[rank])
+            continue;
+        st = hit_rank(pl, rank, &pl->wants[at], pl->wants_end[rank] - at, err);
         at = pl->wants_end[rank];
+        if (before != UINT32_MAX)
+            reader_forget(pl->r, before);
+        before = rank;
     }
+    if (before != UINT32_MAX)
+        reader_forget(pl->r, before);
     return st;
 }
 
