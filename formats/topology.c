@@ -20,11 +20,12 @@ struct number {
 };
 struct choice {
     bool skip;
-    bool sole; /* an object of one rank: `only` */
+    bool expert; /* lies in the experts' grid */
+    bool sole;   /* an object of one rank: `only` */
     uint32_t only;
     uint32_t pad_dim;
     uint64_t pad_to; /* 0 = no padding */
-    struct number layer, expert;
+    struct number layer_number, expert_number;
     struct topology_place place[TOPOLOGY_AXES]; /* none is HOW_DEFAULT, no dim negative */
 };
 struct topology {
@@ -73,13 +74,19 @@ static enum ckpt_status count_numbers(struct topology *t, bool experts, struct c
             count = list[next].n.number >= count ? list[next].n.number + 1 : count;
         for (size_t k = i; k < next; k++) {
             struct choice *c = &t->choices[list[k].tensor];
-            *(experts ? &c->expert : &c->layer) = (struct number){ list[k].n.number, count };
+            *(experts ? &c->expert_number : &c->layer_number) =
+                (struct number){ list[k].n.number, count };
         }
     }
     return CKPT_OK;
 }
 
 /* -- choices ------------------------------------------------------------- */
+
+static const struct topology_grid *grid_of(const struct topology *t, const struct choice *c)
+{
+    return c->expert ? &t->mesh.experts : &t->mesh.ranks;
+}
 
 static enum ckpt_status wrong(const struct topology *t, const struct topology_rule *r,
                               const struct topology_tensor *tensor, struct ckpt_err *err,
@@ -91,6 +98,11 @@ static enum ckpt_status wrong(const struct topology *t, const struct topology_ru
     return err_set(err, CKPT_INVALID, "tensor %.200s: %s", tensor->name, what);
 }
 
+static bool cuts(const struct topology_place *p)
+{
+    return p->how == HOW_SHARD || p->how == HOW_STRIDE || p->how == HOW_FLAT;
+}
+
 /* Normalizes and checks what one axis does. */
 static enum ckpt_status settle(const struct topology *t, const struct topology_rule *r, size_t i,
                                enum topology_axis axis, struct ckpt_err *err)
@@ -98,8 +110,7 @@ static enum ckpt_status settle(const struct topology *t, const struct topology_r
     const struct topology_tensor *tensor = &t->tensors[i];
     struct choice *c = &t->choices[i];
     struct topology_place *p = &c->place[axis];
-    bool cuts = p->how == HOW_SHARD || p->how == HOW_STRIDE || p->how == HOW_FLAT;
-    if (cuts && tensor->ndim == 0) { /* a scalar is never cut, whatever the pattern says */
+    if (cuts(p) && tensor->ndim == 0) { /* a scalar is never cut, whatever the pattern says */
         *p = (struct topology_place){ .how = HOW_REPLICATE };
         return CKPT_OK;
     }
@@ -108,13 +119,14 @@ static enum ckpt_status settle(const struct topology *t, const struct topology_r
         if (p->dim < 0 || p->dim >= (int32_t)tensor->ndim)
             return wrong(t, r, tensor, err, "it has no such dimension");
     }
-    if (p->how == HOW_LAYER && c->layer.count == 0)
+    if (p->how == HOW_LAYER && c->layer_number.count == 0)
         return wrong(t, r, tensor, err, "its name has no layer's number");
-    if (p->how == HOW_EXPERT && c->expert.count == 0)
+    if (p->how == HOW_EXPERT && c->expert_number.count == 0)
         return wrong(t, r, tensor, err, "its name has no expert's number");
     if (p->how == HOW_ONLY) {
-        p->number += p->number < 0 ? (int32_t)t->mesh.size[axis] : 0;
-        if (p->number < 0 || p->number >= (int32_t)t->mesh.size[axis])
+        int32_t size = (int32_t)grid_of(t, c)->size[axis];
+        p->number += p->number < 0 ? size : 0;
+        if (p->number < 0 || p->number >= size)
             return wrong(t, r, tensor, err, "the axis is not that long");
     }
     return CKPT_OK;
@@ -159,6 +171,21 @@ static enum ckpt_status apply_rules(struct topology *t, size_t i, struct ckpt_er
     return st;
 }
 
+/* An expert's tensor is one to which ep does something. */
+static bool is_expert(const struct topology *t, const struct topology_tensor *tensor)
+{
+    struct topology_place p = { .how = HOW_DEFAULT };
+    for (size_t k = 0; p.how == HOW_DEFAULT && k < t->rules.count; k++) {
+        if (fnmatch(t->rules.rules[k].pattern, tensor->name, 0) == 0)
+            p = t->rules.rules[k].place[TOPOLOGY_EP];
+    }
+    if (p.how == HOW_DEFAULT)
+        p = topology_guess(tensor, &t->mesh, TOPOLOGY_EP);
+    if (tensor->object || (cuts(&p) && tensor->ndim == 0))
+        return false;
+    return p.how != HOW_REPLICATE;
+}
+
 /* The rank that an object "NAME@RANK" belongs to. */
 static bool sole_rank(const char *name, uint32_t *ret)
 {
@@ -178,6 +205,7 @@ static enum ckpt_status choose(struct topology *t, size_t i, struct ckpt_err *er
     const struct topology_tensor *tensor = &t->tensors[i];
     struct choice *c = &t->choices[i];
     int flats = 0;
+    c->expert = t->mesh.folded && is_expert(t, tensor);
     enum ckpt_status st = apply_rules(t, i, err);
     for (int axis = 0; st == CKPT_OK && axis < TOPOLOGY_AXES; axis++) {
         if (c->place[axis].how == HOW_DEFAULT) {
@@ -326,16 +354,16 @@ static void place_axis(const struct topology *t, const struct choice *choice,
                        enum topology_axis axis, uint32_t coord, struct rank_cut *c)
 {
     const struct topology_place *p = &choice->place[axis];
-    uint32_t size = t->mesh.size[axis];
+    uint32_t size = grid_of(t, choice)->size[axis];
     switch (p->how) {
     case HOW_ONLY:
         c->held &= coord == (uint32_t)p->number;
         return;
     case HOW_LAYER:
-        c->held &= coord == part_of(choice->layer, t->mesh.vpp, size);
+        c->held &= coord == part_of(choice->layer_number, t->mesh.vpp, size);
         return;
     case HOW_EXPERT:
-        c->held &= coord == part_of(choice->expert, 1, size);
+        c->held &= coord == part_of(choice->expert_number, 1, size);
         return;
     case HOW_FLAT:
         c->flat_parts = size > 1 ? size : 0;
@@ -355,7 +383,7 @@ static struct rank_cut rank_cut(const struct topology *t, const struct choice *c
 {
     struct rank_cut c = { .held = !choice->skip && (!choice->sole || choice->only == rank) };
     uint32_t coord[TOPOLOGY_AXES];
-    topology_coords(&t->mesh, rank, coord);
+    topology_coords(&t->mesh, choice->expert, rank, coord);
     for (int axis = 0; c.held && !choice->sole && axis < TOPOLOGY_AXES; axis++)
         place_axis(t, choice, (enum topology_axis)axis, coord[axis], &c);
     return c;
@@ -440,23 +468,19 @@ enum ckpt_status topology_pieces(const struct topology *t, size_t tensor, uint32
 bool topology_holder(const struct topology *t, size_t tensor, uint32_t *ret_rank)
 {
     const struct choice *c = &t->choices[tensor];
-    uint32_t rank = 0, stride = 1;
-    if (c->sole)
-        rank = c->only;
-    for (uint32_t i = 0; i < t->mesh.order_count && !c->sole; i++) {
-        enum topology_axis axis = t->mesh.order[i];
+    uint32_t coord[TOPOLOGY_AXES] = { 0 };
+    for (int axis = 0; axis < TOPOLOGY_AXES; axis++) {
         const struct topology_place *p = &c->place[axis];
-        uint32_t size = t->mesh.size[axis];
+        uint32_t size = grid_of(t, c)->size[axis];
         if (p->how == HOW_ONLY)
-            rank += stride * (uint32_t)p->number;
+            coord[axis] = (uint32_t)p->number;
         else if (p->how == HOW_LAYER)
-            rank += stride * part_of(c->layer, t->mesh.vpp, size);
+            coord[axis] = part_of(c->layer_number, t->mesh.vpp, size);
         else if (p->how == HOW_EXPERT)
-            rank += stride * part_of(c->expert, 1, size);
-        stride *= size;
+            coord[axis] = part_of(c->expert_number, 1, size);
     }
-    *ret_rank = rank;
-    return !c->skip && rank < t->mesh.world;
+    *ret_rank = c->sole ? c->only : topology_rank(&t->mesh, c->expert, coord);
+    return !c->skip && *ret_rank < t->mesh.world;
 }
 
 /* -- words --------------------------------------------------------------- */
@@ -476,9 +500,11 @@ static size_t place_text(const struct choice *c, const struct topology_place *p,
     case HOW_FLAT:
         return (size_t)snprintf(ret, cap, "flat");
     case HOW_LAYER:
-        return (size_t)snprintf(ret, cap, "layer %u of %u", c->layer.number, c->layer.count);
+        return (size_t)snprintf(ret, cap, "layer %u of %u", c->layer_number.number,
+                                c->layer_number.count);
     case HOW_EXPERT:
-        return (size_t)snprintf(ret, cap, "expert %u of %u", c->expert.number, c->expert.count);
+        return (size_t)snprintf(ret, cap, "expert %u of %u", c->expert_number.number,
+                                c->expert_number.count);
     case HOW_ONLY:
         return (size_t)snprintf(ret, cap, "only %d", p->number);
     }
@@ -495,9 +521,15 @@ char *topology_to_text(const struct topology *t, size_t tensor, char *ret, size_
         snprintf(ret, cap, c->skip ? "left out" : "rank %u", c->only);
         return ret;
     }
-    for (uint32_t i = 0; i < t->mesh.order_count && len < cap; i++) {
-        enum topology_axis axis = t->mesh.order[i];
-        len += (size_t)snprintf(ret + len, cap - len, "%s%s ", i ? ", " : "",
+    bool own = c->expert && t->mesh.folded; /* etp, edp; and pp stands beside the grid */
+    if (own && t->mesh.ranks.size[TOPOLOGY_PP] > 1) {
+        len = (size_t)snprintf(ret, cap, "pp ");
+        len += place_text(c, &c->place[TOPOLOGY_PP], ret + len, cap - len);
+    }
+    for (uint32_t i = 0; i < grid_of(t, c)->order_count && len < cap; i++) {
+        enum topology_axis axis = grid_of(t, c)->order[i];
+        const char *e = own && axis != TOPOLOGY_EP ? "e" : "";
+        len += (size_t)snprintf(ret + len, cap - len, "%s%s%s ", len ? ", " : "", e,
                                 topology_axis_name(axis));
         if (len < cap)
             len += place_text(c, &c->place[axis], ret + len, cap - len);

@@ -12,6 +12,12 @@
  * each pipeline rank), zero=1|2 (optimizer state in flat ranges over dp), zero=3 (all
  * tensors), fsdp=1 (all tensors in rows over dp, as PyTorch's fully_shard).
  *
+ * With etp=E, experts have a mesh of their own, as Megatron folds them (TP x CP x DP = ETP x
+ * EP x expert DP): the ranks of a pipeline stage are numbered anew, etp and ep as they are
+ * written, data parallelism of experts is what is left and slowest.  ep is no factor of the
+ * world then.  Rules say tp and dp of experts, too.  A tensor is an expert's if ep does
+ * something to it.
+ *
  * What an axis does to a tensor is decided by the first rule whose pattern matches the
  * name and that speaks of that axis; without one, by well-known names of parameters
  * (topology_names.c).  Axes are applied in the order pp, ep, tp, cp, rep, dp, each to what
@@ -36,11 +42,18 @@ enum topology_axis {
     TOPOLOGY_DP,
     TOPOLOGY_AXES,
 };
-struct topology_mesh {
+struct topology_grid {
     uint32_t size[TOPOLOGY_AXES];            /* 1 for those that are not written */
     enum topology_axis order[TOPOLOGY_AXES]; /* those written, the fastest first */
     uint32_t order_count;
-    uint32_t world; /* product of the sizes */
+};
+struct topology_mesh {
+    struct topology_grid ranks;
+    /* How an expert's tensors see the same ranks: TP is etp there, DP what is left, and the
+     * order is that of a stage's ranks, without PP.  The same as `ranks` if not folded. */
+    struct topology_grid experts;
+    bool folded;    /* etp is written */
+    uint32_t world; /* product of the sizes of `ranks` */
     uint32_t vpp;   /* virtual stages a rank, 1 at least */
     uint32_t zero;  /* 0..3 */
     bool fsdp;
@@ -50,8 +63,11 @@ const char *topology_axis_name(enum topology_axis axis);
 /* CKPT_INVALID says which word is wrong and what is known; CKPT_LIMIT for too many ranks. */
 enum ckpt_status topology_mesh_parse(const char *text, struct topology_mesh *ret,
                                      struct ckpt_err *err) CKPT_MUST_CHECK;
-/* A rank's place on each axis. */
-void topology_coords(const struct topology_mesh *m, uint32_t rank, uint32_t ret[TOPOLOGY_AXES]);
+/* A rank's place on each axis: of the ranks, or as experts see it; and back. */
+void topology_coords(const struct topology_mesh *m, bool expert, uint32_t rank,
+                     uint32_t ret[TOPOLOGY_AXES]);
+uint32_t topology_rank(const struct topology_mesh *m, bool expert,
+                       const uint32_t coord[TOPOLOGY_AXES]);
 
 /* What a topology must know of a tensor. */
 struct topology_tensor {

@@ -184,7 +184,7 @@ static enum ckpt_status parse_clause(const struct line *l, const struct word *w,
             return wrong(l, err, "the axis is there twice", w);
         return parse_place(&value, p) ? CKPT_OK : wrong(l, err, place_help, w);
     }
-    return wrong(l, err, "unknown axis (known: tp, pp, dp, ep, cp, rep)", w);
+    return wrong(l, err, "unknown axis (known: tp, pp, dp, ep, cp, rep; etp is said as tp)", w);
 }
 
 static enum ckpt_status add_rule(struct topology_rules *rules, struct line *l,

@@ -317,9 +317,14 @@ static enum ckpt_status print_json(const struct plan_call *p, struct ckpt_err *e
     const struct topology_mesh *m = topology_mesh(p->list.topology);
     json_t *o = output_point(p->spec.job, &p->name);
     json_t *axes = json_object(), *nodes = json_array();
-    for (uint32_t i = 0; i < m->order_count; i++)
-        json_object_set_new(axes, topology_axis_name(m->order[i]),
-                            json_integer(m->size[m->order[i]]));
+    for (uint32_t i = 0; i < m->ranks.order_count; i++)
+        json_object_set_new(axes, topology_axis_name(m->ranks.order[i]),
+                            json_integer(m->ranks.size[m->ranks.order[i]]));
+    if (m->folded)
+        json_object_update_new(axes, json_pack("{s:I, s:I, s:I}", "etp",
+                                               (json_int_t)m->experts.size[TOPOLOGY_TP], "ep",
+                                               (json_int_t)m->experts.size[TOPOLOGY_EP], "edp",
+                                               (json_int_t)m->experts.size[TOPOLOGY_DP]));
     for (uint32_t i = 0; i < p->planned; i++)
         json_array_append_new(nodes, node_json(p, &p->nodes[i]));
     json_t *more =
@@ -484,7 +489,8 @@ const struct tool_verb cmd_plan = {
         "\n"
         "  --to MESH            like tp=4,pp=2,dp=8: axes tp, pp, dp, ep, cp, rep; ranks are\n"
         "                       numbered with the first axis fastest.  Also vpp=N, zero=1|2|3\n"
-        "                       (flat shards over dp), fsdp=1 (rows over dp)\n"
+        "                       (flat shards over dp), fsdp=1 (rows over dp), etp=N (experts in\n"
+        "                       etp x ep x the rest of each stage: ep is no factor then)\n"
         "  --layout FILE        what the axes do to tensors, where their names do not say it:\n"
         "                       lines of PATTERN AXIS:PLACE...  (formats/LAYOUT.md), like\n"
         "                         *.qkv.weight    tp:0[4096+1024+1024]\n"

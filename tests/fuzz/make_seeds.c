@@ -374,6 +374,7 @@ static void seed_layouts(void)
         "mesh tp=2\n*q_proj tp:0[3+4+3]\n*.experts tp:2/3 pad:2=8\n",
         "mesh rep=2,dp=2,fsdp=1\nadamw.* skip\nrng@1 skip\n",
         "mesh tp=2\nmesh dp=2\n",
+        "mesh tp=2,dp=6,pp=2,ep=3,etp=2\n*.experts tp:1\n",
         "* tp:=x\n",
         "mesh tp=4\n\n  \t\r\n* tp\n",
     };

@@ -1,5 +1,5 @@
 /* What the planner refuses, what it leaves open, and what it reads.
- * (It covers plan_ask.c and plan_batch.c too.) */
+ * (It covers plan_ask.c, plan_batch.c and plan_iter.c too.) */
 #include "props/engine_kit.h"
 #include "storage/repo/plan_hit.h"
 

@@ -196,23 +196,48 @@ static struct topology *must(const char *mesh, const char *rules)
     return t;
 }
 
+/* Perhaps a mesh of experts over the ranks of a stage. */
+static size_t random_fold(char *text, size_t cap, uint64_t stage)
+{
+    uint64_t etp = 1 + below(6), ep = 1 + below(6);
+    while (stage % etp != 0)
+        etp--;
+    while (stage / etp % ep != 0)
+        ep--;
+    switch (below(3)) {
+    case 0:
+        return (size_t)snprintf(text, cap, ",etp=%u", (unsigned)etp);
+    case 1:
+        return (size_t)snprintf(text, cap, ",etp=%u,ep=%u", (unsigned)etp, (unsigned)ep);
+    default:
+        return (size_t)snprintf(text, cap, ",ep=%u,etp=%u", (unsigned)ep, (unsigned)etp);
+    }
+}
+
 static void random_mesh(char *text, size_t cap)
 {
     static const char *const axes[] = { "tp", "pp", "dp", "ep", "cp", "rep" };
     unsigned order[6] = { 0, 1, 2, 3, 4, 5 };
-    uint64_t world = 1;
+    bool fold = below(3) == 0;
+    uint64_t world = 1, stages = 1;
     size_t len = 0;
     for (unsigned i = 0; i < 6; i++) {
         unsigned k = i + (unsigned)below(6 - i), swap = order[i];
         order[i] = order[k], order[k] = swap;
         uint64_t size = 1 + below(world > 24 ? 1 : 5);
+        bool pipeline = axes[order[i]][0] == 'p';
+        if (fold && strcmp(axes[order[i]], "ep") == 0)
+            continue;
         world *= size;
+        stages *= pipeline ? size : 1;
         if (below(4) || size > 1)
             len += (size_t)snprintf(text + len, cap - len, "%s%s=%u", len ? "," : "",
                                     axes[order[i]], (unsigned)size);
     }
     if (len == 0)
         len = (size_t)snprintf(text, cap, "tp=1");
+    if (fold)
+        len += random_fold(text + len, cap - len, world / stages);
     switch (below(6)) {
     case 0:
         snprintf(text + len, cap - len, ",fsdp=1");
@@ -342,6 +367,8 @@ static long test_models(void)
         { &experts_8x7b, "tp=2,ep=8,dp=2" },
         { &experts_8x7b, "ep=4,pp=4,dp=2,zero=1" },
         { &experts_8x7b, "tp=4,ep=3,cp=2,dp=2,zero=3" },
+        { &experts_8x7b, "tp=4,dp=4,pp=2,etp=1,ep=8,zero=1" },
+        { &experts_8x7b, "tp=2,pp=4,cp=2,dp=3,etp=2,ep=3,fsdp=1" },
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         uint64_t most;
@@ -463,7 +490,11 @@ static long test_mesh_refuses(void)
         { "dp=0", "one rank or more" },      { "tp=1048577", "more than 1048576 ranks" },
         { "tp=2048,dp=1024", "more than" },  { "dp=2,zero=4", "0, 1, 2 or 3" },
         { "dp=2,fsdp=2", "0 or 1" },         { "pp=2,vpp=0", "1 or more" },
-        { "fsdp=1,zero=1", "exclude" },
+        { "fsdp=1,zero=1", "exclude" },      { "dp=4,etp=3", "etp=3 times ep=1 does not divide" },
+        { "etp=2,etp=2", "etp is there" },   { "etp=0", "one rank or more" },
+        { "pp=8,etp=2", "the 1 ranks" },     { "dp=8,etp=4,ep=4", "etp=4 times ep=4" },
+        { "edp=2", "unknown axis" },         { "dp=8,etp=1048576,ep=1048576", "does not divide" },
+        { "etp=1048577", "more than" },
     };
     struct topology_mesh m;
     for (size_t i = 0; i < ARRAY_COUNT(bad); i++) {
@@ -475,9 +506,92 @@ static long test_mesh_refuses(void)
     uint32_t coord[TOPOLOGY_AXES];
     CHECK_OK(topology_mesh_parse(" dp=3, tp=2 ,pp=4", &m, NULL));
     CHECK_EQ(m.world, 24);
-    topology_coords(&m, 17, coord);
+    topology_coords(&m, false, 17, coord);
     CHECK(coord[TOPOLOGY_DP] == 2 && coord[TOPOLOGY_TP] == 1 && coord[TOPOLOGY_PP] == 2);
     return ARRAY_COUNT(bad) + 1;
+}
+
+/* With etp the ranks of a stage are experts' by another numbering: etp, ep, and what is left. */
+static long test_folded_coords(void)
+{
+    static const char *const meshes[] = { "tp=4,dp=4,pp=2,etp=1,ep=8", "tp=4,pp=2,dp=4,etp=2,ep=4",
+                                          "ep=4,tp=2,cp=2,dp=6,pp=3,etp=3",
+                                          "pp=3,rep=2,dp=2,tp=3,etp=6", "etp=1" };
+    long n = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(meshes); i++) {
+        struct topology_mesh m;
+        CHECK_OK(topology_mesh_parse(meshes[i], &m, NULL));
+        uint32_t q[32] = { 0 }; /* ranks of each stage so far */
+        for (uint32_t rank = 0; rank < m.world; rank++, n++) {
+            uint32_t c[TOPOLOGY_AXES], d[TOPOLOGY_AXES];
+            topology_coords(&m, false, rank, d);
+            CHECK_EQ(topology_rank(&m, false, d), rank);
+            topology_coords(&m, true, rank, c);
+            CHECK_EQ(topology_rank(&m, true, c), rank);
+            CHECK_EQ(c[TOPOLOGY_PP], d[TOPOLOGY_PP]);
+            uint32_t etp = m.experts.size[TOPOLOGY_TP], ep = m.experts.size[TOPOLOGY_EP];
+            uint32_t number = q[c[TOPOLOGY_PP]]++;
+            if (meshes[i][0] == 'e' && ep > 1) /* ep first */
+                CHECK(c[TOPOLOGY_EP] == number % ep && c[TOPOLOGY_TP] == number / ep % etp);
+            else
+                CHECK(c[TOPOLOGY_TP] == number % etp && c[TOPOLOGY_EP] == number / etp % ep);
+            CHECK_EQ(c[TOPOLOGY_DP], number / (etp * ep));
+            CHECK(c[TOPOLOGY_CP] == 0 && c[TOPOLOGY_REP] == 0);
+        }
+        CHECK(m.folded && m.experts.size[TOPOLOGY_DP] * m.experts.size[TOPOLOGY_TP] *
+                                  m.experts.size[TOPOLOGY_EP] * m.experts.size[TOPOLOGY_PP] ==
+                              m.world);
+    }
+    return n;
+}
+
+/* What experts hold and what the others do. */
+static long test_folded(void)
+{
+    static const struct shape_of m = { 2, 16, 24, 8, 20, 8 };
+    static const char w1[] = "model.layers.0.mlp.experts.3.w1.weight";
+    char text[200];
+    size_t expert = 0, dense = 0, scale;
+    add_model(&m);
+    while (strcmp(list.names[expert], "model.layers.1.mlp.experts.7.w2.weight") != 0)
+        expert++;
+    while (strcmp(list.names[dense], "model.layers.1.self_attn.q_proj.weight") != 0)
+        dense++;
+    add(CKPT_DTYPE_F32, 8, 6, 5, "model.layers.1.mlp.experts.stacked");
+    add(CKPT_DTYPE_F32, 8, 6, 5, "moe");
+    scale = list.count;
+    add(CKPT_DTYPE_F32, 0, 0, 0, "model.layers.1.mlp.experts.3.scale");
+    struct topology *t = must("tp=4,dp=2,pp=2,etp=1,ep=4,zero=1", NULL);
+    holds(t, w1, 0, "none"); /* experts 2 and 3 are of ep 1: ranks 1 and 5 of the stage */
+    holds(t, w1, 1, "[0:24, 0:16] 0/2");
+    holds(t, w1, 5, "[0:24, 0:16] 1/2");
+    holds(t, w1, 9, "none"); /* of the other stage */
+    holds(t, "optimizer.exp_avg.model.layers.0.mlp.experts.3.w1.weight", 5, "[12:24, 0:16]");
+    holds(t, "model.layers.0.self_attn.q_proj.weight", 1, "[4:8, 0:16] 0/2");
+    holds(t, "optimizer.exp_avg.model.layers.0.self_attn.q_proj.weight", 5, "[6:8, 0:16]");
+    holds(t, "model.layers.0.mlp.gate.weight", 5, "[0:8, 0:16] 3/8");
+    holds(t, "model.layers.1.mlp.experts.stacked", 10, "[4:6, 0:6, 0:5] 0/2");
+    CHECK(strcmp(topology_to_text(t, expert, text, sizeof(text)),
+                 "pp layer 1 of 2, etp dim 1, ep expert 7 of 8, edp copies") == 0);
+    CHECK(strcmp(topology_to_text(t, dense, text, sizeof(text)),
+                 "tp dim 0, dp copies, pp layer 1 of 2") == 0);
+    topology_free(t);
+    /* What rules say of ep makes an expert's tensor, or none; tp and dp are its etp and edp. */
+    t = must("tp=2,dp=4,etp=4,ep=2", "moe ep:0 tp:-1\n*.stacked ep:*\n*7.w2* dp:=-1\n"
+                                     "*experts.3.w1* tp:0[6+18] dp:0\n");
+    holds(t, "moe", 6, "[4:8, 0:6, 4:5]");
+    holds(t, "moe", 7, "-"); /* five columns over four: 2, 2, 1 and none */
+    holds(t, "model.layers.1.mlp.experts.stacked", 6, "[0:8, 0:6, 0:5] 3/8");
+    holds(t, "model.layers.1.mlp.experts.7.w2.weight", 6, "[0:16, 12:18]");
+    holds(t, w1, 1, "[2:4, 0:16][11:16, 0:16]");
+    topology_free(t);
+    t = must("tp=2,dp=4,ep=2", "*experts.3.w1* tp:0[6+18] dp:0\n"); /* the same file without */
+    holds(t, w1, 1, "[3:6, 0:16]");
+    topology_free(t);
+    t = must("tp=2,dp=4,etp=2,ep=2,zero=3", "*.scale ep:0\n"); /* a scalar is never cut */
+    CHECK(strcmp(topology_to_text(t, scale, text, sizeof(text)), "tp copies, dp copies") == 0);
+    topology_free(t);
+    return 17;
 }
 
 static long test_rules_refuse(void)
@@ -488,6 +602,7 @@ static long test_rules_refuse(void)
         { "*q_proj*\n", "rules.txt line 1: a pattern alone says nothing" },
         { "\n\n* tp\n", "line 3: AXIS:PLACE" },
         { "* xp:0\n", "line 1: unknown axis" },
+        { "* etp:0\n", "etp is said as tp" },
         { "* tp:0 tp:1\n", "the axis is there twice" },
         { "* tp:\n", "a place is" },
         { "* tp:0x\n", "a place is" },
@@ -582,6 +697,6 @@ int main(void)
 {
     seed = test_seed(11);
     TEST_CASES(test_law() + test_models() + test_names() + test_mesh_refuses() +
-               test_rules_refuse() + test_limits());
+               test_folded_coords() + test_folded() + test_rules_refuse() + test_limits());
     return 0;
 }
