@@ -100,9 +100,10 @@ static enum ckpt_status run_once(struct job *j)
 
 static void trace(const struct sim_job *s)
 {
-    static const char *const kinds[] = { "",       "seal",      "begin",   "digest", "pack",
-                                         "finish", "fail part", "attempt", "launch", "plan",
-                                         "batch",  "report",    "drain",   "adopt",  "spread" };
+    static const char *const kinds[] = { "",       "seal",   "begin",     "digest",
+                                         "pack",   "finish", "fail part", "attempt",
+                                         "launch", "plan",   "batch",     "report",
+                                         "list",   "drain",  "adopt",     "spread" };
     static const char *const whats[] = { "", "publish", "abort", "missing", "look" };
     const struct job *j = s->j;
     if (j->kind == JOB_ATTEMPT)
