@@ -73,6 +73,7 @@ struct index_from {
 };
 size_t index_fold(struct index_from *boxes, size_t n, uint32_t ndim, struct index_run *runs);
 /* Box number i of a run, and whose it is. */
+uint32_t index_run_rank(const struct index_run *run, uint32_t i);
 struct box index_run_box(const struct index_run *run, uint32_t i, uint32_t *ret_rank);
 /* Visits those boxes of the run that intersect `want`: first and last i by
  * arithmetic; false if none. */

@@ -135,6 +135,12 @@ size_t index_fold(struct index_from *boxes, size_t n, uint32_t ndim, struct inde
     return now;
 }
 
+uint32_t index_run_rank(const struct index_run *run, uint32_t i)
+{
+    assert(i < run->count);
+    return run->rank0 + i * run->rank_step;
+}
+
 struct box index_run_box(const struct index_run *run, uint32_t i, uint32_t *ret_rank)
 {
     struct box box = run->box0;
@@ -144,7 +150,7 @@ struct box index_run_box(const struct index_run *run, uint32_t i, uint32_t *ret_
         if (i == run->count - 1)
             box.len[run->axis] = run->last_len;
     }
-    *ret_rank = run->rank0 + i * run->rank_step;
+    *ret_rank = index_run_rank(run, i);
     return box;
 }
 

@@ -90,17 +90,21 @@ static void add_want(struct planner *pl, uint32_t rank, size_t part)
         pl->wants_end[rank + 1]++;
 }
 
-static enum ckpt_status check_locked(const struct index_tensor *t, const struct box *saved,
-                                     const struct box *box, struct ckpt_err *err)
+static enum ckpt_status check_locked(const struct plan_part *p, const struct index_run *run,
+                                     uint32_t i, struct ckpt_err *err)
 {
     char asked[400], was[400];
-    if (t->kind != DECL_LOCKED || box_equal(saved, box))
+    uint32_t rank;
+    if (p->saved->kind != DECL_LOCKED)
+        return CKPT_OK;
+    struct box saved = index_run_box(run, i, &rank);
+    if (box_equal(&saved, &p->box))
         return CKPT_OK;
     return err_set(err, CKPT_REFUSED,
                    "tensor %s is locked: saved as %s, asked for as %s; it can only be restored in "
                    "the layout in which it was saved",
-                   t->name, box_to_text(saved, was, sizeof(was)),
-                   box_to_text(box, asked, sizeof(asked)));
+                   p->saved->name, box_to_text(&saved, was, sizeof(was)),
+                   box_to_text(&p->box, asked, sizeof(asked)));
 }
 
 /* Every box of one run that meets the part. */
@@ -108,15 +112,15 @@ static enum ckpt_status want_run(struct planner *pl, size_t part, const struct i
                                  struct ckpt_err *err)
 {
     const struct plan_part *p = &pl->p->parts[part];
-    uint32_t first, last, rank;
+    uint32_t first, last;
     if (!index_run_hits(run, &p->box, &first, &last))
         return CKPT_OK;
     for (uint32_t i = first; i <= last; i++) {
-        struct box at = index_run_box(run, i, &rank);
+        uint32_t rank = index_run_rank(run, i);
         if (rank >= reader_commit(pl->r)->world)
             return err_set(err, CKPT_CORRUPT, "tensor %s: the index names a rank that never was",
                            p->saved->name);
-        enum ckpt_status st = check_locked(p->saved, &at, &p->box, err);
+        enum ckpt_status st = check_locked(p, run, i, err);
         if (st != CKPT_OK)
             return st;
         add_want(pl, rank, part);
@@ -127,7 +131,7 @@ static enum ckpt_status want_run(struct planner *pl, size_t part, const struct i
 static enum ckpt_status want_parts(struct planner *pl, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
-    for (size_t i = 0; i < pl->p->part_count; i++) {
+    for (size_t i = 0; st == CKPT_OK && i < pl->p->part_count; i++) {
         const struct index_tensor *saved = pl->p->parts[i].saved;
         for (uint32_t k = 0; st == CKPT_OK && k < saved->run_count; k++)
             st = want_run(pl, i, &saved->runs[k], err);
