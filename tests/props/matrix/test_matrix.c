@@ -13,7 +13,7 @@
 #include "props/matrix/matrix_case.h"
 
 struct totals {
-    unsigned long long pairs, coded, in_dir;
+    unsigned long long pairs, coded, in_dir, apart;
     struct matrix_census census;
 };
 
@@ -101,24 +101,47 @@ static void layout_drop(struct kit_layout *l)
 
 /* -- pairs ------------------------------------------------------------------------------- */
 
+/* Node by node, each with a plan of its own: what one of them wants of a chunk may be any part. */
+static enum ckpt_status restore_nodes(struct store *s, const struct ckpt_name *name,
+                                      const struct kit_layout *l, uint32_t node_ranks,
+                                      struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    for (uint32_t r = 0; st == CKPT_OK && r < l->world; r += node_ranks) {
+        struct load_stats stats = { 0 };
+        const struct kit_layout node = { .d = l->d + r,
+                                         .list = l->list + r,
+                                         .at = l->at + r,
+                                         .world = (uint32_t)min_u64(node_ranks, l->world - r) };
+        st = kit_restore(&s, 1, name, &node, &stats, err);
+    }
+    return st;
+}
+
+/* How a pair goes from one side to the other. */
+struct way {
+    const char *url;
+    struct save_codec codec;
+    uint32_t node_ranks; /* of the side that is restored to */
+};
+
 /* Saves from one side and restores to the other; false after saying what failed. */
-static bool through_engine(const char *url, const struct save_codec *codec, size_t tensors,
-                           const struct matrix_side *from, const struct matrix_side *to)
+static bool through_engine(const struct way *way, size_t tensors, const struct matrix_side *from,
+                           const struct matrix_side *to)
 {
     const struct store_options options = { .create = true, .io = "threads" };
-    struct kit_save how = { .name = { 1, 7, 7 }, .codec = *codec };
+    struct kit_save how = { .name = { 1, 7, 7 }, .codec = way->codec };
     struct kit_layout saved, wanted;
     struct record_commit commit;
-    struct load_stats stats = { 0 };
     struct ckpt_err err = { 0 };
     struct store *s;
-    CHECK_OK(store_open(url, &options, &s, NULL));
+    CHECK_OK(store_open(way->url, &options, &s, NULL));
     layout_of(&saved, from, tensors);
     layout_of(&wanted, to, tensors);
     kit_save_parts(s, &saved, &how);
     enum ckpt_status st = publish(s, KIT_JOB, &how.name, from->world, &commit, &err);
     if (st == CKPT_OK)
-        st = kit_restore(&s, 1, &how.name, &wanted, &stats, &err);
+        st = restore_nodes(s, &how.name, &wanted, way->node_ranks, &err);
     if (st != CKPT_OK)
         fprintf(stderr, "publish and restore: %s: %s\n", status_name(st), err_text(&err));
     layout_drop(&saved);
@@ -130,7 +153,6 @@ static bool through_engine(const char *url, const struct save_codec *codec, size
 static bool one_pair(struct matrix_oracle *oracle, unsigned long long seed, bool large,
                      struct totals *t)
 {
-    static const struct save_codec stored = { 0 }, coded = { CODEC_ZSTD, 1 };
     unsigned long long rand = pair_seed = seed;
     struct matrix_model m;
     struct topo from_topo, to_topo;
@@ -142,13 +164,19 @@ static bool one_pair(struct matrix_oracle *oracle, unsigned long long seed, bool
     matrix_side_init(&from, &m, &from_topo, false, &rand);
     matrix_side_init(&to, &m, &to_topo, true, &rand);
     bool zstd = test_rand(&rand) % 3 == 0, on_disk = test_rand(&rand) % 128 == 0;
+    bool apart = test_rand(&rand) % 3 == 0;
+    struct way way = { .url = url, .node_ranks = to.world };
+    if (zstd)
+        way.codec = (struct save_codec){ CODEC_ZSTD, 1 };
+    if (apart)
+        way.node_ranks = 1 + (uint32_t)(test_rand(&rand) % to.world);
     snprintf(url, sizeof(url), "mem://matrix");
     if (on_disk) {
         CHECK(mkdtemp(dir));
         snprintf(url, sizeof(url), "%s/s", dir);
     }
     matrix_oracle_make(oracle, seed, seed, m.count, &from, &to);
-    bool good = through_engine(url, zstd ? &coded : &stored, m.count, &from, &to);
+    bool good = through_engine(&way, m.count, &from, &to);
     good = good && matrix_oracle_check(oracle, seed, &to);
     if (on_disk) {
         char command[96];
@@ -160,6 +188,7 @@ static bool one_pair(struct matrix_oracle *oracle, unsigned long long seed, bool
     matrix_count(&m, &from, &to, &t->census);
     t->coded += zstd;
     t->in_dir += on_disk;
+    t->apart += way.node_ranks < to.world;
     t->pairs++;
     matrix_side_fini(&from);
     matrix_side_fini(&to);
@@ -195,8 +224,8 @@ int main(int argc, char **argv)
     }
     matrix_oracle_end(&oracle);
     matrix_census_check(&t.census, pairs >= 1000 && !one);
-    printf("%llu coded, %llu in a directory\n", t.coded, t.in_dir);
-    CHECK(one || pairs < 1000 || (t.coded && t.in_dir));
+    printf("%llu coded, %llu in a directory, %llu node by node\n", t.coded, t.in_dir, t.apart);
+    CHECK(one || pairs < 1000 || (t.coded && t.in_dir && t.apart));
     TEST_CASES(t.pairs);
     return 0;
 }
