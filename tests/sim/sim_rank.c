@@ -598,6 +598,9 @@ static void on_frags(struct sim_rank *r, const struct wire_msg *m)
         op->bad |= *word_of(r, w.arena_slot) != sim_word_loaded(&name, f.tensor);
         op->frags++;
         op->begun = true;
+        SIM_CHECK(w.done_bytes == op->frags * 8 && w.done_bytes <= w.total_bytes,
+                  "rank %u was told of %llu bytes with fragment %u of restore %llu", index_of(r),
+                  (unsigned long long)w.done_bytes, op->frags, (unsigned long long)op->id);
     }
     sim_rank_send(r, WIRE_BACK,
                   &(struct wire_back){ .op = w.op, .state = w.state, .arena_slot = w.arena_slot });
