@@ -81,7 +81,7 @@ static enum ckpt_status open_place(const char *url, bool readonly, struct store 
                                    struct ckpt_err *err)
 {
     CLEANUP_STORE struct store *s = NULL;
-    struct store_options options = { .readonly = readonly };
+    struct store_options options = { .readonly = readonly, .attended = true };
     enum ckpt_status st = store_open(url, &options, &s, err);
     if (st != CKPT_OK)
         return st;
