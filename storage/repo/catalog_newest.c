@@ -15,7 +15,7 @@
 struct newest_launch {
     size_t prefix_len;
     uint64_t epoch; /* of the newest `resolved` */
-    bool resolved, bad;
+    bool resolved;  /* and nothing bad was reported down to it */
 };
 
 /* Keys come newest epoch first; within one, bad reports before `resolved`. */
@@ -31,10 +31,9 @@ static enum ckpt_status look_at_launch(void *arg, const struct store_entry *e)
     digits[16] = 0;
     if (!key_number_parse(digits, &epoch))
         return CKPT_OK;
-    l->bad = l->bad || strncmp(at + 17, "bad-", 4) == 0;
     l->resolved = strcmp(at + 17, "resolved") == 0;
     l->epoch = epoch;
-    return l->resolved || l->bad ? CKPT_CANCELLED : CKPT_OK;
+    return l->resolved || strncmp(at + 17, "bad-", 4) == 0 ? CKPT_CANCELLED : CKPT_OK;
 }
 
 /* The newest name under h/; false when there is none, or something else comes first. */
@@ -64,7 +63,7 @@ enum ckpt_status catalog_newest(struct store *s, const char *job, bool *ret_foun
     bool there = false;
     *ret_found = false;
     enum ckpt_status st = repo_list(s, launches.text, false, look_at_launch, &l, err);
-    if (st != CKPT_OK || !l.resolved || l.bad)
+    if (st != CKPT_OK || !l.resolved)
         return st;
     st = first_held(s, job, &there, &name, err);
     if (st != CKPT_OK || !there || name.epoch != l.epoch)

@@ -223,8 +223,8 @@ static enum ckpt_status take_found(struct s3_creds *creds, int64_t now_s, struct
     if (same && creds->shared.refused && !creds->shared.repeated) {
         /* Keys that are written down will not change by waiting: this request has failed, the
          * next one may ask the server.  Whoever hands out keys is left alone for a while. */
-        creds->shared.refused = creds->shared.repeated = !found->fixed;
-        creds->shared.not_before_s = found->fixed ? 0 : now_s + REFUSED_PAUSE_S;
+        creds->shared.repeated = true; /* after the pause the server is asked again */
+        creds->shared.not_before_s = now_s + (found->fixed ? 0 : REFUSED_PAUSE_S);
         return err_set(err, CKPT_DENIED,
                        "the server does not accept the AWS credentials, and they have not changed "
                        "since (%s)",

@@ -74,6 +74,11 @@ static int test_lists(void)
         CHECK_STR(text, cases[i].text);
         catalog_fini(&c);
     }
+    const struct catalog_wish first = { .flags = CATALOG_ALL, .newest = 2 };
+    CHECK_OK(catalog_read_some(s, FX_JOB, &first, &c, NULL));
+    to_text(&c, text, sizeof(text));
+    CHECK_STR(text, "2.130G 2.110A");
+    catalog_fini(&c);
     /* GONE without c/ is still told of while its log stands. */
     struct ckpt_name gone = fx_name(2, 130), c90 = fx_name(2, 90), c80 = fx_name(1, 80);
     CHECK_OK(store_remove(s, key_commit(FX_JOB, &gone).text, NULL));
@@ -206,7 +211,7 @@ static void add_launch(struct world *w)
         add_superseded(w);
     snprintf(token, sizeof(token), "launch %llu", w->rng);
     who.token = token;
-    if (w->count && pick(w, 4) == 0) {
+    if (w->count && pick(w, 3) == 0) {
         const struct ckpt_name *to = &w->made[pick(w, (unsigned)w->count)];
         wish = (struct lineage_wish){
             .forced = true, .step = to->step, .has_epoch = true, .epoch = to->epoch
@@ -267,7 +272,7 @@ static int test_short_ways(void)
     size_t worlds = 150, looks = 0, found = 0;
     for (size_t i = 0; i < worlds; i++) {
         struct world w = { .s = fx_open(), .rng = seed + i };
-        for (unsigned n = 1 + pick(&w, 6); n; n--) {
+        for (unsigned n = 1 + pick(&w, 12); n; n--) {
             struct lineage l;
             add_launch(&w);
             CHECK_OK(launch_history(w.s, FX_JOB, &l, NULL));

@@ -252,6 +252,7 @@ static void test_home_away(void)
         CHECK_EQ(count(ACT_FINISH), 0);
         tick(10);
         CHECK_EQ(count(ACT_FINISH), 1);
+        CHECK(s.ops[0].job_out);
         tick(2 * pause); /* while it is out */
         CHECK_EQ(count(ACT_FINISH), 0);
         pause = 2 * pause < most ? 2 * pause : most;
