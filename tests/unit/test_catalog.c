@@ -232,6 +232,11 @@ static void add_launch(struct world *w)
             CHECK_OK(launch_put_step(w->s, FX_JOB, RECORD_RESTORED, &restored, NULL));
         }
         add_saves(w, epoch);
+        if (w->count && pick(w, 8) == 0) { /* of whatever, its own ones too */
+            struct record_bad bad = { .epoch = epoch, .name = w->made[w->count - 1] };
+            bad.corrupt = true;
+            CHECK_OK(launch_put_bad(w->s, FX_JOB, &bad, NULL));
+        }
     }
     record_resolved_fini(&r);
 }
