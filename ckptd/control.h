@@ -86,7 +86,8 @@ struct launch {
     struct job_launch result;
     /* what is asked of other tiers: a round at a time */
     uint64_t tier_round;
-    uint32_t tiers_out;
+    uint32_t tiers_out;  /* bit t: tier t is waited for */
+    uint32_t tiers_late; /* it did not answer in time, and has not since: no longer waited for */
     int64_t tiers_by_ns;
     bool taken;         /* a tier has another claim of that epoch: the next one */
     struct roster held; /* in other tiers */

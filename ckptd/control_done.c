@@ -98,6 +98,11 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
     }
     control_tell(c, cl, &ev);
     uint32_t at = session_op_of(cl->s, j->op);
+    if (j->kind == JOB_FINISH && at != UINT32_MAX && cl->s->ops[at].away_ns &&
+        cl->s->ops[at].away_pause_ns == SESSION_AWAY_MIN_NS)
+        log_warn("the home is away: a save waits for it",
+                 "job=%s rank=%u step=%" PRIu64 " why=\"%s\"", cl->s->job, cl->s->rank,
+                 cl->s->ops[at].step, err_text(&j->err));
     if (j->kind == JOB_BEGIN && j->status == CKPT_OK && at != UINT32_MAX) {
         control_settle(c);
         control_check_absent(c, cl, &j->part.name);

@@ -216,11 +216,14 @@ static bool is_other(const struct control *c, uint32_t tier)
     return tier != 0 && tier != c->tiers.home;
 }
 
+/* A tier that was late once in this launch is asked, but waited for only when it has answered
+ * meanwhile: a tier that is down delays a launch once. */
 static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
                       const struct key *key)
 {
     l->tier_round = ++c->next_round;
     l->tiers_by_ns = c->now + c->tier_ns;
+    l->tiers_out = 0;
     for (uint32_t i = 1; i < c->tiers.count; i++) {
         if (!is_other(c, i))
             continue;
@@ -231,30 +234,32 @@ static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
         memcpy(j->tier.job, l->job, sizeof(l->job));
         if (key)
             j->tier.key = *key;
-        l->tiers_out++;
+        l->tiers_out |= UINT32_C(1) << i;
         control_submit(c, c->drains[i], j);
     }
+    l->tiers_out &= ~l->tiers_late;
 }
 
 bool control_tiers_adopt(struct control *c, struct launch *l)
 {
-    l->tiers_out = 0;
     roster_fini(&l->held);
     ask_tiers(c, l, JOB_ADOPT, NULL);
-    return l->tiers_out > 0;
+    return l->tiers_out != 0;
 }
 
 bool control_tiers_spread(struct control *c, struct launch *l, const struct key *key)
 {
-    l->tiers_out = 0;
     ask_tiers(c, l, JOB_SPREAD, key);
-    return l->tiers_out > 0;
+    return l->tiers_out != 0;
 }
 
 void control_tiers_done(struct control *c, struct job *j)
 {
     struct launch *l = launch_by_key(c, j->tier.launch);
-    if (!l || l->tier_round != j->tier.round || l->tiers_out == 0)
+    const uint32_t bit = UINT32_C(1) << j->tier.tier;
+    if (l && j->status == CKPT_OK)
+        l->tiers_late &= ~bit;
+    if (!l || l->tier_round != j->tier.round || !(l->tiers_out & bit))
         return; /* it went on without us */
     if (j->status != CKPT_OK && j->status != CKPT_CONFLICT)
         log_warn("another tier is left out", "job=%s tier=\"%s\" status=%s why=\"%s\"", l->job,
@@ -264,6 +269,7 @@ void control_tiers_done(struct control *c, struct job *j)
     if (j->kind == JOB_ADOPT && j->status == CKPT_OK &&
         roster_merge(&l->held, &j->tier.held, NULL) != CKPT_OK)
         control_out_of_memory(l->job);
-    if (--l->tiers_out == 0)
+    l->tiers_out &= ~bit;
+    if (!l->tiers_out)
         control_launch_go_on(c, l);
 }

@@ -342,8 +342,9 @@ static bool anybody_waits(const struct control *c, const struct launch *l)
 /* H1: the launch goes on without the tiers that did not answer, and says so. */
 static void tiers_late(struct control *c, struct launch *l)
 {
-    log_warn("other tiers do not answer: the launch goes on without them", "job=%s tiers=%u",
-             l->job, l->tiers_out);
+    log_warn("other tiers do not answer: the launch goes on without them", "job=%s tiers=%d",
+             l->job, __builtin_popcount(l->tiers_out));
+    l->tiers_late |= l->tiers_out;
     l->tiers_out = 0;
     l->tier_round = 0;
     control_launch_go_on(c, l);
@@ -353,7 +354,7 @@ void control_launch_tick(struct control *c)
 {
     for (struct launch *l = c->launches; l; l = l->next) {
         time_out_rollback(c, l);
-        if (l->tiers_out > 0 && c->now >= l->tiers_by_ns)
+        if (l->tiers_out != 0 && c->now >= l->tiers_by_ns)
             tiers_late(c, l);
         if (l->phase == LAUNCH_DRAINING && (l->rollback || anybody_waits(c, l)) &&
             ((!older_undecided(c, l) && c->reports_out == 0) ||
@@ -383,6 +384,7 @@ bool control_rollback(struct control *c, struct launch *l, uint32_t group,
     l->after = l->epoch;
     l->restored_put = false;
     l->progress_put = false;
+    l->tiers_late = 0; /* that was long ago */
     l->wish = (struct lineage_wish){
         .forced = true, .step = point->step, .has_epoch = true, .epoch = point->epoch
     };

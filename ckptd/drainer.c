@@ -248,8 +248,14 @@ static bool may_pass(enum ckpt_status st)
  * trouble the checkpoint stays begun; when it is the checkpoint, others get the tier. */
 static void settle(struct drainer *d, struct drainer_tier *t, int64_t now)
 {
+    struct drainer_target *to = &d->targets[t->target];
+    if (t->bad && !to->doubted) {
+        to->doubted = true;
+        set_aside(d, t, TARGET_WANTED, now + DRAINER_DOUBT_NS);
+        return;
+    }
     if (t->bad) {
-        d->targets[t->target].pause_ns = DRAINER_BAD_NS;
+        to->pause_ns = DRAINER_BAD_NS;
         set_aside(d, t, TARGET_WANTED, now + DRAINER_BAD_NS);
         return;
     }

@@ -25,6 +25,7 @@
 #define DRAINER_PAUSE_MAX_NS INT64_C(60000000000)
 #define DRAINER_GIVE_UP_NS   INT64_C(16000000000)   /* pauses that long: nobody waits for it */
 #define DRAINER_WAIT_MAX_NS  INT64_C(10000000000)   /* for parts of other nodes */
+#define DRAINER_DOUBT_NS     INT64_C(10000000000)   /* it looks like that: once more */
 #define DRAINER_BAD_NS       INT64_C(3600000000000) /* damaged here, or two homes */
 #define DRAINER_SCAN_NS      INT64_C(900000000000)
 
@@ -52,6 +53,7 @@ struct drainer_target {
     uint64_t order;   /* of decision; 0 = found by a scan, older than all others */
     int64_t since_ns; /* wanted since */
     int64_t due_ns, pause_ns;
+    bool doubted; /* it seemed bad once: bytes may have been changed on their way */
 };
 struct drainer_tier {
     bool on;

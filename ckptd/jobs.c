@@ -405,18 +405,31 @@ static enum ckpt_status list_tensors(struct reader *r, const struct job_list *l,
     return out->failed ? err_set(err, CKPT_NO_MEMORY, "out of memory for a list") : CKPT_OK;
 }
 
-static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
+static enum ckpt_status list_over(struct jobs_work *w, const struct job_list *l, bool near,
+                                  struct buf *out, struct ckpt_err *err)
 {
     struct store *stores[TIERS_MAX];
     uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, false, UINT32_MAX, stores, which);
+    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
     struct reader *reader;
     enum ckpt_status st = reader_open(stores, n, l->job, &l->name, &reader, err);
     if (st != CKPT_OK)
         return st;
-    CLEANUP_BUF struct buf out = { 0 };
-    st = list_tensors(reader, l, &out, err);
+    out->len = 0;
+    st = list_tensors(reader, l, out, err);
     reader_close(reader);
+    return st;
+}
+
+static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
+{
+    CLEANUP_BUF struct buf out = { 0 };
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = list_over(w, l, true, &out, &why);
+    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
+        st = list_over(w, l, false, &out, err);
+    else if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&why));
     if (st != CKPT_OK)
         return st;
     l->fd = wire_memfd("ckpt-list", out.data, out.len, err); /* here: control copies nothing */

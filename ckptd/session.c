@@ -298,7 +298,8 @@ static void on_remote(struct session *s, const struct session_event *ev,
     }
 }
 
-static void step_op(struct session *s, const struct session_event *ev, struct session_actions *out)
+static void step_op(struct session *s, const struct session_event *ev, int64_t now,
+                    struct session_actions *out)
 {
     uint32_t at = session_op_of(s, ev->op);
     if (at == UINT32_MAX)
@@ -311,7 +312,7 @@ static void step_op(struct session *s, const struct session_event *ev, struct se
         session_on_packed(s, &s->ops[at], ev, out);
         break;
     case SESSION_FINISHED:
-        session_on_finished(s, &s->ops[at], ev, out);
+        session_on_finished(s, &s->ops[at], ev, now, out);
         break;
     case SESSION_FAILED_PUT:
         session_on_failed_put(s, &s->ops[at], out);
@@ -377,12 +378,13 @@ enum ckpt_status session_step(struct session *s, const struct session_event *ev,
         break;
     case SESSION_TICK:
         session_on_tick(s, now, out);
+        session_look_for_home(s, now, out);
         break;
     case SESSION_REPLAY:
         session_on_replay(s, now, out);
         break;
     default:
-        step_op(s, ev, out);
+        step_op(s, ev, now, out);
         break;
     }
     return CKPT_OK;

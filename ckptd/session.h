@@ -27,6 +27,8 @@
 #define SESSION_TEXT_MAX    400
 #define SESSION_ACTIONS_MAX (SESSION_SLOTS_MAX + 128)
 #define SESSION_DETACHED_NS INT64_C(60000000000) /* a living client must be back by then */
+#define SESSION_AWAY_MIN_NS INT64_C(1000000000)  /* between two tries with a home that is away */
+#define SESSION_AWAY_MAX_NS INT64_C(10000000000)
 #define SESSION_NO_SLOT     UINT32_MAX
 
 enum slot_owner {
@@ -60,7 +62,7 @@ enum session_phase {
     OP_HOLD,    /* an earlier try of this step is undecided */
     OP_BEGIN,   /* job out: is the launch current, is the step committed? */
     OP_COPYING, /* slots go back and forth; `staged` once all are in */
-    OP_FINISH,  /* job out: sync, manifest, .h */
+    OP_FINISH,  /* job out: sync, manifest, .h; or away_ns is waited for (H5) */
     OP_COMMIT,  /* waits for the committer */
     OP_FAILPUT, /* job out: failed manifest */
     OP_ABORT,   /* failed; waits for the committer */
@@ -77,6 +79,8 @@ struct session_op {
     struct ckpt_name parent; /* of the attempt, with has_parent: the same on all ranks */
     bool has_parent;
     int64_t begun_ns, deadline_ns, staged_ns, time_ns;
+    int64_t away_ns, away_pause_ns; /* FINISH: the home is away; when the job goes out again, 0 =
+                                       it is out */
     uint32_t image_slots, out, filled, packed; /* out: granted and not back */
     uint32_t queued;                           /* slots at the crew */
     bool job_out;                              /* begin, finish or failed-manifest */

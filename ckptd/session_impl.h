@@ -57,7 +57,9 @@ void session_on_begun(struct session *s, struct session_op *op, const struct ses
 void session_on_packed(struct session *s, struct session_op *op, const struct session_event *ev,
                        struct session_actions *out);
 void session_on_finished(struct session *s, struct session_op *op, const struct session_event *ev,
-                         struct session_actions *out);
+                         int64_t now, struct session_actions *out);
+/* Sends out again what waits for its home, when it is time. */
+void session_look_for_home(struct session *s, int64_t now, struct session_actions *out);
 void session_on_failed_put(struct session *s, struct session_op *op, struct session_actions *out);
 void session_on_decided(struct session *s, struct session_op *op, const struct session_event *ev,
                         struct session_actions *out);

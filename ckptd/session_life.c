@@ -116,8 +116,11 @@ static void replay_op(struct session *s, uint32_t i, struct session_actions *out
     if (!op->decided &&
         (op->phase == OP_COPYING || op->phase == OP_FINISH || op->phase == OP_COMMIT))
         session_act(out, ACT_JOIN, i);
-    if (op->phase == OP_FINISH)
+    if (op->phase == OP_FINISH) {
+        op->away_ns = 0;
+        op->job_out = true;
         session_act(out, ACT_FINISH, i);
+    }
     if (op->phase == OP_COMMIT)
         session_act(out, ACT_PUT, i);
     if (op->phase == OP_FAILPUT)

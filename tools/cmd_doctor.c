@@ -62,7 +62,7 @@ static void look_at_store(struct doctor *d)
     const char *url = d->t->store_url;
     struct ckpt_err err = { 0 };
     CLEANUP_STORE struct store *s = NULL;
-    struct store_options options = { 0 };
+    struct store_options options = { .attended = true };
     if (!url || !*url) {
         struct doctor_finding *f = next(d);
         f->what = "store";

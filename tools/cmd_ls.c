@@ -9,7 +9,9 @@ struct ls {
     const struct tool_stores *stores;
     size_t remote_from; /* of them: places from here on are remote */
     bool all, metrics;
-    bool damaged; /* a commit record was listed that cannot be read */
+    uint64_t newest; /* of each job at most so many; 0: all */
+    bool damaged;    /* a commit record was listed that cannot be read */
+    size_t listed;
     int64_t now_ns;
     json_t *json; /* array, or NULL for a table */
     struct output_table table;
@@ -185,11 +187,13 @@ static void show_rows(struct ls *ls, const char *job, const struct row *rows, si
 static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err *err)
 {
     struct catalog c[1 + TOOL_REMOTES_MAX] = { 0 };
-    unsigned flags = CATALOG_SIZES | CATALOG_TAGS | (ls->all ? CATALOG_ALL : 0);
+    const struct catalog_wish wish = {
+        .flags = CATALOG_SIZES | CATALOG_TAGS | (ls->all ? CATALOG_ALL : 0), .newest = ls->newest
+    };
     size_t n = ls->stores->count, total = 0, count = 0;
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; st == CKPT_OK && i < n; i++) {
-        st = catalog_read(ls->stores->s[i], job, flags, &c[i], err);
+        st = catalog_read_some(ls->stores->s[i], job, &wish, &c[i], err);
         total += c[i].count;
     }
     CLEANUP_FREE struct row *rows = calloc(total + 1, sizeof(*rows));
@@ -199,8 +203,11 @@ static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err
         merge(rows, &count, &c[i], i >= ls->remote_from);
     if (st == CKPT_OK && n > 1)
         qsort(rows, count, sizeof(*rows), order_rows);
+    if (ls->newest)
+        count = min_u64(count, ls->newest);
     if (st == CKPT_OK)
         show_rows(ls, job, rows, count);
+    ls->listed += count;
     for (size_t i = 0; i < n; i++)
         catalog_fini(&c[i]);
     return st;
@@ -270,15 +277,18 @@ static int run(struct tool *t, int argc, char **argv)
 {
     static const struct option options[] = { { "all", no_argument, NULL, 'a' },
                                              { "metrics", no_argument, NULL, 'm' },
+                                             { "newest", required_argument, NULL, 'n' },
                                              { 0 } };
     struct ls ls = { .now_ns = output_now_ns() };
     int c;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "a", options, NULL)) != -1) {
-        if (c != 'a' && c != 'm')
+    while ((c = getopt_long(argc, argv, "an:", options, NULL)) != -1) {
+        if (c != 'a' && c != 'm' && c != 'n')
             return tool_bad_option("ls", argv);
         ls.all |= c == 'a';
         ls.metrics |= c == 'm';
+        if (c == 'n' && (!output_parse_u64(optarg, &ls.newest) || ls.newest == 0))
+            return tool_misuse("ls", "--newest \"%s\" is no number above 0", optarg);
     }
     if (argc - optind > 1)
         return tool_misuse("ls", "one JOB at most");
@@ -292,10 +302,9 @@ static int run(struct tool *t, int argc, char **argv)
     ls.remote_from = t->store_url && strcmp(stores.s[0]->url, t->store_url) == 0 ? 1 : 0;
     ls.json = t->json ? json_array() : NULL;
     output_table_init(&ls.table, columns, ARRAY_COUNT(columns) - !ls.metrics);
-    if (job)
+    st = job ? list_job(&ls, job, &err) : list_all(&ls, &err);
+    if (st == CKPT_OK && job && ls.listed == 0)
         st = check_job(&stores, job, &err);
-    if (st == CKPT_OK)
-        st = job ? list_job(&ls, job, &err) : list_all(&ls, &err);
     if (st == CKPT_OK)
         st = print(&ls, &err);
     json_decref(ls.json);
@@ -309,11 +318,13 @@ static int run(struct tool *t, int argc, char **argv)
 
 const struct tool_verb cmd_ls = {
     .name = "ls",
-    .arguments = "[JOB] [--all] [--metrics]",
+    .arguments = "[JOB] [--all] [--newest N] [--metrics]",
     .summary = "list checkpoints",
     .help = "Lists the checkpoints of JOB, or of all jobs: newest lineage, newest first.\n"
             "\n"
             "  --all       also what a resume left behind (abandoned), deleted and aborted ones\n"
+            "  --newest N  of each job only the first N; the records of the others are not read,\n"
+            "              which counts where each one is a request (-n N)\n"
             "  --metrics   also the metrics that came with each save\n"
             "\n"
             "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"

@@ -250,17 +250,13 @@ static enum ckpt_status print_json(struct show *s, struct ckpt_err *err)
 /* The catalog knows tags, stored bytes and the branch. */
 static enum ckpt_status look_up(struct show *s, struct ckpt_err *err)
 {
-    unsigned flags = CATALOG_ALL | CATALOG_SIZES | CATALOG_TAGS;
-    enum ckpt_status st = catalog_read(s->store, s->spec.job, flags, &s->catalog, err);
+    const struct catalog_wish wish = { .flags = CATALOG_ALL | CATALOG_SIZES | CATALOG_TAGS,
+                                       .only = &s->name };
+    enum ckpt_status st = catalog_read_some(s->store, s->spec.job, &wish, &s->catalog, err);
     if (st != CKPT_OK)
         return st;
-    s->stored_bytes = UINT64_MAX;
-    for (size_t i = 0; i < s->catalog.count; i++) {
-        if (name_equal(&s->catalog.entries[i].name, &s->name))
-            s->entry = &s->catalog.entries[i];
-    }
-    if (s->entry)
-        s->stored_bytes = s->entry->stored_bytes;
+    s->entry = s->catalog.count ? &s->catalog.entries[0] : NULL;
+    s->stored_bytes = s->entry ? s->entry->stored_bytes : UINT64_MAX;
     return CKPT_OK;
 }
 

@@ -11,7 +11,7 @@ struct verify {
     struct store *store;
     json_t *json; /* array of checkpoints, or NULL */
     bool many;    /* places: each is named */
-    uint64_t sound, damaged;
+    uint64_t sound, damaged, incomplete;
     /* of the checkpoint under way: */
     const char *job;
     struct ckpt_name name;
@@ -26,6 +26,8 @@ static const char *kind_word(enum scrub_kind kind)
         return "missing";
     case SCRUB_DAMAGED:
         return "damaged";
+    case SCRUB_AWAITED:
+        return "awaited";
     case SCRUB_EXTRA:
         break;
     }
@@ -40,6 +42,8 @@ static void on_finding(void *arg, const struct scrub_finding *f)
                                                      "object", f->key, "text", f->text));
         return;
     }
+    if (f->kind == SCRUB_AWAITED) /* they are counted */
+        return;
     char text[sizeof(f->text)];
     output_progress_end(&v->progress);
     printf("%s@%llu~%llu: %s %s: %s\n", v->job, (unsigned long long)v->name.step,
@@ -53,10 +57,11 @@ static void on_progress(void *arg, uint64_t done, uint64_t total)
     output_progress_step(&v->progress, done, total, output_monotonic());
 }
 
-static void report_json(struct verify *v, bool sound, const struct scrub_report *r)
+static void report_json(struct verify *v, enum ckpt_status st, const struct scrub_report *r)
 {
     json_t *o = output_point(v->job, &v->name);
-    json_object_set_new(o, "ok", json_boolean(sound));
+    json_object_set_new(o, "ok", json_boolean(st == CKPT_OK));
+    json_object_set_new(o, "awaited", json_integer((json_int_t)r->awaited));
     json_object_set_new(o, "objects", json_integer((json_int_t)r->objects));
     json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
     json_object_set_new(o, "findings", v->findings);
@@ -66,17 +71,22 @@ static void report_json(struct verify *v, bool sound, const struct scrub_report 
     json_array_append_new(v->json, o);
 }
 
-static void report_text(const struct verify *v, bool sound, const struct scrub_report *r,
+static void report_text(const struct verify *v, enum ckpt_status st, const struct scrub_report *r,
                         double seconds)
 {
     char bytes[OUTPUT_TEXT], rate[OUTPUT_TEXT];
     printf("%s@%llu~%llu: %s (%llu objects, %s, %s)", v->job, (unsigned long long)v->name.step,
-           (unsigned long long)v->name.epoch, sound ? "sound" : "DAMAGED",
+           (unsigned long long)v->name.epoch,
+           st == CKPT_OK     ? "sound"
+           : st == CKPT_BUSY ? "incomplete"
+                             : "DAMAGED",
            (unsigned long long)r->objects, output_bytes(r->bytes, bytes),
            output_rate(r->bytes, seconds, rate));
-    if (!sound)
+    if (st == CKPT_CORRUPT)
         printf(": %llu damaged, %llu missing", (unsigned long long)r->damaged,
                (unsigned long long)r->missing);
+    if (r->awaited)
+        printf(": not all has arrived here (%llu packs missing)", (unsigned long long)r->awaited);
     puts("");
     fflush(stdout);
 }
@@ -98,19 +108,19 @@ static enum ckpt_status verify_one(struct verify *v, const char *job, const stru
     enum ckpt_status st =
         scrub_verify(v->store, job, name, CKPT_SLOT_BYTES_MAX, &cb, &report, &why);
     output_progress_end(&v->progress);
-    if (st != CKPT_OK && st != CKPT_CORRUPT) {
+    bool awaited = st == CKPT_BUSY && report.awaited;
+    if (st != CKPT_OK && st != CKPT_CORRUPT && !awaited) {
         json_decref(v->findings);
         return err_set(err, st, "%s@%llu could not be looked at: %s", job,
                        (unsigned long long)name->step, err_text(&why));
     }
-    if (st == CKPT_OK)
-        v->sound++;
-    else
-        v->damaged++;
+    v->sound += st == CKPT_OK;
+    v->incomplete += awaited;
+    v->damaged += st == CKPT_CORRUPT;
     if (v->json)
-        report_json(v, st == CKPT_OK, &report);
+        report_json(v, st, &report);
     else
-        report_text(v, st == CKPT_OK, &report, output_monotonic() - started);
+        report_text(v, st, &report, output_monotonic() - started);
     return CKPT_OK;
 }
 
@@ -177,11 +187,15 @@ static enum ckpt_status conclude(struct verify *v, struct ckpt_err *err)
 {
     if (v->json)
         return output_json(json_incref(v->json), err);
-    if (v->sound + v->damaged == 0)
+    if (v->sound + v->damaged + v->incomplete == 0)
         puts("no checkpoints to verify");
     else
-        printf("%llu sound, %llu damaged\n", (unsigned long long)v->sound,
+        printf("%llu sound, %llu damaged", (unsigned long long)v->sound,
                (unsigned long long)v->damaged);
+    if (v->incomplete)
+        printf(", %llu incomplete", (unsigned long long)v->incomplete);
+    if (v->sound + v->damaged + v->incomplete)
+        puts("");
     if (v->damaged)
         fprintf(stderr, "ckpt: damage was found: restore from another checkpoint (\"ckpt ls\") and "
                         "look after the disk\n");
@@ -208,7 +222,7 @@ static int run(struct tool *t, int argc, char **argv)
     json_decref(v.json);
     if (st != CKPT_OK)
         return tool_fail(st, &err);
-    return v.damaged ? TOOL_DAMAGE : TOOL_FINE;
+    return v.damaged ? TOOL_DAMAGE : v.incomplete ? TOOL_INCOMPLETE : TOOL_FINE;
 }
 
 const struct tool_verb cmd_verify = {
@@ -217,10 +231,13 @@ const struct tool_verb cmd_verify = {
     .summary = "read checkpoints whole and check every byte",
     .help = "Reads a checkpoint, all of a job, or all of the store (default: everything that is\n"
             "not deleted) and checks every sum, digest and reference.  Prints what is damaged:\n"
-            "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged.\n"
+            "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged, 6 if\n"
+            "nothing is, but a checkpoint is incomplete: a commit shows in this store before all\n"
+            "its packs have arrived from the nodes that saved them (\"ckpt status\" shows how far\n"
+            "they are).\n"
             "With --remote each place is verified by itself.\n"
             "\n"
-            "--json prints an array of {job, step, epoch, attempt, ok, objects, bytes,\n"
+            "--json prints an array of {job, step, epoch, attempt, ok, awaited, objects, bytes,\n"
             "findings: [{kind, object, text}]}, and store when there are several.",
     .run = run,
 };

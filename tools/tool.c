@@ -81,7 +81,7 @@ static enum ckpt_status open_place(const char *url, bool readonly, struct store 
                                    struct ckpt_err *err)
 {
     CLEANUP_STORE struct store *s = NULL;
-    struct store_options options = { .readonly = readonly };
+    struct store_options options = { .readonly = readonly, .attended = true };
     enum ckpt_status st = store_open(url, &options, &s, err);
     if (st != CKPT_OK)
         return st;
@@ -277,12 +277,17 @@ enum ckpt_status tool_find(struct store *s, const char *text, struct catalog_spe
     enum ckpt_status st = catalog_parse(text, &spec, err);
     if (st != CKPT_OK)
         return st;
-    st = tool_job_check(s, spec.job, err);
-    if (st == CKPT_OK)
-        st = catalog_find(s, &spec, ret, err);
-    if (st == CKPT_OK)
-        *ret_spec = spec;
-    return st;
+    struct ckpt_err why = { 0 };
+    st = catalog_find(s, &spec, ret, &why);
+    if (st == CKPT_NOT_FOUND) { /* there may be no such job: then other names help */
+        enum ckpt_status job = tool_job_check(s, spec.job, err);
+        if (job != CKPT_OK)
+            return job;
+    }
+    if (st != CKPT_OK)
+        return err_set(err, st, "%s", err_text(&why));
+    *ret_spec = spec;
+    return CKPT_OK;
 }
 
 enum ckpt_status tool_socket(const struct tool *t, const char *given, char ret[SOCKPATH_MAX],

@@ -1,4 +1,4 @@
-/* What a store holds, for people: one listing each of c/ x/ h/ t/ and the records that are
+/* What a store holds, for people: one listing each of l/ c/ x/ h/ t/ and the records that are
  * asked for. */
 #include "storage/repo/catalog.h"
 
@@ -11,9 +11,11 @@
 #include "storage/repo/spread.h"
 #include "storage/repo/tags.h"
 
-/* Records are read on threads when there are many. */
-#define THREADS      8
-#define THREADS_FROM 512
+/* Records are read on threads when there are many; with a shared place each costs a round trip,
+ * which is longer than it takes to start a thread with its connection. */
+#define THREADS             8
+#define THREADS_FROM        512
+#define THREADS_FROM_SHARED 32
 
 void catalog_fini(struct catalog *c)
 {
@@ -30,7 +32,7 @@ void catalog_fini(struct catalog *c)
 struct building {
     struct store *s;
     const char *job;
-    unsigned flags;
+    const struct catalog_wish *wish;
     struct catalog *c;
     struct lineage l;
     bool *on_branch; /* per commit of l */
@@ -123,7 +125,7 @@ static void add_commits(struct building *b)
     for (size_t i = 0; i < b->l.commit_count; i++) {
         const struct lineage_commit *c = &b->l.commits[i];
         bool live = c->life == LIFE_LIVE;
-        if (!(b->flags & CATALOG_ALL) && (!live || !b->on_branch[i]))
+        if (!(b->wish->flags & CATALOG_ALL) && (!live || !b->on_branch[i]))
             continue;
         struct catalog_entry *e = append(b, &c->name, live ? CATALOG_LIVE : CATALOG_DELETED);
         e->on_lineage = b->on_branch[i];
@@ -170,14 +172,15 @@ static enum ckpt_status read_entry(void *arg, struct store *s, size_t i, struct 
     }
     if (st != CKPT_OK)
         return err_set(err, st, "%s", err_text(&why));
-    return b->flags & CATALOG_SIZES && e->state != CATALOG_ABORTED ? read_sizes(b, s, e, err)
-                                                                   : CKPT_OK;
+    bool sized = b->wish->flags & CATALOG_SIZES && e->state != CATALOG_ABORTED;
+    return sized ? read_sizes(b, s, e, err) : CKPT_OK;
 }
 
 static enum ckpt_status read_entries(struct building *b)
 {
     size_t kept = 0, count = b->c->count;
-    unsigned threads = count < THREADS_FROM ? 1 : THREADS;
+    size_t from = store_url_shared(b->s->url) ? THREADS_FROM_SHARED : THREADS_FROM;
+    unsigned threads = count < from ? 1 : THREADS;
     enum ckpt_status st = spread_run(b->s, threads, count, read_entry, b, b->err);
     if (st != CKPT_OK)
         return st;
@@ -194,13 +197,24 @@ static int order_entries(const void *a, const void *b)
                         &((const struct catalog_entry *)b)->name);
 }
 
+/* Leaves what was wished for. */
+static void narrow(struct catalog *c, const struct catalog_wish *wish)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < c->count; i++)
+        if (!wish->only || name_equal(&c->entries[i].name, wish->only))
+            c->entries[kept++] = c->entries[i];
+    c->count = wish->newest ? min_u64(kept, wish->newest) : kept;
+}
+
 static enum ckpt_status build(struct building *b)
 {
-    enum ckpt_status st = launch_history_listed(b->s, b->job, &b->l, &b->at, b->err);
+    unsigned flags = b->wish->flags;
+    enum ckpt_status st = launch_branch_listed(b->s, b->job, &b->l, &b->at, b->err);
     if (st != CKPT_OK)
         return st;
     size_t max = b->l.commit_count;
-    if (b->flags & CATALOG_ALL)
+    if (flags & CATALOG_ALL)
         max += b->at.commits.count + b->at.lives.count;
     b->c->entries = calloc(max + 1, sizeof(*b->c->entries));
     b->on_branch = calloc(b->l.commit_count + 1, sizeof(*b->on_branch));
@@ -209,20 +223,29 @@ static enum ckpt_status build(struct building *b)
         !lineage_mark_branch(&b->l, b->on_branch))
         return err_set(b->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", max);
     add_commits(b);
-    if (b->flags & CATALOG_ALL)
+    if (flags & CATALOG_ALL)
         add_rest(b);
-    st = read_entries(b);
-    if (st != CKPT_OK)
-        return st;
     qsort(b->c->entries, b->c->count, sizeof(*b->c->entries), order_entries);
-    return b->flags & CATALOG_TAGS ? tags_each(b->s, b->job, NULL, keep_tag, b, b->err) : CKPT_OK;
+    narrow(b->c, b->wish);
+    st = read_entries(b);
+    if (st != CKPT_OK || !(flags & CATALOG_TAGS))
+        return st;
+    return tags_each(b->s, b->job, b->wish->only, keep_tag, b, b->err);
 }
 
 enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
                               struct ckpt_err *err)
 {
+    const struct catalog_wish wish = { .flags = flags };
+    return catalog_read_some(s, job, &wish, ret, err);
+}
+
+enum ckpt_status catalog_read_some(struct store *s, const char *job,
+                                   const struct catalog_wish *wish, struct catalog *ret,
+                                   struct ckpt_err *err)
+{
     struct catalog c = { 0 };
-    struct building b = { .s = s, .job = job, .flags = flags, .c = &c, .err = err };
+    struct building b = { .s = s, .job = job, .wish = wish, .c = &c, .err = err };
     enum ckpt_status st = job_name_check(job, err);
     if (st == CKPT_OK)
         st = build(&b);

@@ -30,8 +30,20 @@ enum catalog_flags {
     CATALOG_ALL = 2,   /* also aborted, deleted, gone and abandoned ones */
     CATALOG_TAGS = 4,
 };
+/* Lists, reads the `resolved` records along the newest branch, and one record a checkpoint (two
+ * with CATALOG_SIZES). */
 enum ckpt_status catalog_read(struct store *s, const char *job, unsigned flags, struct catalog *ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same for some of them: the first `newest` (0: all) in the order of entries, or the one
+ * named `only` (NULL: any).  Records of the others are not read. */
+struct catalog_wish {
+    unsigned flags;
+    size_t newest;
+    const struct ckpt_name *only;
+};
+enum ckpt_status catalog_read_some(struct store *s, const char *job,
+                                   const struct catalog_wish *wish, struct catalog *ret,
+                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 void catalog_fini(struct catalog *c);
 /* Job names of a store, sorted; malloc'ed array of malloc'ed strings, NULL-terminated. */
 enum ckpt_status catalog_jobs(struct store *s, char ***ret, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -49,3 +61,8 @@ enum ckpt_status catalog_parse(const char *text, struct catalog_spec *ret, struc
     CKPT_MUST_CHECK;
 enum ckpt_status catalog_find(struct store *s, const struct catalog_spec *spec,
                               struct ckpt_name *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* JOB@latest by three listings of one page, however many checkpoints there are.  *ret_found is
+ * false when it takes more to know (the newest launch has none yet, something was deleted or
+ * reported bad), which catalog_find does by itself then. */
+enum ckpt_status catalog_newest(struct store *s, const char *job, bool *ret_found,
+                                struct ckpt_name *ret, struct ckpt_err *err) CKPT_MUST_CHECK;

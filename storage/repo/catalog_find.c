@@ -213,8 +213,13 @@ enum ckpt_status catalog_find(struct store *s, const struct catalog_spec *spec,
                               struct ckpt_name *ret, struct ckpt_err *err)
 {
     struct lineage l = { 0 };
-    enum ckpt_status st = launch_history(s, spec->job, &l, err);
-    if (st != CKPT_OK)
+    bool found = false;
+    enum ckpt_status st = CKPT_OK;
+    if (!spec->has_step)
+        st = catalog_newest(s, spec->job, &found, ret, err);
+    if (st == CKPT_OK && !found)
+        st = launch_history(s, spec->job, &l, err);
+    if (st != CKPT_OK || found)
         return st;
     if (!l.commit_count) {
         st = job_not_found(s, spec->job, err);

@@ -43,6 +43,11 @@ enum ckpt_status launch_history_listed(struct store *home, const char *job, stru
                                        struct launch_listings *ret_listings, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 void launch_listings_fini(struct launch_listings *l);
+/* The same, but of launches only what lineage_mark_branch and lineage_on_branch need: their
+ * epochs, and the `resolved` records from the newest down along its branch. */
+enum ckpt_status launch_branch_listed(struct store *home, const char *job, struct lineage *ret,
+                                      struct launch_listings *ret_listings, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Puts SUPERSEDED into lower claimed epochs that are unresolved, decides complete
  * undecided attempts of lower epochs (commit; a failed part: ABORT), picks, writes
  * `resolved`, brings a DELETED choice back to LIVE.  Idempotent: finds its own again.

@@ -12,6 +12,7 @@ struct reading {
     const char *job;
     struct lineage *l;
     size_t prefix_len, cap;
+    bool list_only;            /* records of launches are not read: read_branch does */
     const struct roster *also; /* what other tiers hold */
     struct ckpt_err *err;
 };
@@ -43,10 +44,9 @@ static enum ckpt_status read_claim(struct reading *r, const struct key *key, con
     return CKPT_OK;
 }
 
-static enum ckpt_status read_resolved(struct reading *r, const struct key *key, const void *bytes,
-                                      size_t len)
+static enum ckpt_status read_resolved(struct reading *r, struct lineage_launch *launch,
+                                      const struct key *key, const void *bytes, size_t len)
 {
-    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
     struct record_resolved res;
     enum ckpt_status st = record_resolved_decode(bytes, len, key->text, &res, r->err);
     if (st != CKPT_OK)
@@ -118,7 +118,7 @@ static enum ckpt_status read_record(struct reading *r, const char *text, const c
         return read_step(r, RECORD_PROGRESS, &key, bytes, len);
     if (strcmp(what, "restored") == 0)
         return read_step(r, RECORD_RESTORED, &key, bytes, len);
-    return read_resolved(r, &key, bytes, len);
+    return read_resolved(r, &r->l->launches[r->l->launch_count - 1], &key, bytes, len);
 }
 
 static enum ckpt_status add_launch(struct reading *r, uint64_t epoch)
@@ -152,7 +152,11 @@ static enum ckpt_status take(void *arg, const struct store_entry *e)
     if (!key_number_parse(digits, &epoch))
         return CKPT_OK;
     enum ckpt_status st = add_launch(r, epoch);
-    return st == CKPT_OK ? read_record(r, e->key, at + 17) : st;
+    if (st != CKPT_OK || !r->list_only)
+        return st == CKPT_OK ? read_record(r, e->key, at + 17) : st;
+    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    launch->resolved = launch->resolved || strcmp(at + 17, "resolved") == 0;
+    return CKPT_OK;
 }
 
 static enum ckpt_status read_launches(struct reading *r)
@@ -238,6 +242,85 @@ void launch_listings_fini(struct launch_listings *l)
     roster_fini(&l->commits);
     roster_fini(&l->helds);
     roster_fini(&l->lives);
+}
+
+/* ---- the branch alone ---- */
+
+static enum ckpt_status read_listed(struct reading *r, struct lineage_launch *launch)
+{
+    struct key key = key_resolved(r->job, launch->epoch);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    launch->resolved = false;
+    enum ckpt_status st = repo_get(r->s, &key, &bytes, &len, r->err);
+    if (st == CKPT_OK)
+        return read_resolved(r, launch, &key, bytes, len);
+    return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+}
+
+/* From the newest launch to the head of the branch: the first with commits, or forced. */
+static enum ckpt_status read_head(struct reading *r, struct lineage_launch **ret)
+{
+    struct lineage *l = r->l;
+    *ret = NULL;
+    for (size_t i = 0, c = 0; i < l->launch_count; i++) {
+        struct lineage_launch *launch = &l->launches[i];
+        enum ckpt_status st = launch->resolved ? read_listed(r, launch) : CKPT_OK;
+        if (st != CKPT_OK)
+            return st;
+        while (c < l->commit_count && l->commits[c].name.epoch > launch->epoch)
+            c++;
+        bool saved = c < l->commit_count && l->commits[c].name.epoch == launch->epoch;
+        if (!launch->resolved || launch->kind == RESOLVED_SUPERSEDED || !(saved || launch->forced))
+            continue;
+        *ret = launch;
+        return CKPT_OK;
+    }
+    return CKPT_OK;
+}
+
+/* From there by resume points, each of a lower epoch, to the root. */
+static enum ckpt_status read_branch(struct reading *r)
+{
+    struct lineage *l = r->l;
+    struct lineage_launch *head, *end = l->launches + l->launch_count;
+    enum ckpt_status st = read_head(r, &head);
+    if (st != CKPT_OK || !head)
+        return st;
+    for (struct lineage_launch *at = head + 1; at < end; at++) {
+        if (head->kind != RESOLVED_POINT || head->point.epoch >= head->epoch)
+            return CKPT_OK;
+        if (at->epoch != head->point.epoch || !at->resolved)
+            continue;
+        st = read_listed(r, at);
+        if (st != CKPT_OK || !at->resolved)
+            return st;
+        head = at;
+    }
+    return CKPT_OK;
+}
+
+enum ckpt_status launch_branch_listed(struct store *home, const char *job, struct lineage *ret,
+                                      struct launch_listings *ret_listings, struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    struct launch_listings at = { 0 };
+    struct reading r = { .s = home, .job = job, .l = &l, .list_only = true, .err = err };
+    enum ckpt_status st = job_name_check(job, err);
+    if (st == CKPT_OK)
+        st = read_launches(&r);
+    if (st == CKPT_OK)
+        st = read_commits(&r, &at);
+    if (st == CKPT_OK)
+        st = read_branch(&r);
+    if (st != CKPT_OK) {
+        lineage_fini(&l);
+        launch_listings_fini(&at);
+        return st;
+    }
+    *ret = l;
+    *ret_listings = at;
+    return CKPT_OK;
 }
 
 enum ckpt_status launch_claims(struct store *home, const char *job, struct lineage *ret,

@@ -91,17 +91,27 @@ enum ckpt_status repo_log_newest(struct store *s, const char *prefix, uint64_t *
     return CKPT_OK;
 }
 
-static enum ckpt_status repo_read(struct store *s, struct record_repo *ret, struct ckpt_err *err)
+static enum ckpt_status read_once(struct store *s, struct record_repo *ret, struct ckpt_err *err)
 {
     const struct key key = { KEY_REPO };
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    struct record_repo r;
     enum ckpt_status st = repo_get(s, &key, &bytes, &len, err);
-    if (st == CKPT_OK)
-        st = record_repo_decode(bytes, len, KEY_REPO, &r, err);
+    return st == CKPT_OK ? record_repo_decode(bytes, len, KEY_REPO, ret, err) : st;
+}
+
+/* A whole store hangs on it: wrong bytes may be wrong from the way here only. */
+static enum ckpt_status repo_read(struct store *s, struct record_repo *ret, struct ckpt_err *err)
+{
+    struct record_repo r;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = read_once(s, &r, &why);
+    if (st == CKPT_CORRUPT) {
+        why = (struct ckpt_err){ 0 };
+        st = read_once(s, &r, &why);
+    }
     if (st != CKPT_OK)
-        return st;
+        return st == CKPT_NOT_FOUND ? st : err_set(err, st, "%s", err_text(&why));
     if (r.format > REPO_FORMAT)
         return err_set(err, CKPT_UNSUPPORTED,
                        "%s: the repository has format %u, this program knows %u and older: use a "

@@ -30,6 +30,7 @@ static void report(struct scrub *sc, enum scrub_kind kind, const char *key, cons
     sc->report.missing += kind == SCRUB_MISSING;
     sc->report.damaged += kind == SCRUB_DAMAGED;
     sc->report.extra += kind == SCRUB_EXTRA;
+    sc->report.awaited += kind == SCRUB_AWAITED;
     if (sc->cb && sc->cb->finding)
         sc->cb->finding(sc->cb->arg, &f);
 }
@@ -84,6 +85,10 @@ static enum ckpt_status look_at(struct scrub *sc, const struct scrub_object *o,
         return st;
     if (!is_finding(st))
         return err_set(err, st, "%s", err_text(&why));
+    if (st == CKPT_NOT_FOUND && o->may_come && !sc->good) {
+        report(sc, SCRUB_AWAITED, o->key.text, "it has not arrived here");
+        return CKPT_OK;
+    }
     report(sc, st == CKPT_NOT_FOUND ? SCRUB_MISSING : SCRUB_DAMAGED, o->key.text,
            st == CKPT_NOT_FOUND ? "it is not there" : err_text(&why));
     if (sc->good)
@@ -118,15 +123,30 @@ static enum ckpt_status list_chunks(struct scrub *sc, uint32_t rank,
     return CKPT_OK;
 }
 
+static enum ckpt_status is_there(struct store *s, const struct key *key, bool *ret,
+                                 struct ckpt_err *err)
+{
+    struct store_stat stat;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = store_stat(s, key->text, &stat, &why);
+    if (st != CKPT_OK && st != CKPT_NOT_FOUND)
+        return err_set(err, st, "%s", err_text(&why));
+    *ret = st == CKPT_OK;
+    return CKPT_OK;
+}
+
+/* accounted: all of them lay here once. */
 static enum ckpt_status look_at_packs(struct scrub *sc, uint32_t rank,
                                       const struct manifest_header *h,
-                                      const struct scrub_chunk *chunks, struct ckpt_err *err)
+                                      const struct scrub_chunk *chunks, bool accounted,
+                                      struct ckpt_err *err)
 {
     uint64_t each = h->pack_count ? h->raw_bytes / h->pack_count : 0;
     for (uint32_t i = 0; i < h->pack_count; i++) {
         const struct scrub_object o = {
             .key = key_pack(sc->c.job, &sc->c.name, rank, h->packs[i].slot, &h->packs[i].id),
             .check = scrub_check_pack,
+            .may_come = !accounted,
             .rank = rank,
             .pack = &h->packs[i],
             .rank_chunks = chunks,
@@ -164,14 +184,18 @@ static enum ckpt_status look_at_rank(struct scrub *sc, uint32_t rank, bool held,
         return sc->bad && (st == CKPT_CORRUPT || st == CKPT_IO)
                    ? CKPT_OK
                    : err_set(err, st, "%s", err_text(&why));
-    st = look_at_packs(sc, rank, h, chunks, err);
     const struct scrub_object part = { .key = key_rank_held(sc->c.job, &sc->c.name, rank),
                                        .check = scrub_check_rank_held,
                                        .record = true,
                                        .rank = rank };
-    struct store_stat stat;
-    /* Without h/ a part may still lack its account: a crash came in between. */
-    if (st == CKPT_OK && (held || store_stat(sc->s, part.key.text, &stat, NULL) == CKPT_OK))
+    /* Without h/ a part may still lack its account: it is on its way, or a crash came in
+     * between. */
+    bool accounted = held;
+    if (!held)
+        st = is_there(sc->s, &part.key, &accounted, err);
+    if (st == CKPT_OK)
+        st = look_at_packs(sc, rank, h, chunks, accounted, err);
+    if (st == CKPT_OK && accounted)
         st = look_at(sc, &part, err);
     reader_forget(sc->c.r, rank);
     return st;
@@ -286,11 +310,11 @@ static enum ckpt_status look_at_records(struct scrub *sc, bool held, struct ckpt
 static enum ckpt_status walk(struct scrub *sc, struct ckpt_err *err)
 {
     const struct record_commit *commit = reader_commit(sc->c.r);
-    struct store_stat stat;
     struct key key = key_held(sc->c.job, &sc->c.name);
-    bool held = store_stat(sc->s, key.text, &stat, NULL) == CKPT_OK ||
-                (sc->good && store_stat(sc->good, key.text, &stat, NULL) == CKPT_OK);
-    enum ckpt_status st = CKPT_OK;
+    bool held = false;
+    enum ckpt_status st = is_there(sc->s, &key, &held, err);
+    if (st == CKPT_OK && !held && sc->good)
+        st = is_there(sc->good, &key, &held, err);
     sc->total = commit->raw_bytes;
     for (uint32_t k = 0; st == CKPT_OK && k < commit->index_segments; k++) {
         const struct scrub_object o = { .key = key_index(sc->c.job, &sc->c.name, k),
@@ -368,9 +392,13 @@ static enum ckpt_status scrub(struct scrub *sc, struct scrub_report *ret, struct
     if (st != CKPT_OK)
         return st;
     *ret = sc->report;
-    return sc->bad ? err_set(err, CKPT_CORRUPT, "%" PRIu64 " objects damaged, %" PRIu64 " missing",
-                             sc->report.damaged, sc->report.missing)
-                   : CKPT_OK;
+    if (sc->bad)
+        return err_set(err, CKPT_CORRUPT, "%" PRIu64 " objects damaged, %" PRIu64 " missing",
+                       sc->report.damaged, sc->report.missing);
+    if (sc->report.awaited)
+        return err_set(err, CKPT_BUSY, "not all has arrived: %" PRIu64 " packs missing",
+                       sc->report.awaited);
+    return CKPT_OK;
 }
 
 enum ckpt_status scrub_verify(struct store *s, const char *job, const struct ckpt_name *name,

@@ -8,6 +8,8 @@ enum scrub_kind {
     SCRUB_MISSING, /* an object that must be there is not */
     SCRUB_DAMAGED, /* its bytes are not what they were */
     SCRUB_EXTRA,   /* under the attempt's keys but nobody refers to it */
+    SCRUB_AWAITED, /* a pack that is not there, of a rank whose packs never all were: it is in
+                      another tier, and a drain brings it */
 };
 struct scrub_finding {
     enum scrub_kind kind;
@@ -16,7 +18,7 @@ struct scrub_finding {
 };
 struct scrub_report {
     uint64_t objects, chunks, bytes; /* checked */
-    uint64_t damaged, missing, extra, repaired;
+    uint64_t damaged, missing, extra, awaited, repaired;
 };
 /* progress may be NULL: called between packs with bytes done and total. */
 struct scrub_callbacks {
@@ -25,7 +27,8 @@ struct scrub_callbacks {
     void *arg;
 };
 /* CKPT_OK: everything is right (EXTRA alone is right); CKPT_CORRUPT: findings were
- * reported; anything else: could not be looked at. */
+ * reported; CKPT_BUSY: nothing is wrong, but not everything has arrived in this store
+ * (AWAITED); anything else: could not be looked at. */
 enum ckpt_status scrub_verify(struct store *s, const char *job, const struct ckpt_name *name,
                               uint64_t slot_bytes_max, const struct scrub_callbacks *cb,
                               struct scrub_report *ret, struct ckpt_err *err) CKPT_MUST_CHECK;

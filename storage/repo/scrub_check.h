@@ -30,7 +30,8 @@ struct scrub_object {
     /* CKPT_NOT_FOUND, CKPT_CORRUPT (text says what is wrong), or trouble. */
     enum ckpt_status (*check)(struct scrub_context *c, struct store *s,
                               const struct scrub_object *o, struct ckpt_err *err);
-    bool record; /* written if absent, so it must be removed before it is replaced */
+    bool record;   /* written if absent, so it must be removed before it is replaced */
+    bool may_come; /* it may be on its way here */
     uint32_t rank, k;
     const struct manifest_pack *pack;
     const struct scrub_chunk *rank_chunks;

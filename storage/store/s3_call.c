@@ -34,6 +34,7 @@ struct s3_caller {
     struct s3_keys keys;
     uint64_t random;
     const char *url; /* of the store, for messages */
+    bool attended;
     size_t tries_count;
     struct try **tries; /* each made at first use */
     /* of the run under way */
@@ -70,8 +71,8 @@ void s3_caller_free(struct s3_caller *c)
     free(c);
 }
 
-enum ckpt_status s3_caller_new(struct s3_site *site, const char *url, struct s3_caller **ret,
-                               struct ckpt_err *err)
+enum ckpt_status s3_caller_new(struct s3_site *site, const char *url, bool attended,
+                               struct s3_caller **ret, struct ckpt_err *err)
 {
     const struct s3_place *place = &site->place;
     struct s3_caller *c = calloc(1, sizeof(*c));
@@ -81,7 +82,7 @@ enum ckpt_status s3_caller_new(struct s3_site *site, const char *url, struct s3_
         free(tries);
         return err_set(err, CKPT_NO_MEMORY, "no memory to open %s", url);
     }
-    *c = (struct s3_caller){ .site = site, .url = url, .tries = tries };
+    *c = (struct s3_caller){ .site = site, .url = url, .attended = attended, .tries = tries };
     c->tries_count = place->connections;
     c->random = (uint64_t)clock_ns(CLOCK_MONOTONIC);
     /* Without the system's randomness the clock will do: it spreads waits, no more. */
@@ -273,12 +274,23 @@ static void stop_tries(struct s3_caller *c, const struct s3_call *call)
     }
 }
 
+static int64_t patience_ns(const struct s3_caller *c, enum s3_wire wire)
+{
+    bool doubt = wire == S3_WIRE_DNS || wire == S3_WIRE_CONNECT || wire == S3_WIRE_TLS;
+    if (!c->attended || !doubt)
+        return S3_PATIENCE_S * SECOND_NS;
+    pthread_mutex_lock(&c->site->shared.lock);
+    bool answered = c->site->shared.answered;
+    pthread_mutex_unlock(&c->site->shared.lock);
+    return (answered ? S3_PATIENCE_S : S3_PATIENCE_ATTENDED_S) * SECOND_NS;
+}
+
 /* Notes a failure now; true if there were enough of them for long enough. */
-static bool out_of_patience(struct s3_call *call, int64_t now)
+static bool out_of_patience(struct s3_call *call, int64_t patience, int64_t now)
 {
     if (call->own.failed_ns == 0)
         call->own.failed_ns = now;
-    return call->own.tries >= 3 && now - call->own.failed_ns > S3_PATIENCE_S * SECOND_NS;
+    return call->own.tries >= 3 && now - call->own.failed_ns >= patience;
 }
 
 /* Keys that could not be had just now are waited for like a server that is down. */
@@ -286,7 +298,7 @@ static enum ckpt_status put_off(struct s3_caller *c, struct s3_call *call, enum 
                                 struct ckpt_err *mine, struct ckpt_err *err)
 {
     int64_t now = clock_ns(CLOCK_MONOTONIC);
-    if (st != CKPT_UNREACHABLE || out_of_patience(call, now))
+    if (st != CKPT_UNREACHABLE || out_of_patience(call, S3_PATIENCE_S * SECOND_NS, now))
         return err_set(err, st, "%s", err_text(mine));
     snprintf(c->trouble, sizeof(c->trouble), "%.250s", err_text(mine));
     call->own.tries++;
@@ -349,6 +361,7 @@ static void note_answer(struct s3_caller *c, const struct s3_call *call, const s
                 (t->x.answer.status != 0 || class_ == S3_GOOD);
     pthread_mutex_lock(&c->site->shared.lock);
     s3_budget_answer(&c->site->shared.budget, good);
+    c->site->shared.answered = c->site->shared.answered || t->x.answer.status != 0;
     struct s3_counts *n = &c->site->shared.counts;
     n->throttled += class_ == S3_THROTTLED;
     if (class_ == S3_GOOD && call->hedge) {
@@ -454,13 +467,14 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
         call->own.not_before_ns = 0;
         return CKPT_OK;
     }
-    int64_t now = clock_ns(CLOCK_MONOTONIC);
+    int64_t now = clock_ns(CLOCK_MONOTONIC), patience = patience_ns(c, outcome.wire);
     if ((class_ != S3_THROTTLED && class_ != S3_TRANSIENT) || call->once ||
-        out_of_patience(call, now))
+        out_of_patience(call, patience, now))
         return give_up(c, call, &outcome, a, err);
+    int64_t wait = s3_wait_ns(class_, call->own.tries, next_random(c), a->retry_after_s);
+    int64_t last = call->own.failed_ns + patience; /* the last try is made when it ends */
     call->own.hedged = false;
-    call->own.not_before_ns =
-        now + s3_wait_ns(class_, call->own.tries, next_random(c), a->retry_after_s);
+    call->own.not_before_ns = now < last && now + wait > last ? last : now + wait;
     return CKPT_OK;
 }
 

@@ -15,6 +15,9 @@
 /* A call is given up, whatever its deadline, when it failed three times and the first of
  * them was so long ago. */
 #define S3_PATIENCE_S 120
+/* The same when somebody waits for a place that never answered, because its name, its port or
+ * TLS there is in doubt. */
+#define S3_PATIENCE_ATTENDED_S 4
 
 struct s3_call;
 /* A 2xx body, as s3_take_fn; comes from 0 again when the request is repeated.  Sets
@@ -54,8 +57,9 @@ struct s3_call {
 };
 
 struct s3_caller;
-enum ckpt_status s3_caller_new(struct s3_site *site, const char *url, struct s3_caller **ret,
-                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* attended: store_options's. */
+enum ckpt_status s3_caller_new(struct s3_site *site, const char *url, bool attended,
+                               struct s3_caller **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 void s3_caller_free(struct s3_caller *c);
 
 /* Runs all calls, `connections` at a time; ends with the first that fails for good (the

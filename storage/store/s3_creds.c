@@ -132,6 +132,7 @@ enum ckpt_status s3_source_env(const struct s3_search *search, struct s3_found *
                        NULL, &ret->keys, err);
     if (st == CKPT_OK)
         snprintf(ret->from, sizeof(ret->from), "environment");
+    ret->fixed = st == CKPT_OK;
     return st == CKPT_DENIED ? CKPT_INVALID : st;
 }
 
@@ -220,8 +221,10 @@ static enum ckpt_status take_found(struct s3_creds *creds, int64_t now_s, struct
     struct s3_keys *old = &creds->shared.found.keys;
     bool same = old->generation && same_keys(old, &found->keys);
     if (same && creds->shared.refused && !creds->shared.repeated) {
+        /* Keys that are written down will not change by waiting: this request has failed, the
+         * next one may ask the server.  Whoever hands out keys is left alone for a while. */
         creds->shared.repeated = true; /* after the pause the server is asked again */
-        creds->shared.not_before_s = now_s + REFUSED_PAUSE_S;
+        creds->shared.not_before_s = now_s + (found->fixed ? 0 : REFUSED_PAUSE_S);
         return err_set(err, CKPT_DENIED,
                        "the server does not accept the AWS credentials, and they have not changed "
                        "since (%s)",

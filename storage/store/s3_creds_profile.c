@@ -28,6 +28,7 @@ static enum ckpt_status static_keys(const struct s3_search *search, const char *
     enum ckpt_status st = s3_answer_keys(what, id, secret, token, NULL, &ret->keys, err);
     if (st == CKPT_OK)
         snprintf(ret->from, sizeof(ret->from), "%s", what);
+    ret->fixed = st == CKPT_OK;
     return st == CKPT_DENIED ? CKPT_INVALID : st;
 }
 

@@ -30,6 +30,7 @@ struct s3_search {
 struct s3_found {
     struct s3_keys keys;        /* without generation */
     char from[S3_FROM_MAX + 1]; /* "profile \"a\", role arn:... by STS" */
+    bool fixed;                 /* written down (environment, file): nobody was asked */
 };
 
 typedef enum ckpt_status s3_source_fn(const struct s3_search *search, struct s3_found *ret,

@@ -45,6 +45,7 @@ struct s3_site {
         enum s3_probe probe;
         struct s3_traits traits; /* when probe is DONE */
         bool unordered;          /* a list was seen that was not in byte order */
+        bool answered;           /* HTTP came from there, good or bad */
     } shared;
     unsigned refs; /* under the table's lock, as next */
     struct s3_site *next;

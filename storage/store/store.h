@@ -80,6 +80,8 @@ struct store_options {
     const char *node; /* uuid, part of temporary names; NULL = pid and random */
     bool create;      /* make the root when it is not there */
     bool readonly;    /* any write is CKPT_DENIED */
+    bool attended;    /* somebody waits for the first answer: a place that cannot be reached by
+                         its name, and never could, is told soon */
 };
 
 /* Opens a handle on a URL: "dir:///p", "/p" or "p" (a private directory),

@@ -168,8 +168,8 @@ static const struct store_ops s3_ops = {
 };
 
 /* Takes the reference to `site`. */
-static enum ckpt_status handle_new(const char *url, struct s3_site *site, struct store **ret,
-                                   struct ckpt_err *err)
+static enum ckpt_status handle_new(const char *url, struct s3_site *site, bool attended,
+                                   struct store **ret, struct ckpt_err *err)
 {
     struct store_s3 *s = calloc(1, sizeof(*s));
     if (!s) {
@@ -177,9 +177,10 @@ static enum ckpt_status handle_new(const char *url, struct s3_site *site, struct
         return err_set(err, CKPT_NO_MEMORY, "no memory to open %s", url);
     }
     s->site = site;
+    s->attended = attended;
     enum ckpt_status st = store_base_init(&s->base, &s3_ops, url, err);
     if (st == CKPT_OK)
-        st = s3_caller_new(site, s->base.url, &s->caller, err);
+        st = s3_caller_new(site, s->base.url, attended, &s->caller, err);
     if (st != CKPT_OK)
         s3_close(&s->base);
     else
@@ -189,7 +190,8 @@ static enum ckpt_status handle_new(const char *url, struct s3_site *site, struct
 
 static enum ckpt_status s3_dup(const struct store *base, struct store **ret, struct ckpt_err *err)
 {
-    return handle_new(base->url, s3_site_ref(((const struct store_s3 *)base)->site), ret, err);
+    const struct store_s3 *s = (const struct store_s3 *)base;
+    return handle_new(base->url, s3_site_ref(s->site), s->attended, ret, err);
 }
 
 /* Nothing is asked of the server yet: a store that is down when a daemon starts is
@@ -197,7 +199,6 @@ static enum ckpt_status s3_dup(const struct store *base, struct store **ret, str
 enum ckpt_status store_s3_open(const struct store_url *url, const struct store_options *options,
                                struct store **ret, struct ckpt_err *err)
 {
-    (void)options;
     CLEANUP_FREE struct s3_place *place = calloc(1, sizeof(*place));
     if (!place)
         return err_set(err, CKPT_NO_MEMORY, "no memory to open an s3:// store");
@@ -205,5 +206,5 @@ enum ckpt_status store_s3_open(const struct store_url *url, const struct store_o
     enum ckpt_status st = s3_place_parse(url->path, url->query, NULL, NULL, place, err);
     if (st == CKPT_OK)
         st = s3_site_get(place, &site, err);
-    return st == CKPT_OK ? handle_new(url->text, site, ret, err) : st;
+    return st == CKPT_OK ? handle_new(url->text, site, options->attended, ret, err) : st;
 }

@@ -20,6 +20,7 @@ struct store_s3 {
     struct store base;
     struct s3_site *site;
     struct s3_caller *caller;
+    bool attended;
 };
 
 static inline struct store_s3 *store_s3_of(struct store *s)

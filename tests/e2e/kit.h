@@ -36,7 +36,8 @@ int kit_stop(void); /* SIGTERM; its exit status */
 pid_t kit_worker(void);
 void kit_kill(pid_t pid, int sig);
 void kit_pause(long ms);
-/* True if ckptd's log has this text. */
+/* How often, and whether, ckptd's log has this text. */
+int kit_logged_times(const char *text);
 bool kit_logged(const char *text);
 
 /* -- ranks ------------------------------------------------------------------------ */

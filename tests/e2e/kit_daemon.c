@@ -42,12 +42,19 @@ static void say_log(void)
     free(text);
 }
 
-bool kit_logged(const char *text)
+int kit_logged_times(const char *text)
 {
     char *log = slurp(kit.log);
-    bool found = log && strstr(log, text);
+    int times = 0;
+    for (const char *at = log; at && (at = strstr(at, text)); at += strlen(text))
+        times++;
     free(log);
-    return found;
+    return times;
+}
+
+bool kit_logged(const char *text)
+{
+    return kit_logged_times(text) > 0;
 }
 
 static void become_ckptd(void)

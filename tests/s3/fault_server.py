@@ -14,6 +14,7 @@ The second address (HTTP, JSON):
     POST /keys        {id: {"secret", "token", "expired"}}, instead of those there are
     POST /clock       {"offset_s": n}: the server's clock against the machine's
     POST /region      {"region": name or null}
+    POST /objects     {"bucket", "keys": [..], "size"}: objects of zeros, for many of them
     POST /reset       objects, rules, counters: gone
     GET  /counts      requests, by method and status; bytes; faults that hit; complete
                       puts by key; the first refusals
@@ -349,6 +350,8 @@ class ControlHandler(BaseHTTPRequestHandler):
                 site.offset_s = value["offset_s"]
             elif self.path == "/region":
                 site.verifier.region = value["region"]
+            elif self.path == "/objects":
+                site.backend.add(value["bucket"], value["keys"], value["size"])
             elif self.path == "/reset":
                 site.renew()
             else:

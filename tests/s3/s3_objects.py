@@ -124,6 +124,12 @@ class Objects:
             raise ValueError(f"no such switch: {unknown}")
         self.behaviour.update(changes)
 
+    def add(self, bucket, keys, size):
+        """Objects of `size` zero bytes, all at once."""
+        new = Object(bytes(size), int(self.clock()), {})
+        with self.lock:
+            self.buckets[bucket].update({key.encode(): new for key in keys})
+
     def handle(self, request):
         """Answer, or raises Refused."""
         if request.bucket not in self.buckets:

@@ -345,7 +345,7 @@ def reading(run, node):
     run.proxy.rules({"fault": "denied", "count": -1})
     told(run, "denied", "denied|allowed", run.proxy.url, 4, "ls")
     run.proxy.rules()
-    if DEEP:  # these may come right: they are told after S3_PATIENCE_S
+    if DEEP:  # these take some seconds
         told(run, "no such name", "nowhere.invalid", "http://nowhere.invalid", 4, "ls")
         told(run, "no TLS there", "TLS|SSL", f"https://{run.proxy.s3}", 4, "ls")
 

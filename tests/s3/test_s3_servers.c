@@ -460,6 +460,66 @@ static int test_ways(void)
     return ARRAY_COUNT(cases);
 }
 
+/* Somebody waits for the answer of a place that is not there, or is no S3: told within seconds,
+ * by name.  One that has answered once is waited for. */
+struct doubt {
+    const char *scheme, *host; /* NULL: of a server of ours */
+    const char *words;
+    bool answered;
+    pthread_t thread;
+    enum ckpt_status st;
+    struct ckpt_err err;
+};
+
+static void *ask_attended(void *arg)
+{
+    struct doubt *d = arg;
+    struct fault_server own;
+    struct store_options options = { .attended = true };
+    struct store *s, *other;
+    struct store_stat stat;
+    char url[300];
+    if (d->answered)
+        fault_server_start(&own, NULL);
+    snprintf(url, sizeof(url), "s3://bucket?endpoint=%s://%s", d->scheme,
+             d->answered ? own.s3
+             : d->host   ? d->host
+                         : server.s3);
+    CHECK_OK(store_open(url, &options, &s, NULL));
+    CHECK_OK(store_dup(s, &other, NULL));
+    if (d->answered) {
+        CHECK_EQ(store_stat(s, "a", &stat, NULL), CKPT_NOT_FOUND);
+        fault_server_stop(&own);
+    }
+    store_set_limits(other, in_ms(d->answered ? 5500 : 60000), NULL);
+    d->st = store_stat(other, "a", &stat, &d->err);
+    store_close(other);
+    store_close(s);
+    return NULL;
+}
+
+static int test_attended(void)
+{
+    struct doubt doubts[] = {
+        { "http", "no-such-host.invalid", "no-such-host.invalid", .answered = false },
+        { "http", "127.0.0.1:1", "127.0.0.1:1", .answered = false },
+        { "https", NULL, "TLS", .answered = false },
+        { "http", NULL, "last seen", .answered = true },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(doubts); i++)
+        CHECK(pthread_create(&doubts[i].thread, NULL, ask_attended, &doubts[i]) == 0);
+    for (size_t i = 0; i < ARRAY_COUNT(doubts); i++) {
+        struct doubt *d = &doubts[i];
+        CHECK(pthread_join(d->thread, NULL) == 0);
+        if (d->st != (d->answered ? CKPT_TIMEOUT : CKPT_UNREACHABLE) ||
+            !strstr(d->err.text, d->words)) {
+            fprintf(stderr, "%s, %s: %s\n", d->words, status_name(d->st), d->err.text);
+            exit(1);
+        }
+    }
+    return ARRAY_COUNT(doubts);
+}
+
 static void make_authority(void)
 {
     char command[500];
@@ -570,7 +630,7 @@ int main(void)
     int n = test_traits() + test_not_read_after_write() + test_probe_once() + test_lists() +
             test_long_list() + test_lying_lists() + test_order_not_kept() + test_digests() +
             test_proxy() + test_region_and_clock() + test_keys_renewed() + test_ways() +
-            test_tls() + test_canary();
+            test_attended() + test_tls() + test_canary();
     fault_server_stop(&server);
     scratch_remove(scratch);
     TEST_CASES(n);

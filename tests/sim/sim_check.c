@@ -95,7 +95,8 @@ static void check_wait(const struct sim_node *n, const struct client *cl,
     bool finish = jobs_of(n, cl, JOB_FINISH, op->id, UINT32_MAX) == 1;
     bool failing = jobs_of(n, cl, JOB_FAIL_PART, op->id, UINT32_MAX) == 1;
     bool waits = op->phase == OP_COMMIT || op->phase == OP_ABORT || op->phase == OP_COPYING;
-    SIM_CHECK((op->phase == OP_BEGIN) == begin && (op->phase == OP_FINISH) == finish &&
+    SIM_CHECK((op->phase == OP_BEGIN) == begin &&
+                  (op->phase == OP_FINISH && !op->away_ns) == finish &&
                   (op->phase == OP_FAILPUT) == failing,
               "op %llu of rank %u is %s, but its job is not out", (unsigned long long)op->id,
               cl->s->rank, session_phase_name(op->phase));

@@ -1,5 +1,5 @@
 /* The catalog: what is listed, what it costs, and what people type.
- * (It covers catalog_find.c and roster.c too.) */
+ * (It covers catalog_find.c, catalog_newest.c and roster.c too.) */
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/publish.h"
@@ -74,6 +74,11 @@ static int test_lists(void)
         CHECK_STR(text, cases[i].text);
         catalog_fini(&c);
     }
+    const struct catalog_wish first = { .flags = CATALOG_ALL, .newest = 2 };
+    CHECK_OK(catalog_read_some(s, FX_JOB, &first, &c, NULL));
+    to_text(&c, text, sizeof(text));
+    CHECK_STR(text, "2.130G 2.110A");
+    catalog_fini(&c);
     /* GONE without c/ is still told of while its log stands. */
     struct ckpt_name gone = fx_name(2, 130), c90 = fx_name(2, 90), c80 = fx_name(1, 80);
     CHECK_OK(store_remove(s, key_commit(FX_JOB, &gone).text, NULL));
@@ -128,15 +133,164 @@ static int test_is_cheap(void)
     CHECK_OK(catalog_read(counted, FX_JOB, CATALOG_TAGS, &c, NULL));
     CHECK_EQ(c.count, 100);
     CHECK(counts.lists <= 5);
-    CHECK_EQ(counts.gets, 100 + 2); /* claim and resolved */
-    CHECK_EQ(counts.stats, 2);      /* of the same: listings tell the size of the others */
+    CHECK_EQ(counts.gets, 100 + 1); /* resolved */
+    CHECK_EQ(counts.stats, 1);      /* of the same: listings tell the size of the others */
     catalog_fini(&c);
     CHECK_OK(catalog_read(counted, FX_JOB, CATALOG_SIZES, &c, NULL));
-    CHECK_EQ(counts.gets, 2 * (100 + 2) + 100); /* h/ */
+    CHECK_EQ(counts.gets, 2 * (100 + 1) + 100); /* h/ */
+    catalog_fini(&c);
+    uint64_t gets = counts.gets;
+    struct ckpt_name c7 = fx_name(1, 7);
+    const struct catalog_wish few = { .flags = CATALOG_SIZES, .newest = 5 };
+    CHECK_OK(catalog_read_some(counted, FX_JOB, &few, &c, NULL));
+    CHECK_EQ(c.count, 5);
+    CHECK(c.entries[0].name.step == 100 && c.entries[4].name.step == 96);
+    CHECK_EQ(counts.gets - gets, 1 + 2 * 5);
+    catalog_fini(&c);
+    gets = counts.gets;
+    const struct catalog_wish one = { .flags = CATALOG_ALL | CATALOG_SIZES, .only = &c7 };
+    CHECK_OK(catalog_read_some(counted, FX_JOB, &one, &c, NULL));
+    CHECK_EQ(c.count, 1);
+    CHECK(c.entries[0].name.step == 7 && c.entries[0].on_lineage);
+    CHECK_EQ(counts.gets - gets, 1 + 2);
     catalog_fini(&c);
     store_close(counted);
     store_close(s);
-    return 3;
+    return 5;
+}
+
+/* ---- the short ways say what the long ones do ---- */
+
+struct world {
+    struct store *s;
+    unsigned long long rng;
+    struct ckpt_name made[64];
+    size_t count;
+};
+
+static unsigned pick(struct world *w, unsigned n)
+{
+    return (unsigned)(test_rand(&w->rng) % n);
+}
+
+static void add_superseded(struct world *w)
+{
+    char token[32];
+    struct launch_who who = { .job = FX_JOB, .token = token, .world = FX_WORLD };
+    uint64_t epoch;
+    snprintf(token, sizeof(token), "shut out %llu", w->rng);
+    CHECK_OK(launch_claim(w->s, &who, &epoch, NULL));
+}
+
+/* Steps go up within a launch; some saves lack h/, some were deleted, brought back, or gone. */
+static void add_saves(struct world *w, uint64_t epoch)
+{
+    uint64_t step = 0;
+    for (unsigned n = pick(w, 5); n && w->count < ARRAY_COUNT(w->made); n--) {
+        step += 1 + pick(w, 20);
+        struct ckpt_name name = w->made[w->count++] = fx_commit(w->s, epoch, step);
+        if (pick(w, 5) == 0)
+            CHECK_OK(store_remove(w->s, key_held(FX_JOB, &name).text, NULL));
+        unsigned life = pick(w, 12);
+        if (life < 3)
+            fx_life(w->s, &name, 1, LIFE_DELETED, 1);
+        if (life < 2)
+            fx_life(w->s, &name, 2, life ? LIFE_LIVE : LIFE_GONE, 2);
+    }
+}
+
+static void add_launch(struct world *w)
+{
+    struct launch_who who = { .job = FX_JOB, .world = FX_WORLD };
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r;
+    struct ckpt_err err = { 0 };
+    char token[32];
+    uint64_t epoch;
+    if (pick(w, 6) == 0)
+        add_superseded(w);
+    snprintf(token, sizeof(token), "launch %llu", w->rng);
+    who.token = token;
+    if (w->count && pick(w, 3) == 0) {
+        const struct ckpt_name *to = &w->made[pick(w, (unsigned)w->count)];
+        wish = (struct lineage_wish){
+            .forced = true, .step = to->step, .has_epoch = true, .epoch = to->epoch
+        };
+    }
+    CHECK_OK(launch_claim(w->s, &who, &epoch, NULL));
+    enum ckpt_status st = launch_resolve(w->s, FX_JOB, epoch, &wish, &r, &err);
+    if (st != CKPT_OK) /* nothing to continue from, or that one is gone */
+        return;
+    if (r.kind == RESOLVED_POINT && pick(w, 3) == 0) {
+        struct record_bad bad = {
+            .epoch = epoch, .rank = pick(w, 2), .name = r.name, .corrupt = pick(w, 2)
+        };
+        CHECK_OK(launch_put_bad(w->s, FX_JOB, &bad, NULL));
+    } else {
+        if (r.kind == RESOLVED_POINT && pick(w, 2)) {
+            struct record_step restored = { .epoch = epoch, .step = r.name.step };
+            CHECK_OK(launch_put_step(w->s, FX_JOB, RECORD_RESTORED, &restored, NULL));
+        }
+        add_saves(w, epoch);
+        if (w->count && pick(w, 8) == 0) { /* of whatever, its own ones too */
+            struct record_bad bad = { .epoch = epoch, .name = w->made[w->count - 1] };
+            bad.corrupt = true;
+            CHECK_OK(launch_put_bad(w->s, FX_JOB, &bad, NULL));
+        }
+    }
+    record_resolved_fini(&r);
+}
+
+/* 1 if the short way was enough. */
+static size_t check_newest(struct world *w, const struct lineage *l)
+{
+    struct lineage_wish wish = { .below = UINT64_MAX };
+    struct record_resolved next;
+    struct ckpt_name name;
+    bool found;
+    CHECK_OK(catalog_newest(w->s, FX_JOB, &found, &name, NULL));
+    if (found) {
+        CHECK_OK(lineage_pick(l, &wish, &next, NULL));
+        CHECK(next.kind == RESOLVED_POINT && name_equal(&next.name, &name));
+        record_resolved_fini(&next);
+    }
+    return found;
+}
+
+static void check_branch(struct world *w, const struct lineage *l)
+{
+    struct lineage brief;
+    struct launch_listings at;
+    bool marks[ARRAY_COUNT(w->made) + 1], brief_marks[ARRAY_COUNT(w->made) + 1];
+    CHECK_OK(launch_branch_listed(w->s, FX_JOB, &brief, &at, NULL));
+    CHECK_EQ(brief.commit_count, l->commit_count);
+    CHECK(lineage_mark_branch(l, marks) && lineage_mark_branch(&brief, brief_marks));
+    for (size_t i = 0; i < l->commit_count; i++)
+        CHECK(marks[i] == brief_marks[i] && brief.commits[i].life == l->commits[i].life);
+    lineage_fini(&brief);
+    launch_listings_fini(&at);
+}
+
+static int test_short_ways(void)
+{
+    unsigned long long seed = test_seed(20261122);
+    size_t worlds = 150, looks = 0, found = 0;
+    for (size_t i = 0; i < worlds; i++) {
+        struct world w = { .s = fx_open(), .rng = seed + i };
+        for (unsigned n = 1 + pick(&w, 12); n; n--) {
+            struct lineage l;
+            add_launch(&w);
+            CHECK_OK(launch_history(w.s, FX_JOB, &l, NULL));
+            found += check_newest(&w, &l);
+            check_branch(&w, &l);
+            lineage_fini(&l);
+            looks++;
+        }
+        store_close(w.s);
+    }
+    printf("newest: %zu of %zu by the short way\n", found, looks);
+    CHECK(found > looks / 4 && found < looks);
+    return (int)looks;
 }
 
 static int test_jobs(void)
@@ -218,6 +372,6 @@ int main(void)
     memset(long_job, 'j', sizeof(long_job));
     long_job[sizeof(long_job) - 1] = 0;
     CHECK_EQ(catalog_parse(long_job, &spec, NULL), CKPT_BAD_NAME);
-    TEST_CASES(test_lists() + test_is_cheap() + test_jobs() + test_finds() + 1);
+    TEST_CASES(test_lists() + test_is_cheap() + test_jobs() + test_finds() + test_short_ways() + 1);
     return 0;
 }

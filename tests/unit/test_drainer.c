@@ -204,7 +204,8 @@ static void trouble(void)
     runs(DRAINER_FINISH, 5);
 }
 
-/* Damage is the checkpoint's fault: others come first, it comes again much later. */
+/* Damage is the checkpoint's fault: others come first, it is looked at once more, and comes again
+ * much later. */
 static void damaged(void)
 {
     begin(2, 2);
@@ -220,6 +221,14 @@ static void damaged(void)
     finish_one();
     CHECK_EQ(out.count, 1);
     CHECK_EQ(drainer_lag(&d, 1), 1);
+    CHECK(drainer_busy(&d)); /* perhaps it only looked so */
+    tick(DRAINER_DOUBT_NS - SEC);
+    CHECK_EQ(out.count, 0);
+    tick(SEC);
+    runs(DRAINER_OPEN, 5);
+    ev = done(DRAINER_OPEN, CKPT_CORRUPT);
+    give(&ev);
+    CHECK_EQ(out.count, 0);
     CHECK(!drainer_busy(&d)); /* nobody waits for that */
     tick(DRAINER_BAD_NS - SEC);
     CHECK_EQ(out.count, 0);

@@ -2,6 +2,7 @@
 #include <pthread.h>
 
 #include "storage/repo/repo.h"
+#include "storage/store/wrap.h"
 
 #include "check.h"
 
@@ -129,9 +130,35 @@ static void test_probe(void)
     cases += 3;
 }
 
+/* A bit that flips on the way is read again; a store that gives wrong bytes twice is damaged. */
+static void test_flipped(void)
+{
+    struct wrap_fault_rule rules[] = {
+        { .kind = FAULT_FLIP, .op = 'g', .match = KEY_REPO, .nth = 1 },
+        { .kind = FAULT_FLIP, .op = 'g', .match = KEY_REPO }
+    };
+    struct store *s = open_mem("mem://repo-flipped");
+    struct record_repo before, after;
+    CHECK_OK(repo_open(s, true, &before, NULL));
+    for (size_t i = 0; i < ARRAY_COUNT(rules); i++) {
+        struct wrap_fault_plan plan = { &rules[i], 1, .seed = 1 };
+        struct ckpt_err err = { 0 };
+        struct store *inner, *faulty;
+        CHECK_OK(store_dup(s, &inner, NULL));
+        CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+        CHECK_EQ(repo_open(faulty, false, &after, &err), i == 0 ? CKPT_OK : CKPT_CORRUPT);
+        CHECK(i == 0 || strstr(err.text, KEY_REPO));
+        CHECK_EQ(plan.hits, i + 1);
+        store_close(faulty);
+    }
+    store_close(s);
+    cases += 2;
+}
+
 int main(void)
 {
     test_open();
+    test_flipped();
     test_probe();
     test_newer_and_damaged();
     test_race();

@@ -184,6 +184,26 @@ static int test_refused(void)
     return 10;
 }
 
+/* Keys in a file that the server refuses: what asked has failed, what comes next asks the server
+ * with them, or with newer ones. */
+static int test_refused_fixed(void)
+{
+    struct s3_creds *creds = start();
+    struct s3_keys keys = { .generation = 0 };
+    world_credentials(&w, "[default]\naws_access_key_id=A\naws_secret_access_key=CANARY\n");
+    expect(creds, NOW, &keys, "A", 1, 0);
+    for (int64_t i = 0; i < 3; i++) {
+        s3_creds_invalidate(creds, 1);
+        expect_failure(creds, NOW + i, CKPT_DENIED, "they have not changed", 0);
+        expect(creds, NOW + i, &keys, "A", 1, 0);
+    }
+    s3_creds_invalidate(creds, 1);
+    world_credentials(&w, "[default]\naws_access_key_id=B\naws_secret_access_key=CANARY\n");
+    expect(creds, NOW + 3, &keys, "B", 2, 0);
+    finish(creds);
+    return 4;
+}
+
 /* The clock here is ahead, or the source gives old keys: the server has to decide. */
 static int test_ended_on_arrival(void)
 {
@@ -342,7 +362,8 @@ static int test_refs(void)
 int main(void)
 {
     int n = test_renewal() + test_short_lived() + test_source_away() + test_source_vanished();
-    n += test_refused() + test_ended_on_arrival() + test_rotated_file() + test_one_renews();
+    n += test_refused() + test_refused_fixed() + test_ended_on_arrival() + test_rotated_file() +
+         test_one_renews();
     n += test_cancelled() + test_deadline() + test_refs();
     TEST_CASES(n);
     return 0;

@@ -4,6 +4,7 @@
  * (It covers scrub_check.c too.) */
 #include "props/engine_kit.h"
 #include "storage/repo/scrub.h"
+#include "storage/store/wrap.h"
 
 #define CASES 1200
 
@@ -221,6 +222,86 @@ static uint64_t test_forged_commit(struct store *s)
     return 1;
 }
 
+/* The first pack of a rank of checkpoint 1. */
+static const struct object *pack_of(const struct snapshot *snap, uint32_t rank)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    struct key dir = key_data(KIT_JOB, key_shard(rank), &name);
+    for (size_t i = 0; i < snap->count; i++) {
+        struct key_data_parts parts = { 0 };
+        if (strncmp(snap->o[i].key, dir.text, strlen(dir.text)) == 0 &&
+            key_parse_data(snap->o[i].key + strlen(dir.text), &parts) == KEY_PACK &&
+            parts.rank == rank)
+            return &snap->o[i];
+    }
+    CHECK(!"a pack");
+    return NULL;
+}
+
+static void put_all(struct store *s, const struct snapshot *snap)
+{
+    for (size_t i = 0; i < snap->count; i++)
+        put(s, snap->o[i].key, snap->o[i].bytes, snap->o[i].len);
+}
+
+/* A home whose packs are on their way: what has not come is not damaged, what was there and is
+ * not any more is, and trouble in looking is neither. */
+static uint64_t test_awaited(struct store *s, const struct snapshot *snap, struct store *good)
+{
+    enum { HELD = 1, ACCOUNT = 2, PACK = 4, OTHER_PACK = 8, OTHER_FLIPPED = 16 };
+    static const struct {
+        unsigned removed;
+        bool account_fails;
+        enum ckpt_status status;
+        unsigned awaited, missing, damaged;
+    } cases[] = {
+        { HELD | ACCOUNT, false, CKPT_OK, 0, 0, 0 },
+        { HELD | ACCOUNT | PACK, false, CKPT_BUSY, 1, 0, 0 },
+        { HELD | PACK, false, CKPT_CORRUPT, 0, 1, 0 },
+        { ACCOUNT | PACK, false, CKPT_CORRUPT, 0, 2, 0 },
+        { HELD | ACCOUNT | PACK | OTHER_PACK, false, CKPT_CORRUPT, 1, 1, 0 },
+        { HELD | ACCOUNT | PACK | OTHER_FLIPPED, false, CKPT_CORRUPT, 1, 0, 1 },
+        { HELD | ACCOUNT | PACK, true, CKPT_IO, 0, 0, 0 },
+    };
+    const struct ckpt_name name = { 1, 1, 1 };
+    const struct object *pack = pack_of(snap, 0), *other = pack_of(snap, 1);
+    struct key held = key_held(KIT_JOB, &name), account = key_rank_held(KIT_JOB, &name, 0);
+    struct wrap_fault_rule rule = {
+        .kind = FAULT_FAIL, .status = CKPT_IO, .op = 's', .match = account.text
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        struct scrub_report report = { 0 };
+        struct wrap_fault_plan plan = { &rule, cases[i].account_fails, .seed = 1 };
+        struct store *inner, *faulty;
+        CHECK_OK(store_dup(s, &inner, NULL));
+        CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+        if (cases[i].removed & HELD)
+            CHECK_OK(store_remove(s, held.text, NULL));
+        if (cases[i].removed & ACCOUNT)
+            CHECK_OK(store_remove(s, account.text, NULL));
+        if (cases[i].removed & PACK)
+            CHECK_OK(store_remove(s, pack->key, NULL));
+        if (cases[i].removed & OTHER_PACK)
+            CHECK_OK(store_remove(s, other->key, NULL));
+        if (cases[i].removed & OTHER_FLIPPED) {
+            other->bytes[other->len / 2] ^= 1;
+            put(s, other->key, other->bytes, other->len);
+            other->bytes[other->len / 2] ^= 1;
+        }
+        CHECK_EQ(scrub_verify(faulty, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL),
+                 cases[i].status);
+        if (!cases[i].account_fails)
+            CHECK(report.awaited == cases[i].awaited && report.missing == cases[i].missing &&
+                  report.damaged == cases[i].damaged);
+        store_close(faulty);
+        /* A second store brings it. */
+        CHECK_OK(scrub_repair(s, good, KIT_JOB, &name, NULL, &report, NULL));
+        CHECK_OK(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL));
+        put_all(s, snap);
+    }
+    return ARRAY_COUNT(cases);
+}
+
 int main(void)
 {
     unsigned long long rand = test_seed(77);
@@ -231,7 +312,7 @@ int main(void)
     snapshot(&snap, s);
     for (size_t i = 0; i < snap.count; i++)
         put(good, snap.o[i].key, snap.o[i].bytes, snap.o[i].len);
-    uint64_t cases = test_extra(s);
+    uint64_t cases = test_extra(s) + test_awaited(s, &snap, good);
     cases += test_forged_commit(s);
     cases += test_damage(s, &snap, &l, good, &rand);
     snapshot_free(&snap);

@@ -216,6 +216,75 @@ static void test_failures(void)
     CHECK(save(3, 7, 0) != CKPT_OK);
 }
 
+static void finished(enum ckpt_status st)
+{
+    CHECK_OK(step((struct session_event){ .kind = SESSION_FINISHED, .op = 1, .status = st }));
+}
+
+static void tick(int64_t later_ns)
+{
+    now += later_ns;
+    CHECK_OK(step((struct session_event){ .kind = SESSION_TICK }));
+}
+
+static void begin_finish(void)
+{
+    begin(2, 1);
+    CHECK_OK(save(1, 120, 0));
+    CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 1 }));
+    CHECK_OK(full(1, 0, 0, true));
+    packed(1, 0, CKPT_OK);
+    CHECK_EQ(count(ACT_FINISH), 1);
+}
+
+/* H5: a staged save waits for a home that is away, soon at first, and until its deadline. */
+static void test_home_away(void)
+{
+    static const enum ckpt_status away[] = { CKPT_UNREACHABLE, CKPT_TIMEOUT };
+    const int64_t least = SESSION_AWAY_MIN_NS, most = SESSION_AWAY_MAX_NS;
+    begin_finish();
+    int64_t pause = least;
+    for (int i = 0; i < 8; i++) {
+        finished(away[i % 2]);
+        CHECK_EQ(acts.count, 0);
+        CHECK_EQ(s.ops[0].phase, OP_FINISH);
+        tick(pause - 10);
+        CHECK_EQ(count(ACT_FINISH), 0);
+        tick(10);
+        CHECK_EQ(count(ACT_FINISH), 1);
+        CHECK(s.ops[0].job_out);
+        tick(2 * pause); /* while it is out */
+        CHECK_EQ(count(ACT_FINISH), 0);
+        pause = 2 * pause < most ? 2 * pause : most;
+    }
+    finished(CKPT_OK);
+    CHECK_EQ(count(ACT_PUT), 1);
+    /* The worker dies while it waits. */
+    begin_finish();
+    finished(CKPT_UNREACHABLE);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY }));
+    CHECK_EQ(count(ACT_FINISH), 1);
+    tick(most);
+    CHECK_EQ(count(ACT_FINISH), 0);
+    /* Others decide meanwhile. */
+    begin_finish();
+    finished(CKPT_UNREACHABLE);
+    CHECK_OK(
+        step((struct session_event){ .kind = SESSION_DECIDED, .op = 1, .status = CKPT_ABORTED }));
+    CHECK_EQ(count(ACT_SEND_FINAL), 1);
+    CHECK(!session_busy(&s));
+    tick(most);
+    CHECK_EQ(count(ACT_FINISH), 0);
+    /* Not for ever, and not for what waiting does not mend. */
+    begin_finish();
+    now = s.ops[0].deadline_ns;
+    finished(CKPT_UNREACHABLE);
+    CHECK_EQ(count(ACT_FAIL_PART), 1);
+    begin_finish();
+    finished(CKPT_DENIED);
+    CHECK_EQ(count(ACT_FAIL_PART), 1);
+}
+
 static void test_dead_after_staged(void)
 {
     begin(2, 1);
@@ -475,6 +544,7 @@ int main(void)
     test_wrong_messages();
     test_holds();
     test_failures();
+    test_home_away();
     test_dead_after_staged();
     test_forget();
     test_forget_early();
