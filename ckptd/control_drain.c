@@ -68,6 +68,8 @@ static void submit(struct control *c, const struct drainer_action *a)
     j->drain.tier = a->tier;
     j->drain.world = t->world;
     j->drain.from = j->drain.rank = a->rank;
+    j->drain.policy = c->config->remote_policy;
+    j->drain.codec = (struct drain_codec){ c->config->remote_codec, c->config->remote_codec_level };
     if (a->what == DRAINER_SCAN) {
         name_busy(c, &j->drain);
     } else {
