@@ -1,6 +1,6 @@
 /* ckptd.conf: every error with its line and what to write, the order of strength, reloads; and
  * the laws: what a random file says is what comes out, and what --check prints is a file that
- * says the same. */
+ * says the same.  (It covers config_sources.c, config_keys.c and config_text.c, too.) */
 #include <fcntl.h>
 #include <sys/stat.h>
 
