@@ -120,7 +120,7 @@ static enum ckpt_status finish(struct loading *l, struct config **ret)
 {
     if (l->errors->count == 0)
         apply(l);
-    if (l->errors->count == 0 && !l->c->help && !l->c->version && !l->c->example)
+    if (l->errors->count == 0 && !l->c->help && !l->c->version && !l->c->example && !l->c->manual)
         check_together(l->c, l->errors);
     if (l->errors->count == 0) {
         *ret = l->c;

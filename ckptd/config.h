@@ -60,7 +60,7 @@ struct config {
     enum log_level log_level;
     struct keep_policy keep; /* of jobs without a section; no rule: all stay */
     int64_t delete_grace_ns; /* from a checkpoint's deletion to that of its data */
-    bool private_, foreground, help, version, check, example;
+    bool private_, foreground, help, version, check, example, manual;
     /* where that is from */
     char *file; /* owned; NULL: none was read */
     char *text; /* owned: the file's, cut into values */
@@ -115,5 +115,7 @@ bool config_keeps(const struct config *c);
 void config_print_usage(FILE *to);
 /* All options as a file, each with what it means; what is set in it suits the systemd unit. */
 void config_print_example(FILE *to);
+/* ckptd(1), for man: what --help says, and the file. */
+void config_print_manual(FILE *to);
 /* The settings in force as a file, each with where it is from. */
 void config_print(const struct config *c, FILE *to);

@@ -261,6 +261,7 @@ const struct config_key config_keys[] = {
     { "check", .help = "print all settings and where each is from, or what is wrong; end",
       SWITCH(check) },
     { "example", .help = "print a file with all settings; end", SWITCH(example) },
+    { "manual", .help = "print the manual page, for man; end", SWITCH(manual) },
     { "help", .help = "print this; end", SWITCH(help) },
     { "version", .help = "print the version; end", SWITCH(version) },
 };

@@ -74,6 +74,43 @@ void config_print_example(FILE *to)
           to);
 }
 
+/* Prints what `print` prints, as roff shows it letter by letter. */
+static void print_literally(FILE *to, void (*print)(FILE *to))
+{
+    char *text = NULL;
+    size_t len = 0;
+    FILE *f = open_memstream(&text, &len);
+    if (!f)
+        return;
+    print(f);
+    if (fclose(f) == 0) {
+        fputs(".nf\n", to);
+        for (size_t i = 0; i < len; i++) {
+            bool begins = i == 0 || text[i - 1] == '\n';
+            if (begins && (text[i] == '.' || text[i] == '\''))
+                fputs("\\&", to);
+            if (text[i] == '\\' || text[i] == '-')
+                fputs(text[i] == '-' ? "\\-" : "\\e", to);
+            else
+                fputc(text[i], to);
+        }
+        fputs(".fi\n", to);
+    }
+    free(text);
+}
+
+void config_print_manual(FILE *to)
+{
+    fputs(".TH CKPTD 1 \"\" \"ckptd " CKPTD_VERSION "\"\n"
+          ".SH NAME\nckptd \\- keeps the checkpoints of the training jobs on a node\n"
+          ".SH DESCRIPTION\n",
+          to);
+    print_literally(to, config_print_usage);
+    fputs(".SH FILES\n.I " CONFIG_FILE "\n.PP\nThe settings. With all of them:\n.PP\n", to);
+    print_literally(to, config_print_example);
+    fputs(".SH SEE ALSO\n.BR ckpt (1)\n", to);
+}
+
 static void print_value(const struct config_value *v, FILE *to)
 {
     char env[64];

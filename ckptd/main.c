@@ -146,6 +146,8 @@ static bool answer(const struct config *c)
         puts("ckptd " CKPTD_VERSION);
     else if (c->example)
         config_print_example(stdout);
+    else if (c->manual)
+        config_print_manual(stdout);
     else if (c->check)
         config_print(c, stdout);
     else
