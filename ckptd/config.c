@@ -293,16 +293,17 @@ enum ckpt_status config_reload(const struct config_input *in, const struct confi
 
 /* -- asking ---------------------------------------------------------------------------------- */
 
-const struct keep_policy *config_keep(const struct config *c, const char *job)
+const struct keep_policy *config_keep(const struct config *c, const char *job, bool local)
 {
-    const struct keep_policy *p = &c->keep;
+    const struct keep_policy *p = local ? &c->keep_local : &c->keep;
+    const char *name = local ? "keep-local" : "keep";
     for (size_t i = 0; i < c->value_count; i++) {
         const struct config_value *v = &c->values[i];
-        if (!v->job || fnmatch(v->job, job, 0) != 0)
+        if (!v->job || strcmp(v->key->name, name) != 0 || fnmatch(v->job, job, 0) != 0)
             continue;
         for (size_t k = 0; k < c->job_count; k++)
             if (strcmp(c->jobs[k].pattern, v->job) == 0)
-                p = &c->jobs[k].keep;
+                p = local ? &c->jobs[k].keep_local : &c->jobs[k].keep;
         break;
     }
     return p->count ? p : NULL;
@@ -310,8 +311,8 @@ const struct keep_policy *config_keep(const struct config *c, const char *job)
 
 bool config_keeps(const struct config *c)
 {
-    bool any = c->keep.count > 0;
+    bool any = c->keep.count > 0 || c->keep_local.count > 0;
     for (size_t i = 0; i < c->job_count; i++)
-        any |= c->jobs[i].keep.count > 0;
+        any |= c->jobs[i].keep.count > 0 || c->jobs[i].keep_local.count > 0;
     return any;
 }

@@ -165,12 +165,12 @@ static enum ckpt_status set_remote_policy(const struct config_key *k, const char
     return policy_parse(text, &c->remote_policy, err);
 }
 
+/* at: of struct config, size: of struct config_job. */
 static enum ckpt_status set_keep(const struct config_key *k, const char *text, struct config *c,
                                  struct config_job *job, struct ckpt_err *err)
 {
     struct keep_policy p = { 0 };
     struct ckpt_err why = { 0 };
-    (void)k;
     bool all = strcmp(text, "all") == 0;
     enum ckpt_status st = all ? CKPT_OK : keep_policy_parse(text, &p, &why);
     if (st == CKPT_OK && p.count == 0 && !all)
@@ -178,7 +178,7 @@ static enum ckpt_status set_keep(const struct config_key *k, const char *text, s
     if (st != CKPT_OK)
         return err_set(err, st, "\"%.200s\": %s (all, or rules as last=3,daily=7)", text,
                        err_text(&why));
-    *(job ? &job->keep : &c->keep) = p;
+    memcpy(job ? (char *)job + k->size : (char *)c + k->at, &p, sizeof(p));
     return CKPT_OK;
 }
 
@@ -196,6 +196,7 @@ static enum ckpt_status set_grace(const struct config_key *k, const char *text, 
 
 #define AT(field)     .at = offsetof(struct config, field)
 #define NUMBER(field) .set = set_number, AT(field), .size = sizeof(((struct config *)0)->field)
+#define KEEP(field)   AT(field), .size = offsetof(struct config_job, field)
 #define SWITCH(field) .set = set_switch, AT(field), .flags = CONFIG_FLAG_ONLY
 
 /* In the order of texts. */
@@ -240,7 +241,11 @@ const struct config_key config_keys[] = {
       "within=DURATION, hourly=N, daily=N, weekly=N, tag=GLOB,\n"
       "best=METRIC[:min|:max][:N].  The newest two that can be restored, what\n"
       "a launch resumed from, what has a tag or is on its way always stay",
-      .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep },
+      .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep) },
+    { "keep-local", "RULES", "all", "last=2",
+      "with local: what stays of a job in this directory once all other stores\n"
+      "hold it; rules as for keep.  It never takes the last copy",
+      .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep_local) },
     { "delete-grace", "TIME", "72h", "36h",
       "how long what is not kept can be brought back (ckpt undelete) before\n"
       "its data goes",

@@ -21,7 +21,7 @@ struct config_key {
     enum ckpt_status (*set)(const struct config_key *k, const char *text, struct config *c,
                             struct config_job *job, struct ckpt_err *err);
     size_t at;         /* of a number, a string or a switch: its offset in struct config */
-    size_t size;       /* of a number */
+    size_t size;       /* of a number; of rules: their offset in struct config_job */
     uint64_t min, max; /* of a number */
 };
 extern const struct config_key config_keys[];

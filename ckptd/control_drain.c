@@ -108,8 +108,11 @@ void control_drain_step(struct control *c, const struct drainer_event *ev)
             continue;
         }
         say_end(c, a);
-        if (a->kind == DRAINER_HELD)
+        if (a->kind == DRAINER_HELD) {
             tell_remote(c, a->job, &a->name, CKPT_OK);
+            if (config_keep(c->config, a->job, true))
+                control_prune_want(c, a->job); /* the copy here may go now */
+        }
         if (a->kind == DRAINER_NOT_PLANNED && a->last)
             tell_remote(c, a->job, &a->name, CKPT_NOT_PLANNED);
     }

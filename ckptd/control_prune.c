@@ -62,6 +62,37 @@ static bool time_to_collect(struct control *c, const char *job)
     return true;
 }
 
+static struct keep_policy *copy_of(const struct keep_policy *p, const char *job)
+{
+    struct keep_policy *copy = p ? malloc(sizeof(*p)) : NULL;
+    if (p && !copy)
+        control_out_of_memory(job);
+    if (p)
+        *copy = *p;
+    return copy;
+}
+
+/* Nothing to be done for it: NULL. */
+static struct job *make_job(struct control *c, const struct prune_wish *wish)
+{
+    const struct keep_policy *all = config_keep(c->config, wish->job, false);
+    const struct keep_policy *local =
+        c->tiers.home != 0 ? config_keep(c->config, wish->job, true) : NULL;
+    bool own = c->tiers.home != 0; /* on a node without rank 0 nothing but that is touched */
+    if (!local && !(all && (wish->decides || own)))
+        return NULL;
+    struct job *j = job_new(JOB_PRUNE);
+    if (!j)
+        control_out_of_memory(wish->job);
+    j->prune.policy = copy_of(wish->decides ? all : NULL, wish->job);
+    j->prune.local = copy_of(local, wish->job);
+    memcpy(j->prune.job, wish->job, sizeof(j->prune.job));
+    j->prune.decides = wish->decides;
+    j->prune.grace_ns = c->config->delete_grace_ns;
+    j->prune.collect = all && time_to_collect(c, wish->job);
+    return j;
+}
+
 static void submit_next(struct control *c)
 {
     struct prune_line *l = &c->prune_line;
@@ -69,17 +100,9 @@ static void submit_next(struct control *c)
         struct prune_wish wish = l->wishes[0];
         l->count--;
         memmove(l->wishes, l->wishes + 1, l->count * sizeof(l->wishes[0]));
-        const struct keep_policy *policy = config_keep(c->config, wish.job);
-        if (!policy)
-            continue; /* the settings changed meanwhile */
-        struct job *j = job_new(JOB_PRUNE);
-        if (!j || !(j->prune.policy = malloc(sizeof(*policy))))
-            control_out_of_memory(wish.job);
-        *j->prune.policy = *policy;
-        memcpy(j->prune.job, wish.job, sizeof(j->prune.job));
-        j->prune.decides = wish.decides;
-        j->prune.grace_ns = c->config->delete_grace_ns;
-        j->prune.collect = time_to_collect(c, wish.job);
+        struct job *j = make_job(c, &wish);
+        if (!j)
+            continue;
         l->out = true;
         control_submit(c, c->prunes, j);
     }
@@ -88,18 +111,14 @@ static void submit_next(struct control *c)
 void control_prune_want(struct control *c, const char *job)
 {
     struct prune_line *l = &c->prune_line;
-    bool decides = has_rank0(c, job);
-    /* On a node without rank 0 nothing can be done but in a tier of its own. */
-    if (!c->prunes || !config_keep(c->config, job) || (!decides && c->tiers.home == 0))
+    if (!c->prunes || l->count == CONTROL_PRUNES_MAX)
         return;
     for (size_t i = 0; i < l->count; i++)
         if (strcmp(l->wishes[i].job, job) == 0)
             return;
-    if (l->count == CONTROL_PRUNES_MAX)
-        return;
     struct prune_wish *w = &l->wishes[l->count++];
     snprintf(w->job, sizeof(w->job), "%s", job);
-    w->decides = decides;
+    w->decides = has_rank0(c, job);
     submit_next(c);
 }
 
@@ -114,6 +133,8 @@ static void say_deleted(const struct job_prune *p)
 {
     char policy[200];
     unsigned lines = 0;
+    if (!p->policy)
+        return;
     keep_policy_to_text(p->policy, policy, sizeof(policy));
     for (size_t i = p->plan.count; i-- > 0;) {
         const struct prune_item *item = &p->plan.items[i];
@@ -126,6 +147,20 @@ static void say_deleted(const struct job_prune *p)
     }
     if (lines > LINES_A_PASS)
         log_info("checkpoints deleted", "job=%s more=%u", p->job, lines - LINES_A_PASS);
+}
+
+static void say_dropped(const struct control *c, const struct job_prune *p)
+{
+    char policy[200];
+    if (!p->local || p->dropped.dropped == 0)
+        return;
+    keep_policy_to_text(p->local, policy, sizeof(policy));
+    for (size_t i = p->here.count; i-- > 0;)
+        if (p->here.items[i].done == PRUNE_DELETED)
+            log_info("copy dropped here",
+                     "job=%s epoch=%" PRIu64 " step=%" PRIu64 " why=\"%s\" keep=\"%s\" tier=\"%s\"",
+                     p->job, p->here.items[i].name.epoch, p->here.items[i].name.step,
+                     p->here.items[i].why, policy, c->tiers.urls[0]);
 }
 
 /* Said when it begins to fail, and not after each commit. */
@@ -144,6 +179,7 @@ void control_prune_done(struct control *c, struct job *j)
     const struct job_prune *p = &j->prune;
     c->prune_line.out = false;
     say_deleted(p);
+    say_dropped(c, p);
     say_trouble(c, j);
     if (p->collected.collected || p->collected.restored_to_live)
         log_info("deleted checkpoints collected",

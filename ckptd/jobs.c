@@ -542,7 +542,9 @@ void job_free(struct job *j)
     }
     if (j->kind == JOB_PRUNE) {
         free(j->prune.policy);
+        free(j->prune.local);
         prune_plan_fini(&j->prune.plan);
+        prune_plan_fini(&j->prune.here);
     }
     if (j->kind == JOB_ADOPT)
         roster_fini(&j->tier.held);

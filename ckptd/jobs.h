@@ -11,7 +11,7 @@
 #include "storage/crew.h"
 #include "storage/repo/drain.h"
 #include "storage/repo/launch.h"
-#include "storage/repo/life.h"
+#include "storage/repo/life_copy.h"
 #include "storage/repo/load.h"
 #include "storage/repo/prune.h"
 #include "storage/repo/publish.h"
@@ -202,7 +202,8 @@ struct job_tier { /* ADOPT: the home learns from a tier; SPREAD: a tier gets a l
 };
 struct job_prune {
     char job[CKPT_JOB_NAME_MAX + 1];
-    struct keep_policy *policy; /* owned */
+    struct keep_policy *policy; /* owned; of the home, NULL: all stay, or another node decides */
+    struct keep_policy *local;  /* owned; of this node's own tier; NULL: all stay */
     bool decides;               /* rank 0 is here */
     bool collect;               /* it is time for gc */
     int64_t grace_ns;
@@ -210,6 +211,8 @@ struct job_prune {
     struct prune_plan plan; /* owned */
     struct prune_report pruned;
     struct life_gc_report collected;
+    struct prune_plan here; /* owned; of this node's own tier */
+    struct copy_report dropped;
 };
 struct job {
     struct crew_job base; /* first */

@@ -10,21 +10,38 @@ static bool here(const struct jobs_work *w, uint32_t tier)
     return tier == 0 && w->local != w->home;
 }
 
+/* Stores that are drained to, without the home.  They are limited, too. */
+static enum ckpt_status find_others(struct jobs_work *w, struct store *ret[TIERS_MAX],
+                                    size_t *ret_count, struct ckpt_err *err)
+{
+    const struct tiers_setup *setup = w->tiers.setup;
+    enum ckpt_status st = CKPT_OK;
+    *ret_count = 0;
+    for (uint32_t i = 1; st == CKPT_OK && i < setup->count; i++)
+        if (i != setup->home)
+            st = tiers_get(&w->tiers, i, &ret[(*ret_count)++], err);
+    tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);
+    return st;
+}
+
 static enum ckpt_status apply_policy(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
 {
     struct store *tiers[TIERS_MAX];
     struct prune_options o = {
         .policy = j->policy, .tiers = tiers, .threads = THREADS, .least = LEAST
     };
-    const struct tiers_setup *setup = w->tiers.setup;
-    enum ckpt_status st = CKPT_OK;
-    for (uint32_t i = 1; st == CKPT_OK && i < setup->count; i++)
-        if (i != setup->home)
-            st = tiers_get(&w->tiers, i, &tiers[o.tier_count++], err);
-    tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);
+    enum ckpt_status st = find_others(w, tiers, &o.tier_count, err);
     if (st == CKPT_OK)
         st = prune_decide(w->home, j->job, &o, &j->plan, err);
     return st == CKPT_OK ? prune_apply(w->home, j->job, &o, &j->plan, &j->pruned, err) : st;
+}
+
+static enum ckpt_status drop_copies(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
+{
+    struct store *others[TIERS_MAX];
+    struct copy_place p = { .job = j->job, .home = w->home, .here = w->local, .others = others };
+    enum ckpt_status st = find_others(w, others, &p.other_count, err);
+    return st == CKPT_OK ? copy_prune(&p, j->local, &j->here, &j->dropped, err) : st;
 }
 
 /* What older launches did not finish is left to people (ckpt gc). */
@@ -52,6 +69,8 @@ static enum ckpt_status collect(struct jobs_work *w, struct job_prune *j, struct
 
 enum ckpt_status prune_job_run(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
 {
-    enum ckpt_status st = j->decides ? apply_policy(w, j, err) : CKPT_OK;
-    return st == CKPT_OK && j->collect ? collect(w, j, err) : st;
+    enum ckpt_status st = j->policy ? apply_policy(w, j, err) : CKPT_OK;
+    if (st == CKPT_OK && j->collect)
+        st = collect(w, j, err);
+    return st == CKPT_OK && j->local && w->local != w->home ? drop_copies(w, j, err) : st;
 }

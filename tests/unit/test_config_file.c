@@ -213,16 +213,17 @@ static void strength(void)
 {
     const char *text = "store = /s # a comment\n\tcrew=7  \r\n remote = /r#1\nremote = /q\n"
                        "keep = last=3,daily=2\n[job a*]\nkeep = all\n[job ab]\nkeep=last=9\n"
-                       "[ job c ] # one\nkeep = last=4\n[job d]\n";
+                       "[ job c ] # one\nkeep = last=4\n[job d]\nkeep-local = last=6\n";
     struct config *c = load(text);
     CHECK(c);
     CHECK_STR(c->store, "/s");
     CHECK_STR(c->remotes[0], "/r#1");
     CHECK(c->crew == 7 && c->remote_count == 2 && c->log_level == LOG_LEVEL_INFO);
     CHECK(c->delete_grace_ns == INT64_C(72) * 3600 * 1000000000 && config_keeps(c));
-    CHECK(config_keep(c, "z")->count == 2 && config_keep(c, "d")->count == 2);
-    CHECK(!config_keep(c, "a") && !config_keep(c, "ab")); /* the first that fits */
-    CHECK_EQ(config_keep(c, "c")->rules[0].n, 4);
+    CHECK(config_keep(c, "z", false)->count == 2 && config_keep(c, "d", false)->count == 2);
+    CHECK(config_keep(c, "d", true)->rules[0].n == 6 && !config_keep(c, "c", true));
+    CHECK(!config_keep(c, "a", false) && !config_keep(c, "ab", false)); /* the first that fits */
+    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 4);
     config_free(c);
     env_crew = "8";
     c = load(text);
@@ -243,7 +244,7 @@ static void strength(void)
     CHECK(strstr(errors.list[0].text, "CKPT_CREW \"many\""));
     env_crew = NULL;
     c = load("store = /s\nkeep = all\n");
-    CHECK(c && !config_keeps(c) && !config_keep(c, "j"));
+    CHECK(c && !config_keeps(c) && !config_keep(c, "j", false));
     config_free(c);
 }
 
@@ -288,8 +289,9 @@ static void reloads(void)
     CHECK_STR(c->remotes[0], "/r");
     CHECK(c->remote_rate == 2 * MIB && c->log_level == LOG_LEVEL_WARN && c->stop_s == 5);
     CHECK(c->codec == CODEC_STORED && c->remote_codec == CODEC_ZSTD);
-    CHECK(!config_keep(c, "a") && config_keep(c, "b")->rules[0].n == 4);
-    CHECK_EQ(config_keep(c, "c")->rules[0].n, 5);
+    CHECK(config_keep(c, "d", true)->rules[0].n == 6 && !config_keep(c, "c", true));
+    CHECK(!config_keep(c, "a", false) && config_keep(c, "b", false)->rules[0].n == 4);
+    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 5);
     /* Wrong: nothing comes of it. */
     CHECK(!again("store = /s\ncrew = 0\n", start, c));
     CHECK(strstr(errors.list[0].text, "f:2: crew") && !said[0]);
@@ -330,6 +332,7 @@ static const char *const drawn[][4] = {
     { "remote-rate", "0", "1G", "77" },
     { "remote-streams", "1", "32", "5" },
     { "keep", "all", "last=3", "every=5,tag=x*" },
+    { "keep-local", "all", "last=2", "within=3d" },
     { "delete-grace", "0s", "2w", "90m" },
     { "stop-seconds", "1", "86400", "60" },
     { "log-level", "error", "debug", "warn" },
