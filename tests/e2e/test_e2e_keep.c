@@ -232,17 +232,72 @@ static void at_least_two(void)
     memcpy(kit.more, args, sizeof(args));
     kit_start();
     run_steps("two", 1, 9);
-    bool alive[STEPS_MAX], data[STEPS_MAX];
-    for (int i = 0; i < 1500; i++) {
+    bool alive[STEPS_MAX], data[STEPS_MAX], done = false;
+    for (int i = 0; i < 1500 && !done; i++) {
+        kit_pause(20);
         look(kit.store, "two", alive, data);
-        if (!data[7])
+        done = true;
+        for (uint64_t step = 1; step < 8; step++)
+            done = done && !data[step] && !alive[step];
+    }
+    CHECK(done && data[8] && data[9] && alive[8] && alive[9]);
+    CHECK_EQ(kit_verify("two", 9), 2);
+    kit.cases += 9;
+}
+
+static size_t held_in(const char *url, const char *job)
+{
+    struct store *s;
+    struct roster held;
+    CHECK_OK(store_open(url, NULL, &s, NULL));
+    CHECK_OK(roster_helds(s, job, &held, NULL));
+    size_t n = held.count;
+    roster_fini(&held);
+    store_close(s);
+    return n;
+}
+
+/* The node's own directory keeps the newest, the home all; readers go on meanwhile. */
+static void own_directory(void)
+{
+    char local[104], home[104], own[sizeof(kit.store)];
+    struct kit_crowd saving, reading;
+    bool alive[STEPS_MAX], data[STEPS_MAX];
+    snprintf(local, sizeof(local), "%.80s/local", kit.root);
+    snprintf(home, sizeof(home), "%.80s/home", kit.root);
+    const char *args[] = { "--local", local, "--keep-local=last=2" };
+    CHECK_EQ(kit_stop(), 0);
+    memset(kit.more, 0, sizeof(kit.more));
+    memcpy(kit.more, args, sizeof(args));
+    memcpy(own, kit.store, sizeof(own));
+    (void)snprintf(kit.store, sizeof(kit.store), "dir://%.70s?shared=1", home);
+    kit_start();
+    run_steps("apart", 1, 3);
+    kit_ranks(&saving, "apart", 2, save_steps, &(struct steps){ 4, 24 });
+    kit_ranks(&reading, "apart", 1, restore_often, NULL);
+    kit_wait(&saving, 0);
+    kit_wait(&reading, 0);
+    newest = 24;
+    run_steps("apart", 25, 25);
+    for (int i = 0; i < 1500; i++) {
+        bool more = false;
+        look(local, "apart", alive, data);
+        for (uint64_t step = 1; step < 24; step++)
+            more |= data[step];
+        if (!more && held_in(home, "apart") == 25)
             break;
         kit_pause(20);
     }
-    for (uint64_t step = 1; step <= 9; step++)
-        CHECK(data[step] == (step >= 8) && alive[step] == data[step]);
-    CHECK_EQ(kit_verify("two", 9), 2);
-    kit.cases += 9;
+    for (uint64_t step = 1; step <= 25; step++) /* 24: it was resumed from */
+        CHECK(data[step] == (step >= 24));
+    CHECK(kit_logged("copy dropped here\" job=apart epoch=1 step=1 "));
+    CHECK_EQ(kit_verify("apart", 25), 25);
+    run_steps("apart", 26, 26);
+    CHECK_EQ(kit_stop(), 0);
+    memcpy(kit.store, own, sizeof(own));
+    memset(kit.more, 0, sizeof(kit.more));
+    kit_start();
+    kit.cases += 26;
 }
 
 int main(void)
@@ -262,5 +317,6 @@ int main(void)
     freed();
     unknown();
     at_least_two();
+    own_directory();
     return kit_end();
 }
