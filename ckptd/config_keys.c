@@ -313,7 +313,9 @@ void config_key_nearest(const char *name, char *ret, size_t cap)
             near = config_keys[i].name;
         }
     }
-    snprintf(ret, cap, near ? " (did you mean \"%s\"?)" : "", near);
+    *ret = 0;
+    if (near)
+        snprintf(ret, cap, " (did you mean \"%s\"?)", near);
 }
 
 void config_key_env(const struct config_key *k, char ret[64])

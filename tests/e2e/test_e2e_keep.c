@@ -1,6 +1,6 @@
 /* A policy of what to keep, set while ckptd runs: what it names stays and the rest goes, while
  * ranks save, a drain copies, and readers restore; then gc frees the space in both stores.
- * (It covers control_prune.c, control_reload.c and prune_jobs.c.) */
+ * (It covers prune_jobs.c, control_prune.c and control_reload.c, too.) */
 #include <sys/wait.h>
 
 #include "e2e/kit.h"

@@ -64,68 +64,67 @@ static void wrong(const char *text, const char *one)
     CHECK(strstr(errors.list[0].text, one));
 }
 
+static const struct {
+    const char *text, *words;
+} refused[] = {
+    { "stor = /x\n", "f:1: unknown setting \"stor\" (did you mean \"store\"?)" },
+    { "store = /s\n\n# c\nremote-raet = 1\n", "f:4: unknown setting \"remote-raet\" (did you mean "
+                                              "\"remote-rate\"?)" },
+    { "store = /s\nqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq = 1\n", "f:2: unknown" },
+    { "store /s\n", "f:1: write NAME = VALUE" },
+    { "--store = /s\n", "f:1: write options without \"--\"" },
+    { "= /s\n", "f:1: a name is missing" },
+    { "store =\n", "f:1: a value is missing" },
+    { "store = # nothing\n", "f:1: a value is missing" },
+    { "store = \"/s\"\n", "f:1: write the value without quotes" },
+    { "store = '/s'\n", "f:1: write the value without quotes" },
+    { "store = /s\nstore = /t\n", "f:2: \"store\" stands in line 1 already" },
+    { "store = /s\nprivate = yes\n", "f:2: \"private\" is no setting: give --private" },
+    { "store = /s\nconfig = g\n", "f:2: \"config\" is no setting" },
+    { "store = /s\nlisten-fd = 3\n", "f:2: \"listen-fd\" is no setting" },
+    { "store = /s\naws-secret-key = x\n", "f:2: no secrets here" },
+    { "store = /s\nAccess_Key_Id = x\n", "f:2: no secrets here" },
+    { "store = /s\npassword = x\n", "f:2: no secrets here" },
+    { "store = /s\ncrew = none\n", "f:2: crew \"none\": a number from 1 to 64" },
+    { "store = /s\ncrew = 65\n", "f:2: crew \"65\"" },
+    { "store = /s\ncrew = -1\n", "f:2: crew \"-1\"" },
+    { "store = /s\ncrew = +1\n", "f:2: crew \"+1\"" },
+    { "store = /s\ncrew = 18446744073709551617\n", "f:2: crew" },
+    { "store = /s\nremote-rate = 1T\n", "f:2: remote-rate \"1T\"" },
+    { "store = /s\nslot-bytes = 8388609\n", "f:2: slot-bytes 8388609 is no multiple of 4096" },
+    { "store = /s\nsocket = x.sock\n", "f:2: socket \"x.sock\": an absolute path" },
+    { "store = /s\nio = fast\n", "f:2: io \"fast\": auto, uring or threads" },
+    { "store = /s\nlog-level = all\n", "f:2: log-level \"all\": error, warn, info or debug" },
+    { "store = /s\ncodec = lz4\n", "f:2: codec \"lz4\": stored, zstd" },
+    { "store = /s\nremote-codec = stored\n", "f:2: remote-codec \"stored\": copy, zstd" },
+    { "store = /s\nremote-policy = newest\n", "f:2: remote-policy" },
+    { "store = /s\nkeep = last\n", "f:2: keep \"last\": keep \"last\": RULE=VALUE" },
+    { "store = /s\nkeep = last=0\n", "f:2: keep \"last=0\": keep last \"0\": a number" },
+    { "store = /s\nkeep = newest=3\n", "\"newest\" is no rule" },
+    { "store = /s\nkeep = ,\n", "f:2: keep" },
+    { "store = /s\ndelete-grace = 3\n", "f:2: delete-grace \"3\": a duration is expected" },
+    { "store = /s\n[job a\n", "f:2: a section's line ends with \"]\"" },
+    { "store = /s\n[]\n", "f:2: this section is not known: write [job PATTERN]" },
+    { "store = /s\n[tier x]\ncrew = 1\n", "f:2: this section is not known" },
+    { "store = /s\n[jobs x]\n", "f:2: this section is not known" },
+    { "store = /s\n[job]\n", "f:2: write [job PATTERN]" },
+    { "store = /s\n[job a/b]\n", "f:2: write [job PATTERN]" },
+    { "store = /s\n[job a b]\n", "f:2: write [job PATTERN]" },
+    { "store = /s\n[job a]\n[job b]\n[job a]\n", "f:4: this section stands twice" },
+    { "store = /s\n[job a]\ncrew = 3\n", "f:3: \"crew\" is for all jobs: it stands before" },
+    { "store = /s\n[job a]\nkeep = last=2\nkeep = last=3\n", "f:4: \"keep\" stands in line 3" },
+    { "store = /s\n[job a]\nkeep = last=x\n", "f:3: keep \"last=x\"" },
+    { "store = /s\ncrew = 3\001\n", "f:2: the line has control characters" },
+    { "store = /s\nremote = /r\nremote = /r/\n", "remote /r/ is named twice" },
+    { "store = /s\nremote = dir:///s\n", "is the store itself" },
+    { "crew = 3\n", "no store: give --store" },
+    { "", "no store" },
+};
+
 static void all_errors(void)
 {
-    static const struct {
-        const char *text, *words;
-    } rows[] = {
-        { "stor = /x\n", "f:1: unknown setting \"stor\" (did you mean \"store\"?)" },
-        { "store = /s\n\n# c\nremote-raet = 1\n",
-          "f:4: unknown setting \"remote-raet\" (did you mean "
-          "\"remote-rate\"?)" },
-        { "store = /s\nqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq = 1\n",
-          "f:2: unknown" },
-        { "store /s\n", "f:1: write NAME = VALUE" },
-        { "--store = /s\n", "f:1: write options without \"--\"" },
-        { "= /s\n", "f:1: a name is missing" },
-        { "store =\n", "f:1: a value is missing" },
-        { "store = # nothing\n", "f:1: a value is missing" },
-        { "store = \"/s\"\n", "f:1: write the value without quotes" },
-        { "store = '/s'\n", "f:1: write the value without quotes" },
-        { "store = /s\nstore = /t\n", "f:2: \"store\" stands in line 1 already" },
-        { "store = /s\nprivate = yes\n", "f:2: \"private\" is no setting: give --private" },
-        { "store = /s\nconfig = g\n", "f:2: \"config\" is no setting" },
-        { "store = /s\nlisten-fd = 3\n", "f:2: \"listen-fd\" is no setting" },
-        { "store = /s\naws-secret-key = x\n", "f:2: no secrets here" },
-        { "store = /s\nAccess_Key_Id = x\n", "f:2: no secrets here" },
-        { "store = /s\npassword = x\n", "f:2: no secrets here" },
-        { "store = /s\ncrew = none\n", "f:2: crew \"none\": a number from 1 to 64" },
-        { "store = /s\ncrew = 65\n", "f:2: crew \"65\"" },
-        { "store = /s\ncrew = -1\n", "f:2: crew \"-1\"" },
-        { "store = /s\ncrew = +1\n", "f:2: crew \"+1\"" },
-        { "store = /s\ncrew = 18446744073709551617\n", "f:2: crew" },
-        { "store = /s\nremote-rate = 1T\n", "f:2: remote-rate \"1T\"" },
-        { "store = /s\nslot-bytes = 8388609\n", "f:2: slot-bytes 8388609 is no multiple of 4096" },
-        { "store = /s\nsocket = x.sock\n", "f:2: socket \"x.sock\": an absolute path" },
-        { "store = /s\nio = fast\n", "f:2: io \"fast\": auto, uring or threads" },
-        { "store = /s\nlog-level = all\n", "f:2: log-level \"all\": error, warn, info or debug" },
-        { "store = /s\ncodec = lz4\n", "f:2: codec \"lz4\": stored, zstd" },
-        { "store = /s\nremote-codec = stored\n", "f:2: remote-codec \"stored\": copy, zstd" },
-        { "store = /s\nremote-policy = newest\n", "f:2: remote-policy" },
-        { "store = /s\nkeep = last\n", "f:2: keep \"last\": keep \"last\": RULE=VALUE" },
-        { "store = /s\nkeep = last=0\n", "f:2: keep \"last=0\": keep last \"0\": a number" },
-        { "store = /s\nkeep = newest=3\n", "\"newest\" is no rule" },
-        { "store = /s\nkeep = ,\n", "f:2: keep" },
-        { "store = /s\ndelete-grace = 3\n", "f:2: delete-grace \"3\": a duration is expected" },
-        { "store = /s\n[job a\n", "f:2: a section's line ends with \"]\"" },
-        { "store = /s\n[]\n", "f:2: this section is not known: write [job PATTERN]" },
-        { "store = /s\n[tier x]\ncrew = 1\n", "f:2: this section is not known" },
-        { "store = /s\n[jobs x]\n", "f:2: this section is not known" },
-        { "store = /s\n[job]\n", "f:2: write [job PATTERN]" },
-        { "store = /s\n[job a/b]\n", "f:2: write [job PATTERN]" },
-        { "store = /s\n[job a b]\n", "f:2: write [job PATTERN]" },
-        { "store = /s\n[job a]\n[job b]\n[job a]\n", "f:4: this section stands twice" },
-        { "store = /s\n[job a]\ncrew = 3\n", "f:3: \"crew\" is for all jobs: it stands before" },
-        { "store = /s\n[job a]\nkeep = last=2\nkeep = last=3\n", "f:4: \"keep\" stands in line 3" },
-        { "store = /s\n[job a]\nkeep = last=x\n", "f:3: keep \"last=x\"" },
-        { "store = /s\ncrew = 3\001\n", "f:2: the line has control characters" },
-        { "store = /s\nremote = /r\nremote = /r/\n", "remote /r/ is named twice" },
-        { "store = /s\nremote = dir:///s\n", "is the store itself" },
-        { "crew = 3\n", "no store: give --store" },
-        { "", "no store" },
-    };
-    for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
-        wrong(rows[i].text, rows[i].words);
+    for (size_t i = 0; i < ARRAY_COUNT(refused); i++)
+        wrong(refused[i].text, refused[i].words);
     /* All of them are told, up to a number; then how many. */
     CHECK(!load("a = 1\nb = 2\n\nc\n"));
     CHECK_EQ(errors.count, 3);
@@ -289,7 +288,6 @@ static void reloads(void)
     CHECK_STR(c->remotes[0], "/r");
     CHECK(c->remote_rate == 2 * MIB && c->log_level == LOG_LEVEL_WARN && c->stop_s == 5);
     CHECK(c->codec == CODEC_STORED && c->remote_codec == CODEC_ZSTD);
-    CHECK(config_keep(c, "d", true)->rules[0].n == 6 && !config_keep(c, "c", true));
     CHECK(!config_keep(c, "a", false) && config_keep(c, "b", false)->rules[0].n == 4);
     CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 5);
     /* Wrong: nothing comes of it. */
