@@ -36,18 +36,18 @@ void control_reload(struct control *c, int given)
     struct config *next;
     struct config_errors errors = { 0 };
     struct ckpt_err err = { 0 };
-    const void *text = "";
+    const void *text = NULL;
     if (fd < 0 || !c->worker->input || fstat(fd, &s) < 0)
         return;
     size_t len = (size_t)s.st_size;
     enum ckpt_status st = len ? wire_memfd_map(fd, len, &text, &err) : CKPT_OK;
     if (st == CKPT_OK)
-        st = read_again(c, text, len, &next, &errors);
+        st = read_again(c, len ? text : "", len, &next, &errors);
     if (st == CKPT_OK)
         put_in_force(c, next);
     else
         log_error("settings stay as they are", "why=\"%s\"",
                   err_text(errors.count ? &errors.list[0] : &err));
-    if (len && text != (const void *)"")
+    if (text)
         munmap((void *)(uintptr_t)text, len);
 }

@@ -121,6 +121,35 @@ static void look(const char *url, const char *job, bool alive[STEPS_MAX], bool d
     store_close(s);
 }
 
+static size_t held_in(const char *url, const char *job)
+{
+    struct store *s;
+    struct roster held;
+    CHECK_OK(store_open(url, NULL, &s, NULL));
+    CHECK_OK(roster_helds(s, job, &held, NULL));
+    size_t n = held.count;
+    roster_fini(&held);
+    store_close(s);
+    return n;
+}
+
+static void await_held(const char *url, const char *job, uint64_t step)
+{
+    bool there = false;
+    for (int i = 0; i < 1500 && !there; i++) {
+        struct store *s;
+        struct roster held;
+        kit_pause(20);
+        CHECK_OK(store_open(url, NULL, &s, NULL));
+        CHECK_OK(roster_helds(s, job, &held, NULL));
+        for (size_t k = 0; k < held.count; k++)
+            there = there || held.entries[k].name.step == step;
+        roster_fini(&held);
+        store_close(s);
+    }
+    CHECK(there);
+}
+
 /* At any time: what must stay is there. */
 static void all_wanted_are_there(const char *job)
 {
@@ -201,10 +230,26 @@ static void freed(void)
     settle("keep", true);
     CHECK(kit_logged("deleted checkpoints collected\" job=keep"));
     kit_verify("keep", newest);
+    await_held(remote, "keep", newest);
     kit_look_into(remote);
     kit_verify("keep", newest);
     kit_look_into(NULL);
     kit.cases += (long)newest;
+}
+
+/* At a byte a second nothing but the first pack gets there; another rate helps at once. */
+static void faster(void)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "remote = %s\nremote-rate = 1\n", remote);
+    set(text);
+    run_steps("slow", 1, 3);
+    CHECK(held_in(remote, "slow") < 3);
+    snprintf(text, sizeof(text), "remote = %s\nremote-rate = 1G\n", remote);
+    set(text);
+    for (uint64_t step = 1; step <= 3; step++)
+        await_held(remote, "slow", step);
+    kit.cases += 3;
 }
 
 /* The tier does not answer: nothing is decided, training goes on, and it is said once. */
@@ -243,18 +288,6 @@ static void at_least_two(void)
     CHECK(done && data[8] && data[9] && alive[8] && alive[9]);
     CHECK_EQ(kit_verify("two", 9), 2);
     kit.cases += 9;
-}
-
-static size_t held_in(const char *url, const char *job)
-{
-    struct store *s;
-    struct roster held;
-    CHECK_OK(store_open(url, NULL, &s, NULL));
-    CHECK_OK(roster_helds(s, job, &held, NULL));
-    size_t n = held.count;
-    roster_fini(&held);
-    store_close(s);
-    return n;
 }
 
 /* The node's own directory keeps the newest, the home all; readers go on meanwhile. */
@@ -315,6 +348,7 @@ int main(void)
     kit_start();
     kept_while_all_goes_on();
     freed();
+    faster();
     unknown();
     at_least_two();
     own_directory();
