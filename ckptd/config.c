@@ -1,148 +1,53 @@
-/* Reading options, by a table; nothing is opened here. */
+/* From texts to settings: collect what each source says, weaker ones first (config_sources.c);
+ * let the strongest stand; then look at all of it together. */
 #include "ckptd/config.h"
 
-#include <stdio.h>
+#include <fnmatch.h>
 
+#include "ckptd/config_keys.h"
+#include "ckptd/config_sources.h"
 #include "formats/sockpath.h"
 
-const char config_usage[] =
-    "usage: ckptd --store DIR|URL [options]\n"
-    "Keeps the checkpoints of the training jobs on this node.  A trainer that links libckpt\n"
-    "finds it by its socket, and starts a private one when none is running.\n"
-    "\n"
-    "  --store URL       where checkpoints are kept: a directory, or dir:///path?shared=1 when\n"
-    "                    several nodes reach it (default: $CKPT_STORE)\n"
-    "  --socket PATH     where trainers connect (default: $CKPT_SOCKET, else a name made from\n"
-    "                    user and store in $XDG_RUNTIME_DIR/ckpt, /run/ckpt or /tmp/ckpt-UID)\n"
-    "  --io ENGINE       auto (default), uring or threads\n"
-    "  --crew N          threads that write and read (default 6)\n"
-    "  --slot-bytes N    bytes of a slot, 8M to 128M (default 32M)\n"
-    "  --codec NAME      stored (default), zstd or zstd:LEVEL\n"
-    "  --local DIR       where this node writes, when the store (then the home of the records) is\n"
-    "                    elsewhere; what is saved goes on to the store ($CKPT_LOCAL)\n"
-    "  --remote URL      where checkpoints go on to; several times for several ($CKPT_REMOTE)\n"
-    "  --remote-policy P which of them: all (default), every=STEPS, tagged, last, none, or\n"
-    "                    several of these with commas between them\n"
-    "  --remote-codec C  copy, zstd or zstd:LEVEL (default: zstd:1 when --codec is stored,\n"
-    "                    else copy)\n"
-    "  --remote-rate N   at most so many bytes a second, as 200M (default: no limit)\n"
-    "  --remote-streams N  packs on their way to a remote store at a time (default 4)\n"
-    "  --private         end when the last trainer is gone; goes to the background\n"
-    "  --listen-fd N     use this socket, which listens already\n"
-    "  --foreground      stay in the foreground also with --private\n"
-    "  --stop-seconds N  how long ending may take (default 540)\n"
-    "  --help, --version\n"
-    "\n"
-    "It ends on SIGTERM after it has finished what is staged.  Log: stderr.\n"
-    "Try: ckptd --store /var/tmp/ckpts      and in another shell: ckpt status\n";
+/* -- what stands ---------------------------------------------------------------------------- */
 
-static enum ckpt_status parse_number(const char *name, const char *text, uint64_t min, uint64_t max,
-                                     uint64_t *ret, struct ckpt_err *err)
+/* Where several sources say something, only the strongest is left; of one that may not say it
+ * twice, what it said last. */
+static void keep_strongest(struct config *c)
 {
-    char *end = NULL;
-    errno = 0;
-    unsigned long long n = strtoull(text, &end, 10);
-    uint64_t unit = 1;
-    if (*end == 'K' || *end == 'k')
-        unit = KIB;
-    else if (*end == 'M' || *end == 'm')
-        unit = MIB;
-    else if (*end == 'G' || *end == 'g')
-        unit = GIB;
-    if (unit > 1)
-        end++;
-    if (errno || end == text || *end || text[0] == '-' || n > max / unit || n * unit < min)
-        return err_set(err, CKPT_INVALID, "%s \"%s\": a number from %llu to %llu is expected", name,
-                       text, (unsigned long long)min, (unsigned long long)max);
-    *ret = n * unit;
-    return CKPT_OK;
+    size_t to = 0;
+    for (size_t i = 0; i < c->value_count; i++) {
+        const struct config_value v = c->values[i];
+        bool beaten = false;
+        for (size_t k = i + 1; k < c->value_count && !v.job; k++) {
+            const struct config_value *o = &c->values[k];
+            beaten |= o->key == v.key && !o->job &&
+                      (o->from > v.from || !(v.key->flags & CONFIG_REPEATS));
+        }
+        if (!beaten)
+            c->values[to++] = v;
+    }
+    c->value_count = to;
 }
 
-/* plain: the word for no coding. */
-static enum ckpt_status parse_codec(const char *name, const char *plain, const char *text,
-                                    enum codec_id *ret, int *ret_level, struct ckpt_err *err)
+/* From values to fields.  All values have been tried: what fails now is too many of them. */
+static void apply(struct loading *l)
 {
-    uint64_t level = 1;
-    if (strcmp(text, plain) == 0) {
-        *ret = CODEC_STORED;
-        return CKPT_OK;
+    struct config *c = l->c;
+    struct ckpt_err why = { 0 };
+    c->listen_fd = -1;
+    for (size_t i = 0; i < config_key_count; i++)
+        if (config_keys[i].fallback &&
+            config_keys[i].set(&config_keys[i], config_keys[i].fallback, c, NULL, &why) != CKPT_OK)
+            (void)err_set(config_one_more(l->errors), CKPT_BUG, "default of %s: %s",
+                          config_keys[i].name, err_text(&why));
+    for (size_t i = 0; i < c->value_count; i++) {
+        const struct config_value *v = &c->values[i];
+        if (strcmp(v->key->name, "config") == 0)
+            continue;
+        why = (struct ckpt_err){ 0 };
+        if (v->key->set(v->key, v->text, c, config_job_of(c, v->job), &why) != CKPT_OK)
+            config_complain(l, v, &why);
     }
-    if (strncmp(text, "zstd", 4) != 0 || (text[4] && text[4] != ':'))
-        return err_set(err, CKPT_INVALID, "%s \"%s\": %s, zstd or zstd:LEVEL", name, text, plain);
-    if (text[4]) {
-        enum ckpt_status st = parse_number(name, text + 5, 1, 19, &level, err);
-        if (st != CKPT_OK)
-            return st;
-    }
-    *ret = CODEC_ZSTD;
-    *ret_level = (int)level;
-    return CKPT_OK;
-}
-
-static enum ckpt_status set_number(struct config *c, const char *name, const char *value,
-                                   struct ckpt_err *err)
-{
-    uint64_t n;
-    enum ckpt_status st;
-    if (strcmp(name, "--crew") == 0) {
-        st = parse_number(name, value, 1, 64, &n, err);
-        if (st == CKPT_OK)
-            c->crew = (unsigned)n;
-    } else if (strcmp(name, "--listen-fd") == 0) {
-        st = parse_number(name, value, 3, 1 << 20, &n, err);
-        if (st == CKPT_OK)
-            c->listen_fd = (int)n;
-    } else if (strcmp(name, "--stop-seconds") == 0) {
-        st = parse_number(name, value, 1, 86400, &n, err);
-        if (st == CKPT_OK)
-            c->stop_s = (unsigned)n;
-    } else if (strcmp(name, "--remote-rate") == 0) {
-        st = parse_number(name, value, 0, UINT64_C(1) << 50, &n, err);
-        if (st == CKPT_OK)
-            c->remote_rate = n;
-    } else if (strcmp(name, "--remote-streams") == 0) {
-        st = parse_number(name, value, 1, 32, &n, err);
-        if (st == CKPT_OK)
-            c->remote_streams = (unsigned)n;
-    } else {
-        st = parse_number(name, value, CKPT_SLOT_BYTES_MIN, CKPT_SLOT_BYTES_MAX, &n, err);
-        if (st == CKPT_OK && n % CKPT_BLOCK)
-            st = err_set(err, CKPT_INVALID, "--slot-bytes %s is no multiple of 4096", value);
-        if (st == CKPT_OK)
-            c->slot_bytes = n;
-    }
-    return st;
-}
-
-static enum ckpt_status set_value(struct config *c, const char *name, const char *value,
-                                  struct ckpt_err *err)
-{
-    if (strcmp(name, "--store") == 0) {
-        c->store = value;
-    } else if (strcmp(name, "--socket") == 0) {
-        c->socket = value;
-    } else if (strcmp(name, "--local") == 0) {
-        c->local = value;
-    } else if (strcmp(name, "--io") == 0) {
-        if (strcmp(value, "auto") != 0 && strcmp(value, "uring") != 0 &&
-            strcmp(value, "threads") != 0)
-            return err_set(err, CKPT_INVALID, "--io \"%s\": auto, uring or threads", value);
-        c->io = value;
-    } else if (strcmp(name, "--codec") == 0) {
-        return parse_codec(name, "stored", value, &c->codec, &c->codec_level, err);
-    } else if (strcmp(name, "--remote") == 0) {
-        if (c->remote_count == CONFIG_REMOTES_MAX)
-            return err_set(err, CKPT_LIMIT, "more than %d --remote", CONFIG_REMOTES_MAX);
-        c->remotes[c->remote_count++] = value;
-    } else if (strcmp(name, "--remote-policy") == 0) {
-        return policy_parse(value, &c->remote_policy, err);
-    } else if (strcmp(name, "--remote-codec") == 0) {
-        c->remote_codec_given = true;
-        return parse_codec(name, "copy", value, &c->remote_codec, &c->remote_codec_level, err);
-    } else {
-        return set_number(c, name, value, err);
-    }
-    return CKPT_OK;
 }
 
 /* One spelling for private directories, so that two names of one place are found out. */
@@ -169,101 +74,245 @@ static enum ckpt_status check_remote(const struct config *c, size_t at, struct c
         if (st != CKPT_OK)
             return st;
         if (same)
-            return err_set(err, CKPT_INVALID, "--remote %s is named twice, or is the store itself",
+            return err_set(err, CKPT_INVALID, "remote %s is named twice, or is the store itself",
                            c->remotes[at]);
     }
     return CKPT_OK;
 }
 
-static enum ckpt_status check(struct config *c, struct ckpt_err *err)
+static void check_together(struct config *c, struct config_errors *errors)
 {
-    if (!c->store || !c->store[0])
-        return err_set(err, CKPT_INVALID,
-                       "no store: give --store DIR or set CKPT_STORE (see --help)");
-    if (c->socket && (c->socket[0] != '/' || strlen(c->socket) >= SOCKPATH_MAX))
-        return err_set(err, CKPT_INVALID,
-                       "--socket \"%s\": an absolute path of at most %d bytes is expected",
-                       c->socket, SOCKPATH_MAX - 1);
+    struct ckpt_err why = { 0 };
     bool same = false;
-    enum ckpt_status st = c->local ? same_place(c->store, c->local, &same, err) : CKPT_OK;
+    enum ckpt_status st = CKPT_OK;
+    if (!c->store || !c->store[0])
+        st = err_set(&why, CKPT_INVALID,
+                     "no store: give --store DIR or set CKPT_STORE (see --help)");
+    if (st == CKPT_OK && c->local)
+        st = same_place(c->store, c->local, &same, &why);
     if (same)
         c->local = NULL;
     for (size_t i = 0; st == CKPT_OK && i < c->remote_count; i++)
-        st = check_remote(c, i, err);
+        st = check_remote(c, i, &why);
+    if (st != CKPT_OK)
+        (void)err_set(config_one_more(errors), st, "%s", err_text(&why));
     if (!c->remote_codec_given && c->codec == CODEC_STORED) {
         c->remote_codec = CODEC_ZSTD;
         c->remote_codec_level = 1;
     }
-    return st;
 }
 
-static bool set_flag(struct config *c, const char *arg)
+/* -- the whole ------------------------------------------------------------------------------ */
+
+void config_free(struct config *c)
 {
-    const struct {
-        const char *name;
-        bool *flag;
-    } flags[] = {
-        { "--private", &c->private_ }, { "--foreground", &c->foreground },
-        { "--help", &c->help },        { "-h", &c->help },
-        { "--version", &c->version },
-    };
-    for (size_t i = 0; i < ARRAY_COUNT(flags); i++) {
-        if (strcmp(arg, flags[i].name) == 0) {
-            *flags[i].flag = true;
+    if (!c)
+        return;
+    free(c->file);
+    free(c->text);
+    free(c->raw);
+    free(c->values);
+    free(c->jobs);
+    free(c);
+}
+
+static enum ckpt_status finish(struct loading *l, struct config **ret)
+{
+    if (l->errors->count == 0)
+        apply(l);
+    if (l->errors->count == 0 && !l->c->help && !l->c->version && !l->c->example && !l->c->manual)
+        check_together(l->c, l->errors);
+    if (l->errors->count == 0) {
+        *ret = l->c;
+        return CKPT_OK;
+    }
+    config_free(l->c);
+    return l->errors->list[0].status;
+}
+
+enum ckpt_status config_load(const struct config_input *in, struct config **ret,
+                             struct config_errors *errors)
+{
+    CLEANUP_FREE struct config *scratch = calloc(1, sizeof(*scratch));
+    struct loading l = { .in = in, .scratch = scratch, .errors = errors };
+    errors->count = 0;
+    l.c = calloc(1, sizeof(*l.c));
+    if (!l.c || !scratch) {
+        free(l.c);
+        return err_set(config_one_more(errors), CKPT_NO_MEMORY, "no memory for settings");
+    }
+    config_collect(&l);
+    keep_strongest(l.c);
+    return finish(&l, ret);
+}
+
+/* -- again, while it runs -------------------------------------------------------------------- */
+
+static bool same_job(const char *a, const char *b)
+{
+    return a == b || (a && b && strcmp(a, b) == 0);
+}
+
+/* What stands for the key there, values of one that repeats with blanks between them. */
+static void text_of(const struct config *c, const struct config_key *k, const char *job, char *ret,
+                    size_t cap)
+{
+    size_t len = 0;
+    *ret = 0;
+    for (size_t i = 0; i < c->value_count && len < cap; i++)
+        if (c->values[i].key == k && same_job(c->values[i].job, job))
+            len +=
+                (size_t)snprintf(ret + len, cap - len, "%s%s", len ? " " : "", c->values[i].text);
+    if (!*ret && !job)
+        snprintf(ret, cap, "%s", k->fallback ? k->fallback : "");
+}
+
+static bool differ(const struct config *a, const struct config *b, const struct config_key *k,
+                   const char *job)
+{
+    size_t i = 0, j = 0;
+    for (;; i++, j++) {
+        while (i < a->value_count && (a->values[i].key != k || !same_job(a->values[i].job, job)))
+            i++;
+        while (j < b->value_count && (b->values[j].key != k || !same_job(b->values[j].job, job)))
+            j++;
+        if (i == a->value_count || j == b->value_count)
+            return i < a->value_count || j < b->value_count;
+        if (strcmp(a->values[i].text, b->values[j].text) != 0)
             return true;
+    }
+}
+
+struct comparing {
+    const struct config *before, *after;
+    void (*say)(void *arg, const struct config_change *c);
+    void *arg;
+};
+
+static void compare(const struct comparing *d, const struct config_key *k, const char *job)
+{
+    struct config_change change = { .name = k->name, .job = job, .live = k->flags & CONFIG_LIVE };
+    if (!differ(d->before, d->after, k, job))
+        return;
+    text_of(d->before, k, job, change.before, sizeof(change.before));
+    text_of(d->after, k, job, change.after, sizeof(change.after));
+    if (strcmp(change.before, change.after) != 0 ||
+        strlen(change.after) + 1 == sizeof(change.after))
+        d->say(d->arg, &change);
+}
+
+static void compare_all(const struct comparing *d)
+{
+    for (size_t i = 0; i < config_key_count; i++) {
+        const struct config_key *k = &config_keys[i];
+        if (k->flags & CONFIG_FLAG_ONLY)
+            continue;
+        compare(d, k, NULL);
+        if (!(k->flags & CONFIG_PER_JOB))
+            continue;
+        for (size_t n = 0; n < d->after->job_count; n++)
+            compare(d, k, d->after->jobs[n].pattern);
+        for (size_t n = 0; n < d->before->job_count; n++) {
+            bool still = false;
+            for (size_t m = 0; m < d->after->job_count; m++)
+                still |= strcmp(d->after->jobs[m].pattern, d->before->jobs[n].pattern) == 0;
+            if (!still)
+                compare(d, k, d->before->jobs[n].pattern);
         }
     }
-    return false;
 }
 
-static const char *from_env(char *(*getenv_)(const char *), const char *name)
+/* Of `c`, what needs a restart becomes as it is in `start`; its fields are made afresh. */
+static enum ckpt_status hold_the_rest(struct loading *l, const struct config *start)
 {
-    const char *v = getenv_(name);
-    return v && v[0] ? v : NULL;
-}
-
-enum ckpt_status config_parse(int argc, char *const argv[], char *(*getenv_)(const char *),
-                              struct config *ret, struct ckpt_err *err)
-{
-    static const char *const names[] = {
-        "--store",       "--socket",         "--local",         "--io",          "--codec",
-        "--remote",      "--crew",           "--listen-fd",     "--slot-bytes",  "--stop-seconds",
-        "--remote-rate", "--remote-streams", "--remote-policy", "--remote-codec"
-    };
-    struct config c = {
-        .store = from_env(getenv_, "CKPT_STORE"),
-        .socket = from_env(getenv_, "CKPT_SOCKET"),
-        .local = from_env(getenv_, "CKPT_LOCAL"),
-        .io = "auto",
-        .listen_fd = -1,
-        .crew = 6,
-        .slot_bytes = CKPT_SLOT_BYTES,
-        .codec = CODEC_STORED,
-        .stop_s = 540,
-        .remote_streams = 4,
-    };
-    for (int i = 1; i < argc; i++) {
-        if (set_flag(&c, argv[i]))
-            continue;
-        size_t len = strcspn(argv[i], "=");
-        const char *name = NULL;
-        for (size_t k = 0; k < ARRAY_COUNT(names); k++)
-            if (strlen(names[k]) == len && strncmp(argv[i], names[k], len) == 0)
-                name = names[k];
-        if (!name)
-            return err_set(err, CKPT_INVALID, "unknown option \"%s\" (see --help)", argv[i]);
-        const char *value = argv[i][len] == '=' ? argv[i] + len + 1 : argv[++i];
-        if (!value)
-            return err_set(err, CKPT_INVALID, "%s needs a value (see --help)", name);
-        enum ckpt_status st = set_value(&c, name, value, err);
-        if (st != CKPT_OK)
-            return st;
+    struct config *c = l->c;
+    struct config fresh = { .file = c->file,
+                            .text = c->text,
+                            .raw = c->raw,
+                            .raw_len = c->raw_len,
+                            .jobs = c->jobs,
+                            .job_count = c->job_count,
+                            .job_cap = c->job_cap };
+    for (int old = 0; old < 2; old++) {
+        const struct config *from = old ? start : c;
+        for (size_t i = 0; i < from->value_count; i++) {
+            bool live = from->values[i].key->flags & CONFIG_LIVE;
+            if (live == (old == 1))
+                continue;
+            if (!array_room((void **)&fresh.values, fresh.value_count, &fresh.value_cap,
+                            sizeof(*fresh.values))) {
+                free(fresh.values);
+                return err_set(config_one_more(l->errors), CKPT_NO_MEMORY,
+                               "no memory for settings");
+            }
+            fresh.values[fresh.value_count++] = from->values[i];
+        }
     }
-    const char *remote = from_env(getenv_, "CKPT_REMOTE");
-    if (remote && c.remote_count == 0)
-        c.remotes[c.remote_count++] = remote;
-    enum ckpt_status st = c.help || c.version ? CKPT_OK : check(&c, err);
-    if (st == CKPT_OK)
-        *ret = c;
-    return st;
+    free(c->values);
+    *c = fresh;
+    return CKPT_OK;
+}
+
+enum ckpt_status config_reload(const struct config_input *in, const struct config *start,
+                               const struct config *now,
+                               void (*say)(void *arg, const struct config_change *c), void *arg,
+                               struct config **ret, struct config_errors *errors)
+{
+    struct loading l = { .in = in, .errors = errors };
+    struct config *c;
+    enum ckpt_status st = config_load(in, &c, errors);
+    if (st != CKPT_OK)
+        return st;
+    CLEANUP_FREE struct config_value *asked = NULL;
+    l.c = c;
+    struct config sources = *c; /* all that they say, also what will not be heeded */
+    asked = calloc(c->value_count + 1, sizeof(*asked));
+    if (asked)
+        memcpy(asked, c->values, c->value_count * sizeof(*asked));
+    sources.values = asked;
+    if (now->file && !c->file) /* whoever moves it away for a moment means no other settings */
+        st =
+            err_set(config_one_more(errors), CKPT_NOT_FOUND, "%s is not there any more", now->file);
+    else if (!asked)
+        st = err_set(config_one_more(errors), CKPT_NO_MEMORY, "no memory for settings");
+    else
+        st = hold_the_rest(&l, start);
+    if (st != CKPT_OK) {
+        config_free(c);
+        return st;
+    }
+    st = finish(&l, &c);
+    if (st != CKPT_OK)
+        return st;
+    if (say)
+        compare_all(
+            &(struct comparing){ .before = now, .after = &sources, .say = say, .arg = arg });
+    *ret = c;
+    return CKPT_OK;
+}
+
+/* -- asking ---------------------------------------------------------------------------------- */
+
+const struct keep_policy *config_keep(const struct config *c, const char *job, bool local)
+{
+    const struct keep_policy *p = local ? &c->keep_local : &c->keep;
+    const char *name = local ? "keep-local" : "keep";
+    for (size_t i = 0; i < c->value_count; i++) {
+        const struct config_value *v = &c->values[i];
+        if (!v->job || strcmp(v->key->name, name) != 0 || fnmatch(v->job, job, 0) != 0)
+            continue;
+        for (size_t k = 0; k < c->job_count; k++)
+            if (strcmp(c->jobs[k].pattern, v->job) == 0)
+                p = local ? &c->jobs[k].keep_local : &c->jobs[k].keep;
+        break;
+    }
+    return p->count ? p : NULL;
+}
+
+bool config_keeps(const struct config *c)
+{
+    bool any = c->keep.count > 0 || c->keep_local.count > 0;
+    for (size_t i = 0; i < c->job_count; i++)
+        any |= c->jobs[i].keep.count > 0 || c->jobs[i].keep_local.count > 0;
+    return any;
 }

@@ -360,7 +360,9 @@ static void begin_stop(struct control *c, const char *why)
 static void on_keeper(struct control *c)
 {
     char byte;
-    ssize_t n = recv(c->keep->fd, &byte, 1, MSG_DONTWAIT);
+    ssize_t n = recv(c->keep->fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK);
+    if (n > 0)
+        control_reload(c, keep_settings(c->keep));
     if (n > 0 || (n < 0 && errno == EAGAIN))
         return;
     /* The keeper died: nobody would take over from us.  Let nobody new in, finish what is
@@ -406,7 +408,8 @@ static bool at_end(struct control *c)
         say_what_is_left(c);
         return true;
     }
-    bool idle = c->config->private_ && c->client_count == 0 && !drainer_busy(c->drainer);
+    bool idle = c->config->private_ && c->client_count == 0 && !drainer_busy(c->drainer) &&
+                !control_prune_busy(c);
     if (!idle)
         c->idle_ns = 0;
     else if (c->idle_ns == 0)
@@ -438,6 +441,8 @@ static void on_jobs(struct control *c)
             control_settle(c);
         }
     }
+    while (c->prunes && (j = crew_done(c->prunes)) != NULL)
+        control_job_done(c, (struct job *)j);
 }
 
 static void on_signal(struct control *c)
@@ -558,6 +563,7 @@ void control_fini(struct control *c)
     }
     for (uint32_t i = 0; i < TIERS_MAX; i++)
         free(c->drain_lists[i].packs);
+    config_free(c->reloaded);
     free(c->drainer);
     free(c->plans);
     free(c->restores);

@@ -10,7 +10,9 @@
  *   control_done.c    ends of jobs
  *   control_load.c    restores
  *   control_list.c    what a checkpoint holds
- *   control_drain.c   what goes on to other tiers, and what a launch asks of them */
+ *   control_drain.c   what goes on to other tiers, and what a launch asks of them
+ *   control_reload.c  settings that were read again
+ *   control_prune.c   what is not to be kept */
 #pragma once
 
 #include "ckptd/committer.h"
@@ -112,8 +114,27 @@ struct drain_list {
     struct manifest_pack *packs; /* owned */
     uint32_t count;
 };
+/* Jobs whose checkpoints are to be looked at, one at a time. */
+#define CONTROL_PRUNES_MAX 64
+struct prune_wish {
+    char job[CKPT_JOB_NAME_MAX + 1];
+    bool decides; /* this node's rank 0 trains it: the home is pruned, too */
+};
+struct prune_line {
+    struct prune_wish wishes[CONTROL_PRUNES_MAX]; /* oldest first */
+    size_t count;
+    bool out; /* a job is */
+    struct {
+        char job[CKPT_JOB_NAME_MAX + 1];
+        int64_t ns;
+    } collected[CONTROL_PRUNES_MAX]; /* when gc looked last; the oldest gives way */
+    enum ckpt_status trouble;        /* of the last one; said once */
+};
+struct worker;
 struct control {
-    const struct config *config;
+    const struct config *config; /* as they are set now */
+    struct config *reloaded;     /* the same, if a reload made it here; owned */
+    const struct worker *worker;
     const struct keep *keep;
     const struct rundir *rundir;
     char store_text[256], socket[128];
@@ -133,6 +154,9 @@ struct control {
     struct crew *drains[TIERS_MAX]; /* from 1 */
     struct drainer *drainer;
     struct drain_list drain_lists[TIERS_MAX];
+    struct crew *prunes;     /* NULL: nothing was ever to be pruned */
+    struct jobs_setup setup; /* of its thread */
+    struct prune_line prune_line;
     atomic_bool cancel;  /* drains end early */
     uint64_t drains_out; /* of jobs_out: what nothing but a drain waits for */
     uint64_t next_round;
@@ -248,6 +272,19 @@ bool control_tiers_adopt(struct control *c, struct launch *l);
 bool control_tiers_spread(struct control *c, struct launch *l, const struct key *key);
 /* ADOPT or SPREAD came back: counted with its launch. */
 void control_tiers_done(struct control *c, struct job *j);
+
+/* control_reload.c */
+/* fd: settings as a file, or -1; closed. */
+void control_reload(struct control *c, int fd);
+
+/* control_prune.c */
+/* Makes the crew if there is anything to keep and none yet; a crew that cannot be made is said
+ * and done without. */
+void control_prune_begin(struct control *c);
+/* A save of the job was committed here. */
+void control_prune_want(struct control *c, const char *job);
+void control_prune_done(struct control *c, struct job *j);
+bool control_prune_busy(const struct control *c);
 
 /* status_page.c: the page as a memfd; -1 with err. */
 int status_page(const struct control *c, struct ckpt_err *err);

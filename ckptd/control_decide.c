@@ -157,8 +157,10 @@ void control_committer(struct control *c, const struct committer_event *ev)
             log_info("save committed", "job=%s epoch=%" PRIu64 " step=%" PRIu64, at->job,
                      a->name.epoch, a->name.step);
         tell_decided(c, at->job, &a->name, a->status, acts.text);
-        if (a->status == CKPT_OK)
-            control_drain_want(c, at->job, &a->name);
+        if (a->status != CKPT_OK)
+            continue;
+        control_drain_want(c, at->job, &a->name);
+        control_prune_want(c, at->job);
     }
 }
 

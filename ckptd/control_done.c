@@ -158,6 +158,9 @@ void control_job_done(struct control *c, struct job *j)
     case JOB_SPREAD:
         control_tiers_done(c, j);
         break;
+    case JOB_PRUNE:
+        control_prune_done(c, j);
+        break;
     }
     job_free(j);
 }

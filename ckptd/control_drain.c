@@ -68,6 +68,8 @@ static void submit(struct control *c, const struct drainer_action *a)
     j->drain.tier = a->tier;
     j->drain.world = t->world;
     j->drain.from = j->drain.rank = a->rank;
+    j->drain.policy = c->config->remote_policy;
+    j->drain.codec = (struct drain_codec){ c->config->remote_codec, c->config->remote_codec_level };
     if (a->what == DRAINER_SCAN) {
         name_busy(c, &j->drain);
     } else {
@@ -106,8 +108,11 @@ void control_drain_step(struct control *c, const struct drainer_event *ev)
             continue;
         }
         say_end(c, a);
-        if (a->kind == DRAINER_HELD)
+        if (a->kind == DRAINER_HELD) {
             tell_remote(c, a->job, &a->name, CKPT_OK);
+            if (config_keep(c->config, a->job, true))
+                control_prune_want(c, a->job); /* the copy here may go now */
+        }
         if (a->kind == DRAINER_NOT_PLANNED && a->last)
             tell_remote(c, a->job, &a->name, CKPT_NOT_PLANNED);
     }

@@ -43,9 +43,9 @@ static enum ckpt_status fill(struct jobs_work *w, const struct job_drain *j, con
         .sources = from->stores,
         .source_count = from->count,
         .node = w->local == w->home && store_url_shared(c->store) ? w->node : NULL,
-        .policy = &c->remote_policy,
+        .policy = &j->policy,
         .last = j->what == DRAINER_OPEN ? j->last : !is_busy(j, job),
-        .codec = { c->remote_codec, c->remote_codec_level },
+        .codec = j->codec,
     };
     return tiers_get(&w->tiers, j->tier, &ret->to, err);
 }

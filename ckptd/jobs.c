@@ -9,6 +9,7 @@
 
 #include "ckptd/drain_jobs.h"
 #include "ckptd/launch_jobs.h"
+#include "ckptd/prune_jobs.h"
 #include "formats/desc.h"
 #include "formats/report.h"
 #include "formats/wire.h"
@@ -507,6 +508,8 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
         return adopt_job_run(w, &j->tier, &j->err);
     case JOB_SPREAD:
         return spread_job_run(w, &j->tier, &j->err);
+    case JOB_PRUNE:
+        return prune_job_run(w, &j->prune, &j->err);
     }
     return CKPT_BUG;
 }
@@ -549,6 +552,12 @@ void job_free(struct job *j)
         free(j->drain.busy);
         free(j->drain.found);
         free(j->drain.part.packs);
+    }
+    if (j->kind == JOB_PRUNE) {
+        free(j->prune.policy);
+        free(j->prune.local);
+        prune_plan_fini(&j->prune.plan);
+        prune_plan_fini(&j->prune.here);
     }
     if (j->kind == JOB_ADOPT)
         roster_fini(&j->tier.held);

@@ -11,7 +11,9 @@
 #include "storage/crew.h"
 #include "storage/repo/drain.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/life_copy.h"
 #include "storage/repo/load.h"
+#include "storage/repo/prune.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/save.h"
 
@@ -56,6 +58,7 @@ enum job_kind {
     JOB_DRAIN,
     JOB_ADOPT,
     JOB_SPREAD,
+    JOB_PRUNE,
 };
 struct job_seal {
     int decl_fd; /* borrowed */
@@ -180,7 +183,9 @@ struct job_drain { /* one step of the drainer */
     uint64_t stored_bytes;               /* ACCOUNT */
     char (*busy)[CKPT_JOB_NAME_MAX + 1]; /* SCAN: jobs that train here; owned */
     size_t busy_count;
-    bool last; /* OPEN: nobody trains the job */
+    bool last;            /* OPEN: nobody trains the job */
+    struct policy policy; /* as they are set when the job begins */
+    struct drain_codec codec;
     /* results */
     uint64_t bytes;
     struct drain_part part;  /* PART: packs are taken out by whoever wants them */
@@ -194,6 +199,20 @@ struct job_tier { /* ADOPT: the home learns from a tier; SPREAD: a tier gets a l
     char job[CKPT_JOB_NAME_MAX + 1];
     struct key key;     /* SPREAD */
     struct roster held; /* ADOPT: result, owned */
+};
+struct job_prune {
+    char job[CKPT_JOB_NAME_MAX + 1];
+    struct keep_policy *policy; /* owned; of the home, NULL: all stay, or another node decides */
+    struct keep_policy *local;  /* owned; of this node's own tier; NULL: all stay */
+    bool decides;               /* rank 0 is here */
+    bool collect;               /* it is time for gc */
+    int64_t grace_ns;
+    /* results, also on failure */
+    struct prune_plan plan; /* owned */
+    struct prune_report pruned;
+    struct life_gc_report collected;
+    struct prune_plan here; /* owned; of this node's own tier */
+    struct copy_report dropped;
 };
 struct job {
     struct crew_job base; /* first */
@@ -214,6 +233,7 @@ struct job {
         struct job_list list;
         struct job_drain drain;
         struct job_tier tier;
+        struct job_prune prune;
     };
 };
 /* Frees a job and what it owns; decl, arena, reader and plan are results: whoever wants

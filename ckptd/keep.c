@@ -29,7 +29,7 @@ static bool say(const struct keep *k, const struct keep_msg *m, int fd)
     return n == (ssize_t)sizeof(*m);
 }
 
-bool keep_add(const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index,
+bool keep_add(const struct keep *k, const uint8_t session[16], enum kept_kind kind, uint32_t index,
               int fd)
 {
     struct keep_msg m = { .verb = KEEP_ADD, .kind = kind, .index = index };
@@ -37,7 +37,7 @@ bool keep_add(const struct keep *k, const uint8_t session[16], enum keep_kind ki
     return say(k, &m, fd);
 }
 
-void keep_drop(const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index)
+void keep_drop(const struct keep *k, const uint8_t session[16], enum kept_kind kind, uint32_t index)
 {
     struct keep_msg m = { .verb = KEEP_REMOVE, .kind = kind, .index = index };
     memcpy(m.session, session, sizeof(m.session));
@@ -48,6 +48,12 @@ void keep_ready(const struct keep *k)
 {
     struct keep_msg m = { .verb = KEEP_READY };
     (void)say(k, &m, -1);
+}
+
+void keep_send_settings(int sock, int fd)
+{
+    struct keep_msg m = { .verb = KEEP_SETTINGS };
+    (void)say(&(struct keep){ .fd = sock }, &m, fd);
 }
 
 bool keep_recv(int sock, struct keep_msg *ret, int *ret_fd)
@@ -69,4 +75,12 @@ bool keep_recv(int sock, struct keep_msg *ret, int *ret_fd)
     if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS)
         memcpy(ret_fd, CMSG_DATA(c), sizeof(*ret_fd));
     return true;
+}
+
+int keep_settings(const struct keep *k)
+{
+    struct keep_msg m;
+    int fd = -1;
+    (void)keep_recv(k->fd, &m, &fd);
+    return fd;
 }

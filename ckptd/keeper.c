@@ -15,6 +15,8 @@ struct keeper {
     int signals, sock;
     pid_t worker;
     bool ready, stopping;
+    int (*reload)(void *arg);
+    void *reload_arg;
 };
 
 static void table_drop(struct keep_table *t, const struct keep_msg *m)
@@ -96,6 +98,20 @@ static bool start_worker(struct keeper *k, const sigset_t *before, bool *ret_chi
     return true;
 }
 
+static void hear_signal(struct keeper *k)
+{
+    struct signalfd_siginfo si;
+    if (read(k->signals, &si, sizeof(si)) != (ssize_t)sizeof(si))
+        return;
+    if (si.ssi_signo == SIGTERM || si.ssi_signo == SIGINT) {
+        k->stopping = true;
+        kill(k->worker, SIGTERM);
+    }
+    CLEANUP_FD int settings = si.ssi_signo == SIGHUP ? k->reload(k->reload_arg) : -1;
+    if (settings >= 0)
+        keep_send_settings(k->sock, settings);
+}
+
 /* Waits for the worker's end; its wait status. */
 static int watch_worker(struct keeper *k)
 {
@@ -105,12 +121,8 @@ static int watch_worker(struct keeper *k)
                                { .fd = k->sock, .events = POLLIN } };
         if (poll(p, 2, -1) < 0 && errno != EINTR)
             return -1;
-        struct signalfd_siginfo si;
-        if (p[0].revents && read(k->signals, &si, sizeof(si)) == (ssize_t)sizeof(si) &&
-            si.ssi_signo != SIGCHLD) {
-            k->stopping = true;
-            kill(k->worker, SIGTERM);
-        }
+        if (p[0].revents)
+            hear_signal(k);
         while (hear(k))
             ;
         if (waitpid(k->worker, &status, WNOHANG) == k->worker)
@@ -135,15 +147,16 @@ static void table_fini(struct keep_table *t)
 }
 
 int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_table *kept),
-               void *arg)
+               void *arg, int (*reload)(void *arg), void *reload_arg)
 {
-    struct keeper k = { 0 };
+    struct keeper k = { .reload = reload, .reload_arg = reload_arg };
     sigset_t mine, before;
     unsigned quick = 0;
     sigemptyset(&mine);
     sigaddset(&mine, SIGCHLD);
     sigaddset(&mine, SIGTERM);
     sigaddset(&mine, SIGINT);
+    sigaddset(&mine, SIGHUP);
     sigprocmask(SIG_BLOCK, &mine, &before);
     k.signals = signalfd(-1, &mine, SFD_CLOEXEC | SFD_NONBLOCK);
     for (;;) {

@@ -19,7 +19,10 @@ struct keep_table {
     struct keep_entry *entries;
     size_t count, cap;
 };
-/* Runs until a worker exits by itself (returns its status), one dies before it was ready,
+/* SIGHUP: `reload` makes the settings of later workers; what it returns, a descriptor or -1, goes
+ * to the one that runs.
+ *
+ * Runs until a worker exits by itself (returns its status), one dies before it was ready,
  * or SIGTERM/SIGINT, which the worker gets too.  `worker` runs in the child. */
 int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_table *kept),
-               void *arg);
+               void *arg, int (*reload)(void *arg), void *reload_arg);

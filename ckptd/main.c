@@ -12,6 +12,14 @@
 #include "ckptd/log.h"
 #include "ckptd/rundir.h"
 #include "ckptd/worker.h"
+#include "formats/wire.h"
+
+struct settings {
+    struct config_input input;
+    const struct config *start;
+    struct config *now; /* of the last reload; NULL: none */
+    struct worker worker;
+};
 
 /* A private daemon goes to the background: the process that was started returns when the
  * worker serves (0), when it cannot (its status), or after a while (0: it waits for the
@@ -51,7 +59,7 @@ static void raise_limits(void)
     }
     (void)prctl(PR_SET_DUMPABLE, 1);
     signal(SIGPIPE, SIG_IGN);
-    signal(SIGHUP, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* the keeper, which blocks it, hears it all the same */
 }
 
 static void on_waiting(void *arg, long pid)
@@ -60,8 +68,46 @@ static void on_waiting(void *arg, long pid)
     log_info("waiting for the last worker of another ckptd", "worker=%ld", pid);
 }
 
-static int serve(const struct config *cfg)
+/* -- settings ------------------------------------------------------------------------ */
+
+static void log_change(void *arg, const struct config_change *c)
 {
+    (void)arg;
+    const char *what = c->live ? "setting changed" : "setting changed: needs a restart";
+    log_line(c->live ? LOG_LEVEL_INFO : LOG_LEVEL_WARN, what,
+             "name=%s job=\"%s\" before=\"%s\" after=\"%s\"", c->name, c->job ? c->job : "*",
+             c->before, c->after);
+}
+
+/* Settings that the next workers take over; for the one that runs, the file as it was read. */
+static int reload(void *arg)
+{
+    struct settings *s = arg;
+    struct config_errors errors;
+    struct ckpt_err err = { 0 };
+    struct config *next;
+    enum ckpt_status st =
+        config_reload(&s->input, s->start, s->worker.config, log_change, NULL, &next, &errors);
+    for (size_t i = 0; st != CKPT_OK && i < min_u64(errors.count, CONFIG_ERRORS_MAX); i++)
+        log_error("settings stay as they are", "why=\"%s\"", err_text(&errors.list[i]));
+    if (st != CKPT_OK)
+        return -1;
+    if (s->worker.config != s->start)
+        config_free(s->now);
+    s->worker.config = s->now = next;
+    log_set_level(next->log_level);
+    log_info("settings were read again", "file=\"%s\"", next->file ? next->file : "none");
+    if (!next->file)
+        return -1;
+    int fd = wire_memfd("ckptd-conf", next->raw, next->raw_len, &err);
+    if (fd < 0)
+        log_error("the worker cannot be given the settings", "why=\"%s\"", err_text(&err));
+    return fd;
+}
+
+static int serve(struct settings *s)
+{
+    const struct config *cfg = s->start;
     struct ckpt_err err = { 0 };
     struct rundir dir;
     int ready_fd = -1;
@@ -70,6 +116,7 @@ static int serve(const struct config *cfg)
         return 1;
     }
     raise_limits();
+    log_set_level(cfg->log_level);
     enum ckpt_status st = rundir_find(cfg, &dir, &err);
     if (st == CKPT_OK)
         st = rundir_lock(&dir, on_waiting, NULL, &err);
@@ -79,25 +126,55 @@ static int serve(const struct config *cfg)
         log_error("cannot start", "status=%s why=\"%s\"", status_name(st), err_text(&err));
         return st == CKPT_REFUSED ? 5 : 4;
     }
-    struct worker w = { .config = cfg, .rundir = &dir, .ready_fd = ready_fd };
-    int rc = keeper_run(worker_main, &w);
+    if (cfg->file)
+        log_info("settings were read", "file=\"%s\"", cfg->file);
+    s->worker = (struct worker){
+        .config = cfg, .input = &s->input, .start = cfg, .rundir = &dir, .ready_fd = ready_fd
+    };
+    int rc = keeper_run(worker_main, &s->worker, reload, s);
     if (dir.bound)
         unlink(dir.socket); /* under the lock: it is ours */
     return rc;
 }
 
+/* What is asked for instead of serving; false: to serve. */
+static bool answer(const struct config *c)
+{
+    if (c->help)
+        config_print_usage(stdout);
+    else if (c->version)
+        puts("ckptd " CKPTD_VERSION);
+    else if (c->example)
+        config_print_example(stdout);
+    else if (c->manual)
+        config_print_manual(stdout);
+    else if (c->check)
+        config_print(c, stdout);
+    else
+        return false;
+    return true;
+}
+
 int main(int argc, char *argv[])
 {
-    struct ckpt_err err = { 0 };
-    struct config cfg;
-    enum ckpt_status st = config_parse(argc, argv, getenv, &cfg, &err);
-    if (st != CKPT_OK) {
-        fprintf(stderr, "ckptd: %s\n", err_text(&err));
+    struct config_errors errors;
+    struct settings s = { .input = { .argc = argc, .argv = argv, .getenv_ = getenv } };
+    struct config *start;
+    if (config_load(&s.input, &start, &errors) != CKPT_OK) {
+        for (size_t i = 0; i < min_u64(errors.count, CONFIG_ERRORS_MAX); i++)
+            fprintf(stderr, "ckptd: %s\n", err_text(&errors.list[i]));
+        if (errors.count > CONFIG_ERRORS_MAX)
+            fprintf(stderr, "ckptd: and %zu more\n", errors.count - CONFIG_ERRORS_MAX);
         return 2;
     }
-    if (cfg.help || cfg.version) {
-        fputs(cfg.help ? config_usage : "ckptd " CKPTD_VERSION "\n", stdout);
-        return 0;
-    }
-    return serve(&cfg);
+    s.start = start;
+    int rc = 0;
+    if (answer(start))
+        rc = fflush(stdout) == 0 ? 0 : 1;
+    else
+        rc = serve(&s);
+    if (s.now)
+        config_free(s.now);
+    config_free(start);
+    return rc;
 }

@@ -32,7 +32,7 @@ static void name_places(struct tiers_setup *t, const struct config *config)
     for (size_t i = 0; i < config->remote_count && t->count < TIERS_MAX; i++)
         t->urls[t->count++] = config->remotes[i];
     for (uint32_t i = 1; i < t->count; i++)
-        t->throttle[i].bytes_per_s = config->remote_rate;
+        store_throttle_set(&t->throttle[i], config->remote_rate);
 }
 
 enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *config,
@@ -64,7 +64,7 @@ static enum ckpt_status take_handle(struct tiers *t, uint32_t tier, struct store
                                     struct ckpt_err *err)
 {
     t->s[tier] = s;
-    if (!t->held_back || t->setup->throttle[tier].bytes_per_s == 0)
+    if (!t->held_back)
         return CKPT_OK;
     enum ckpt_status st = wrap_throttle(s, &t->setup->throttle[tier], &t->s[tier], err);
     if (st != CKPT_OK) {

@@ -107,7 +107,7 @@ static enum ckpt_status make_control(struct control *c, struct ckpt_err *err)
 
 /* -- what another worker left ------------------------------------------------------------ */
 
-static int kept_fd(const struct keep_table *kept, const uint8_t id[16], enum keep_kind kind,
+static int kept_fd(const struct keep_table *kept, const uint8_t id[16], enum kept_kind kind,
                    uint32_t index)
 {
     for (size_t i = 0; i < kept->count; i++) {
@@ -227,6 +227,8 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     if (!c)
         return 1;
     c->config = w->config;
+    c->worker = w;
+    log_set_level(w->config->log_level);
     c->keep = keep;
     c->rundir = w->rundir;
     c->listen_fd = w->rundir->listen_fd;
@@ -245,6 +247,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     memcpy(setup.node, c->node, sizeof(setup.node));
     if (st == CKPT_OK)
         st = start_crews(c, &setup, &err);
+    c->setup = setup;
     if (st != CKPT_OK) {
         log_error("cannot start", "status=%s why=\"%s\"", status_name(st), err_text(&err));
         return 4;
@@ -255,6 +258,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     drainer_init(c->drainer, c->tiers.count, w->config->remote_streams, c->now);
     adopt_all(c, kept);
     control_drain_adopt(c);
+    control_prune_begin(c);
     say_ready(w, keep);
     log_info("serving", "socket=%s store=\"%s\" sessions=%u", c->socket, c->store_text,
              c->client_count);
@@ -269,6 +273,8 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     for (uint32_t i = 0; i < TIERS_MAX; i++)
         if (c->drains[i])
             crew_free(c->drains[i]);
+    if (c->prunes)
+        crew_free(c->prunes);
     control_fini(c);
     tiers_setup_close(&c->tiers);
     free(c);

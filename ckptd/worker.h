@@ -7,7 +7,9 @@
 #include "ckptd/rundir.h"
 
 struct worker {
-    const struct config *config;
+    const struct config *config;      /* of a new worker */
+    const struct config *start;       /* as ckptd was started */
+    const struct config_input *input; /* to read settings again; NULL: they stay */
     const struct rundir *rundir;
     int ready_fd; /* gets one byte when the worker serves; -1 = nobody waits */
 };

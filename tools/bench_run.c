@@ -13,6 +13,7 @@
 
 #include "formats/digest.h"
 #include "libckpt/ckpt.h"
+#include "tools/ckptd_path.h"
 #include "tools/output.h"
 
 #define WAIT_MS  3600000
@@ -25,22 +26,6 @@ static enum ckpt_status from_lib(enum ckpt_status st, const char *what, struct c
 }
 
 /* -- the daemon ---------------------------------------------------------- */
-
-/* The ckptd of the same build or installation. */
-static void find_ckptd(char *ret, size_t cap)
-{
-    static const char *const beside[] = { "../ckptd/ckptd", "ckptd" };
-    char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
-    self[n > 0 ? n : 0] = 0;
-    char *slash = strrchr(self, '/');
-    for (size_t i = 0; slash && i < ARRAY_COUNT(beside); i++) {
-        snprintf(ret, cap, "%.*s/%s", (int)(slash - self), self, beside[i]);
-        if (access(ret, X_OK) == 0)
-            return;
-    }
-    snprintf(ret, cap, "ckptd");
-}
 
 /* The end of its log, which goes with the scratch directory. */
 static enum ckpt_status daemon_failed(const char *log, struct ckpt_err *err)
@@ -58,7 +43,7 @@ static enum ckpt_status start_daemon(struct bench_run *b, struct ckpt_err *err)
     char *argv[] = { program, (char[]){ "--store" }, b->store, (char[]){ "--socket" }, b->socket,
                      NULL };
     posix_spawn_file_actions_t actions;
-    find_ckptd(program, sizeof(program));
+    ckptd_path(program, sizeof(program));
     snprintf(log, sizeof(log), "%s/ckptd.log", b->dir);
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, log, O_WRONLY | O_CREAT, 0666);

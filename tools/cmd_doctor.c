@@ -162,6 +162,7 @@ static int run(struct tool *t, int argc, char **argv)
         return tool_misuse("doctor", "it takes no arguments");
     look_at_machine(&d);
     look_at_store(&d);
+    doctor_config(t->store_url, next(&d));
     look_at_daemon(&d);
     enum ckpt_status st = t->json ? print_json(&d, &err) : print_text(&d, &err);
     if (st != CKPT_OK)
@@ -179,9 +180,10 @@ const struct tool_verb cmd_doctor = {
     .help =
         "Looks at io_uring, huge pages, memory and its limits, GPU driver, NCCL and clock; with\n"
         "--store at the store's rights, conditional writes, clock, room and speed (one small\n"
-        "object and SIZE of noise are written under \"ckpt.doctor/\" and removed again); and\n"
-        "whether a ckptd listens.  green: as it should be; yellow: works, with a drawback, and\n"
-        "what takes it away; red: does not work; -: not there, which may be just as well.\n"
+        "object and SIZE of noise are written under \"ckpt.doctor/\" and removed again); at\n"
+        "ckptd's settings (as ckptd --check does); and whether a ckptd listens.  green: as it\n"
+        "should be; yellow: works, with a drawback, and what takes it away; red: does not work;\n"
+        "-: not there, which may be just as well.\n"
         "\n"
         "  --socket PATH   where ckptd listens (else CKPT_SOCKET, else by user and store)\n"
         "  --size SIZE     how much to write for the speed (default 256M; 0 = nothing)\n"

@@ -51,3 +51,5 @@ void doctor_store_speed(struct store *s, uint64_t bytes, struct doctor_finding *
 void doctor_space(const char *dir, struct doctor_finding *ret);
 /* Does a ckptd listen at `path`? */
 void doctor_daemon(const char *path, struct doctor_finding *ret);
+/* Is what ckptd is told sound?  store: to be tried with, or NULL. */
+void doctor_config(const char *store, struct doctor_finding *ret);

@@ -48,22 +48,28 @@ enum ckpt_status life_look(struct store *s, const char *job, const struct ckpt_n
                    key_life_of(job, name, copy).text);
 }
 
-enum ckpt_status life_append(struct store *s, const char *job, const struct ckpt_name *name,
-                             uint64_t n, enum life life, const char *why, struct ckpt_err *err)
+enum ckpt_status life_put(struct store *s, const struct key *key, enum life life, const char *why,
+                          struct ckpt_err *err)
 {
     struct record_life r = { .life = life };
-    struct key key = key_life(job, name, false, n);
     CLEANUP_BUF struct buf b = { 0 };
     struct ckpt_err lost = { 0 };
     enum ckpt_status st = store_now(s, &r.time_ns, err);
     if (st != CKPT_OK)
         return st;
     snprintf(r.why, sizeof(r.why), "%s", why ? why : "");
-    record_life_encode(&r, key.text, &b);
-    st = repo_put(s, &key, &b, &lost);
+    record_life_encode(&r, key->text, &b);
+    st = repo_put(s, key, &b, &lost);
     if (st == CKPT_OK || st == CKPT_CONFLICT)
         return st;
     return err_set(err, st, "%s", err_text(&lost));
+}
+
+enum ckpt_status life_append(struct store *s, const char *job, const struct ckpt_name *name,
+                             uint64_t n, enum life life, const char *why, struct ckpt_err *err)
+{
+    struct key key = key_life(job, name, false, n);
+    return life_put(s, &key, life, why, err);
 }
 
 static enum ckpt_status need_commit(struct store *s, const char *job, const struct ckpt_name *name,

@@ -248,7 +248,10 @@ static enum ckpt_status protect_points(struct deciding *d)
 static enum ckpt_status protect_all(struct deciding *d)
 {
     bool newer_than_complete = true;
+    unsigned counted = 0;
     for (size_t i = 0; i < d->count; i++) {
+        if (d->items[i].counts && counted++ < d->o->least)
+            protect(&d->items[i], "one of the newest %u", d->o->least);
         newer_than_complete = newer_than_complete && !d->items[i].counts;
         protect_one(d, i, newer_than_complete);
     }

@@ -34,6 +34,7 @@ struct prune_options {
     struct store *const *tiers; /* other stores that the job is drained to; each borrowed */
     size_t tier_count;
     unsigned threads; /* that delete; 0 and 1: the caller alone */
+    unsigned least;   /* so many of what can be restored stay in any case, the newest */
 };
 
 enum prune_done {

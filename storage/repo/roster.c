@@ -6,6 +6,7 @@ struct filling {
     struct roster *r;
     size_t prefix_len;
     bool log;       /* <name>/<~n>, the newest first; else just <name> */
+    bool copy;      /* the log is <name>.h/<~n> */
     unsigned shard; /* d/: which one */
     struct ckpt_err *err;
 };
@@ -98,6 +99,9 @@ static enum ckpt_status take(void *arg, const struct store_entry *e)
         bool whole = e->stat.bytes == UINT64_MAX ? strcmp(rest, "/") == 0 : !*rest;
         return whole ? add(f, &entry) : CKPT_OK;
     }
+    if (f->copy != (strncmp(rest, ".h", 2) == 0))
+        return CKPT_OK;
+    rest += f->copy ? 2 : 0;
     if (*rest != '/' || !key_number_parse(rest + 1, &entry.n))
         return CKPT_OK;
     /* The newest of a log is listed first. */
@@ -113,11 +117,11 @@ static enum ckpt_status fill(struct store *s, struct key prefix, bool one_level,
     return repo_list(s, prefix.text, one_level, take, f, f->err);
 }
 
-static enum ckpt_status fill_one(struct store *s, struct key prefix, bool log, struct roster *ret,
-                                 struct ckpt_err *err)
+static enum ckpt_status fill_one(struct store *s, struct key prefix, struct filling f,
+                                 struct roster *ret)
 {
     struct roster r = { 0 };
-    struct filling f = { .r = &r, .log = log, .err = err };
+    f.r = &r;
     enum ckpt_status st = fill(s, prefix, false, &f);
     if (st != CKPT_OK) {
         roster_fini(&r);
@@ -130,19 +134,26 @@ static enum ckpt_status fill_one(struct store *s, struct key prefix, bool log, s
 enum ckpt_status roster_commits(struct store *s, const char *job, struct roster *ret,
                                 struct ckpt_err *err)
 {
-    return fill_one(s, key_commits(job), false, ret, err);
+    return fill_one(s, key_commits(job), (struct filling){ .err = err }, ret);
 }
 
 enum ckpt_status roster_helds(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err)
 {
-    return fill_one(s, key_helds(job), false, ret, err);
+    return fill_one(s, key_helds(job), (struct filling){ .err = err }, ret);
 }
 
 enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err)
 {
-    return fill_one(s, key_lives(job), true, ret, err);
+    return fill_one(s, key_lives(job), (struct filling){ .log = true, .err = err }, ret);
+}
+
+enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *ret,
+                               struct ckpt_err *err)
+{
+    return fill_one(s, key_lives(job), (struct filling){ .log = true, .copy = true, .err = err },
+                    ret);
 }
 
 /* Sixteen sorted lists become one: a name may lie under several digits. */

@@ -22,6 +22,9 @@ enum ckpt_status roster_helds(struct store *s, const char *job, struct roster *r
 /* Logs of checkpoints, not those of one tier's copies. */
 enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The others: logs of what became of this store's own copies (rule D5). */
+enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Attempts that have any object under d/ (listed by delimiter, one level). */
 enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;

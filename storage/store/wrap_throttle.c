@@ -35,11 +35,18 @@ static void sleep_ns(const struct store_throttle *t, int64_t ns)
                   NULL);
 }
 
+void store_throttle_set(struct store_throttle *t, uint64_t bytes_per_s)
+{
+    atomic_store(&t->bytes_per_s, bytes_per_s);
+    atomic_store(&t->until_ns, 0);
+    atomic_fetch_add(&t->changes, 1); /* last: who sees it sees the rest */
+}
+
 /* Pays for `bytes`: the time at which the bucket is in credit moves on.  *ret: that time as
  * it was before. */
-static int64_t pay(struct store_throttle *t, uint64_t bytes, int64_t now)
+static int64_t pay(struct store_throttle *t, uint64_t bytes, uint64_t rate, int64_t now)
 {
-    int64_t cost = (int64_t)((double)bytes / (double)t->bytes_per_s * 1e9);
+    int64_t cost = (int64_t)((double)bytes / (double)rate * 1e9);
     int64_t until = atomic_load(&t->until_ns), from;
     do
         from = until > now ? until : now;
@@ -52,9 +59,12 @@ static enum ckpt_status throttle_put(struct store *s, const char *key, const str
 {
     struct store_throttle *t = ((struct wrap_throttle *)s)->throttle;
     uint64_t bytes = store_iov_bytes(iov, count);
-    if (t->bytes_per_s > 0) {
-        int64_t begin = pay(t, bytes, now_ns(t));
-        for (int64_t left; bytes >= STORE_THROTTLE_LEAST && (left = begin - now_ns(t)) > 0;) {
+    unsigned changes = atomic_load(&t->changes);
+    uint64_t rate = atomic_load(&t->bytes_per_s);
+    if (rate > 0) {
+        int64_t begin = pay(t, bytes, rate, now_ns(t));
+        for (int64_t left; bytes >= STORE_THROTTLE_LEAST && (left = begin - now_ns(t)) > 0 &&
+                           changes == atomic_load(&t->changes);) {
             enum ckpt_status st = store_check(s, key, err);
             if (st != CKPT_OK)
                 return st;

@@ -382,6 +382,21 @@ static void seed_layouts(void)
         write_seed("layout", texts[i], strlen(texts[i]));
 }
 
+static void seed_settings(void)
+{
+    static const char *const texts[] = {
+        "store = /s # here\n\tcrew=7  \r\n remote = /r\nremote = /q\nremote-rate = 2M\n",
+        "keep = last=3,daily=2\n[job a*]\nkeep = all\n[ job b ]\nkeep=best=loss:min:2\n",
+        "slot-bytes = 16M\ncodec = zstd:3\nremote-policy = every=10,last\nio = threads\n",
+        "delete-grace = 36h\nlog-level = debug\nstop-seconds = 3\nsocket = /a.sock\n",
+        "stor = /x\n[job x\n[tier y]\n[job a/b]\n--crew = 3\n= 3\ncrew =\ncrew = \"3\"\n",
+        "secret-key = x\nprivate = yes\n[job a]\ncrew = 3\n[job a]\n",
+        "crew = 3\ncrew = 4\n# a comment\n\n\001\n",
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(texts); i++)
+        write_seed("conf", texts[i], strlen(texts[i]));
+}
+
 int main(int argc, char **argv)
 {
     unsigned long long seed = 1;
@@ -399,6 +414,7 @@ int main(int argc, char **argv)
     seed_safetensors();
     seed_layouts();
     seed_session();
+    seed_settings();
     TEST_CASES(written);
     return 0;
 }

@@ -78,6 +78,9 @@ TARGETS = {t.pop("name"): t for t in [
         "formats/foreign/safetensors.c": r"parse_.*|by_begin|check_cover|safetensors_parse"
                                          r"|dense_bytes"}},
     {"name": "layout", "golden": [], "decoder": {"formats/topology_rules.c": ".*"}},
+    {"name": "conf", "golden": [], "decoder": {
+        "ckptd/config_file.c": "config_file_next|trim|cut_comment|open_section|read_setting",
+        "ckptd/config_sources.c": "take_line|look_at_name|take_section|stands_before"}},
     {"name": "session", "golden": [], "decoder": {"ckptd/session.c": ".*"}},
 ]}
 

@@ -19,7 +19,7 @@ void sim_kept_reset(void)
 
 /* ---- keeper ---- */
 
-bool __wrap_keep_add(const struct keep *k, const uint8_t session[16], enum keep_kind kind,
+bool __wrap_keep_add(const struct keep *k, const uint8_t session[16], enum kept_kind kind,
                      uint32_t index, int fd)
 {
     struct sim_node *n = sim_current;
@@ -34,7 +34,7 @@ bool __wrap_keep_add(const struct keep *k, const uint8_t session[16], enum keep_
     return true;
 }
 
-void __wrap_keep_drop(const struct keep *k, const uint8_t session[16], enum keep_kind kind,
+void __wrap_keep_drop(const struct keep *k, const uint8_t session[16], enum kept_kind kind,
                       uint32_t index)
 {
     struct sim_node *n = sim_current;

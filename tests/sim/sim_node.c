@@ -78,6 +78,7 @@ static void fiber_make(uint32_t node)
     clean_stack(f->stack);
     f->died = f->ended = false;
     f->config = (struct config){ .store = "sim",
+                                 .log_level = LOG_LEVEL_INFO,
                                  .crew = 2 + (unsigned)sim_rand(3),
                                  .slot_bytes = SIM_SLOT_BYTES,
                                  .stop_s = 90,

@@ -567,7 +567,8 @@ enum ckpt_status sim_store_run(struct job *j)
         return CKPT_OK;
     case JOB_SPREAD:
         return sim_spread_run(&j->tier);
-    case JOB_LIST: /* no simulated rank asks */
+    case JOB_LIST:  /* no simulated rank asks */
+    case JOB_PRUNE: /* and nothing is set */
         break;
     }
     return CKPT_BUG;

@@ -55,10 +55,10 @@ SIM_WRAP(enum ckpt_status, repo_open,
          (struct store * s, bool create, struct record_repo *ret, struct ckpt_err *err));
 
 SIM_WRAP(bool, keep_add,
-         (const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index,
+         (const struct keep *k, const uint8_t session[16], enum kept_kind kind, uint32_t index,
           int fd));
 SIM_WRAP(void, keep_drop,
-         (const struct keep *k, const uint8_t session[16], enum keep_kind kind, uint32_t index));
+         (const struct keep *k, const uint8_t session[16], enum kept_kind kind, uint32_t index));
 SIM_WRAP(void, keep_ready, (const struct keep *k));
 SIM_WRAP(enum ckpt_status, ledger_new,
          (const char *name, struct ledger *ret, struct ckpt_err *err));

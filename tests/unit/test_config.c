@@ -16,17 +16,30 @@ static char *fake_env(const char *name)
     return (char *)(uintptr_t)v;
 }
 
+/* The last config that was read; its strings live as long. */
+static struct config *loaded;
+
 static enum ckpt_status parse(struct config *c, struct ckpt_err *err, const char *a, const char *b,
                               const char *d)
 {
-    char *argv[5] = { (char[]){ "ckptd" } };
+    static char name[] = "ckptd", *argv[5] = { name };
+    static struct config_errors errors;
     const char *in[] = { a, b, d };
-    int argc = 1;
+    struct config_input from = { .argc = 1, .argv = argv, .getenv_ = fake_env };
+    from.default_file = "/nonexistent/ckptd.conf";
     for (int i = 0; i < 3 && in[i]; i++)
-        argv[argc++] = (char *)(uintptr_t)in[i];
+        argv[from.argc++] = (char *)(uintptr_t)in[i];
     *err = (struct ckpt_err){ 0 };
     cases++;
-    return config_parse(argc, argv, fake_env, c, err);
+    config_free(loaded);
+    loaded = NULL;
+    enum ckpt_status st = config_load(&from, &loaded, &errors);
+    CHECK((st == CKPT_OK) == (errors.count == 0));
+    if (st == CKPT_OK)
+        *c = *loaded;
+    else
+        *err = errors.list[0];
+    return st;
 }
 
 static void refused(const char *a, const char *b, const char *words)
@@ -122,6 +135,7 @@ int main(void)
     CHECK_EQ(room.left, 16 * GIB - 256 * MIB);
     arena_room_from("MemAvailable: 1024 kB\n", "", "/nonexistent", &room);
     CHECK_EQ(room.left, MIB - MIB / 16);
+    config_free(loaded);
     TEST_CASES(cases + 9);
     return 0;
 }

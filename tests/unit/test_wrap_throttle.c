@@ -11,6 +11,9 @@ static long cases;
 static int64_t now_ns_;
 static uint8_t bytes[4 * 1000000];
 
+static struct store_throttle *throttle;
+static uint64_t set_while_waiting;
+
 static int64_t now(void *arg)
 {
     (void)arg;
@@ -22,6 +25,9 @@ static void pass(void *arg, int64_t ns)
     (void)arg;
     CHECK(ns > 0);
     now_ns_ += ns;
+    if (set_while_waiting)
+        store_throttle_set(throttle, set_while_waiting);
+    set_while_waiting = 0;
 }
 
 static enum ckpt_status put(struct store *s, const char *key, size_t len)
@@ -35,6 +41,7 @@ int main(void)
 {
     struct store_throttle t = { .bytes_per_s = MB, .now = now, .sleep = pass };
     struct store *inner, *s, *other;
+    throttle = &t;
     CHECK_OK(store_open("mem://throttle", NULL, &inner, NULL));
     CHECK_OK(wrap_throttle(inner, &t, &s, NULL));
     CHECK_OK(store_dup(s, &other, NULL));
@@ -70,7 +77,18 @@ int main(void)
     CHECK_EQ(store_stat(s, "g", &stat, NULL), CKPT_NOT_FOUND);
     CHECK_OK(store_stat(s, "f", &stat, NULL));
     CHECK_EQ(stat.bytes, MB);
-    t.bytes_per_s = 0; /* no limit */
+    /* Another rate: what was owed is forgotten, also by one who waits for it. */
+    CHECK_OK(put(s, "i", 4 * MB));
+    set_while_waiting = 2 * MB;
+    begin = now_ns_;
+    CHECK_OK(put(s, "j", 4 * MB));
+    CHECK(now_ns_ - begin < SEC / 10 && set_while_waiting == 0);
+    begin = now_ns_;
+    CHECK_OK(put(s, "k", 4 * MB)); /* in credit */
+    CHECK_EQ(now_ns_, begin);
+    CHECK_OK(put(s, "l", MB));
+    CHECK_EQ(now_ns_, begin + 2 * SEC);
+    store_throttle_set(&t, 0); /* no limit */
     begin = now_ns_;
     CHECK_OK(put(s, "h", 4 * MB));
     CHECK_EQ(now_ns_, begin);

@@ -1,0 +1,76 @@
+/* See prune_jobs.h. */
+#include "ckptd/prune_jobs.h"
+
+#define PASS_NS INT64_C(900000000000)
+#define THREADS 4 /* that put DELETED: a remote home answers many at once */
+#define LEAST   2 /* of what can be restored, whatever the policy says */
+
+static bool here(const struct jobs_work *w, uint32_t tier)
+{
+    return tier == 0 && w->local != w->home;
+}
+
+/* Stores that are drained to, without the home.  They are limited, too. */
+static enum ckpt_status find_others(struct jobs_work *w, struct store *ret[TIERS_MAX],
+                                    size_t *ret_count, struct ckpt_err *err)
+{
+    const struct tiers_setup *setup = w->tiers.setup;
+    enum ckpt_status st = CKPT_OK;
+    *ret_count = 0;
+    for (uint32_t i = 1; st == CKPT_OK && i < setup->count; i++)
+        if (i != setup->home)
+            st = tiers_get(&w->tiers, i, &ret[(*ret_count)++], err);
+    tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);
+    return st;
+}
+
+static enum ckpt_status apply_policy(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
+{
+    struct store *tiers[TIERS_MAX];
+    struct prune_options o = {
+        .policy = j->policy, .tiers = tiers, .threads = THREADS, .least = LEAST
+    };
+    enum ckpt_status st = find_others(w, tiers, &o.tier_count, err);
+    if (st == CKPT_OK)
+        st = prune_decide(w->home, j->job, &o, &j->plan, err);
+    return st == CKPT_OK ? prune_apply(w->home, j->job, &o, &j->plan, &j->pruned, err) : st;
+}
+
+static enum ckpt_status drop_copies(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
+{
+    struct store *others[TIERS_MAX];
+    struct copy_place p = { .job = j->job, .home = w->home, .here = w->local, .others = others };
+    enum ckpt_status st = find_others(w, others, &p.other_count, err);
+    return st == CKPT_OK ? copy_prune(&p, j->local, &j->here, &j->dropped, err) : st;
+}
+
+/* What older launches did not finish is left to people (ckpt gc). */
+static enum ckpt_status collect(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
+{
+    const struct life_gc_options o = { .grace_ns = j->grace_ns,
+                                       .abort_keep_ns = LIFE_ABORT_KEEP_NS,
+                                       .abort_wait_ns = LIFE_ABORT_WAIT_NS };
+    const struct tiers_setup *setup = w->tiers.setup;
+    enum ckpt_status st = CKPT_OK;
+    tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);
+    if (j->decides)
+        st = life_gc(w->home, j->job, &o, &j->collected, err);
+    for (uint32_t i = 0; st == CKPT_OK && i < setup->count; i++) {
+        struct store *tier;
+        if (i == setup->home || !(j->decides || here(w, i)))
+            continue;
+        st = tiers_get(&w->tiers, i, &tier, err);
+        tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);
+        if (st == CKPT_OK)
+            st = life_gc_tier(w->home, tier, j->job, &o, &j->collected, err);
+    }
+    return st;
+}
+
+enum ckpt_status prune_job_run(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
+{
+    enum ckpt_status st = j->policy ? apply_policy(w, j, err) : CKPT_OK;
+    if (st == CKPT_OK && j->collect)
+        st = collect(w, j, err);
+    return st == CKPT_OK && j->local && w->local != w->home ? drop_copies(w, j, err) : st;
+}

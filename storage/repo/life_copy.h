@@ -1,0 +1,42 @@
+/* Dropping one store's copy of checkpoints that other stores hold (rule D5): a node's own
+ * directory keeps the newest few, the home keeps what the policy of the whole job says.
+ *
+ * The copy has a life log of its own, x/<name>.h in its store.  DELETED goes there first; only
+ * then the others are looked at, so that of two that drop at once at least one sees the other.
+ * Every other store must hold the checkpoint and say nothing but LIVE about its copy, and
+ * neither the newest `resolved` nor a tag may name it: else LIVE again.  Then GONE, and only
+ * after that the records that say it is here (<rank>.h, h/) go, and after them the data.
+ *
+ *      DELETED ──looked: others hold it──► GONE ──► <rank>.h, h/ ──► d/
+ *         └──── they do not, or it is wanted ──► LIVE
+ *
+ * What dies anywhere is gone on with by the next pass.  A restore that reads there while the
+ * data goes takes it from another store, chunk by chunk. */
+#pragma once
+
+#include "storage/repo/life.h"
+#include "storage/repo/prune.h"
+
+#define COPY_LEAST 2 /* newest whole ones that stay here, whatever the policy says */
+
+struct copy_place {
+    const char *job;
+    struct store *home;          /* decides; not `here` */
+    struct store *here;          /* whose copies go: a node's own, no records are decided in it */
+    struct store *const *others; /* all other stores that checkpoints go on to, without home */
+    size_t other_count;
+};
+struct copy_report {
+    uint64_t kept, dropped, spared; /* of those with data here; spared: LIVE again */
+    uint64_t objects, bytes;        /* removed */
+};
+/* One pass: what the policy does not keep here is dropped.  CKPT_REFUSED: no rule.  *ret_plan:
+ * each live checkpoint of the job, `done` says PRUNE_DELETED of what was dropped; also on
+ * failure; prune_plan_fini. */
+enum ckpt_status copy_prune(const struct copy_place *p, const struct keep_policy *policy,
+                            struct prune_plan *ret_plan, struct copy_report *ret,
+                            struct ckpt_err *err) CKPT_MUST_CHECK;
+/* One, if it may go; *ret: it is gone from here.  Guards nothing but what the log guards. */
+enum ckpt_status copy_drop(const struct copy_place *p, const struct ckpt_name *name,
+                           const char *why, bool *ret, struct copy_report *io, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

@@ -1,0 +1,357 @@
+/* A policy of what to keep, set while ckptd runs: what it names stays and the rest goes, while
+ * ranks save, a drain copies, and readers restore; then gc frees the space in both stores.
+ * (It covers prune_jobs.c, control_prune.c and control_reload.c, too.) */
+#include <sys/wait.h>
+
+#include "e2e/kit.h"
+#include "storage/repo/life.h"
+#include "storage/repo/roster.h"
+
+#define STEPS_MAX 128
+#define ROUNDS    (12 / (TEST_TENTH > 1 ? 4 : 1)) /* of a reader */
+#define LAST      3
+#define EVERY     10
+
+static const struct kit_part parts[] = {
+    { .name = "w", .dtype = CKPT_F32, .ndim = 2, .shape = { 4000, 100 }, .how = KIT_ROWS },
+    { .name = "bias", .dtype = CKPT_F32, .ndim = 1, .shape = { 500 }, .how = KIT_SAME },
+};
+static char remote[96], conf[96];
+static uint64_t newest; /* step that was saved last */
+
+/* -- bodies ------------------------------------------------------------------------------- */
+
+struct steps {
+    uint64_t from, to;
+};
+
+static void save_steps(struct kit_rank *r)
+{
+    const struct steps *s = r->arg;
+    kit_open(r);
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    if (s->from > 1) {
+        CHECK_EQ(r->point.step, s->from - 1);
+        kit_restore(r);
+    }
+    for (uint64_t step = s->from; step <= s->to; step++)
+        KIT_OK(kit_save_local(r, step));
+}
+
+/* Every byte of what is the newest just now, again and again. */
+static void restore_often(struct kit_rank *r)
+{
+    for (int i = 0; i < ROUNDS; i++) {
+        struct ckpt_open_opts o = kit_opts(r);
+        o.mode = CKPT_READ;
+        kit_open_with(r, &o);
+        kit_declare(r, parts, ARRAY_COUNT(parts));
+        CHECK(r->point.size != 0);
+        kit_restore(r);
+        kit_forget(r);
+        kit_close(r);
+    }
+}
+
+static void run_steps(const char *job, uint64_t from, uint64_t to)
+{
+    kit_run(job, 2, save_steps, &(struct steps){ from, to });
+    newest = to;
+}
+
+/* -- settings ----------------------------------------------------------------------------- */
+
+static void write_conf(const char *text)
+{
+    FILE *f = fopen(conf, "we");
+    CHECK(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+static size_t times_logged(const char *text)
+{
+    char line[4096];
+    size_t n = 0;
+    FILE *f = fopen(kit.log, "re");
+    CHECK(f);
+    while (fgets(line, sizeof(line), f))
+        n += strstr(line, text) != NULL;
+    fclose(f);
+    return n;
+}
+
+static void set(const char *text)
+{
+    size_t before = times_logged("settings are in force");
+    write_conf(text);
+    kit_kill(kit.keeper, SIGHUP);
+    for (int i = 0; i < 1500 && times_logged("settings are in force") == before; i++)
+        kit_pause(20);
+    CHECK(times_logged("settings are in force") > before);
+}
+
+/* -- what is there -------------------------------------------------------------------------- */
+
+static bool wanted(uint64_t step)
+{
+    return step % EVERY == 0 || step + LAST > newest;
+}
+
+/* Each step of the job: is it alive in the store, and has it data? */
+static void look(const char *url, const char *job, bool alive[STEPS_MAX], bool data[STEPS_MAX])
+{
+    struct store *s;
+    struct roster commits, datas;
+    CHECK_OK(store_open(url, NULL, &s, NULL));
+    CHECK_OK(roster_commits(s, job, &commits, NULL));
+    CHECK_OK(roster_data(s, job, &datas, NULL));
+    memset(alive, 0, STEPS_MAX);
+    memset(data, 0, STEPS_MAX);
+    for (size_t i = 0; i < commits.count; i++) {
+        const struct roster_entry *e = &commits.entries[i];
+        enum life life;
+        uint64_t n;
+        CHECK(e->name.step < STEPS_MAX);
+        CHECK_OK(life_look(s, job, &e->name, false, &life, &n, NULL, NULL));
+        alive[e->name.step] |= !roster_is_abort(e) && life == LIFE_LIVE;
+    }
+    for (size_t i = 0; i < datas.count; i++)
+        data[datas.entries[i].name.step] = true;
+    roster_fini(&commits);
+    roster_fini(&datas);
+    store_close(s);
+}
+
+static size_t held_in(const char *url, const char *job)
+{
+    struct store *s;
+    struct roster held;
+    CHECK_OK(store_open(url, NULL, &s, NULL));
+    CHECK_OK(roster_helds(s, job, &held, NULL));
+    size_t n = held.count;
+    roster_fini(&held);
+    store_close(s);
+    return n;
+}
+
+static void await_held(const char *url, const char *job, uint64_t step)
+{
+    bool there = false;
+    for (int i = 0; i < 1500 && !there; i++) {
+        struct store *s;
+        struct roster held;
+        kit_pause(20);
+        CHECK_OK(store_open(url, NULL, &s, NULL));
+        CHECK_OK(roster_helds(s, job, &held, NULL));
+        for (size_t k = 0; k < held.count; k++)
+            there = there || held.entries[k].name.step == step;
+        roster_fini(&held);
+        store_close(s);
+    }
+    CHECK(there);
+}
+
+/* At any time: what must stay is there. */
+static void all_wanted_are_there(const char *job)
+{
+    bool alive[STEPS_MAX], data[STEPS_MAX];
+    look(kit.store, job, alive, data);
+    for (uint64_t step = 1; step <= newest; step++)
+        CHECK(!wanted(step) || (alive[step] && data[step]));
+}
+
+/* True when nothing else is alive; gone: nor has data, in either store. */
+static bool nothing_else(const char *job, bool gone)
+{
+    bool alive[STEPS_MAX], data[STEPS_MAX];
+    for (int i = 0; i < (gone ? 2 : 1); i++) {
+        look(i ? remote : kit.store, job, alive, data);
+        for (uint64_t step = 1; step <= newest; step++)
+            if (!wanted(step) && (alive[step] || (gone && data[step])))
+                return false;
+    }
+    return true;
+}
+
+/* A pass may find the one or other on its way to the remote store, and leave it to the next. */
+static void settle(const char *job, bool gone)
+{
+    bool done = nothing_else(job, gone);
+    for (int more = 0; more < 20 && !done; more++) {
+        run_steps(job, newest + 1, newest + 1);
+        for (int i = 0; i < 100 && !done; i++) {
+            kit_pause(10);
+            done = nothing_else(job, gone);
+        }
+    }
+    CHECK(done);
+    all_wanted_are_there(job);
+}
+
+/* -- scenarios -------------------------------------------------------------------------------- */
+
+static void kept_while_all_goes_on(void)
+{
+    struct kit_crowd saving, reading[2];
+    char text[256];
+    /* Nothing is said: all stay. */
+    run_steps("keep", 1, 12);
+    CHECK_EQ(kit_verify("keep", 12), 12);
+    CHECK(!kit_logged("checkpoint deleted"));
+    /* Now it is; the one section that fits counts. */
+    snprintf(text, sizeof(text),
+             "remote = %s\nkeep = last=2\n[job ke*p]\nkeep = last=%d,every=%d\n", remote, LAST,
+             EVERY);
+    set(text);
+    kit_ranks(&saving, "keep", 2, save_steps, &(struct steps){ 13, 45 });
+    for (int i = 0; i < 2; i++)
+        kit_ranks(&reading[i], "keep", 1, restore_often, NULL);
+    kit_wait(&saving, 0);
+    newest = 45;
+    for (int i = 0; i < 2; i++)
+        kit_wait(&reading[i], 0);
+    all_wanted_are_there("keep");
+    settle("keep", false);
+    CHECK(kit_logged("checkpoint deleted\" job=keep epoch=1 step=1 why=\"no rule keeps it\" "
+                     "keep=\"last=3,every=10\" grace_s=259200"));
+    CHECK(!kit_logged("checkpoints collected"));
+    kit.cases += 45;
+}
+
+/* With no grace the space comes back, in both stores; the worker dies in the midst. */
+static void freed(void)
+{
+    char text[256];
+    snprintf(text, sizeof(text),
+             "remote = %s\ndelete-grace = 0s\n[job k*]\nkeep = last=%d,every=%d\n", remote, LAST,
+             EVERY);
+    set(text);
+    run_steps("keep", newest + 1, newest + 1);
+    kit_kill(kit_worker(), SIGKILL);
+    settle("keep", true);
+    CHECK(kit_logged("deleted checkpoints collected\" job=keep"));
+    kit_verify("keep", newest);
+    await_held(remote, "keep", newest);
+    kit_look_into(remote);
+    kit_verify("keep", newest);
+    kit_look_into(NULL);
+    kit.cases += (long)newest;
+}
+
+/* At a byte a second nothing but the first pack gets there; another rate helps at once. */
+static void faster(void)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "remote = %s\nremote-rate = 1\n", remote);
+    set(text);
+    run_steps("slow", 1, 3);
+    kit_pause(700); /* time enough without the limit */
+    CHECK(held_in(remote, "slow") < 3);
+    snprintf(text, sizeof(text), "remote = %s\nremote-rate = 1G\n", remote);
+    set(text);
+    for (uint64_t step = 1; step <= 3; step++)
+        await_held(remote, "slow", step);
+    kit.cases += 3;
+}
+
+/* The tier does not answer: nothing is decided, training goes on, and it is said once. */
+static void unknown(void)
+{
+    const char *args[] = { "--remote=/proc/nowhere/store", "--keep=last=2", "--delete-grace=0s" };
+    CHECK_EQ(kit_stop(), 0);
+    memset(kit.more, 0, sizeof(kit.more));
+    memcpy(kit.more, args, sizeof(args));
+    kit_start();
+    run_steps("blind", 1, 8);
+    CHECK_EQ(kit_verify("blind", 8), 8);
+    for (int i = 0; i < 1500 && !kit_logged("a job cannot be pruned"); i++)
+        kit_pause(20);
+    CHECK_EQ(times_logged("a job cannot be pruned"), 1);
+    kit.cases += 8;
+}
+
+/* Whatever the policy says, two stay. */
+static void at_least_two(void)
+{
+    const char *args[] = { "--keep=last=1", "--delete-grace=0s" };
+    CHECK_EQ(kit_stop(), 0);
+    memset(kit.more, 0, sizeof(kit.more));
+    memcpy(kit.more, args, sizeof(args));
+    kit_start();
+    run_steps("two", 1, 9);
+    bool alive[STEPS_MAX], data[STEPS_MAX], done = false;
+    for (int i = 0; i < 1500 && !done; i++) {
+        kit_pause(20);
+        look(kit.store, "two", alive, data);
+        done = true;
+        for (uint64_t step = 1; step < 8; step++)
+            done = done && !data[step] && !alive[step];
+    }
+    CHECK(done && data[8] && data[9] && alive[8] && alive[9]);
+    CHECK_EQ(kit_verify("two", 9), 2);
+    kit.cases += 9;
+}
+
+/* The node's own directory keeps the newest, the home all; readers go on meanwhile. */
+static void own_directory(void)
+{
+    char local[104], home[104], own[sizeof(kit.store)];
+    struct kit_crowd saving, reading;
+    bool alive[STEPS_MAX], data[STEPS_MAX];
+    snprintf(local, sizeof(local), "%.80s/local", kit.root);
+    snprintf(home, sizeof(home), "%.80s/home", kit.root);
+    const char *args[] = { "--local", local, "--keep-local=last=2" };
+    CHECK_EQ(kit_stop(), 0);
+    memset(kit.more, 0, sizeof(kit.more));
+    memcpy(kit.more, args, sizeof(args));
+    memcpy(own, kit.store, sizeof(own));
+    (void)snprintf(kit.store, sizeof(kit.store), "dir://%.70s?shared=1", home);
+    kit_start();
+    run_steps("apart", 1, 3);
+    kit_ranks(&saving, "apart", 2, save_steps, &(struct steps){ 4, 24 });
+    kit_ranks(&reading, "apart", 1, restore_often, NULL);
+    kit_wait(&saving, 0);
+    kit_wait(&reading, 0);
+    newest = 24;
+    run_steps("apart", 25, 25);
+    for (int i = 0; i < 1500; i++) {
+        bool more = false;
+        look(local, "apart", alive, data);
+        for (uint64_t step = 1; step < 24; step++)
+            more |= data[step];
+        if (!more && held_in(home, "apart") == 25)
+            break;
+        kit_pause(20);
+    }
+    for (uint64_t step = 1; step <= 25; step++) /* 24: it was resumed from */
+        CHECK(data[step] == (step >= 24));
+    CHECK(kit_logged("copy dropped here\" job=apart epoch=1 step=1 "));
+    CHECK_EQ(kit_verify("apart", 25), 25);
+    run_steps("apart", 26, 26);
+    CHECK_EQ(kit_stop(), 0);
+    memcpy(kit.store, own, sizeof(own));
+    memset(kit.more, 0, sizeof(kit.more));
+    kit_start();
+    kit.cases += 26;
+}
+
+int main(void)
+{
+    char option[128];
+    kit_begin("e2e-keep");
+    snprintf(remote, sizeof(remote), "%.80s/remote", kit.root);
+    snprintf(conf, sizeof(conf), "%.80s/ckptd.conf", kit.root);
+    snprintf(option, sizeof(option), "--config=%s", conf);
+    CHECK_EQ(kit_stop(), 0);
+    char text[256];
+    snprintf(text, sizeof(text), "remote = %s\n", remote);
+    write_conf(text);
+    kit.more[0] = option;
+    kit_start();
+    kept_while_all_goes_on();
+    freed();
+    faster();
+    unknown();
+    at_least_two();
+    own_directory();
+    return kit_end();
+}
