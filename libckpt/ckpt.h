@@ -326,6 +326,8 @@ struct ckpt_save_opts {
 };
 enum ckpt_save_flags {
     CKPT_SAVE_ALLOW_VANISHED = 1, /* tensors of the parent checkpoint may be missing */
+    CKPT_SAVE_AUDIT = 2,          /* audit the fence of this save; below */
+    CKPT_SAVE_NO_AUDIT = 4,       /* not even of the first save */
 };
 
 /* Starts a save and returns; `op` names it.  Called by all ranks.  The state must not
@@ -341,6 +343,15 @@ enum ckpt_save_flags {
  * captured into a graph is refused (CKPT_WRONG_STATE); captures of other threads are left
  * alone.  A device that fails ends the save (DEVICE class), not the process, and states
  * without memory on it go on.
+ *
+ * Fence audit: at the fence of a state's first save in a launch, of saves with CKPT_SAVE_AUDIT,
+ * and with CKPT_AUDIT=1 of all (CKPT_AUDIT=0: of none), what this rank saved is read again and
+ * compared.  Tensors that changed before the fence are named, the save fails with CKPT_ABORTED
+ * on all ranks, and up to 64 MiB of such tensors count as volatile from then on.  Until a save
+ * has passed, the next one is audited, too.  Price: an audited save waits for its own copies
+ * (at most 5 s; of device memory only until they are queued), its fence for a second copy and
+ * its digests (ckpt_info: audit), and it is staged behind its fence only; ckpt_wait in the
+ * thread that saved counts as one, and so do 60 s.
  * Errors: CKPT_INVALID (count is not what was declared, a buffer too small),
  * CKPT_EXISTS (this step is already committed in this epoch), CKPT_SUPERSEDED (a newer
  * launch took over: stop), BUSY, STORE and DEVICE classes: training goes on, earlier
@@ -523,6 +534,8 @@ struct ckpt_info {
     /* What tensors may lie on: "4 CUDA devices by libcudart.so.13", or "host memory only: " and
      * why; and why staging memory is not pinned, if a device's driver refused that. */
     char devices[384];
+    /* The last fence audit: what it found and took, or why there was none; "" = none yet. */
+    char audit[512];
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

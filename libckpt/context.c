@@ -307,7 +307,8 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     c->compose = malloc(sizeof(*c->compose));
     if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
-    return devices_new(&c->devices, err);
+    enum ckpt_status st = audit_when_of_env(&c->audit_when, err);
+    return st == CKPT_OK ? devices_new(&c->devices, err) : st;
 }
 
 static void context_free(struct ckpt *c)

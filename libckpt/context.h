@@ -20,6 +20,7 @@
 #include "formats/report.h"
 #include "formats/select.h"
 #include "formats/wire.h"
+#include "libckpt/audit.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/devices.h"
 #include "libckpt/flight.h"
@@ -122,6 +123,7 @@ struct ckpt_state {
     void *room;             /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
     struct lib_side *sides; /* sorted by tensor */
     size_t side_count;
+    struct lib_audit audit;
     struct { /* under ctx->lock */
         struct lib_grants grants;
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
@@ -151,6 +153,7 @@ struct ckpt {
     uint64_t arena_want;
     bool private_daemon;
     uint32_t hello_flags;
+    enum audit_when audit_when;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
     bool fresh;                /* no answer has come to this session's HELLO yet */
@@ -263,6 +266,9 @@ void transfer_stop(struct ckpt *c);
 /* -- transfer_copies.c: what the transfer thread has copied; of that thread -- */
 /* Fills, or queues, the next granted slot of any state; false: there is none. */
 bool copies_fill_any(struct ckpt *c);
+/* A slot's copies have ended: it goes to the daemon, or the save has failed.  Lock held. */
+void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
+                      struct ckpt_err *err);
 /* Takes down what has landed; *ret_left: some are still in the air. */
 bool copies_land_any(struct ckpt *c, bool *ret_left);
 /* Before an arena goes: a device may still be writing into it.  Lock held, dropped
@@ -284,6 +290,9 @@ void slots_unmap(struct ckpt_state *s);
 enum slots_part { SLOTS_HOST, SLOTS_DEVICES };
 enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
                             enum slots_part part, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same for the tiles alone, into any memory of a slot's size. */
+enum ckpt_status slots_fill_room(struct ckpt_state *s, uint32_t slot, enum slots_part part,
+                                 uint8_t *to, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Whose turn it is, when a save's last slot is begun; its digest, when all is copied. */
 void slots_choose_witness(struct ckpt_state *s, struct wire_full *full);
 void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
@@ -335,6 +344,9 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
                                     struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Queues STATE for a sealed declaration; lock held. */
 enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Memory for the copy aside of a tensor or object; of nothing under way. */
+enum ckpt_status state_make_side(struct ckpt_state *s, size_t tensor, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* The copy aside of a volatile tensor or object, or NULL. */
 struct lib_side *state_side(struct ckpt_state *s, size_t tensor);
 /* What the head of an object's bytes says: how many follow. */

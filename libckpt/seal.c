@@ -35,7 +35,7 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
 {
     const struct decl_tensor *t = &s->decl.tensors[tensor];
     struct lib_side *side = &s->sides[s->side_count];
-    side->tensor = tensor;
+    *side = (struct lib_side){ .tensor = tensor };
     side->len = s->need_bytes[tensor];
     side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
     /* A tensor's may be pinned: pages of its own.  An object's is not touched before it is used. */
@@ -49,6 +49,20 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
         memset(side->bytes, 0, side->len);
     s->side_count++;
     return CKPT_OK;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    size_t x = ((const struct lib_side *)a)->tensor, y = ((const struct lib_side *)b)->tensor;
+    return (x > y) - (x < y);
+}
+
+enum ckpt_status state_make_side(struct ckpt_state *s, size_t tensor, struct ckpt_err *err)
+{
+    enum ckpt_status st = make_side(s, tensor, err);
+    if (st == CKPT_OK)
+        qsort(s->sides, s->side_count, sizeof(*s->sides), by_number);
+    return st;
 }
 
 static uint64_t held_bytes(const struct decl *d, const struct decl_tensor *t)

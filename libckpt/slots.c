@@ -232,17 +232,23 @@ static enum ckpt_status copy_out(struct ckpt_state *s, enum slots_part part, siz
                             &s->decl.pieces[piece].box, &s->at[piece], err);
 }
 
+enum ckpt_status slots_fill_room(struct ckpt_state *s, uint32_t slot, enum slots_part part,
+                                 uint8_t *to, struct ckpt_err *err)
+{
+    struct decl_walk w = decl_walk_slot(&s->decl, slot);
+    struct decl_tile tile;
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && decl_walk_next(&w, &tile))
+        st = copy_out(s, part, tile.tensor, tile.piece, &tile.box, to + tile.place.offset, err);
+    return st;
+}
+
 enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
                             enum slots_part part, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
-    if (full->arena_slot != UINT32_MAX) {
-        uint8_t *to = s->arena + full->arena_slot * s->slot_bytes;
-        struct decl_walk w = decl_walk_slot(&s->decl, full->slot);
-        struct decl_tile tile;
-        while (st == CKPT_OK && decl_walk_next(&w, &tile))
-            st = copy_out(s, part, tile.tensor, tile.piece, &tile.box, to + tile.place.offset, err);
-    }
+    if (full->arena_slot != UINT32_MAX)
+        st = slots_fill_room(s, full->slot, part, s->arena + full->arena_slot * s->slot_bytes, err);
     if (st != CKPT_OK || !(full->flags & WIRE_FULL_WITNESS))
         return st;
     struct decl_witness w = decl_witness_at(&s->decl, full->witness);

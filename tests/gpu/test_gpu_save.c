@@ -398,6 +398,7 @@ static void host_goes_on(struct kit_rank *r)
     uint64_t op;
     memcpy(parts, plain, sizeof(parts));
     parts[1].flags = CKPT_VOLATILE;
+    setenv("CKPT_AUDIT", "0", 1); /* that one waits */
     begin(r, 100);
     kit_declare(r, parts, ARRAY_COUNT(parts));
     t.stream = fake_stream_new(0);
@@ -412,6 +413,59 @@ static void host_goes_on(struct kit_rank *r)
     KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
     finish_one(&t);
     CHECK_EQ(fake_pinned(), 0);
+}
+
+/* -- the fence audit: what changes before the fence is found, however early or late ----- */
+
+enum { LATE_PART = 1 }; /* the part that changes too early */
+
+static void change_part(void *arg)
+{
+    struct trainer *t = arg;
+    kit_pause(20);
+    memset(fake_look(t->at[LATE_PART].base), 0x44, t->at[LATE_PART].bytes);
+}
+
+static void audited(struct kit_rank *r)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    struct trainer t;
+    uint64_t op;
+    start_one(&t, r, 0);
+    bool early = r->arg != NULL; /* changed by a copy on the host's word, or on the stream */
+    compute(&t, 1);
+    KIT_OK(save(&t, 1, &op));
+    fake_launch(t.stream, change_part, &t);
+    if (early)
+        fake_sync(t.stream);
+    KIT_OK(early ? ckpt_fence(r->s, 60000) : ckpt_fence_stream(r->s, t.stream));
+    KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_ABORTED,
+              "changed between the save and its fence: \"t\"; volatile from now on");
+    for (uint64_t step = 2; step < 4; step++) { /* the first of them is audited again */
+        compute(&t, step);
+        KIT_OK(save(&t, step, &op));
+        fake_launch(t.stream, change_part, &t);
+        KIT_OK(ckpt_fence_stream(r->s, t.stream));
+        launch_change(&t, true);
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+        KIT_OK(ckpt_info(r->c, &info));
+        CHECK(strstr(info.audit, "step 2: nothing changed"));
+    }
+    finish_one(&t);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* The device fails when it is asked again: what was copied before is a checkpoint. */
+static void audit_fails(struct kit_rank *r)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    struct trainer t;
+    start_one(&t, r, 0);
+    fake_fail("MemcpyBatchAsync", 2, 2, false);
+    save_local(&t, 1);
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK(strstr(info.audit, "not audited: copying: cudaError2"));
+    finish_one(&t);
 }
 
 /* A fence in a graph, launched for several saves; and somebody else's global capture, which
@@ -650,6 +704,11 @@ int main(void)
     alone("nobatch", no_batches, 2);
     alone("graph", captured, 4);
     alone("goes", host_goes_on, 1);
+    alone("audited", audited, 3);
+    static const int early = 1;
+    kit_run("early", 1, audited, &early);
+    expect_point("early", 3);
+    alone("noaudit", audit_fails, 1);
     kit_run("refused", 1, streams_refused, NULL);
     test_failures();
     test_killed();
