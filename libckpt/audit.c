@@ -300,7 +300,7 @@ static void compare_next(struct ckpt *c, struct ckpt_state *s)
 static bool make_room(struct ckpt *c, struct ckpt_state *s)
 {
     struct lib_audit *a = &s->audit;
-    struct gpu *g = s->pinned_by;
+    struct gpu *g = s->pin.by;
     a->begun_ns = lib_now_ns();
     a->next_slot = 0;
     for (size_t i = 0; i < s->decl.tensor_count; i++)

@@ -478,8 +478,8 @@ static void tell_devices(const struct ckpt *c, char *ret, size_t cap)
 {
     devices_text(c->devices, ret, cap);
     size_t len = strlen(ret);
-    if (c->shared.unpinned[0])
-        snprintf(ret + len, cap - len, "; not pinned, copies are slower: %s", c->shared.unpinned);
+    if (c->shared.pinning[0])
+        snprintf(ret + len, cap - len, "; %s", c->shared.pinning);
 }
 
 enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)

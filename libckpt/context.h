@@ -90,6 +90,14 @@ struct lib_fate {
     bool wanted;         /* the patterns do not leave it out */
 };
 
+/* What of the arena is pinned for copies; of the transfer thread. */
+struct lib_pin {
+    struct gpu *by; /* the device that made the calls; NULL: nothing is */
+    uint64_t bytes; /* of the arena, from its start */
+    int64_t ns;
+    bool tile, over; /* over: all is, or it was refused */
+};
+
 struct ckpt_state {
     struct ckpt *ctx;
     struct ckpt_state *next;
@@ -102,8 +110,7 @@ struct ckpt_state {
     uint8_t *arena;
     uint32_t slots;
     uint64_t slot_bytes, ram_left;
-    struct gpu *pinned_by; /* arena and tile are pinned, by this device's call; else NULL */
-    bool pin_tried;
+    struct lib_pin pin;
     struct lib_flight *flights; /* of the transfer thread: oldest first */
     uint8_t *tile;              /* room for one, with witnesses */
     uint64_t witness_turn;      /* counts the saves, from anywhere (G4) */
@@ -128,6 +135,7 @@ struct ckpt_state {
         struct lib_grants grants;
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
         uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
+        unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
         uint64_t queued;  /* op whose copies are all queued, at least */
         struct ckpt_err failed; /* what became of a flight of the load under way */
@@ -195,7 +203,7 @@ struct ckpt {
         uint8_t node[16];
         uint32_t slot_bytes;
         char why[512];
-        char unpinned[208]; /* why the arena is not pinned; "" = it is, or need not be */
+        char pinning[300]; /* how pinning the arena went; "" = it was not needed */
         struct ckpt_info info;
     } shared; /* under lock */
 };
@@ -296,8 +304,12 @@ enum ckpt_status slots_fill_room(struct ckpt_state *s, uint32_t slot, enum slots
 /* Whose turn it is, when a save's last slot is begun; its digest, when all is copied. */
 void slots_choose_witness(struct ckpt_state *s, struct wire_full *full);
 void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
-/* Pins arena and tile for copies from and to devices, once; without pins they are slower. */
+/* Pins what is not pinned yet of arena and tile for copies from and to devices, once; without
+ * pins they are slower. */
 void slots_pin(struct ckpt_state *s);
+/* A slice of any state whose device is known since it was sealed, while the caller builds its
+ * model; false: there is nothing to do. */
+bool slots_pin_early(struct ckpt *c);
 /* Copies fragments to the tensors, or queues that. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -144,6 +144,20 @@ static enum ckpt_status finish(void *arg, struct ckpt_err *err)
     return st == CKPT_OK ? prepare(s, err) : st;
 }
 
+/* A caller that works with a device already gets its arena pinned by it from now on, beside
+ * what it does next; else the first operation with device memory pins. */
+static void pin_early(struct ckpt_state *s)
+{
+    struct ckpt *c = s->ctx;
+    unsigned on = 0;
+    if (!devices_in_use(c->devices, &on))
+        return;
+    pthread_mutex_lock(&c->lock);
+    s->shared.pin_on = on;
+    pthread_mutex_unlock(&c->lock);
+    client_wake(c);
+}
+
 enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
@@ -166,6 +180,8 @@ enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
             st = wait_answer(s, lib_now_ns() + (int64_t)timeout_ms * 1000000, &err);
         pthread_mutex_unlock(&s->ctx->lock);
     }
+    if (st == CKPT_OK)
+        pin_early(s);
     err.status = st;
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }

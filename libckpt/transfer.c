@@ -427,7 +427,8 @@ static void *transfer_main(void *arg)
             continue;
         }
         bool in_air = false;
-        if (!copies_fill_any(c) && !copies_land_any(c, &in_air) && !audit_any(c))
+        if (!copies_fill_any(c) && !copies_land_any(c, &in_air) && !audit_any(c) &&
+            !slots_pin_early(c))
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
     copies_land_last(c);

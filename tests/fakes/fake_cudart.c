@@ -490,6 +490,7 @@ CUDA_FUNCTIONS(DECLARE)
 API const char *cudaGetErrorName(cuda_error e);
 API const char *cudaGetErrorString(cuda_error e);
 API cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS);
+API cuda_error cuCtxGetCurrent(void **ret);
 
 const char *cudaGetErrorName(cuda_error e)
 {
@@ -537,6 +538,15 @@ cuda_error cudaSetDevice(int d)
         contexts |= 1 << d; /* as CUDA 12 does */
     }
     return end(e);
+}
+
+/* Of the driver, which this is too. */
+cuda_error cuCtxGetCurrent(void **ret)
+{
+    pthread_mutex_lock(&lock);
+    *ret = contexts >> device & 1 ? &contexts : NULL;
+    pthread_mutex_unlock(&lock);
+    return CUDA_SUCCESS;
 }
 
 cuda_error cudaDeviceGetPCIBusId(char *id, int len, int d)
