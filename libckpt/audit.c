@@ -1,30 +1,41 @@
 /* See audit.h. */
 #include <stdio.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "libckpt/context.h"
 
 #define NAMED_MAX 3 /* tensors in a text */
 
-/* A pinned mapping cannot be freed: then it stays. */
 static void drop_room(struct lib_audit *a, uint64_t bytes)
 {
     if (a->pinned_by)
         a->pinned_by->ops->unpin(a->pinned_by, a->room, bytes);
+    if (a->room)
+        munmap(a->room, bytes);
     a->pinned_by = NULL;
-    free(a->room);
     a->room = NULL;
 }
 
 void audit_free(struct ckpt_state *s)
 {
     struct lib_audit *a = &s->audit;
-    if (s->ctx->pid != getpid())
-        a->pinned_by = NULL; /* a forked child must not call the driver */
-    drop_room(a, s->slot_bytes);
+    if (s->ctx->pid == getpid()) /* a forked child has something else there */
+        drop_room(a, s->slot_bytes);
     free(a->noted);
     free(a->drifted);
     a->noted = NULL;
     a->drifted = NULL;
+}
+
+/* Pages of its own, as they are pinned; they stay in this process. */
+static uint8_t *new_room(uint64_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED)
+        return NULL;
+    madvise(p, bytes, MADV_DONTFORK);
+    return p;
 }
 
 enum ckpt_status audit_when_of_env(enum audit_when *ret, struct ckpt_err *err)
@@ -308,8 +319,10 @@ static bool make_room(struct ckpt *c, struct ckpt_state *s)
     a->shared.stage = AUDIT_COMPARING;
     s->shared.busy++;
     pthread_mutex_unlock(&c->lock);
-    a->room = aligned_alloc(CKPT_BLOCK, s->slot_bytes);
-    if (a->room && g && s->devices && g->ops->pin(g, a->room, s->slot_bytes, NULL) == CKPT_OK)
+    if (!a->room) /* else that of the audit before */
+        a->room = new_room(s->slot_bytes);
+    if (a->room && !a->pinned_by && g && s->devices &&
+        g->ops->pin(g, a->room, s->slot_bytes, NULL) == CKPT_OK)
         a->pinned_by = g; /* else slower */
     pthread_mutex_lock(&c->lock);
     s->shared.busy--;

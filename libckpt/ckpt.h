@@ -89,6 +89,10 @@ struct ckpt_open_opts {
     int timeout_ms; /* for the daemon and the other ranks; 0 = 600,000 */
     /* CKPT_OPEN_SOLO: refused (CKPT_REFUSED) while a trainer of this job is attached. */
     uint32_t flags;
+    /* Saves copy at most so many bytes a second out of the caller's memory, in steps of a slot:
+     * for nodes where a snapshot and the trainer's own traffic share a link.  Fences wait
+     * accordingly longer.  0 = CKPT_COPY_RATE (digits, then nothing, K, M or G), else no limit. */
+    uint64_t copy_bytes_per_s;
 };
 enum ckpt_open_flags { CKPT_OPEN_SOLO = 1 };
 

@@ -308,6 +308,9 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
     enum ckpt_status st = audit_when_of_env(&c->audit_when, err);
+    c->pace.bytes_per_s = o->copy_bytes_per_s;
+    if (st == CKPT_OK && !o->copy_bytes_per_s)
+        st = pace_parse(or_env(NULL, "CKPT_COPY_RATE"), &c->pace.bytes_per_s, err);
     return st == CKPT_OK ? devices_new(&c->devices, err) : st;
 }
 

@@ -25,11 +25,14 @@
 #include "libckpt/devices.h"
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
+#include "libckpt/pace.h"
 
-#define LIB_LAND_NS    INT64_C(5000000000) /* longer, and a device is taken to hang */
-#define LIB_OPS        64                  /* operations whose fate is remembered */
-#define LIB_STATES_MAX 8                   /* at a time */
-#define LIB_STEPS      64                  /* steps whose save() calls are counted */
+#ifndef LIB_LAND_NS                     /* a test may be less patient */
+#define LIB_LAND_NS INT64_C(5000000000) /* longer, and a device is taken to hang */
+#endif
+#define LIB_OPS        64 /* operations whose fate is remembered */
+#define LIB_STATES_MAX 8  /* at a time */
+#define LIB_STEPS      64 /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
 struct lib_out {
@@ -165,6 +168,8 @@ struct ckpt {
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
     bool fresh;                /* no answer has come to this session's HELLO yet */
+    struct pace pace;          /* of saves */
+    int64_t pace_ns;           /* the next slot waits until then; 0: none does */
     struct wire_msg *in, *out; /* scratch of the transfer thread */
     struct wire_msg *compose;  /* scratch of callers, under lock */
     pthread_mutex_t lock;

@@ -16,13 +16,24 @@ static int64_t begin_by(int64_t deadline_ns)
 
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
 {
+    struct ckpt *c = s->ctx;
+    bool broken = false;
     audit_ask(s);
-    while (s->shared.copying || s->shared.busy)
-        if (!lib_wait_changed(s->ctx, deadline_ns) && (s->shared.copying || s->shared.busy))
-            return err_set(err, CKPT_TIMEOUT,
-                           "the state is still being copied (operation %llu): ckptd gives slots "
-                           "back too slowly",
-                           (unsigned long long)s->shared.copying);
+    while (s->shared.copying || s->shared.busy) {
+        if (c->shared.broken && !broken) { /* what a device still does ends soon or never */
+            int64_t soon = lib_now_ns() + LIB_LAND_NS;
+            broken = true;
+            deadline_ns = soon < deadline_ns ? soon : deadline_ns;
+        }
+        if (lib_wait_changed(c, deadline_ns) || !(s->shared.copying || s->shared.busy))
+            continue;
+        if (broken)
+            return err_set(err, c->shared.err.status, "%s", err_text(&c->shared.err));
+        return err_set(err, CKPT_TIMEOUT,
+                       "the state is still being copied (operation %llu): ckptd gives slots "
+                       "back too slowly",
+                       (unsigned long long)s->shared.copying);
+    }
     return CKPT_OK;
 }
 

@@ -403,7 +403,13 @@ static void sleep_for_work(struct ckpt *c, bool full, bool in_air)
     uint64_t n;
     struct pollfd p[2] = { { .fd = c->fd, .events = (short)(POLLIN | (full ? POLLOUT : 0)) },
                            { .fd = c->wake_fd, .events = POLLIN } };
-    poll(p, 2, in_air ? 1 : 1000);
+    int ms = in_air ? 1 : 1000;
+    if (c->pace_ns) { /* a slot waits for its time */
+        int64_t left = (c->pace_ns - lib_now_ns() + 999999) / 1000000;
+        ms = left < ms ? (int)(left > 0 ? left : 0) : ms;
+        c->pace_ns = 0;
+    }
+    poll(p, 2, ms);
     if (p[1].revents & POLLIN) {
         ssize_t got = read(c->wake_fd, &n, sizeof(n));
         (void)got;

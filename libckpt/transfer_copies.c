@@ -93,13 +93,26 @@ static bool next_grant(struct ckpt *c, struct ckpt_state *s, struct wire_full *f
     return true;
 }
 
+/* Not yet, by the rate that saves may copy at?  Lock held. */
+static bool too_early(struct ckpt *c, const struct ckpt_state *s)
+{
+    const struct lib_grants *g = &s->shared.grants;
+    const struct lib_op *op = lib_op_find(c, g->op[g->head]);
+    int64_t now = lib_now_ns();
+    if (!op || op->final || op->next_slot >= s->decl.slot_count)
+        return false; /* no bytes: next_grant says what of it */
+    int64_t wait = pace_take(&c->pace, s->decl.slots[op->next_slot].used, now);
+    c->pace_ns = wait ? now + wait : 0;
+    return wait > 0;
+}
+
 /* Fills the next granted slot of one state, or queues that; false if there is none.  Lock
  * held, dropped meanwhile. */
 static bool fill_one(struct ckpt *c, struct ckpt_state *s)
 {
     struct wire_full full;
     struct ckpt_err err = { 0 };
-    if (s->shared.grants.count == 0)
+    if (s->shared.grants.count == 0 || too_early(c, s))
         return false;
     if (!next_grant(c, s, &full))
         return true;

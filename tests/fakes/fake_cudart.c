@@ -62,6 +62,7 @@ struct CUevent_st {
     uint64_t recorded, done;
 };
 struct CUstream_st {
+    struct CUstream_st *next; /* of all there are */
     int device;
     uint64_t random;
     struct op *first, *last; /* the first is being done */
@@ -79,7 +80,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct range ranges[RANGES_MAX];
 static size_t range_count;
-static struct CUstream_st *defaults[FAKE_DEVICES];
+static struct CUstream_st *defaults[FAKE_DEVICES], *streams;
 static uint64_t seed = 1;
 static unsigned longest_us = 200;
 static int broken, contexts;
@@ -344,6 +345,10 @@ static void *stream_main(void *arg)
         free(op);
         pthread_cond_broadcast(&changed);
     }
+    struct CUstream_st **at = &streams;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     pthread_mutex_unlock(&lock);
     free(s);
     return NULL;
@@ -355,6 +360,8 @@ static cuda_stream new_stream(int on)
     cuda_stream s = calloc(1, sizeof(*s));
     s->device = on;
     s->random = seed++ * 77;
+    s->next = streams;
+    streams = s;
     contexts |= 1 << on;
     pthread_create(&thread, NULL, stream_main, s);
     pthread_detach(thread);
@@ -589,12 +596,26 @@ cuda_error cudaHostRegister(void *p, size_t bytes, unsigned flags)
     return end(e);
 }
 
+/* Lock held. */
+static void no_copy_there(const struct range *r)
+{
+    for (const struct CUstream_st *s = streams; s && !broken; s = s->next)
+        for (const struct op *o = s->first; o; o = o->next)
+            for (size_t i = 0; o->kind == COPY && i < o->count; i++) {
+                const unsigned char *host = o->in ? o->rects[i].src : o->rects[i].dst;
+                if (host >= r->base && host < r->base + r->bytes)
+                    DIE("memory is unpinned under a copy");
+            }
+}
+
 cuda_error cudaHostUnregister(void *p)
 {
     cuda_error e = begin("HostUnregister", true);
     struct range *r = range_at(p, false);
     if (e == CUDA_SUCCESS && (!r || r->base != p))
         e = NOT_PINNED;
+    if (e == CUDA_SUCCESS)
+        no_copy_there(r);
     if (e == CUDA_SUCCESS)
         *r = ranges[--range_count];
     return end(e);

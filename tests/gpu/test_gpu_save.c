@@ -628,6 +628,7 @@ static void test_failures(void)
         { "EventRecord", 1, true, CKPT_DEVICE, 700 },
         { "EventRecord", 3, true, CKPT_DEVICE, 214 },
         { "EventQuery", 1, true, CKPT_DEVICE, 700 },
+        { "EventQuery", 2, true, CKPT_DEVICE, 214 },
         { "MemcpyBatchAsync", 1, true, CKPT_DEVICE, 719 },
         { "StreamWaitEvent", 1, true, CKPT_DEVICE, 700 },
         { "EventCreateWithFlags", 1, false, CKPT_NO_MEMORY, 2 },
@@ -775,10 +776,12 @@ int main(void)
     kit_run("strided", 1, strided, NULL);
     kit_run("strided", 1, strided, NULL);
     kit.cases += 2;
+    alone("nobatch", no_batches, 2);
+    if (FAKE_BRIEF) /* what differs between the runtimes is done */
+        return kit_end();
     test_mixed();
     alone("device", other_device, 1);
     alone("unpinned", not_pinned, 1);
-    alone("nobatch", no_batches, 2);
     alone("early", pinned_early, 1);
     alone("before", pinned_before, 1);
     kit_run("unused", 1, not_begun, NULL);

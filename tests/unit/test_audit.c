@@ -200,7 +200,10 @@ static void reconnects(void)
     CHECK_OK(save_with(&f, 1, 0, &op));
     s.forget = true;
     fake_set(f.d, &s);
+    uint32_t hellos = fake_seen(f.d).hellos;
     fake_drop(f.d);
+    while (fake_seen(f.d).hellos == hellos)
+        ; /* before a wait that is a fence */
     CHECK_FAILS(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_DAEMON_GONE, "");
     s.forget = false;
     fake_set(f.d, &s);
