@@ -29,6 +29,7 @@
 #define CAPTURE_BAD  900
 #define HANDLE_BAD   400
 #define NOT_PINNED   713
+#define BETWEEN      3 /* device to device */
 #define PER_THREAD   ((cuda_stream)2)
 #define LEGACY       ((cuda_stream)1)
 #define MAPPED(size) (((size) + 4095) / 4096 * 4096)
@@ -498,6 +499,11 @@ API const char *cudaGetErrorName(cuda_error e);
 API const char *cudaGetErrorString(cuda_error e);
 API cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS);
 API cuda_error cuCtxGetCurrent(void **ret);
+/* What programs call, and the library does not. */
+API cuda_error cudaMalloc(void **ret, size_t bytes), cudaFree(void *p);
+API cuda_error cudaMallocHost(void **ret, size_t bytes), cudaFreeHost(void *p);
+API cuda_error cudaStreamSynchronize(cuda_stream s);
+API cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s);
 
 const char *cudaGetErrorName(cuda_error e)
 {
@@ -731,18 +737,18 @@ cuda_error cudaEventQuery(cuda_event event)
  * pinned.  Lock held. */
 static cuda_error copy(cuda_stream s, struct rect *rects, size_t count, int kind)
 {
-    bool in = kind == CUDA_HOST_TO_DEVICE, pinned = true;
+    bool in = kind == CUDA_HOST_TO_DEVICE, between = kind == BETWEEN, pinned = true;
     for (size_t i = 0; i < count; i++) {
         struct rect *r = &rects[i];
         size_t dst_bytes = r->dst_pitch * (r->rows - 1) + r->width;
         size_t src_bytes = r->src_pitch * (r->rows - 1) + r->width;
         const void *host = in ? (const void *)r->src : r->dst;
         size_t host_bytes = in ? src_bytes : dst_bytes;
-        pinned &=
-            range_at(host, false) && range_at((const unsigned char *)host + host_bytes - 1, false);
-        r->dst = really(r->dst, dst_bytes, in);
+        pinned &= between || (range_at(host, false) &&
+                              range_at((const unsigned char *)host + host_bytes - 1, false));
+        r->dst = really(r->dst, dst_bytes, in || between);
         r->src = really(r->src, src_bytes, !in);
-        if (!in)
+        if (!in && !between)
             each_row(r, true, 0, r->rows);
     }
     struct op op = { .kind = COPY, .in = in, .count = count, .rects = rects };
@@ -794,4 +800,65 @@ cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
     for (size_t i = 0; i < count; i++)
         r[i] = (struct rect){ .dst = dsts[i], .src = srcs[i], .width = sizes[i], .rows = 1 };
     return end(copy(s, r, count, kind));
+}
+
+/* -- for programs ------------------------------------------------------------------------ */
+
+cuda_error cudaMalloc(void **ret, size_t bytes)
+{
+    *ret = fake_malloc(device, bytes);
+    return CUDA_SUCCESS;
+}
+
+cuda_error cudaFree(void *p)
+{
+    fake_free(p);
+    return CUDA_SUCCESS;
+}
+
+cuda_error cudaMallocHost(void **ret, size_t bytes)
+{
+    cuda_error e = begin("MallocHost", true);
+    *ret = aligned_alloc(4096, MAPPED(bytes + 1));
+    if (e == CUDA_SUCCESS)
+        add_range((struct range){ .base = *ret, .bytes = bytes });
+    return end(e);
+}
+
+cuda_error cudaFreeHost(void *p)
+{
+    cuda_error e = cudaHostUnregister(p);
+    free(p);
+    return e;
+}
+
+cuda_error cudaStreamSynchronize(cuda_stream s)
+{
+    fake_sync(s);
+    return broken;
+}
+
+struct set_call {
+    unsigned char *at;
+    size_t bytes;
+    int value;
+};
+
+static void set_bytes(void *arg)
+{
+    struct set_call *c = arg;
+    memset(c->at, c->value, c->bytes);
+    free(c);
+}
+
+cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s)
+{
+    cuda_error e = begin("MemsetAsync", false);
+    struct set_call *c = malloc(sizeof(*c));
+    *c = (struct set_call){ really(p, bytes, true), bytes, value };
+    if (e == CUDA_SUCCESS)
+        push(resolve(s), (struct op){ .kind = KERNEL, .kernel = set_bytes, .arg = c });
+    else
+        free(c);
+    return end(e);
 }
