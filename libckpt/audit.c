@@ -52,16 +52,16 @@ enum ckpt_status audit_when_of_env(enum audit_when *ret, struct ckpt_err *err)
 
 /* -- the caller's side ------------------------------------------------------ */
 
-void audit_begin(struct ckpt_state *s, const struct lib_op *op, uint32_t save_flags)
+void audit_begin(struct ckpt_state *s, const struct lib_op *op, const struct ckpt_save_opts *o)
 {
     struct lib_audit *a = &s->audit;
     enum audit_when when = s->ctx->audit_when;
-    bool wanted = when == AUDIT_ALWAYS || (save_flags & CKPT_SAVE_AUDIT) ||
+    bool wanted = when == AUDIT_ALWAYS || (o->flags & CKPT_SAVE_AUDIT) ||
                   (when == AUDIT_FIRST && !a->shared.passed);
     a->op = 0;
     a->shared.stage = AUDIT_OFF;
     a->shared.asked = false;
-    if (!wanted || (save_flags & CKPT_SAVE_NO_AUDIT) || s->decl.chunk_count == 0)
+    if (!wanted || (o->flags & CKPT_SAVE_NO_AUDIT) || s->decl.chunk_count == 0)
         return;
     if (!a->noted) {
         a->noted = calloc(s->decl.chunk_count, sizeof(*a->noted));
@@ -74,6 +74,8 @@ void audit_begin(struct ckpt_state *s, const struct lib_op *op, uint32_t save_fl
     a->op = op->id;
     a->shared.stage = AUDIT_NOTING;
     a->shared.saver = pthread_self();
+    int64_t half = (int64_t)o->timeout_ms * 500000;
+    a->shared.hold_ns = half < AUDIT_HOLD_NS ? half : AUDIT_HOLD_NS;
 }
 
 enum ckpt_status audit_adopt(struct ckpt_state *s, struct ckpt_err *err)
@@ -156,7 +158,7 @@ bool audit_hold(struct ckpt_state *s, const struct wire_full *full)
         return false;
     a->shared.held = *full;
     a->shared.stage = AUDIT_HELD;
-    a->shared.hold_until_ns = lib_now_ns() + AUDIT_HOLD_NS;
+    a->shared.hold_until_ns = lib_now_ns() + a->shared.hold_ns;
     return true;
 }
 

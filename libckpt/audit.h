@@ -11,7 +11,7 @@
  *
  * When: the first save of each state, until one has passed; CKPT_SAVE_AUDIT; CKPT_AUDIT (1: every
  * save, 0: none).  The fence is ckpt_fence, ckpt_fence_stream, the next save or restore, ckpt_wait
- * in the thread that saved, or, if none comes, AUDIT_HOLD_NS.  What cannot be audited (no memory,
+ * in the thread that saved, or, if none comes, AUDIT_HOLD_NS (or half of the save's time).  What cannot be audited (no memory,
  * a device that fails, a context that is closed) is handed over as it is, and ckpt_info says so.
  *
  * Cost: one more copy of what the rank writes and two digests of it, one room of a slot's size,
@@ -28,6 +28,7 @@ struct ckpt_state;
 struct gpu;
 struct lib_flight;
 struct lib_op;
+struct ckpt_save_opts;
 
 #define AUDIT_BLOCK_NS    INT64_C(5000000000)
 #define AUDIT_HOLD_NS     INT64_C(60000000000)
@@ -52,7 +53,7 @@ struct lib_audit {
         enum audit_stage stage;
         bool asked, passed;
         pthread_t saver;
-        int64_t hold_until_ns;
+        int64_t hold_ns, hold_until_ns;
         struct wire_full held;
     } shared;
 };
@@ -62,7 +63,7 @@ enum ckpt_status audit_when_of_env(enum audit_when *ret, struct ckpt_err *err) C
 
 /* -- caller's thread -- */
 /* Before the save is asked for; lock held. */
-void audit_begin(struct ckpt_state *s, const struct lib_op *op, uint32_t save_flags);
+void audit_begin(struct ckpt_state *s, const struct lib_op *op, const struct ckpt_save_opts *o);
 /* What drifted is copied aside from now on; the state is taken, the lock not held. */
 enum ckpt_status audit_adopt(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The copies of an audited save come before later work on the stream; lock held. */

@@ -214,7 +214,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     op->step = call->opts.step;
     c->shared.saved = true;
     c->shared.info.saves_begun++;
-    audit_begin(s, op, call->opts.flags);
+    audit_begin(s, op, &call->opts);
     st = ask_save(s, call, op, err);
     if (st == CKPT_OK)
         st = lib_op_wait(c, op, false, begun_by, err);

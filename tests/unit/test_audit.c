@@ -128,6 +128,22 @@ static void too_large(void)
     fix_close(&f);
 }
 
+/* No fence at all: after half of the save's time what is there is compared. */
+static void no_fence(void)
+{
+    struct fixture f;
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1, .timeout_ms = 600 };
+    uint64_t op;
+    open_first(&f, 1000);
+    CHECK_OK(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, &op));
+    fake_await(f.d, WIRE_FULL, 1);
+    while (info_of(&f).saves_committed == 0)
+        ;
+    CHECK(strstr(info_of(&f).audit, "step 1: nothing changed"));
+    fix_close(&f);
+    cases++;
+}
+
 static void *wait_a_while(void *arg)
 {
     const struct fixture *f = arg;
@@ -237,6 +253,7 @@ int main(void)
     names();
     too_large();
     fences();
+    no_fence();
     lets_go();
     reconnects();
     if (getenv("CKPT_DEEP")) /* five seconds */
