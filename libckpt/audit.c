@@ -129,14 +129,13 @@ enum ckpt_status audit_await_copies(struct ckpt_state *s, struct ckpt_err *err)
 
 /* -- the transfer thread ---------------------------------------------------- */
 
-/* Digests the tiles of a slot, wherever they lie; noted before (first), or compared. */
+/* Digests the tiles of a slot, wherever they lie: noted (first), or compared.  Volatile tensors and
+ * objects are read from their copy aside both times: those never differ. */
 static void digest_slot(struct ckpt_state *s, uint32_t slot, const uint8_t *bytes, bool first)
 {
     struct decl_walk w = decl_walk_slot(&s->decl, slot);
     struct decl_tile tile;
     while (decl_walk_next(&w, &tile)) {
-        if (state_side(s, tile.tensor))
-            continue; /* copied before ckpt_save returned: it may change */
         struct digest d = digest_of(bytes + tile.place.offset, tile.bytes);
         if (first)
             s->audit.noted[tile.chunk] = d;
@@ -180,11 +179,12 @@ void audit_release(struct ckpt *c, struct ckpt_state *s, const char *why)
     char text[sizeof(c->shared.info.audit)];
     enum audit_stage was = a->shared.stage;
     a->shared.stage = AUDIT_OFF;
-    if (was < AUDIT_HELD)
+    if (was == AUDIT_OFF)
         return;
     snprintf(text, sizeof(text), "not audited: %.200s", why);
     say(c, text);
-    copies_hand_over(c, &a->shared.held, CKPT_OK, &err);
+    if (was >= AUDIT_HELD)
+        copies_hand_over(c, &a->shared.held, CKPT_OK, &err);
 }
 
 /* Which tensors changed: for people. */

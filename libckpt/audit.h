@@ -12,7 +12,8 @@
  * When: the first save of each state, until one has passed; CKPT_SAVE_AUDIT; CKPT_AUDIT (1: every
  * save, 0: none).  The fence is ckpt_fence, ckpt_fence_stream, the next save or restore, ckpt_wait
  * in the thread that saved, or, if none comes, AUDIT_HOLD_NS (or half of the save's time).  What cannot be audited (no memory,
- * a device that fails, a context that is closed) is handed over as it is, and ckpt_info says so.
+ * a device that fails, a context that is closed, a stream that does not reach its fence within
+ * AUDIT_STREAM_NS) is handed over as it is, and ckpt_info says so.
  *
  * Cost: one more copy of what the rank writes and two digests of it, one room of a slot's size,
  * 16 bytes a tile.  The transfer thread compares one slot at a time, between messages. */
@@ -30,7 +31,10 @@ struct lib_flight;
 struct lib_op;
 struct ckpt_save_opts;
 
-#define AUDIT_BLOCK_NS    INT64_C(5000000000)
+#ifndef AUDIT_BLOCK_NS /* a test may be less patient */
+#define AUDIT_BLOCK_NS  INT64_C(5000000000)
+#define AUDIT_STREAM_NS INT64_C(60000000000)
+#endif
 #define AUDIT_HOLD_NS     INT64_C(60000000000)
 #define AUDIT_ASIDE_BYTES (UINT64_C(64) << 20)
 

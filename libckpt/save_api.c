@@ -296,6 +296,24 @@ static enum ckpt_status wait_queued(struct ckpt_state *s, int64_t deadline, stru
     return CKPT_OK;
 }
 
+/* An audit is behind what is on the stream, which may have changed something.  For the host this
+ * is a wait; a stream that waits for the host in turn must not end in a standstill. */
+static enum ckpt_status audit_at(struct ckpt_state *s, void *stream, struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    pthread_mutex_lock(&c->lock);
+    bool audited = audit_pending(s);
+    pthread_mutex_unlock(&c->lock);
+    enum ckpt_status st = audited ? flight_follow(s, stream, err) : CKPT_OK;
+    if (!audited || st != CKPT_OK)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    if (state_wait_idle(s, lib_now_ns() + AUDIT_STREAM_NS, NULL) != CKPT_OK)
+        audit_release(c, s, "the stream did not get to its fence in time");
+    pthread_mutex_unlock(&c->lock);
+    return CKPT_OK;
+}
+
 enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
 {
     struct ckpt_err err = { 0 };
@@ -307,14 +325,11 @@ enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
     int64_t now = lib_now_ns();
     if (!s->devices && host->ops->wait_user(host, stream, NULL, &err) != CKPT_OK)
         return lib_fail(&err);
-    pthread_mutex_lock(&c->lock);
-    bool audited = audit_pending(s);
-    pthread_mutex_unlock(&c->lock);
-    if (audited && s->devices) /* what is on the stream may have changed something */
-        st = flight_follow(s, stream, &err);
+    if (s->devices)
+        st = audit_at(s, stream, &err);
     if (st != CKPT_OK)
         return lib_fail(&err);
-    if (!s->devices || s->host_memory || audited)
+    if (!s->devices || s->host_memory)
         st = ckpt_fence(s, c->timeout_ms);
     if (st != CKPT_OK || !s->devices)
         return st;

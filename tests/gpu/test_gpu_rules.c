@@ -110,6 +110,37 @@ static void another_arena(void)
     check_saved(&g, 2, op);
 }
 
+static void *open_when_given_up(void *arg)
+{
+    const struct device_fixture *g = arg;
+    struct ckpt_info info = { .size = sizeof(info) };
+    do
+        CHECK_OK(ckpt_info(g->f.c, &info));
+    while (!strstr(info.audit, "not audited: the stream did not get to its fence in time"));
+    atomic_store(&gate, 1);
+    return NULL;
+}
+
+/* A stream that waits for what the host does next: an audited fence gives its audit up. */
+static void stream_waits_for_host(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1, .flags = CKPT_SAVE_AUDIT };
+    pthread_t opener;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    fix_fill(&g.f, 1);
+    memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
+    fake_launch(g.stream, wait_for_gate, NULL);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    CHECK_EQ(pthread_create(&opener, NULL, open_when_given_up, &g), 0);
+    CHECK_OK(ckpt_fence_stream(g.f.s, g.stream));
+    pthread_join(opener, NULL);
+    check_saved(&g, 1, op);
+}
+
 /* -- a device that never ends ------------------------------------------------------ */
 
 static void hangs_under_arena(void)
@@ -173,8 +204,9 @@ static void hangs_at_close(void)
 
 int main(void)
 {
-    static void (*const each[])(void) = { granted_again, another_arena, hangs_under_arena,
-                                          hangs_under_state, hangs_at_close };
+    static void (*const each[])(void) = { granted_again,         another_arena,
+                                          stream_waits_for_host, hangs_under_arena,
+                                          hangs_under_state,     hangs_at_close };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     for (size_t i = 0; i < ARRAY_COUNT(each); i++) {

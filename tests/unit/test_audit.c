@@ -147,7 +147,7 @@ static void no_fence(void)
 static void *wait_a_while(void *arg)
 {
     const struct fixture *f = arg;
-    CHECK_FAILS(ckpt_wait(f->c, info_of(f).saves_begun, CKPT_LEVEL_LOCAL, 60), CKPT_TIMEOUT, "");
+    CHECK_FAILS(ckpt_wait(f->c, info_of(f).saves_begun, CKPT_LEVEL_LOCAL, 300), CKPT_TIMEOUT, "");
     return NULL;
 }
 
