@@ -89,6 +89,10 @@ struct ckpt_open_opts {
     int timeout_ms; /* for the daemon and the other ranks; 0 = 600,000 */
     /* CKPT_OPEN_SOLO: refused (CKPT_REFUSED) while a trainer of this job is attached. */
     uint32_t flags;
+    /* Saves copy at most so many bytes a second out of the caller's memory, in steps of a slot:
+     * for nodes where a snapshot and the trainer's own traffic share a link.  Fences wait
+     * accordingly longer.  0 = CKPT_COPY_RATE (digits, then nothing, K, M or G), else no limit. */
+    uint64_t copy_bytes_per_s;
 };
 enum ckpt_open_flags { CKPT_OPEN_SOLO = 1 };
 
@@ -299,7 +303,8 @@ CKPT_API enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct 
 
 /* Ends the declaration: validates it, agrees on it with the daemon, gets and touches
  * the staging memory.  After this nothing can be declared.  `info` of the context says
- * what it took.  After a failure: free it and declare a new state.  Errors: CKPT_NO_MEMORY
+ * what it took.  If the calling thread works with a CUDA device already, the staging memory is
+ * pinned by it in the background, beside what the caller does next.  After a failure: free it and declare a new state.  Errors: CKPT_NO_MEMORY
  * (admission: what was asked, what is left), CKPT_INVALID (a name twice, strides that
  * reach outside any buffer), CKPT_COVER (overlapping pieces: named), CKPT_LIMIT, STORE. */
 CKPT_API enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms);
@@ -326,6 +331,8 @@ struct ckpt_save_opts {
 };
 enum ckpt_save_flags {
     CKPT_SAVE_ALLOW_VANISHED = 1, /* tensors of the parent checkpoint may be missing */
+    CKPT_SAVE_AUDIT = 2,          /* audit the fence of this save; below */
+    CKPT_SAVE_NO_AUDIT = 4,       /* not even of the first save */
 };
 
 /* Starts a save and returns; `op` names it.  Called by all ranks.  The state must not
@@ -341,6 +348,16 @@ enum ckpt_save_flags {
  * captured into a graph is refused (CKPT_WRONG_STATE); captures of other threads are left
  * alone.  A device that fails ends the save (DEVICE class), not the process, and states
  * without memory on it go on.
+ *
+ * Fence audit: at the fence of a state's first save in a launch, of saves with CKPT_SAVE_AUDIT,
+ * and with CKPT_AUDIT=1 of all (CKPT_AUDIT=0: of none), what this rank saved is read again and
+ * compared.  Tensors that changed before the fence are named, the save fails with CKPT_ABORTED
+ * on all ranks, and up to 64 MiB of such tensors count as volatile from then on.  Until a save
+ * has passed, the next one is audited, too.  Price: an audited save waits for its own copies
+ * (at most 5 s; of device memory only until they are queued), its fence for a second copy and
+ * its digests (ckpt_info: audit), and it is staged behind its fence only; ckpt_wait in the
+ * thread that saved counts as one, and so do 60 s (or half
+ * of timeout_ms).
  * Errors: CKPT_INVALID (count is not what was declared, a buffer too small),
  * CKPT_EXISTS (this step is already committed in this epoch), CKPT_SUPERSEDED (a newer
  * launch took over: stop), BUSY, STORE and DEVICE classes: training goes on, earlier
@@ -523,6 +540,8 @@ struct ckpt_info {
     /* What tensors may lie on: "4 CUDA devices by libcudart.so.13", or "host memory only: " and
      * why; and why staging memory is not pinned, if a device's driver refused that. */
     char devices[384];
+    /* The last fence audit: what it found and took, or why there was none; "" = none yet. */
+    char audit[512];
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

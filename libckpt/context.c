@@ -307,7 +307,11 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     c->compose = malloc(sizeof(*c->compose));
     if (!c->in || !c->out || !c->compose)
         return err_set(err, CKPT_NO_MEMORY, "open: out of memory");
-    return devices_new(&c->devices, err);
+    enum ckpt_status st = audit_when_of_env(&c->audit_when, err);
+    c->pace.bytes_per_s = o->copy_bytes_per_s;
+    if (st == CKPT_OK && !o->copy_bytes_per_s)
+        st = pace_parse(or_env(NULL, "CKPT_COPY_RATE"), &c->pace.bytes_per_s, err);
+    return st == CKPT_OK ? devices_new(&c->devices, err) : st;
 }
 
 static void context_free(struct ckpt *c)
@@ -477,8 +481,8 @@ static void tell_devices(const struct ckpt *c, char *ret, size_t cap)
 {
     devices_text(c->devices, ret, cap);
     size_t len = strlen(ret);
-    if (c->shared.unpinned[0])
-        snprintf(ret + len, cap - len, "; not pinned, copies are slower: %s", c->shared.unpinned);
+    if (c->shared.pinning[0])
+        snprintf(ret + len, cap - len, "; %s", c->shared.pinning);
 }
 
 enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)

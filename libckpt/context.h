@@ -20,15 +20,19 @@
 #include "formats/report.h"
 #include "formats/select.h"
 #include "formats/wire.h"
+#include "libckpt/audit.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/devices.h"
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
+#include "libckpt/pace.h"
 
-#define LIB_LAND_NS    INT64_C(5000000000) /* longer, and a device is taken to hang */
-#define LIB_OPS        64                  /* operations whose fate is remembered */
-#define LIB_STATES_MAX 8                   /* at a time */
-#define LIB_STEPS      64                  /* steps whose save() calls are counted */
+#ifndef LIB_LAND_NS                     /* a test may be less patient */
+#define LIB_LAND_NS INT64_C(5000000000) /* longer, and a device is taken to hang */
+#endif
+#define LIB_OPS        64 /* operations whose fate is remembered */
+#define LIB_STATES_MAX 8  /* at a time */
+#define LIB_STEPS      64 /* steps whose save() calls are counted */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
 struct lib_out {
@@ -89,6 +93,14 @@ struct lib_fate {
     bool wanted;         /* the patterns do not leave it out */
 };
 
+/* What of the arena is pinned for copies; of the transfer thread. */
+struct lib_pin {
+    struct gpu *by; /* the device that made the calls; NULL: nothing is */
+    uint64_t bytes; /* of the arena, from its start */
+    int64_t ns;
+    bool tile, over; /* over: all is, or it was refused */
+};
+
 struct ckpt_state {
     struct ckpt *ctx;
     struct ckpt_state *next;
@@ -101,8 +113,7 @@ struct ckpt_state {
     uint8_t *arena;
     uint32_t slots;
     uint64_t slot_bytes, ram_left;
-    struct gpu *pinned_by; /* arena and tile are pinned, by this device's call; else NULL */
-    bool pin_tried;
+    struct lib_pin pin;
     struct lib_flight *flights; /* of the transfer thread: oldest first */
     uint8_t *tile;              /* room for one, with witnesses */
     uint64_t witness_turn;      /* counts the saves, from anywhere (G4) */
@@ -122,10 +133,12 @@ struct ckpt_state {
     void *room;             /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
     struct lib_side *sides; /* sorted by tensor */
     size_t side_count;
+    struct lib_audit audit;
     struct { /* under ctx->lock */
         struct lib_grants grants;
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
         uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
+        unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
         uint64_t queued;  /* op whose copies are all queued, at least */
         struct ckpt_err failed; /* what became of a flight of the load under way */
@@ -151,9 +164,12 @@ struct ckpt {
     uint64_t arena_want;
     bool private_daemon;
     uint32_t hello_flags;
+    enum audit_when audit_when;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
     bool fresh;                /* no answer has come to this session's HELLO yet */
+    struct pace pace;          /* of saves */
+    int64_t pace_ns;           /* the next slot waits until then; 0: none does */
     struct wire_msg *in, *out; /* scratch of the transfer thread */
     struct wire_msg *compose;  /* scratch of callers, under lock */
     pthread_mutex_t lock;
@@ -192,7 +208,7 @@ struct ckpt {
         uint8_t node[16];
         uint32_t slot_bytes;
         char why[512];
-        char unpinned[208]; /* why the arena is not pinned; "" = it is, or need not be */
+        char pinning[300]; /* how pinning the arena went; "" = it was not needed */
         struct ckpt_info info;
     } shared; /* under lock */
 };
@@ -263,6 +279,9 @@ void transfer_stop(struct ckpt *c);
 /* -- transfer_copies.c: what the transfer thread has copied; of that thread -- */
 /* Fills, or queues, the next granted slot of any state; false: there is none. */
 bool copies_fill_any(struct ckpt *c);
+/* A slot's copies have ended: it goes to the daemon, or the save has failed.  Lock held. */
+void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
+                      struct ckpt_err *err);
 /* Takes down what has landed; *ret_left: some are still in the air. */
 bool copies_land_any(struct ckpt *c, bool *ret_left);
 /* Before an arena goes: a device may still be writing into it.  Lock held, dropped
@@ -284,11 +303,18 @@ void slots_unmap(struct ckpt_state *s);
 enum slots_part { SLOTS_HOST, SLOTS_DEVICES };
 enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
                             enum slots_part part, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same for the tiles alone, into any memory of a slot's size. */
+enum ckpt_status slots_fill_room(struct ckpt_state *s, uint32_t slot, enum slots_part part,
+                                 uint8_t *to, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Whose turn it is, when a save's last slot is begun; its digest, when all is copied. */
 void slots_choose_witness(struct ckpt_state *s, struct wire_full *full);
 void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
-/* Pins arena and tile for copies from and to devices, once; without pins they are slower. */
+/* Pins what is not pinned yet of arena and tile for copies from and to devices, once; without
+ * pins they are slower. */
 void slots_pin(struct ckpt_state *s);
+/* A slice of any state whose device is known since it was sealed, while the caller builds its
+ * model; false: there is nothing to do. */
+bool slots_pin_early(struct ckpt *c);
 /* Copies fragments to the tensors, or queues that. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -335,6 +361,9 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
                                     struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Queues STATE for a sealed declaration; lock held. */
 enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Memory for the copy aside of a tensor or object; of nothing under way. */
+enum ckpt_status state_make_side(struct ckpt_state *s, size_t tensor, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* The copy aside of a volatile tensor or object, or NULL. */
 struct lib_side *state_side(struct ckpt_state *s, size_t tensor);
 /* What the head of an object's bytes says: how many follow. */

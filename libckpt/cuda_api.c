@@ -64,6 +64,14 @@ static const char *take_all(void *lib, struct cuda_api *api)
     return NULL;
 }
 
+/* The driver's own, if the process has the driver; the runtime has no such question. */
+static void take_driver(void *runtime, struct cuda_api *api)
+{
+    void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+    if (!take(driver ? driver : runtime, "cuCtxGetCurrent", &api->CtxGetCurrent))
+        api->CtxGetCurrent = NULL;
+}
+
 enum ckpt_status cuda_api_load(struct cuda_api *ret, struct ckpt_err *err)
 {
     struct cuda_api api = { 0 };
@@ -84,6 +92,7 @@ enum ckpt_status cuda_api_load(struct cuda_api *ret, struct ckpt_err *err)
         (void)take(lib, "cudaMemcpyBatchAsync", &api.MemcpyBatch13);
     else if (api.runtime_version >= BATCH)
         (void)take(lib, "cudaMemcpyBatchAsync", &api.MemcpyBatch12);
+    take_driver(lib, &api);
     *ret = api;
     return CKPT_OK;
 }

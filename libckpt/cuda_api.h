@@ -94,6 +94,8 @@ struct cuda_api {
     cuda_error (*MemcpyBatch13)(void *const *dsts, const void *const *srcs, const size_t *sizes,
                                 size_t count, struct cuda_memcpy_attributes *attrs,
                                 size_t *attrs_first, size_t attr_count, cuda_stream s);
+    /* Of the driver; NULL: not loaded. */
+    cuda_error (*CtxGetCurrent)(void **ret);
     int runtime_version, driver_version; /* 13000 = 13.0; driver 0 = there is none */
     char from[256];                      /* which library */
 };

@@ -134,6 +134,16 @@ enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_e
     return st;
 }
 
+bool devices_in_use(struct devices *d, unsigned *ret)
+{
+    bool in_use = false;
+    pthread_mutex_lock(&d->lock);
+    if (look_for_cuda(d))
+        in_use = cuda_context_here(&d->cuda);
+    pthread_mutex_unlock(&d->lock);
+    return in_use && devices_current(d, ret, NULL) == CKPT_OK;
+}
+
 struct gpu *devices_gpu(const struct devices *d, unsigned index)
 {
     return d->gpu[index];

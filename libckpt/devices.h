@@ -25,6 +25,8 @@ enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, s
 /* The device whose streams the calling thread uses. */
 enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* The same, only if that thread has a context on it already: else false, and none is made. */
+bool devices_in_use(struct devices *d, unsigned *ret);
 struct gpu *devices_gpu(const struct devices *d, unsigned index);
 /* Which runtime, how many devices, or why none: for people. */
 void devices_text(struct devices *d, char *ret, size_t cap);

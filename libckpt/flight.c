@@ -107,15 +107,23 @@ static enum ckpt_status await_stream(const struct gpu_event *e, int64_t deadline
     }
 }
 
-/* Everything after `e`. */
-static enum ckpt_status order_after(struct ckpt_state *s, struct gpu_event *e, void *stream,
-                                    bool load, int64_t deadline_ns, struct ckpt_err *err)
+/* Our queues wait for `e`, at the stream's present end. */
+static enum ckpt_status queues_wait(struct ckpt_state *s, struct gpu_event *e, void *stream,
+                                    struct ckpt_err *err)
 {
     enum ckpt_status st = e->gpu->ops->record_user(e->gpu, e, stream, err);
     for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i)) {
         struct gpu *g = devices_gpu(s->ctx->devices, i);
         st = g->ops->wait(g, e, err);
     }
+    return st;
+}
+
+/* Everything after `e`. */
+static enum ckpt_status order_after(struct ckpt_state *s, struct gpu_event *e, void *stream,
+                                    bool load, int64_t deadline_ns, struct ckpt_err *err)
+{
+    enum ckpt_status st = queues_wait(s, e, stream, err);
     if (st == CKPT_OK && load && s->host_memory)
         st = await_stream(e, deadline_ns, err);
     for (unsigned i = next_device(s, 0); st == CKPT_OK && !load && i; i = next_device(s, i))
@@ -141,6 +149,20 @@ enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, i
     st = order_after(s, begun, stream, load, deadline_ns, err);
     events_free(&begun);
     return st;
+}
+
+enum ckpt_status flight_follow(struct ckpt_state *s, void *stream, struct ckpt_err *err)
+{
+    unsigned current = 0;
+    struct gpu_event *here = NULL;
+    enum ckpt_status st = devices_current(s->ctx->devices, &current, err);
+    if (st == CKPT_OK)
+        st = add_event(devices_gpu(s->ctx->devices, current), &here, err);
+    if (st != CKPT_OK)
+        return st;
+    st = queues_wait(s, here, stream, err);
+    events_free(&here);
+    return st == CKPT_WRONG_STATE ? CKPT_OK : st;
 }
 
 enum ckpt_status flight_join(struct ckpt_state *s, void *stream, struct ckpt_err *err)

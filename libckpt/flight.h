@@ -26,6 +26,7 @@ struct lib_flight {
     struct lib_flight *next;
     struct gpu_event *events; /* those that have not happened yet */
     bool load;
+    bool audit;              /* no slot: copied again for the fence (audit.h) */
     bool host_left;          /* saves: host memory is still to be copied */
     bool last;               /* restores: the slot goes back */
     enum ckpt_status status; /* of queueing it; what came to be queued must land all the same */
@@ -43,6 +44,10 @@ enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, i
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Later work on `stream` waits for the last copy queued on every device of the state. */
 enum ckpt_status flight_join(struct ckpt_state *s, void *stream, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
+
+/* Copies queued from now on come after what is on `stream`, unless it is being captured. */
+enum ckpt_status flight_follow(struct ckpt_state *s, void *stream, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 
 /* -- transfer thread; the lock not held -- */

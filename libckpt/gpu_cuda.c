@@ -489,3 +489,9 @@ enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt
     cuda_error e = c->api.GetDevice(ret);
     return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "asking for the device", err);
 }
+
+bool cuda_context_here(const struct cuda *c)
+{
+    void *context = NULL;
+    return c->api.CtxGetCurrent && c->api.CtxGetCurrent(&context) == CUDA_SUCCESS && context;
+}

@@ -17,6 +17,8 @@ enum ckpt_status cuda_device_of(const struct cuda *c, const void *p, int *ret, s
 /* The calling thread's. */
 enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* The calling thread has a context on its device: asking makes none. */
+bool cuda_context_here(const struct cuda *c);
 /* A device with its queue; borrows `c`. */
 enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -16,12 +16,24 @@ static int64_t begin_by(int64_t deadline_ns)
 
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
 {
-    while (s->shared.copying || s->shared.busy)
-        if (!lib_wait_changed(s->ctx, deadline_ns) && (s->shared.copying || s->shared.busy))
-            return err_set(err, CKPT_TIMEOUT,
-                           "the state is still being copied (operation %llu): ckptd gives slots "
-                           "back too slowly",
-                           (unsigned long long)s->shared.copying);
+    struct ckpt *c = s->ctx;
+    bool broken = false;
+    audit_ask(s);
+    while (s->shared.copying || s->shared.busy) {
+        if (c->shared.broken && !broken) { /* what a device still does ends soon or never */
+            int64_t soon = lib_now_ns() + LIB_LAND_NS;
+            broken = true;
+            deadline_ns = soon < deadline_ns ? soon : deadline_ns;
+        }
+        if (lib_wait_changed(c, deadline_ns) || !(s->shared.copying || s->shared.busy))
+            continue;
+        if (broken)
+            return err_set(err, c->shared.err.status, "%s", err_text(&c->shared.err));
+        return err_set(err, CKPT_TIMEOUT,
+                       "the state is still being copied (operation %llu): ckptd gives slots "
+                       "back too slowly",
+                       (unsigned long long)s->shared.copying);
+    }
     return CKPT_OK;
 }
 
@@ -81,7 +93,7 @@ static enum ckpt_status check_opts(const struct ckpt_save_opts *given, struct ck
         o, sizeof(*o), given, offsetof(struct ckpt_save_opts, metrics), "ckpt_save_opts", err);
     if (st != CKPT_OK)
         return st;
-    if (o->flags & ~(uint32_t)CKPT_SAVE_ALLOW_VANISHED)
+    if (o->flags & ~(uint32_t)(CKPT_SAVE_ALLOW_VANISHED | CKPT_SAVE_AUDIT | CKPT_SAVE_NO_AUDIT))
         return err_set(err, CKPT_INVALID, "ckpt_save: unknown flags %#x", o->flags);
     if (o->step == CKPT_FINISHED)
         return err_set(err, CKPT_INVALID, "ckpt_save: step %llu is no step",
@@ -156,7 +168,9 @@ static enum ckpt_status ask_save(struct ckpt_state *s, struct save_call *call, s
 {
     struct ckpt *c = s->ctx;
     pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = state_bind(s, call->buffers, call->count, false, err);
+    enum ckpt_status st = audit_adopt(s, err);
+    if (st == CKPT_OK)
+        st = state_bind(s, call->buffers, call->count, false, err);
     if (st == CKPT_OK)
         st = flight_prepare(s, call->stream, false, 0, err);
     pthread_mutex_lock(&c->lock);
@@ -169,6 +183,20 @@ static enum ckpt_status ask_save(struct ckpt_state *s, struct save_call *call, s
     if (st != CKPT_OK)
         lib_op_end(c, op, st, err_text(err));
     return st;
+}
+
+/* The copies of an audited save come before later work, as if its fence were here: else what
+ * changes before its first copy would not be seen.  What of that fails, shows later.  Lock
+ * held, dropped for the device. */
+static void put_first(struct ckpt_state *s, void *stream)
+{
+    struct ckpt_err err = { 0 };
+    if (!audit_pending(s) || audit_await_copies(s, &err) != CKPT_OK || !s->devices)
+        return;
+    pthread_mutex_unlock(&s->ctx->lock);
+    enum ckpt_status st = flight_join(s, stream, &err);
+    (void)st;
+    pthread_mutex_lock(&s->ctx->lock);
 }
 
 /* Lock held. */
@@ -186,9 +214,12 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     op->step = call->opts.step;
     c->shared.saved = true;
     c->shared.info.saves_begun++;
+    audit_begin(s, op, &call->opts);
     st = ask_save(s, call, op, err);
     if (st == CKPT_OK)
         st = lib_op_wait(c, op, false, begun_by, err);
+    if (st == CKPT_OK)
+        put_first(s, call->stream);
     c->shared.info.blocked_ns = (uint64_t)(lib_now_ns() - now);
     call->op = op->id;
     op->held = false;
@@ -265,6 +296,24 @@ static enum ckpt_status wait_queued(struct ckpt_state *s, int64_t deadline, stru
     return CKPT_OK;
 }
 
+/* An audit is behind what is on the stream, which may have changed something.  For the host this
+ * is a wait; a stream that waits for the host in turn must not end in a standstill. */
+static enum ckpt_status audit_at(struct ckpt_state *s, void *stream, struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    pthread_mutex_lock(&c->lock);
+    bool audited = audit_pending(s);
+    pthread_mutex_unlock(&c->lock);
+    enum ckpt_status st = audited ? flight_follow(s, stream, err) : CKPT_OK;
+    if (!audited || st != CKPT_OK)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    if (state_wait_idle(s, lib_now_ns() + AUDIT_STREAM_NS, NULL) != CKPT_OK)
+        audit_release(c, s, "the stream did not get to its fence in time");
+    pthread_mutex_unlock(&c->lock);
+    return CKPT_OK;
+}
+
 enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
 {
     struct ckpt_err err = { 0 };
@@ -275,6 +324,10 @@ enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
     struct gpu *host = devices_gpu(c->devices, 0);
     int64_t now = lib_now_ns();
     if (!s->devices && host->ops->wait_user(host, stream, NULL, &err) != CKPT_OK)
+        return lib_fail(&err);
+    if (s->devices)
+        st = audit_at(s, stream, &err);
+    if (st != CKPT_OK)
         return lib_fail(&err);
     if (!s->devices || s->host_memory)
         st = ckpt_fence(s, c->timeout_ms);
@@ -331,6 +384,15 @@ static enum ckpt_status wait_level(struct ckpt *c, uint64_t id, enum ckpt_level 
     }
 }
 
+/* Whoever waits in the thread that saved reaches no fence meanwhile.  Lock held. */
+static void ask_for_audit(struct ckpt *c, uint64_t id)
+{
+    const struct lib_op *op = lib_op_find(c, id);
+    if (op && op->state && op->state->audit.op == id &&
+        pthread_equal(op->state->audit.shared.saver, pthread_self()))
+        audit_ask(op->state);
+}
+
 enum ckpt_status ckpt_wait(struct ckpt *c, uint64_t op, enum ckpt_level level, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
@@ -342,6 +404,7 @@ enum ckpt_status ckpt_wait(struct ckpt *c, uint64_t op, enum ckpt_level level, i
         return lib_fail(&err);
     }
     pthread_mutex_lock(&c->lock);
+    ask_for_audit(c, op);
     st = wait_level(c, op, level, lib_now_ns() + (int64_t)timeout_ms * 1000000, &err);
     pthread_mutex_unlock(&c->lock);
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);

@@ -35,7 +35,7 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
 {
     const struct decl_tensor *t = &s->decl.tensors[tensor];
     struct lib_side *side = &s->sides[s->side_count];
-    side->tensor = tensor;
+    *side = (struct lib_side){ .tensor = tensor };
     side->len = s->need_bytes[tensor];
     side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
     /* A tensor's may be pinned: pages of its own.  An object's is not touched before it is used. */
@@ -49,6 +49,20 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
         memset(side->bytes, 0, side->len);
     s->side_count++;
     return CKPT_OK;
+}
+
+static int by_number(const void *a, const void *b)
+{
+    size_t x = ((const struct lib_side *)a)->tensor, y = ((const struct lib_side *)b)->tensor;
+    return (x > y) - (x < y);
+}
+
+enum ckpt_status state_make_side(struct ckpt_state *s, size_t tensor, struct ckpt_err *err)
+{
+    enum ckpt_status st = make_side(s, tensor, err);
+    if (st == CKPT_OK)
+        qsort(s->sides, s->side_count, sizeof(*s->sides), by_number);
+    return st;
 }
 
 static uint64_t held_bytes(const struct decl *d, const struct decl_tensor *t)
@@ -130,6 +144,20 @@ static enum ckpt_status finish(void *arg, struct ckpt_err *err)
     return st == CKPT_OK ? prepare(s, err) : st;
 }
 
+/* A caller that works with a device already gets its arena pinned by it from now on, beside
+ * what it does next; else the first operation with device memory pins. */
+static void pin_early(struct ckpt_state *s)
+{
+    struct ckpt *c = s->ctx;
+    unsigned on = 0;
+    if (!devices_in_use(c->devices, &on))
+        return;
+    pthread_mutex_lock(&c->lock);
+    s->shared.pin_on = on;
+    pthread_mutex_unlock(&c->lock);
+    client_wake(c);
+}
+
 enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
@@ -152,6 +180,8 @@ enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
             st = wait_answer(s, lib_now_ns() + (int64_t)timeout_ms * 1000000, &err);
         pthread_mutex_unlock(&s->ctx->lock);
     }
+    if (st == CKPT_OK)
+        pin_early(s);
     err.status = st;
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }

@@ -9,6 +9,8 @@
 #include "formats/convert.h"
 #include "libckpt/context.h"
 
+#define PIN_SLICE ((uint64_t)1 << 30) /* each call stalls the devices for as long as it runs */
+
 /* -- arena ---------------------------------------------------------------- */
 
 enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
@@ -49,40 +51,95 @@ enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state
     return CKPT_OK;
 }
 
-void slots_pin(struct ckpt_state *s)
+/* -- pinning ---------------------------------------------------------------- */
+
+/* What people are told: how it went and what it took. */
+static void say_pinned(struct ckpt_state *s, const struct ckpt_err *err)
 {
-    struct ckpt_err err = { 0 };
-    struct gpu *g = NULL;
-    for (unsigned i = 1; !g && i < DEVICES_MAX; i++)
-        if (s->devices >> i & 1)
-            g = devices_gpu(s->ctx->devices, i);
-    if (s->pin_tried || !s->arena || !g)
-        return;
-    s->pin_tried = true;
-    enum ckpt_status st = g->ops->pin(g, s->arena, s->slots * s->slot_bytes, &err);
-    if (st == CKPT_OK && s->tile) {
-        st = g->ops->pin(g, s->tile, CKPT_CHUNK_BYTES_MAX, &err);
-        if (st != CKPT_OK)
-            g->ops->unpin(g, s->arena, s->slots * s->slot_bytes);
-    }
-    if (st == CKPT_OK)
-        s->pinned_by = g;
-    pthread_mutex_lock(&s->ctx->lock);
-    snprintf(s->ctx->shared.unpinned, sizeof(s->ctx->shared.unpinned), "%.200s",
-             st == CKPT_OK ? "" : err_text(&err));
-    pthread_mutex_unlock(&s->ctx->lock);
+    struct ckpt *c = s->ctx;
+    char *text = c->shared.pinning;
+    double took = (double)s->pin.ns / 1e9, gib = (double)s->pin.bytes / (1 << 30);
+    pthread_mutex_lock(&c->lock);
+    if (err)
+        snprintf(text, sizeof(c->shared.pinning),
+                 "not pinned, copies are slower: %.200s (after %.3f GiB, %.3f s)", err_text(err),
+                 gib, took);
+    else
+        snprintf(text, sizeof(c->shared.pinning), "%.3f GiB pinned in %.3f s", gib, took);
+    pthread_mutex_unlock(&c->lock);
 }
 
 static void unpin(struct ckpt_state *s)
 {
-    struct gpu *g = s->pinned_by;
-    s->pinned_by = NULL;
-    s->pin_tried = false;
-    if (!g)
-        return;
-    g->ops->unpin(g, s->arena, s->slots * s->slot_bytes);
-    if (s->tile)
+    struct gpu *g = s->pin.by;
+    if (g && s->pin.bytes)
+        g->ops->unpin(g, s->arena, s->pin.bytes);
+    if (g && s->pin.tile)
         g->ops->unpin(g, s->tile, CKPT_CHUNK_BYTES_MAX);
+    s->pin = (struct lib_pin){ 0 };
+}
+
+/* The next slice of the arena; the tile comes last. */
+static enum ckpt_status pin_more(struct ckpt_state *s, struct gpu *g, struct ckpt_err *err)
+{
+    uint64_t all = s->slots * s->slot_bytes, more = min_u64(PIN_SLICE, all - s->pin.bytes);
+    enum ckpt_status st = CKPT_OK;
+    if (more)
+        st = g->ops->pin(g, s->arena + s->pin.bytes, more, err);
+    if (st != CKPT_OK)
+        return st;
+    s->pin.bytes += more;
+    if (s->pin.bytes == all && s->tile) {
+        st = g->ops->pin(g, s->tile, CKPT_CHUNK_BYTES_MAX, err);
+        s->pin.tile = st == CKPT_OK;
+    }
+    s->pin.over = s->pin.bytes == all;
+    return st;
+}
+
+static void pin_slice(struct ckpt_state *s, struct gpu *g)
+{
+    struct ckpt_err err = { 0 };
+    int64_t begun = lib_now_ns();
+    s->pin.by = g;
+    enum ckpt_status st = pin_more(s, g, &err);
+    s->pin.ns += lib_now_ns() - begun;
+    if (st != CKPT_OK) {
+        say_pinned(s, &err);
+        unpin(s);
+        s->pin.over = true;
+    } else if (s->pin.over) {
+        say_pinned(s, NULL);
+    }
+}
+
+void slots_pin(struct ckpt_state *s)
+{
+    struct gpu *g = s->pin.by;
+    for (unsigned i = 1; !g && i < DEVICES_MAX; i++)
+        if (s->devices >> i & 1)
+            g = devices_gpu(s->ctx->devices, i);
+    while (g && s->arena && !s->pin.over)
+        pin_slice(s, g);
+}
+
+bool slots_pin_early(struct ckpt *c)
+{
+    pthread_mutex_lock(&c->lock);
+    struct ckpt_state *s = c->shared.states;
+    while (s && (!s->shared.pin_on || !s->arena || s->pin.over))
+        s = s->next;
+    if (s) {
+        struct gpu *g = s->pin.by ? s->pin.by : devices_gpu(c->devices, s->shared.pin_on);
+        s->shared.busy++;
+        pthread_mutex_unlock(&c->lock);
+        pin_slice(s, g);
+        pthread_mutex_lock(&c->lock);
+        s->shared.busy--;
+        pthread_cond_broadcast(&c->changed);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return s != NULL;
 }
 
 void slots_unmap(struct ckpt_state *s)
@@ -232,17 +289,23 @@ static enum ckpt_status copy_out(struct ckpt_state *s, enum slots_part part, siz
                             &s->decl.pieces[piece].box, &s->at[piece], err);
 }
 
+enum ckpt_status slots_fill_room(struct ckpt_state *s, uint32_t slot, enum slots_part part,
+                                 uint8_t *to, struct ckpt_err *err)
+{
+    struct decl_walk w = decl_walk_slot(&s->decl, slot);
+    struct decl_tile tile;
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && decl_walk_next(&w, &tile))
+        st = copy_out(s, part, tile.tensor, tile.piece, &tile.box, to + tile.place.offset, err);
+    return st;
+}
+
 enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
                             enum slots_part part, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
-    if (full->arena_slot != UINT32_MAX) {
-        uint8_t *to = s->arena + full->arena_slot * s->slot_bytes;
-        struct decl_walk w = decl_walk_slot(&s->decl, full->slot);
-        struct decl_tile tile;
-        while (st == CKPT_OK && decl_walk_next(&w, &tile))
-            st = copy_out(s, part, tile.tensor, tile.piece, &tile.box, to + tile.place.offset, err);
-    }
+    if (full->arena_slot != UINT32_MAX)
+        st = slots_fill_room(s, full->slot, part, s->arena + full->arena_slot * s->slot_bytes, err);
     if (st != CKPT_OK || !(full->flags & WIRE_FULL_WITNESS))
         return st;
     struct decl_witness w = decl_witness_at(&s->decl, full->witness);

@@ -47,6 +47,7 @@ void state_free_memory(struct ckpt_state *s)
         return; /* a device that hangs may still write there: it stays */
     if (own)
         flight_forget(s);
+    audit_free(s);
     slots_unmap(s);
     for (size_t i = 0; i < s->side_count; i++) {
         struct lib_side *side = &s->sides[i];
@@ -84,6 +85,7 @@ void ckpt_state_free(struct ckpt_state *s)
     if (c->pid != getpid())
         return; /* ckpt_close of the child frees it */
     pthread_mutex_lock(&c->lock);
+    audit_release(c, s, "the state was freed");
     for (size_t i = 0; i < LIB_OPS; i++) {
         struct lib_op *op = &c->shared.ops[i];
         if (op->id && op->state == s) {

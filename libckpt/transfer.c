@@ -161,7 +161,8 @@ static void on_grant(struct ckpt *c, const struct wire_msg *m)
     for (const struct lib_flight *f = s->flights; f; f = f->next)
         if (f->full.arena_slot == w.arena_slot)
             return; /* the same, and its copies are under way */
-    add_grant(c, s, w.op, w.arena_slot);
+    if (!audit_holds(s, w.arena_slot))
+        add_grant(c, s, w.op, w.arena_slot);
 }
 
 struct take_call {
@@ -402,7 +403,13 @@ static void sleep_for_work(struct ckpt *c, bool full, bool in_air)
     uint64_t n;
     struct pollfd p[2] = { { .fd = c->fd, .events = (short)(POLLIN | (full ? POLLOUT : 0)) },
                            { .fd = c->wake_fd, .events = POLLIN } };
-    poll(p, 2, in_air ? 1 : 1000);
+    int ms = in_air ? 1 : 1000;
+    if (c->pace_ns) { /* a slot waits for its time */
+        int64_t left = (c->pace_ns - lib_now_ns() + 999999) / 1000000;
+        ms = left < ms ? (int)(left > 0 ? left : 0) : ms;
+        c->pace_ns = 0;
+    }
+    poll(p, 2, ms);
     if (p[1].revents & POLLIN) {
         ssize_t got = read(c->wake_fd, &n, sizeof(n));
         (void)got;
@@ -426,7 +433,8 @@ static void *transfer_main(void *arg)
             continue;
         }
         bool in_air = false;
-        if (!copies_fill_any(c) && !copies_land_any(c, &in_air))
+        if (!copies_fill_any(c) && !copies_land_any(c, &in_air) && !audit_any(c) &&
+            !slots_pin_early(c))
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
     copies_land_last(c);
@@ -467,6 +475,8 @@ void transfer_stop(struct ckpt *c)
 {
     if (c->thread_running) {
         pthread_mutex_lock(&c->lock);
+        for (struct ckpt_state *s = c->shared.states; s; s = s->next)
+            audit_release(c, s, "the context was closed");
         for (size_t i = 0; i < LIB_OPS; i++)
             if (c->shared.ops[i].id && !c->shared.ops[i].copied)
                 lib_op_give_up(c, &c->shared.ops[i], CKPT_CANCELLED,

@@ -31,8 +31,10 @@ static enum ckpt_status fill(void *arg, struct ckpt_err *err)
 {
     const struct fill_call *call = arg;
     enum ckpt_status st = slots_fill(call->s, call->full, SLOTS_HOST, err);
-    if (st == CKPT_OK)
+    if (st == CKPT_OK) {
         slots_digest_witness(call->s, call->full);
+        audit_note(call->s, call->full);
+    }
     return st;
 }
 
@@ -51,14 +53,15 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
     return st == CKPT_OK ? gone : st;
 }
 
-/* A slot's copies have ended: it goes to the daemon, or the save has failed.  Lock held. */
-static void hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
+void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
                       struct ckpt_err *err)
 {
     struct lib_op *op = lib_op_find(c, full->op);
     pthread_cond_broadcast(&c->changed);
     if (!op || op->final)
         return; /* given up meanwhile */
+    if (st == CKPT_OK && audit_hold(op->state, full))
+        return; /* comes here again behind the fence */
     wire_begin(c->compose, WIRE_FULL, full);
     if (st == CKPT_OK && client_queue(c, c->compose, -1) != CKPT_OK)
         st = err_set(err, CKPT_NO_MEMORY, "save: out of memory");
@@ -90,13 +93,26 @@ static bool next_grant(struct ckpt *c, struct ckpt_state *s, struct wire_full *f
     return true;
 }
 
+/* Not yet, by the rate that saves may copy at?  Lock held. */
+static bool too_early(struct ckpt *c, const struct ckpt_state *s)
+{
+    const struct lib_grants *g = &s->shared.grants;
+    const struct lib_op *op = lib_op_find(c, g->op[g->head]);
+    int64_t now = lib_now_ns();
+    if (!op || op->final || op->next_slot >= s->decl.slot_count)
+        return false; /* no bytes: next_grant says what of it */
+    int64_t wait = pace_take(&c->pace, s->decl.slots[op->next_slot].used, now);
+    c->pace_ns = wait ? now + wait : 0;
+    return wait > 0;
+}
+
 /* Fills the next granted slot of one state, or queues that; false if there is none.  Lock
  * held, dropped meanwhile. */
 static bool fill_one(struct ckpt *c, struct ckpt_state *s)
 {
     struct wire_full full;
     struct ckpt_err err = { 0 };
-    if (s->shared.grants.count == 0)
+    if (s->shared.grants.count == 0 || too_early(c, s))
         return false;
     if (!next_grant(c, s, &full))
         return true;
@@ -112,7 +128,7 @@ static bool fill_one(struct ckpt *c, struct ckpt_state *s)
         s->shared.queued = full.op;
     s->shared.busy -= !call.flight; /* a flight keeps it to the landing */
     if (!call.flight || st != CKPT_OK)
-        hand_over(c, &full, st, &err);
+        copies_hand_over(c, &full, st, &err);
     pthread_cond_broadcast(&c->changed);
     return true;
 }
@@ -136,8 +152,10 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
     if (st == CKPT_BUSY)
         return false;
     struct lib_op *op = lib_op_find(c, f->load ? f->back.op : f->full.op);
-    if (!f->load)
-        hand_over(c, &f->full, st, &err);
+    if (f->audit)
+        audit_landed(c, s, st, &err);
+    else if (!f->load)
+        copies_hand_over(c, &f->full, st, &err);
     if (f->load && st != CKPT_OK && s->shared.failed.status == CKPT_OK)
         s->shared.failed = err;
     if (f->load && st != CKPT_OK && op && !op->final)

@@ -29,6 +29,7 @@
 #define CAPTURE_BAD  900
 #define HANDLE_BAD   400
 #define NOT_PINNED   713
+#define BETWEEN      3 /* device to device */
 #define PER_THREAD   ((cuda_stream)2)
 #define LEGACY       ((cuda_stream)1)
 #define MAPPED(size) (((size) + 4095) / 4096 * 4096)
@@ -62,6 +63,7 @@ struct CUevent_st {
     uint64_t recorded, done;
 };
 struct CUstream_st {
+    struct CUstream_st *next; /* of all there are */
     int device;
     uint64_t random;
     struct op *first, *last; /* the first is being done */
@@ -79,7 +81,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct range ranges[RANGES_MAX];
 static size_t range_count;
-static struct CUstream_st *defaults[FAKE_DEVICES];
+static struct CUstream_st *defaults[FAKE_DEVICES], *streams;
 static uint64_t seed = 1;
 static unsigned longest_us = 200;
 static int broken, contexts;
@@ -344,6 +346,10 @@ static void *stream_main(void *arg)
         free(op);
         pthread_cond_broadcast(&changed);
     }
+    struct CUstream_st **at = &streams;
+    while (*at != s)
+        at = &(*at)->next;
+    *at = s->next;
     pthread_mutex_unlock(&lock);
     free(s);
     return NULL;
@@ -355,6 +361,8 @@ static cuda_stream new_stream(int on)
     cuda_stream s = calloc(1, sizeof(*s));
     s->device = on;
     s->random = seed++ * 77;
+    s->next = streams;
+    streams = s;
     contexts |= 1 << on;
     pthread_create(&thread, NULL, stream_main, s);
     pthread_detach(thread);
@@ -490,6 +498,12 @@ CUDA_FUNCTIONS(DECLARE)
 API const char *cudaGetErrorName(cuda_error e);
 API const char *cudaGetErrorString(cuda_error e);
 API cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS);
+API cuda_error cuCtxGetCurrent(void **ret);
+/* What programs call, and the library does not. */
+API cuda_error cudaMalloc(void **ret, size_t bytes), cudaFree(void *p);
+API cuda_error cudaMallocHost(void **ret, size_t bytes), cudaFreeHost(void *p);
+API cuda_error cudaStreamSynchronize(cuda_stream s);
+API cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s);
 
 const char *cudaGetErrorName(cuda_error e)
 {
@@ -539,6 +553,15 @@ cuda_error cudaSetDevice(int d)
     return end(e);
 }
 
+/* Of the driver, which this is too. */
+cuda_error cuCtxGetCurrent(void **ret)
+{
+    pthread_mutex_lock(&lock);
+    *ret = contexts >> device & 1 ? &contexts : NULL;
+    pthread_mutex_unlock(&lock);
+    return CUDA_SUCCESS;
+}
+
 cuda_error cudaDeviceGetPCIBusId(char *id, int len, int d)
 {
     snprintf(id, (size_t)len, "0000:%02x:00.0", d);
@@ -579,12 +602,26 @@ cuda_error cudaHostRegister(void *p, size_t bytes, unsigned flags)
     return end(e);
 }
 
+/* Lock held. */
+static void no_copy_there(const struct range *r)
+{
+    for (const struct CUstream_st *s = streams; s && !broken; s = s->next)
+        for (const struct op *o = s->first; o; o = o->next)
+            for (size_t i = 0; o->kind == COPY && i < o->count; i++) {
+                const unsigned char *host = o->in ? o->rects[i].src : o->rects[i].dst;
+                if (host >= r->base && host < r->base + r->bytes)
+                    DIE("memory is unpinned under a copy");
+            }
+}
+
 cuda_error cudaHostUnregister(void *p)
 {
     cuda_error e = begin("HostUnregister", true);
     struct range *r = range_at(p, false);
     if (e == CUDA_SUCCESS && (!r || r->base != p))
         e = NOT_PINNED;
+    if (e == CUDA_SUCCESS)
+        no_copy_there(r);
     if (e == CUDA_SUCCESS)
         *r = ranges[--range_count];
     return end(e);
@@ -700,18 +737,18 @@ cuda_error cudaEventQuery(cuda_event event)
  * pinned.  Lock held. */
 static cuda_error copy(cuda_stream s, struct rect *rects, size_t count, int kind)
 {
-    bool in = kind == CUDA_HOST_TO_DEVICE, pinned = true;
+    bool in = kind == CUDA_HOST_TO_DEVICE, between = kind == BETWEEN, pinned = true;
     for (size_t i = 0; i < count; i++) {
         struct rect *r = &rects[i];
         size_t dst_bytes = r->dst_pitch * (r->rows - 1) + r->width;
         size_t src_bytes = r->src_pitch * (r->rows - 1) + r->width;
         const void *host = in ? (const void *)r->src : r->dst;
         size_t host_bytes = in ? src_bytes : dst_bytes;
-        pinned &=
-            range_at(host, false) && range_at((const unsigned char *)host + host_bytes - 1, false);
-        r->dst = really(r->dst, dst_bytes, in);
+        pinned &= between || (range_at(host, false) &&
+                              range_at((const unsigned char *)host + host_bytes - 1, false));
+        r->dst = really(r->dst, dst_bytes, in || between);
         r->src = really(r->src, src_bytes, !in);
-        if (!in)
+        if (!in && !between)
             each_row(r, true, 0, r->rows);
     }
     struct op op = { .kind = COPY, .in = in, .count = count, .rects = rects };
@@ -763,4 +800,65 @@ cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
     for (size_t i = 0; i < count; i++)
         r[i] = (struct rect){ .dst = dsts[i], .src = srcs[i], .width = sizes[i], .rows = 1 };
     return end(copy(s, r, count, kind));
+}
+
+/* -- for programs ------------------------------------------------------------------------ */
+
+cuda_error cudaMalloc(void **ret, size_t bytes)
+{
+    *ret = fake_malloc(device, bytes);
+    return CUDA_SUCCESS;
+}
+
+cuda_error cudaFree(void *p)
+{
+    fake_free(p);
+    return CUDA_SUCCESS;
+}
+
+cuda_error cudaMallocHost(void **ret, size_t bytes)
+{
+    cuda_error e = begin("MallocHost", true);
+    *ret = aligned_alloc(4096, MAPPED(bytes + 1));
+    if (e == CUDA_SUCCESS)
+        add_range((struct range){ .base = *ret, .bytes = bytes });
+    return end(e);
+}
+
+cuda_error cudaFreeHost(void *p)
+{
+    cuda_error e = cudaHostUnregister(p);
+    free(p);
+    return e;
+}
+
+cuda_error cudaStreamSynchronize(cuda_stream s)
+{
+    fake_sync(s);
+    return broken;
+}
+
+struct set_call {
+    unsigned char *at;
+    size_t bytes;
+    int value;
+};
+
+static void set_bytes(void *arg)
+{
+    struct set_call *c = arg;
+    memset(c->at, c->value, c->bytes);
+    free(c);
+}
+
+cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s)
+{
+    cuda_error e = begin("MemsetAsync", false);
+    struct set_call *c = malloc(sizeof(*c));
+    *c = (struct set_call){ really(p, bytes, true), bytes, value };
+    if (e == CUDA_SUCCESS)
+        push(resolve(s), (struct op){ .kind = KERNEL, .kernel = set_bytes, .arg = c });
+    else
+        free(c);
+    return end(e);
 }

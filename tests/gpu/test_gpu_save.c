@@ -346,6 +346,83 @@ static void not_pinned(struct kit_rank *r)
     finish_one(&t);
 }
 
+static void await_words(const struct kit_rank *r, const char *words)
+{
+    for (int i = 0; !says(r, words); i++) {
+        CHECK(i < 15000);
+        kit_pause(2);
+    }
+}
+
+/* Pinned when it is sealed, by the device that the program works with, beside what it does. */
+static void pinned_early(struct kit_rank *r)
+{
+    static const int where[PARTS_MAX] = { 1, 1, 1, 1, 1 };
+    struct trainer t = { .r = r };
+    CHECK_EQ(cudaSetDevice(1), 0);
+    begin(r, 100);
+    kit_declare(r, plain, ARRAY_COUNT(plain));
+    await_words(r, "GiB pinned in ");
+    struct ckpt_info info = { .size = sizeof(info) };
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK(fake_pinned() >= info.arena_bytes);
+    CHECK_EQ(fake_contexts(), 1 << 1);
+    unsigned calls = fake_calls("HostRegister");
+    place(&t, where);
+    t.stream = fake_stream_new(1);
+    save_local(&t, 1);
+    CHECK_EQ(fake_calls("HostRegister"), calls + 1); /* the audit's room; the arena was */
+    finish_one(&t);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* A program that has not begun to use a device gets none from us. */
+static void not_begun(struct kit_rank *r)
+{
+    begin(r, 100);
+    kit_declare(r, plain, ARRAY_COUNT(plain));
+    kit_pause(20);
+    CHECK_EQ(fake_contexts(), 0);
+    CHECK_EQ(fake_pinned(), 0);
+    kit_fill(r, 1);
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    KIT_OK(ckpt_save(r->s, &o, r->buffers, r->count, NULL, &op));
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    CHECK_EQ(fake_pinned(), 0);
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+    kit_close(r);
+}
+
+/* More than a slice: the second one is refused, and the first one goes, too. */
+static void slices(struct kit_rank *r)
+{
+    const bool *refused = r->arg;
+    CHECK_EQ(cudaSetDevice(0), 0);
+    if (*refused)
+        fake_fail("HostRegister", 2, 2, false);
+    r->arena_bytes = UINT64_C(1100) << 20;
+    begin(r, 100);
+    kit_declare(r, plain, ARRAY_COUNT(plain));
+    await_words(r, *refused ? "(after 1.000 GiB, " : "1.094 GiB pinned in ");
+    CHECK_EQ(fake_calls("HostRegister"), *refused ? 2 : 2);
+    CHECK((fake_pinned() == 0) == *refused);
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+    kit_close(r);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* Somebody pinned it before: it is used as it is, and nothing is said of it. */
+static void pinned_before(struct kit_rank *r)
+{
+    struct trainer t;
+    start_one(&t, r, 0);
+    fake_fail("HostRegister", 1, 712, false);
+    save_local(&t, 1);
+    CHECK(!says(r, "not pinned"));
+    finish_one(&t);
+}
+
 /* The runtime has batches, the driver does not. */
 static void no_batches(struct kit_rank *r)
 {
@@ -398,6 +475,7 @@ static void host_goes_on(struct kit_rank *r)
     uint64_t op;
     memcpy(parts, plain, sizeof(parts));
     parts[1].flags = CKPT_VOLATILE;
+    setenv("CKPT_AUDIT", "0", 1); /* that one waits */
     begin(r, 100);
     kit_declare(r, parts, ARRAY_COUNT(parts));
     t.stream = fake_stream_new(0);
@@ -412,6 +490,59 @@ static void host_goes_on(struct kit_rank *r)
     KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
     finish_one(&t);
     CHECK_EQ(fake_pinned(), 0);
+}
+
+/* -- the fence audit: what changes before the fence is found, however early or late ----- */
+
+enum { LATE_PART = 1 }; /* the part that changes too early */
+
+static void change_part(void *arg)
+{
+    struct trainer *t = arg;
+    kit_pause(20);
+    memset(fake_look(t->at[LATE_PART].base), 0x44, t->at[LATE_PART].bytes);
+}
+
+static void audited(struct kit_rank *r)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    struct trainer t;
+    uint64_t op;
+    start_one(&t, r, 0);
+    bool early = r->arg != NULL; /* changed by a copy on the host's word, or on the stream */
+    compute(&t, 1);
+    KIT_OK(save(&t, 1, &op));
+    fake_launch(t.stream, change_part, &t);
+    if (early)
+        fake_sync(t.stream);
+    KIT_OK(early ? ckpt_fence(r->s, 60000) : ckpt_fence_stream(r->s, t.stream));
+    KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_ABORTED,
+              "changed between the save and its fence: \"t\"; volatile from now on");
+    for (uint64_t step = 2; step < 4; step++) { /* the first of them is audited again */
+        compute(&t, step);
+        KIT_OK(save(&t, step, &op));
+        fake_launch(t.stream, change_part, &t);
+        KIT_OK(ckpt_fence_stream(r->s, t.stream));
+        launch_change(&t, true);
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+        KIT_OK(ckpt_info(r->c, &info));
+        CHECK(strstr(info.audit, "step 2: nothing changed"));
+    }
+    finish_one(&t);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* The device fails when it is asked again: what was copied before is a checkpoint. */
+static void audit_fails(struct kit_rank *r)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    struct trainer t;
+    start_one(&t, r, 0);
+    fake_fail("MemcpyBatchAsync", 2, 2, false);
+    save_local(&t, 1);
+    KIT_OK(ckpt_info(r->c, &info));
+    CHECK(strstr(info.audit, "not audited: copying: cudaError2"));
+    finish_one(&t);
 }
 
 /* A fence in a graph, launched for several saves; and somebody else's global capture, which
@@ -497,6 +628,7 @@ static void test_failures(void)
         { "EventRecord", 1, true, CKPT_DEVICE, 700 },
         { "EventRecord", 3, true, CKPT_DEVICE, 214 },
         { "EventQuery", 1, true, CKPT_DEVICE, 700 },
+        { "EventQuery", 2, true, CKPT_DEVICE, 214 },
         { "MemcpyBatchAsync", 1, true, CKPT_DEVICE, 719 },
         { "StreamWaitEvent", 1, true, CKPT_DEVICE, 700 },
         { "EventCreateWithFlags", 1, false, CKPT_NO_MEMORY, 2 },
@@ -634,7 +766,8 @@ static void alone(const char *job, kit_body body, uint64_t step)
 int main(void)
 {
     seed = test_seed(20261121);
-    setenv("CKPT_CUDART", FAKE_CUDART, 1);
+    const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
+    setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     kit_begin("gpu");
     for (int i = 0; i < 3; i++)
         kit_run("one", 2, all_on_one, NULL);
@@ -644,12 +777,26 @@ int main(void)
     kit_run("strided", 1, strided, NULL);
     kit_run("strided", 1, strided, NULL);
     kit.cases += 2;
+    alone("nobatch", no_batches, 2);
+    if (FAKE_BRIEF) /* what differs between the runtimes is done */
+        return kit_end();
     test_mixed();
     alone("device", other_device, 1);
     alone("unpinned", not_pinned, 1);
-    alone("nobatch", no_batches, 2);
+    alone("early", pinned_early, 1);
+    alone("before", pinned_before, 1);
+    kit_run("unused", 1, not_begun, NULL);
+    kit.cases++;
+    static const bool refused[] = { false, true };
+    for (int i = 0; i < 2 && getenv("CKPT_DEEP"); i++, kit.cases++) /* a GiB of memory */
+        kit_run("slices", 1, slices, &refused[i]);
     alone("graph", captured, 4);
     alone("goes", host_goes_on, 1);
+    alone("audited", audited, 3);
+    static const int early = 1;
+    kit_run("changed", 1, audited, &early);
+    expect_point("changed", 3);
+    alone("noaudit", audit_fails, 1);
     kit_run("refused", 1, streams_refused, NULL);
     test_failures();
     test_killed();

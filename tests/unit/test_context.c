@@ -51,6 +51,10 @@ static void options(void)
     CHECK_OPEN(&o, CKPT_INVALID, "world");
     o = good, o.timeout_ms = -1;
     CHECK_OPEN(&o, CKPT_INVALID, "negative");
+    setenv("CKPT_COPY_RATE", "fast", 1);
+    o = good;
+    CHECK_OPEN(&o, CKPT_INVALID, "\"fast\" is no number of bytes a second");
+    unsetenv("CKPT_COPY_RATE");
     o = good, o.flags = 2;
     CHECK_OPEN(&o, CKPT_INVALID, "flags");
     newer.known.size = sizeof(newer);

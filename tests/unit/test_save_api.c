@@ -101,6 +101,36 @@ static void witnesses(void)
     }
 }
 
+/* With a limit of next to nothing the first slot is copied, and the second one not in the time
+ * of any test: the fence waits for it.  By the option, and by the environment. */
+static void rate_limit(void)
+{
+    for (int i = 0; i < 2; i++, cases++) {
+        struct fixture f = { .d = fake_start(NULL) };
+        struct fake_script s = fix_script();
+        struct ckpt_open_opts o = fix_opts(f.d);
+        uint64_t op;
+        s.slots = 3;
+        fake_set(f.d, &s);
+        o.copy_bytes_per_s = i == 0;
+        if (i == 1)
+            setenv("CKPT_COPY_RATE", "1K", 1);
+        CHECK_OK(ckpt_open(&o, &f.c));
+        unsetenv("CKPT_COPY_RATE");
+        CHECK_OK(ckpt_state_new(f.c, &f.s));
+        fix_declare(&f, FIX_BIG);
+        CHECK_OK(ckpt_seal(f.s, 20000));
+        fix_buffers(&f, FIX_BIG);
+        CHECK_OK(fix_save(&f, 1, &op));
+        fake_await(f.d, WIRE_FULL, 1);
+        CHECK_FAILS(ckpt_fence(f.s, 100), CKPT_TIMEOUT, "still being copied");
+        CHECK_EQ(fake_seen(f.d).fulls, 1);
+        CHECK_OK(ckpt_cancel(f.c, op));
+        CHECK_OK(ckpt_fence(f.s, 20000));
+        fix_close(&f);
+    }
+}
+
 static void *release(void *arg)
 {
     struct fixture *f = arg;
@@ -369,6 +399,7 @@ int main(void)
 {
     witnesses();
     round_trips();
+    rate_limit();
     fence_waits();
     second_waits();
     levels();

@@ -1,0 +1,228 @@
+/* What the daemon may do while copies are in the air (flight.c, transfer_copies.c), on a scripted
+ * one and the fake CUDA runtime: grants said again, a fresh start with a new arena; and devices
+ * that never end, with a library that waits for them 0.3 s and not 5.
+ *
+ * Each case in a process of its own: a device that hangs keeps what it may write to. */
+#include <stdatomic.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "fakes/fake_cudart.h"
+#include "fakes/lib_fixture.h"
+
+static atomic_int gate; /* kernels of close_gate wait until it is 1 */
+
+static void wait_for_gate(void *arg)
+{
+    (void)arg;
+    while (!atomic_load(&gate))
+        usleep(500);
+}
+
+struct device_fixture {
+    struct fixture f;
+    fake_stream stream;
+    struct ckpt_buffer at[FIX_TENSORS]; /* "big" on a device */
+};
+
+static void open_gpu(struct device_fixture *g, const struct fake_script *s)
+{
+    fix_open_with(&g->f, s, FIX_BIG);
+    g->stream = fake_stream_new(0);
+    memcpy(g->at, g->f.buf, sizeof(g->at));
+    g->at[0].base = fake_malloc(0, g->at[0].bytes);
+}
+
+/* The device's tensor is as the host's; copies wait for the gate. */
+static void save_behind_gate(struct device_fixture *g, uint64_t step, uint64_t *ret_op)
+{
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = step };
+    unsigned before = fake_calls("EventRecord");
+    fix_fill(&g->f, (unsigned)step);
+    memcpy(fake_look(g->at[0].base), g->f.mem[0], g->at[0].bytes);
+    atomic_store(&gate, 0);
+    fake_launch(g->stream, wait_for_gate, NULL);
+    CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, ret_op));
+    while (fake_calls("EventRecord") < before + 1 + 2 * 3) /* the stream's end, two a slot */
+        usleep(500);
+}
+
+static void check_saved(struct device_fixture *g, uint64_t step, uint64_t op)
+{
+    CHECK_OK(ckpt_wait(g->f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK(!fake_seen(g->f.d).wrong);
+    fix_compare(&g->f, (unsigned)step); /* into host memory */
+}
+
+/* A daemon's worker that was replaced grants again what is in flight. */
+static void granted_again(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    s.repeat_grants = 3;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    fake_drop(g.f.d);
+    while (fake_seen(g.f.d).resumed == 0 || fake_seen(g.f.d).repeated_grants == 0)
+        usleep(500);
+    usleep(5000);
+    CHECK_EQ(fake_seen(g.f.d).fulls, 0);
+    atomic_store(&gate, 1);
+    check_saved(&g, 1, op);
+    CHECK_EQ(fake_seen(g.f.d).fulls, 3);
+}
+
+static void *open_gate(void *arg)
+{
+    usleep(*(const useconds_t *)arg);
+    atomic_store(&gate, 1);
+    return NULL;
+}
+
+/* ckptd starts afresh and gives another arena: the old one stays until what is in flight has
+ * landed (the fake ends a process that unpins memory under a copy). */
+static void another_arena(void)
+{
+    static useconds_t late = 60000;
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    pthread_t opener;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    s.forget = true;
+    fake_set(g.f.d, &s);
+    uint32_t states = fake_seen(g.f.d).states;
+    fake_drop(g.f.d);
+    while (fake_seen(g.f.d).states == states) /* and it is answered */
+        usleep(500);
+    s.forget = false;
+    fake_set(g.f.d, &s);
+    CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_DAEMON_GONE, "ckptd died");
+    CHECK_EQ(pthread_create(&opener, NULL, open_gate, &late), 0);
+    CHECK_OK(ckpt_fence(g.f.s, 20000)); /* of the save that is lost: its copies still read */
+    pthread_join(opener, NULL);
+    save_behind_gate(&g, 2, &op);
+    atomic_store(&gate, 1);
+    check_saved(&g, 2, op);
+}
+
+static void *open_when_given_up(void *arg)
+{
+    const struct device_fixture *g = arg;
+    struct ckpt_info info = { .size = sizeof(info) };
+    do
+        CHECK_OK(ckpt_info(g->f.c, &info));
+    while (!strstr(info.audit, "not audited: the stream did not get to its fence in time"));
+    atomic_store(&gate, 1);
+    return NULL;
+}
+
+/* A stream that waits for what the host does next: an audited fence gives its audit up. */
+static void stream_waits_for_host(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1, .flags = CKPT_SAVE_AUDIT };
+    pthread_t opener;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    fix_fill(&g.f, 1);
+    memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
+    fake_launch(g.stream, wait_for_gate, NULL);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    CHECK_EQ(pthread_create(&opener, NULL, open_when_given_up, &g), 0);
+    CHECK_OK(ckpt_fence_stream(g.f.s, g.stream));
+    pthread_join(opener, NULL);
+    check_saved(&g, 1, op);
+}
+
+/* -- a device that never ends ------------------------------------------------------ */
+
+static void hangs_under_arena(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    size_t pinned = fake_pinned();
+    s.forget = true;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 2 };
+    CHECK_FAILS(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op), CKPT_DEVICE,
+                "the device hangs");
+    CHECK_EQ(fake_pinned(), pinned);
+    CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_DAEMON_GONE, "");
+    ckpt_close(g.f.c);
+    CHECK_EQ(fake_pinned(), pinned);
+    atomic_store(&gate, 1); /* a late copy finds its memory */
+    fake_sync(g.stream);
+    usleep(20000);
+}
+
+static void hangs_under_state(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    size_t pinned = fake_pinned();
+    CHECK_FAILS(ckpt_fence(g.f.s, 50), CKPT_TIMEOUT, "still being copied");
+    ckpt_state_free(g.f.s);
+    CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_CANCELLED, "freed");
+    CHECK_EQ(fake_pinned(), pinned);
+    atomic_store(&gate, 1);
+    fake_sync(g.stream);
+    usleep(20000);
+}
+
+static void hangs_at_close(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    size_t pinned = fake_pinned();
+    ckpt_close(g.f.c);
+    CHECK_EQ(fake_pinned(), pinned);
+    fake_await(g.f.d, WIRE_FAIL, 1);
+    atomic_store(&gate, 1);
+    fake_sync(g.stream);
+    usleep(20000);
+}
+
+int main(void)
+{
+    static void (*const each[])(void) = { granted_again,         another_arena,
+                                          stream_waits_for_host, hangs_under_arena,
+                                          hangs_under_state,     hangs_at_close };
+    const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
+    setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
+    for (size_t i = 0; i < ARRAY_COUNT(each); i++) {
+        int status = -1;
+        pid_t child = fork();
+        CHECK(child >= 0);
+        if (child == 0) {
+            alarm(100);
+            each[i]();
+            _exit(0);
+        }
+        CHECK_EQ(waitpid(child, &status, 0), child);
+        if (status != 0)
+            fprintf(stderr, "case %zu ended with wait status %#x\n", i, (unsigned)status);
+        CHECK_EQ(status, 0);
+    }
+    TEST_CASES(ARRAY_COUNT(each));
+    return 0;
+}
