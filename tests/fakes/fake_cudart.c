@@ -810,8 +810,20 @@ cuda_error cudaMalloc(void **ret, size_t bytes)
     return CUDA_SUCCESS;
 }
 
-cuda_error cudaFree(void *p)
+static bool all_idle(void)
 {
+    bool idle = true;
+    for (const struct CUstream_st *s = streams; s; s = s->next)
+        idle &= !s->first;
+    return idle;
+}
+
+cuda_error cudaFree(void *p) /* waits for the devices, as CUDA's does */
+{
+    pthread_mutex_lock(&lock);
+    while (!all_idle() && !broken)
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
     fake_free(p);
     return CUDA_SUCCESS;
 }

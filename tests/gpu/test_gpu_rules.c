@@ -9,6 +9,12 @@
 
 #include "fakes/fake_cudart.h"
 #include "fakes/lib_fixture.h"
+#include "gpu/impatient.h"
+
+#define PATIENT_NS   INT64_C(60000000000)
+#define IMPATIENT_NS INT64_C(300000000)
+
+int64_t impatient_ns = PATIENT_NS; /* see impatient.h */
 
 static atomic_int gate; /* kernels of close_gate wait until it is 1 */
 
@@ -149,6 +155,7 @@ static void hangs_under_arena(void)
     struct fake_script s = fix_script();
     uint64_t op;
     s.slots = 4;
+    impatient_ns = IMPATIENT_NS;
     open_gpu(&g, &s);
     save_behind_gate(&g, 1, &op);
     size_t pinned = fake_pinned();
@@ -173,6 +180,7 @@ static void hangs_under_state(void)
     struct fake_script s = fix_script();
     uint64_t op;
     s.slots = 4;
+    impatient_ns = IMPATIENT_NS;
     open_gpu(&g, &s);
     save_behind_gate(&g, 1, &op);
     size_t pinned = fake_pinned();
@@ -191,6 +199,7 @@ static void hangs_at_close(void)
     struct fake_script s = fix_script();
     uint64_t op;
     s.slots = 4;
+    impatient_ns = IMPATIENT_NS;
     open_gpu(&g, &s);
     save_behind_gate(&g, 1, &op);
     size_t pinned = fake_pinned();
