@@ -27,6 +27,8 @@ const char config_usage[] =
     "                    else copy)\n"
     "  --remote-rate N   at most so many bytes a second, as 200M (default: no limit)\n"
     "  --remote-streams N  packs on their way to a remote store at a time (default 4)\n"
+    "  --metrics ADDR    numbers for Prometheus over HTTP at [ADDRESS:]PORT/metrics; a port alone:\n"
+    "                    on loopback only\n"
     "  --private         end when the last trainer is gone; goes to the background\n"
     "  --listen-fd N     use this socket, which listens already\n"
     "  --foreground      stay in the foreground also with --private\n"
@@ -123,6 +125,8 @@ static enum ckpt_status set_value(struct config *c, const char *name, const char
         c->socket = value;
     } else if (strcmp(name, "--local") == 0) {
         c->local = value;
+    } else if (strcmp(name, "--metrics") == 0) {
+        c->metrics = value;
     } else if (strcmp(name, "--io") == 0) {
         if (strcmp(value, "auto") != 0 && strcmp(value, "uring") != 0 &&
             strcmp(value, "threads") != 0)
@@ -226,9 +230,9 @@ enum ckpt_status config_parse(int argc, char *const argv[], char *(*getenv_)(con
                               struct config *ret, struct ckpt_err *err)
 {
     static const char *const names[] = {
-        "--store",       "--socket",         "--local",         "--io",          "--codec",
-        "--remote",      "--crew",           "--listen-fd",     "--slot-bytes",  "--stop-seconds",
-        "--remote-rate", "--remote-streams", "--remote-policy", "--remote-codec"
+        "--store",       "--socket",         "--local",         "--io",           "--codec",
+        "--remote",      "--crew",           "--listen-fd",     "--slot-bytes",   "--stop-seconds",
+        "--remote-rate", "--remote-streams", "--remote-policy", "--remote-codec", "--metrics"
     };
     struct config c = {
         .store = from_env(getenv_, "CKPT_STORE"),

@@ -10,6 +10,7 @@
 #include "ckptd/config.h"
 #include "ckptd/keeper.h"
 #include "ckptd/log.h"
+#include "ckptd/metrics.h"
 #include "ckptd/rundir.h"
 #include "ckptd/worker.h"
 
@@ -60,6 +61,16 @@ static void on_waiting(void *arg, long pid)
     log_info("waiting for the last worker of another ckptd", "worker=%ld", pid);
 }
 
+/* The process that serves them has the listener for itself: the next ckptd finds the port free
+ * although the last worker of this one may still be finishing. */
+static enum ckpt_status serve_metrics(const struct config *cfg, const struct rundir *dir,
+                                      struct ckpt_err *err)
+{
+    CLEANUP_FD int fd = -1;
+    enum ckpt_status st = metrics_listen(cfg->metrics, &fd, err);
+    return st == CKPT_OK ? metrics_start(fd, dir->socket, err) : st;
+}
+
 static int serve(const struct config *cfg)
 {
     struct ckpt_err err = { 0 };
@@ -73,13 +84,21 @@ static int serve(const struct config *cfg)
     enum ckpt_status st = rundir_find(cfg, &dir, &err);
     if (st == CKPT_OK)
         st = rundir_lock(&dir, on_waiting, NULL, &err);
+    if (st == CKPT_OK && cfg->metrics)
+        st = serve_metrics(cfg, &dir, &err);
     if (st == CKPT_OK)
         st = rundir_listen(&dir, cfg->listen_fd, &err);
     if (st != CKPT_OK) {
         log_error("cannot start", "status=%s why=\"%s\"", status_name(st), err_text(&err));
         return st == CKPT_REFUSED ? 5 : 4;
     }
-    struct worker w = { .config = cfg, .rundir = &dir, .ready_fd = ready_fd };
+    struct worker w = {
+        .config = cfg, .rundir = &dir, .counters = counters_new(), .ready_fd = ready_fd
+    };
+    if (!w.counters) {
+        log_error("cannot start", "why=\"%m\"");
+        return 4;
+    }
     int rc = keeper_run(worker_main, &w);
     if (dir.bound)
         unlink(dir.socket); /* under the lock: it is ours */

@@ -3,13 +3,15 @@
 #pragma once
 
 #include "ckptd/config.h"
+#include "ckptd/counters.h"
 #include "ckptd/keeper.h"
 #include "ckptd/rundir.h"
 
 struct worker {
     const struct config *config;
     const struct rundir *rundir;
-    int ready_fd; /* gets one byte when the worker serves; -1 = nobody waits */
+    struct counters *counters; /* borrowed; they outlive the worker */
+    int ready_fd;              /* gets one byte when the worker serves; -1 = nobody waits */
 };
 /* For keeper_run; arg: struct worker.  Returns the exit status. */
 int worker_main(void *arg, const struct keep *keep, const struct keep_table *kept);
