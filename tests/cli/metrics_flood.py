@@ -110,14 +110,14 @@ def noise(port, rng, count):
     return count
 
 
-def crowd(port, server, rng, seconds):
+def crowd(port, server, rng, seconds, guests_max):
     """Many who say nothing, or a byte now and then; somebody proper still gets an answer."""
     stop, sent = threading.Event(), [0]
 
     def press():
         guests = []
         while not stop.is_set():
-            while len(guests) < 200:
+            while len(guests) < guests_max:
                 try:
                     s = socket.create_connection(("127.0.0.1", port), timeout=1)
                 except OSError:
@@ -178,10 +178,10 @@ def main():
     print(f"seed {seed}")
     deep = bool(os.environ.get("CKPT_DEEP"))
     rng, server = random.Random(seed), Server(pid)
-    cases = methods(port) + too_much(port) + noise(port, rng, 3000 if deep else 200)
+    cases = methods(port) + too_much(port) + noise(port, rng, 3000 if deep else 60)
     server.check()
-    cases += many_scrapes(port, 1000 if deep else 200)
-    cases += crowd(port, server, rng, 40 if deep else 2)
+    cases += many_scrapes(port, 1000 if deep else 100)
+    cases += crowd(port, server, rng, 40 if deep else 0.5, 200 if deep else 60)
     metrics_kit.await_true("all is calm", lambda: metrics_kit.scrape(port)["ckpt_up"].value() == 1)
     server.check()
     print(f"{cases} cases")
