@@ -161,6 +161,25 @@ def crowd(port, server, rng, seconds, guests_max):
     return answers
 
 
+def dribble(port, others):
+    """A head that comes a byte at a time is not waited for, least of all when others wait."""
+    guests = [dial(port) for _ in range(others)]
+    with dial(port) as s:
+        s.sendall(b"GET /metrics HTTP/1.1\r\nHost: x\r\nA: ")
+        for _ in range(1200):
+            try:
+                s.send(b"b")
+                if select.select([s], [], [], 0.05)[0]:
+                    break
+            except OSError:
+                break
+        else:
+            raise AssertionError("still listened to after a minute")
+    for g in guests:
+        g.close()
+    return 1
+
+
 def many_scrapes(port, count):
     """ckptd itself is asked far less often than the port is."""
     before, began = metrics_kit.scrape(port), time.monotonic()
@@ -180,6 +199,7 @@ def main():
     rng, server = random.Random(seed), Server(pid)
     cases = methods(port) + too_much(port) + noise(port, rng, 3000 if deep else 60)
     server.check()
+    cases += dribble(port, 31) + (dribble(port, 0) if deep else 0)
     cases += many_scrapes(port, 1000 if deep else 100)
     cases += crowd(port, server, rng, 40 if deep else 0.5, 200 if deep else 60)
     metrics_kit.await_true("all is calm", lambda: metrics_kit.scrape(port)["ckpt_up"].value() == 1)
