@@ -51,7 +51,8 @@ struct config {
     int remote_codec_level;
     uint64_t remote_rate; /* bytes a second into each remote store; 0 = no limit */
     unsigned remote_streams;
-    int listen_fd; /* -1 = bind the socket ourselves */
+    const char *metrics; /* address for Prometheus (metrics.h); NULL = none */
+    int listen_fd;       /* -1 = bind the socket ourselves */
     unsigned crew;
     uint64_t slot_bytes;
     enum codec_id codec;

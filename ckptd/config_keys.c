@@ -235,6 +235,10 @@ const struct config_key config_keys[] = {
       NUMBER(remote_rate), .max = UINT64_C(1) << 50 },
     { "remote-streams", "N", "4", "8", "packs on their way to a remote store at a time",
       NUMBER(remote_streams), .min = 1, .max = 32 },
+    { "metrics", "ADDR", NULL, "9464",
+      "numbers for Prometheus over HTTP at [ADDRESS:]PORT/metrics; a port alone:\n"
+      "on loopback only",
+      .set = set_text, AT(metrics) },
     { "keep", "RULES", "all", "last=3,every=1000,daily=7",
       "what stays of a job, looked at after each of its commits: all, or rules\n"
       "with commas between them, of which one suffices: last=N, every=STEPS,\n"

@@ -139,14 +139,28 @@ void control_submit(struct control *c, struct crew *crew, struct job *j)
     crew_submit(crew, &j->base);
 }
 
+/* A bit for each save of which all slots are here. */
+static unsigned staged_ops(const struct session *s)
+{
+    unsigned bits = 0;
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
+        bits |= s->ops[i].phase != OP_NONE && s->ops[i].staged ? 1U << i : 0;
+    return bits;
+}
+
 enum ckpt_status control_event(struct control *c, struct client *cl, const struct session_event *ev,
                                struct ckpt_err *err)
 {
     struct session_actions acts; /* on the stack: sessions' steps may nest */
     acts.count = 0;
+    unsigned staged = staged_ops(cl->s);
     enum ckpt_status st = session_step(cl->s, ev, c->now, &acts, err);
     if (st != CKPT_OK)
         return st;
+    if (staged_ops(cl->s) & ~staged)
+        counters_staged(c->counters, cl->s->job, c->now);
+    if (ev->kind == SESSION_SAVE)
+        counters_step(c->counters, cl->s->job, cl->s->epoch, ev->step, c->now);
     control_commit(cl); /* the ledger before the actions */
     control_act(c, cl, &acts);
     return CKPT_OK;
@@ -215,14 +229,14 @@ static void accept_some(struct control *c)
             close(fd);
             continue;
         }
-        c->counters.connections++;
+        c->counters->node[METER_NODE_CONNECTIONS]++;
         enum ckpt_status st = peer_of(fd, &peer, &err);
         if (st == CKPT_OK)
             st = peer_allowed(&peer, &err);
         if (st != CKPT_OK) {
             control_refuse(conn, WIRE_HELLO, st, err_text(&err));
             conn_free(conn);
-            c->counters.refused++;
+            c->counters->node[METER_NODE_REFUSED]++;
             continue;
         }
         conn->peer = peer;
@@ -291,7 +305,7 @@ static bool on_conn(struct control *c, struct conn *conn, uint32_t events)
             continue;
         }
         if (st == CKPT_CORRUPT || status_class(st) == CKPT_CLASS_CALLER) {
-            c->counters.hostile++;
+            c->counters->node[METER_NODE_HOSTILE]++;
             log_warn("a bad message", "pid=%d why=\"%s\"", (int)conn->peer.pid, err_text(&err));
             control_refuse(conn, WIRE_HELLO, st, err_text(&err));
             if (conn->client != UINT32_MAX)

@@ -18,6 +18,7 @@
 #include "ckptd/committer.h"
 #include "ckptd/config.h"
 #include "ckptd/conn.h"
+#include "ckptd/counters.h"
 #include "ckptd/drainer.h"
 #include "ckptd/jobs.h"
 #include "ckptd/keeper.h"
@@ -166,11 +167,8 @@ struct control {
     bool stopping, orphan, served, shared_store;
     bool accept_waits; /* for descriptors or memory */
     uint64_t jobs_out;
-    uint32_t reports_out; /* of them: words about a launch that the next one must read */
-    struct {
-        uint64_t connections, refused, hostile, messages, packs, pack_bytes, pack_ns, loads,
-            load_bytes, sessions;
-    } counters;
+    uint32_t reports_out;      /* of them: words about a launch that the next one must read */
+    struct counters *counters; /* borrowed */
 };
 
 /* control.c */

@@ -132,6 +132,17 @@ static void submit_attempt(struct control *c, const struct committer_attempt *a)
     control_submit(c, c->records, j);
 }
 
+static void count_decided(struct control *c, const struct committer_attempt *at,
+                          const struct committer_action *a)
+{
+    bool ok = a->status == CKPT_OK;
+    c->counters->node[ok ? METER_NODE_COMMITTED : METER_NODE_ABORTED]++;
+    if (ok)
+        counters_committed(c->counters, at->job, &a->name, at->begun_ns, c->now);
+    else
+        counters_aborted(c->counters, at->job, c->now);
+}
+
 void control_committer(struct control *c, const struct committer_event *ev)
 {
     static struct committer_actions acts; /* not re-entered: sessions' words wait */
@@ -156,6 +167,7 @@ void control_committer(struct control *c, const struct committer_event *ev)
         else
             log_info("save committed", "job=%s epoch=%" PRIu64 " step=%" PRIu64, at->job,
                      a->name.epoch, a->name.step);
+        count_decided(c, at, a);
         tell_decided(c, at->job, &a->name, a->status, acts.text);
         if (a->status != CKPT_OK)
             continue;

@@ -92,9 +92,9 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         ev.text = err_text(&j->err);
     }
     if (j->kind == JOB_PACK) {
-        c->counters.packs++;
-        c->counters.pack_bytes += j->part.raw_bytes;
-        c->counters.pack_ns += (uint64_t)j->took_ns;
+        c->counters->node[METER_NODE_PACKS]++;
+        c->counters->node[METER_NODE_PACK_BYTES] += j->part.raw_bytes;
+        c->counters->node[METER_NODE_PACK_SECONDS] += (uint64_t)j->took_ns;
     }
     control_tell(c, cl, &ev);
     uint32_t at = session_op_of(cl->s, j->op);

@@ -100,7 +100,13 @@ void control_drain_step(struct control *c, const struct drainer_event *ev)
     if (c->drainer->tier_count == 0)
         return;
     acts.count = 0;
+    const struct drainer_tier *t = &c->drainer->tiers[ev->tier];
+    uint64_t held = t->held, put = t->put_total, troubles = t->troubles;
     (void)drainer_step(c->drainer, ev, c->now, &acts); /* full: a scan finds it */
+    bool brought = t->held != held;                    /* else it was found there */
+    c->counters->tiers[ev->tier].held += brought;
+    c->counters->tiers[ev->tier].put_bytes += t->put_total - put;
+    c->counters->tiers[ev->tier].troubles += t->troubles - troubles;
     for (uint32_t i = 0; i < acts.count; i++) {
         const struct drainer_action *a = &acts.list[i];
         if (a->kind == DRAINER_RUN) {
@@ -109,6 +115,7 @@ void control_drain_step(struct control *c, const struct drainer_event *ev)
         }
         say_end(c, a);
         if (a->kind == DRAINER_HELD) {
+            counters_held(c->counters, a->job, a->tier, &a->name, brought, c->now);
             tell_remote(c, a->job, &a->name, CKPT_OK);
             if (config_keep(c->config, a->job, true))
                 control_prune_want(c, a->job); /* the copy here may go now */

@@ -192,7 +192,10 @@ static void open_session(struct control *c, struct client *cl, const struct laun
     keep_add(c->keep, s->id, KEEP_LEDGER, 0, cl->ledger.fd);
     cl->open = true;
     c->served = true;
-    c->counters.sessions++;
+    c->counters->node[METER_NODE_SESSIONS]++;
+    if (s->mode == WIRE_TRAIN)
+        counters_epoch(c->counters, s->job, s->epoch, s->flags & WIRE_HAS_POINT ? &s->point : NULL,
+                       c->now);
     log_info("session opened", "job=%s rank=%u world=%u epoch=%" PRIu64 " pid=%u mode=%s", s->job,
              s->rank, s->world, s->epoch, s->pid, s->mode == WIRE_TRAIN ? "train" : "read");
     send_hello_ok(c, cl);
@@ -210,7 +213,7 @@ static void answer_waiting(struct control *c, struct launch *l)
             continue;
         }
         control_refuse(cl->conn, WIRE_HELLO, l->status, l->text);
-        c->counters.refused++;
+        c->counters->node[METER_NODE_REFUSED]++;
         cl->over = true;
     }
 }
@@ -313,7 +316,7 @@ static void time_out_waiting(struct control *c, struct launch *l)
                        l->phase == LAUNCH_NEW ? "rank 0 did not arrive in time"
                                               : "the launch was not resolved in time: the store is "
                                                 "slow, or older saves do not end");
-        c->counters.refused++;
+        c->counters->node[METER_NODE_REFUSED]++;
         cl->over = true;
     }
 }
@@ -561,7 +564,7 @@ void control_hello(struct control *c, struct conn *conn, struct wire_msg *m)
     if (st == CKPT_OK && !control_watch(c, cl->pidfd, (uint64_t)cl->number << 8 | 1, false))
         st = err_set(&err, CKPT_NO_MEMORY, "out of memory to watch a process");
     if (st != CKPT_OK) {
-        c->counters.refused++;
+        c->counters->node[METER_NODE_REFUSED]++;
         log_warn("HELLO refused", "pid=%d why=\"%s\"", (int)conn->peer.pid, err_text(&err));
         control_refuse(conn, WIRE_HELLO, st, err_text(&err));
         if (cl)

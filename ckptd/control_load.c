@@ -350,8 +350,8 @@ void control_batch_done(struct control *c, struct job *j)
 {
     struct restore_group *g = &c->restores->groups[j->batch.group];
     restore_loaded(g);
-    c->counters.loads++;
-    c->counters.load_bytes += j->batch.stats.raw_bytes;
+    c->counters->node[METER_NODE_LOAD_BATCHES]++;
+    c->counters->node[METER_NODE_LOAD_BYTES] += j->batch.stats.raw_bytes;
     if (j->status == CKPT_OK && (j->batch.stats.damaged_tier & 1))
         control_drain_repair(c, j->batch.job, &j->batch.name);
     if (j->status != CKPT_OK && g->status == CKPT_OK) {
@@ -522,6 +522,7 @@ void control_rolled_back(struct control *c, struct launch *l)
                      "the launch went back to another checkpoint: ask for that one");
         return;
     }
+    counters_epoch(c->counters, l->job, l->epoch, &l->result.point, c->now);
     move_consumers(c, g, l);
     submit_plan(c, g);
 }

@@ -22,7 +22,7 @@ static void on_status(struct control *c, struct conn *conn)
     struct ckpt_err err = { 0 };
     struct wire_msg *m = control_msg();
     if (!conn_reads(conn)) {
-        c->counters.hostile++;
+        c->counters->node[METER_NODE_HOSTILE]++;
         log_warn("a client asks and does not read", "pid=%d", (int)conn->peer.pid);
         conn->dead = true;
         return;
@@ -262,8 +262,10 @@ static void on_progress(struct control *c, struct client *cl, const struct wire_
     struct wire_progress b;
     memcpy(&b, wire_body(m), sizeof(b));
     struct launch *l = launch_by_key(c, cl->launch);
-    if (b.step != RECORD_STEP_FINISHED) /* no step: shown is the last one */
+    if (b.step != RECORD_STEP_FINISHED) { /* no step: shown is the last one */
         cl->s->progress = b.step;
+        counters_step(c->counters, cl->s->job, cl->s->epoch, b.step, c->now);
+    }
     bool beyond = !(cl->s->flags & WIRE_HAS_POINT) || b.step > cl->s->point.step;
     if (!l || cl->s->mode != WIRE_TRAIN || l->progress_put || !beyond)
         return;
@@ -349,7 +351,7 @@ static void session_message(struct control *c, struct client *cl, struct wire_ms
         control_list(c, cl, m);
     if (st == CKPT_OK)
         return;
-    c->counters.hostile++;
+    c->counters->node[METER_NODE_HOSTILE]++;
     log_warn("a client broke the protocol", "job=%s rank=%u pid=%u message=%s why=\"%s\"",
              cl->s->job, cl->s->rank, cl->s->pid, wire_type_name(m->head.type), err_text(&err));
     control_refuse(cl->conn, m->head.type, st, err_text(&err));
@@ -361,7 +363,7 @@ static void session_message(struct control *c, struct client *cl, struct wire_ms
 void control_message(struct control *c, struct conn *conn, struct wire_msg *m)
 {
     struct client *cl = conn->client == UINT32_MAX ? NULL : c->clients[conn->client];
-    c->counters.messages++;
+    c->counters->node[METER_NODE_MESSAGES]++;
     switch (m->head.type) {
     case WIRE_STATUS:
         on_status(c, conn);
@@ -383,7 +385,7 @@ void control_message(struct control *c, struct conn *conn, struct wire_msg *m)
         session_message(c, cl, m);
         return;
     }
-    c->counters.hostile++;
+    c->counters->node[METER_NODE_HOSTILE]++;
     control_refuse(conn, m->head.type, CKPT_WRONG_STATE, "HELLO comes first");
     conn->dead = true;
 }

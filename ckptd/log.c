@@ -94,6 +94,11 @@ void log_line(enum log_level level, const char *what, const char *fmt, ...)
     (void)rc; /* nobody to tell */
 }
 
+uint64_t log_troubles(void)
+{
+    return kept_count;
+}
+
 size_t log_last_errors(char (*ret)[LOG_KEPT_MAX], size_t cap)
 {
     size_t have = min_u64(kept_count, LOG_KEPT), n = min_u64(have, cap);

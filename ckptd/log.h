@@ -19,6 +19,8 @@ void log_line(enum log_level level, const char *what, const char *fmt, ...) CKPT
 #define log_info(what, ...)  log_line(LOG_LEVEL_INFO, what, __VA_ARGS__)
 #define log_debug(what, ...) log_line(LOG_LEVEL_DEBUG, what, __VA_ARGS__)
 
+/* Lines of level warn and error that this process has written. */
+uint64_t log_troubles(void);
 /* The last errors, oldest first, for the status page.  Returns how many (<= cap). */
 #define LOG_KEPT     16
 #define LOG_KEPT_MAX 512

@@ -10,6 +10,7 @@
 #include "ckptd/config.h"
 #include "ckptd/keeper.h"
 #include "ckptd/log.h"
+#include "ckptd/metrics.h"
 #include "ckptd/rundir.h"
 #include "ckptd/worker.h"
 #include "formats/wire.h"
@@ -68,6 +69,16 @@ static void on_waiting(void *arg, long pid)
     log_info("waiting for the last worker of another ckptd", "worker=%ld", pid);
 }
 
+/* The process that serves them has the listener for itself: the next ckptd finds the port free
+ * although the last worker of this one may still be finishing. */
+static enum ckpt_status serve_metrics(const struct config *cfg, const struct rundir *dir,
+                                      struct ckpt_err *err)
+{
+    CLEANUP_FD int fd = -1;
+    enum ckpt_status st = metrics_listen(cfg->metrics, &fd, err);
+    return st == CKPT_OK ? metrics_start(fd, dir->socket, err) : st;
+}
+
 /* -- settings ------------------------------------------------------------------------ */
 
 static void log_change(void *arg, const struct config_change *c)
@@ -120,6 +131,8 @@ static int serve(struct settings *s)
     enum ckpt_status st = rundir_find(cfg, &dir, &err);
     if (st == CKPT_OK)
         st = rundir_lock(&dir, on_waiting, NULL, &err);
+    if (st == CKPT_OK && cfg->metrics)
+        st = serve_metrics(cfg, &dir, &err);
     if (st == CKPT_OK)
         st = rundir_listen(&dir, cfg->listen_fd, &err);
     if (st != CKPT_OK) {
@@ -129,8 +142,17 @@ static int serve(struct settings *s)
     if (cfg->file)
         log_info("settings were read", "file=\"%s\"", cfg->file);
     s->worker = (struct worker){
-        .config = cfg, .input = &s->input, .start = cfg, .rundir = &dir, .ready_fd = ready_fd
+        .config = cfg,
+        .input = &s->input,
+        .start = cfg,
+        .rundir = &dir,
+        .counters = counters_new(),
+        .ready_fd = ready_fd,
     };
+    if (!s->worker.counters) {
+        log_error("cannot start", "why=\"%m\"");
+        return 4;
+    }
     int rc = keeper_run(worker_main, &s->worker, reload, s);
     if (dir.bound)
         unlink(dir.socket); /* under the lock: it is ours */

@@ -1,12 +1,10 @@
 /* The status page: everything that `ckpt status` shows, as JSON in a sealed memfd. */
-#include <jansson.h>
 #include <stdio.h>
 
-#include "ckptd/control.h"
 #include "ckptd/log.h"
+#include "ckptd/status_json.h"
 
-/* JSON takes nothing but UTF-8; a client's words or a path may be anything. */
-static json_t *text_json(const char *text)
+json_t *status_text(const char *text)
 {
     json_t *j = json_string(text);
     char *copy = j ? NULL : strdup(text);
@@ -18,6 +16,18 @@ static json_t *text_json(const char *text)
     free(copy);
     return j;
 }
+
+void status_count(json_t *to, enum meter_id id, uint64_t value)
+{
+    json_object_set_new(to, meters[id].name, json_integer((json_int_t)min_u64(value, INT64_MAX)));
+}
+
+void status_seconds(json_t *to, enum meter_id id, double value)
+{
+    json_object_set_new(to, meters[id].name, json_real(value));
+}
+
+/* -- sessions -------------------------------------------------------------------------- */
 
 static json_t *state_json(const struct client *cl, uint32_t at)
 {
@@ -49,7 +59,7 @@ static json_t *op_json(const struct control *c, const struct client *cl,
     if (j && rate > 0 && op->total_bytes > op->done_bytes)
         json_object_set_new(j, "eta", json_real((double)(op->total_bytes - op->done_bytes) / rate));
     if (j && op->status != CKPT_OK)
-        json_object_set_new(j, "error", text_json(op->text));
+        json_object_set_new(j, "error", status_text(op->text));
     return j;
 }
 
@@ -91,25 +101,44 @@ static json_t *session_json(const struct control *c, const struct client *cl)
         add_slowest(c, &s->ops[i], s->job, op);
         json_array_append_new(ops, op);
     }
+    uint64_t left = 0;
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++)
+        if (s->ops[i].phase != OP_NONE && s->ops[i].total_bytes > s->ops[i].done_bytes)
+            left += s->ops[i].total_bytes - s->ops[i].done_bytes;
     const struct launch *l = NULL;
     for (const struct launch *at = c->launches; at; at = at->next)
         if (at->key == cl->launch)
             l = at;
-    return json_pack(
-        "{s:s, s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:b, s:I, s:I, s:I, s:I, s:s, s:o, s:o}", "job",
-        s->job, "rank", (json_int_t)s->rank, "world", (json_int_t)s->world, "epoch",
-        (json_int_t)s->epoch, "mode", s->mode == WIRE_TRAIN ? "train" : "read", "pid",
-        (json_int_t)s->pid, "attached", cl->conn != NULL, "dead", s->dead, "staged_is_process",
-        (s->flags & WIRE_STAGED_IS_PROCESS) != 0, "progress", (json_int_t)s->progress,
-        "saves_begun", (json_int_t)s->saves_begun, "saves_committed",
-        (json_int_t)s->saves_committed, "saves_failed", (json_int_t)s->saves_failed, "launch",
-        !l                            ? "none"
-        : l->phase == LAUNCH_READY    ? "ready"
-        : l->phase == LAUNCH_FAILED   ? "failed"
-        : l->phase == LAUNCH_NEW      ? "waiting for rank 0"
-        : l->phase == LAUNCH_DRAINING ? "waiting for older saves"
-                                      : "resolving",
-        "states", states, "ops", ops);
+    json_t *j =
+        json_pack("{s:s, s:I, s:I, s:I, s:s, s:I, s:b, s:b, s:b, s:s, s:o, s:o}", "job", s->job,
+                  "rank", (json_int_t)s->rank, "world", (json_int_t)s->world, "epoch",
+                  (json_int_t)s->epoch, "mode", s->mode == WIRE_TRAIN ? "train" : "read", "pid",
+                  (json_int_t)s->pid, "attached", cl->conn != NULL, "dead", s->dead,
+                  "staged_is_process", (s->flags & WIRE_STAGED_IS_PROCESS) != 0, "launch",
+                  !l                            ? "none"
+                  : l->phase == LAUNCH_READY    ? "ready"
+                  : l->phase == LAUNCH_FAILED   ? "failed"
+                  : l->phase == LAUNCH_NEW      ? "waiting for rank 0"
+                  : l->phase == LAUNCH_DRAINING ? "waiting for older saves"
+                                                : "resolving",
+                  "states", states, "ops", ops);
+    status_count(j, METER_RANK_PROGRESS, s->progress);
+    status_count(j, METER_RANK_BEGUN, s->saves_begun);
+    status_count(j, METER_RANK_COMMITTED, s->saves_committed);
+    status_count(j, METER_RANK_FAILED, s->saves_failed);
+    status_count(j, METER_RANK_LEFT, left);
+    return j;
+}
+
+/* -- tiers ----------------------------------------------------------------------------- */
+
+char *status_tier_name(const struct control *c, uint32_t tier, char ret[STATUS_TIER_TEXT])
+{
+    if (tier == 0 || tier == c->tiers.home)
+        snprintf(ret, STATUS_TIER_TEXT, "%s", tier == 0 ? "local" : "home");
+    else
+        snprintf(ret, STATUS_TIER_TEXT, "remote%u", tier - c->tiers.home);
+    return ret;
 }
 
 /* Since when the oldest of what is still to go there waits. */
@@ -141,61 +170,87 @@ static void add_progress(const struct control *c, const struct drainer_tier *t, 
     json_decref(more);
 }
 
-static json_t *tier_json(const struct control *c, uint32_t i)
+static void add_drain(const struct control *c, const struct drainer_tier *t, json_t *j)
 {
-    const struct drainer_tier *t = &c->drainer->tiers[i];
-    json_t *j = json_pack("{s:o, s:s, s:s, s:I, s:f, s:I, s:I, s:I}", "tier",
-                          text_json(c->tiers.urls[i]), "role",
-                          i == 0               ? "local"
-                          : i == c->tiers.home ? "home"
-                                               : "remote",
-                          "state",
-                          t->status != CKPT_OK      ? "trouble"
-                          : t->target != UINT32_MAX ? drainer_job_name(t->doing)
-                                                    : "idle",
-                          "lag", (json_int_t)drainer_lag(c->drainer, i), "lag_seconds",
-                          lag_seconds(c, i), "held", (json_int_t)t->held, "put_bytes",
-                          (json_int_t)t->put_total, "troubles", (json_int_t)t->troubles);
     if (t->held_ns != 0)
         json_object_set_new(j, "held_step", json_integer((json_int_t)t->held_step));
     if (t->target != UINT32_MAX)
         add_progress(c, t, j);
     if (t->status != CKPT_OK)
-        json_object_set_new(j, "error", text_json(t->text));
+        json_object_set_new(j, "error", status_text(t->text));
+}
+
+static json_t *tier_json(const struct control *c, uint32_t i)
+{
+    char name[STATUS_TIER_TEXT];
+    const struct drainer_tier *t = &c->drainer->tiers[i];
+    bool drains = c->drainer->tier_count > 0;
+    bool outlives = i > 0 || store_url_shared(c->tiers.urls[i]);
+    json_t *j = json_pack("{s:s, s:o, s:s, s:b, s:s}", "tier", status_tier_name(c, i, name), "url",
+                          status_text(c->tiers.urls[i]), "role",
+                          i == 0               ? "local"
+                          : i == c->tiers.home ? "home"
+                                               : "remote",
+                          "outlives_node", outlives, "state",
+                          t->status != CKPT_OK                ? "trouble"
+                          : drains && t->target != UINT32_MAX ? drainer_job_name(t->doing)
+                                                              : "idle");
+    status_count(j, METER_TIER_LAG, drains ? drainer_lag(c->drainer, i) : 0);
+    status_seconds(j, METER_TIER_LAG_SECONDS, lag_seconds(c, i));
+    status_count(j, METER_TIER_HELD, c->counters->tiers[i].held);
+    status_count(j, METER_TIER_PUT_BYTES, c->counters->tiers[i].put_bytes);
+    status_count(j, METER_TIER_TROUBLES, c->counters->tiers[i].troubles);
+    status_count(j, METER_TIER_FAILING, t->status != CKPT_OK);
+    if (drains)
+        add_drain(c, t, j);
     return j;
 }
 
 static json_t *tiers_json(const struct control *c)
 {
     json_t *j = json_array();
-    for (uint32_t i = 0; i < c->drainer->tier_count; i++)
+    for (uint32_t i = 0; i < c->tiers.count; i++)
         json_array_append_new(j, tier_json(c, i));
     return j;
 }
 
+/* -- the node -------------------------------------------------------------------------- */
+
+/* Slots and memory of all states that are here. */
+static void count_slots(const struct control *c, json_t *j)
+{
+    uint64_t bytes = 0, slots = 0, free_slots = 0, queued = 0;
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        for (uint32_t k = 0; cl && k < SESSION_STATES_MAX; k++) {
+            if (cl->s->states[k].phase == STATE_NONE)
+                continue;
+            bytes += cl->states[k].arena.bytes;
+            slots += cl->s->states[k].slots;
+            free_slots += session_count(cl->s, k, SLOT_FREE);
+            queued += session_count(cl->s, k, SLOT_QUEUED);
+        }
+    }
+    status_count(j, METER_NODE_ARENA_BYTES, bytes);
+    status_count(j, METER_NODE_SLOTS, slots);
+    status_count(j, METER_NODE_SLOTS_FREE, free_slots);
+    status_count(j, METER_NODE_SLOTS_QUEUED, queued);
+}
+
 static json_t *counters_json(const struct control *c)
 {
-    const struct {
-        const char *name;
-        uint64_t value;
-    } rows[] = {
-        { "connections", c->counters.connections },
-        { "refused", c->counters.refused },
-        { "hostile", c->counters.hostile },
-        { "messages", c->counters.messages },
-        { "sessions", c->counters.sessions },
-        { "packs", c->counters.packs },
-        { "pack_bytes", c->counters.pack_bytes },
-        { "pack_ns", c->counters.pack_ns },
-        { "load_batches", c->counters.loads },
-        { "load_bytes", c->counters.load_bytes },
-        { "saves_committed", c->committer->committed },
-        { "saves_aborted", c->committer->aborted },
-        { "jobs_out", c->jobs_out },
-    };
     json_t *j = json_object();
-    for (size_t i = 0; i < ARRAY_COUNT(rows); i++)
-        json_object_set_new(j, rows[i].name, json_integer((json_int_t)rows[i].value));
+    status_seconds(j, METER_NODE_UPTIME, (double)(c->now - c->started_ns) / 1e9);
+    status_count(j, METER_NODE_STOPPING, c->stopping);
+    for (size_t i = 0; i < METER_COUNT; i++)
+        if (meters[i].scope == METER_NODE && meters[i].kind == METER_COUNTER)
+            status_count(j, (enum meter_id)i, c->counters->node[i]);
+    status_seconds(j, METER_NODE_PACK_SECONDS,
+                   (double)c->counters->node[METER_NODE_PACK_SECONDS] / 1e9);
+    status_count(j, METER_NODE_TROUBLES, log_troubles());
+    status_count(j, METER_NODE_SESSIONS_OPEN, c->client_count);
+    status_count(j, METER_NODE_JOBS_OUT, c->jobs_out);
+    count_slots(c, j);
     return j;
 }
 
@@ -205,7 +260,7 @@ static json_t *errors_json(void)
     json_t *j = json_array();
     size_t n = log_last_errors(kept, LOG_KEPT);
     for (size_t i = 0; i < n; i++)
-        json_array_append_new(j, text_json(kept[i]));
+        json_array_append_new(j, status_text(kept[i]));
     return j;
 }
 
@@ -218,13 +273,13 @@ int status_page(const struct control *c, struct ckpt_err *err)
         if (c->clients[i])
             json_array_append_new(sessions, session_json(c, c->clients[i]));
     json_t *page = json_pack(
-        "{s:s, s:I, s:I, s:f, s:o, s:o, s:s, s:o, s:s, s:b, s:b, s:I, s:o, s:o, s:o, s:o}",
+        "{s:s, s:I, s:I, s:o, s:o, s:s, s:o, s:s, s:b, s:b, s:I, s:o, s:o, s:o, s:o, s:o}",
         "version", CKPTD_VERSION, "pid", (json_int_t)getpid(), "keeper", (json_int_t)getppid(),
-        "uptime", (double)(c->now - c->started_ns) / 1e9, "store", text_json(c->config->store),
-        "io", text_json(c->store_text), "io_asked", c->config->io, "socket", text_json(c->socket),
-        "node", node, "private", c->config->private_, "stopping", c->stopping, "slot_bytes",
-        (json_int_t)c->config->slot_bytes, "tiers", tiers_json(c), "sessions", sessions, "counters",
-        counters_json(c), "errors", errors_json());
+        "store", status_text(c->config->store), "io", status_text(c->store_text), "io_asked",
+        c->config->io, "socket", status_text(c->socket), "node", node, "private",
+        c->config->private_, "stopping", c->stopping, "slot_bytes",
+        (json_int_t)c->config->slot_bytes, "tiers", tiers_json(c), "jobs", status_jobs(c),
+        "sessions", sessions, "counters", counters_json(c), "errors", errors_json());
     char *text = page ? json_dumps(page, JSON_COMPACT) : NULL;
     json_decref(page);
     if (!text) {

@@ -231,6 +231,8 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     log_set_level(w->config->log_level);
     c->keep = keep;
     c->rundir = w->rundir;
+    c->counters = w->counters;
+    c->counters->node[METER_NODE_WORKERS]++;
     c->listen_fd = w->rundir->listen_fd;
     c->shared_store = store_url_shared(w->config->store);
     snprintf(c->socket, sizeof(c->socket), "%s", w->rundir->socket);

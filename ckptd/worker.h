@@ -3,6 +3,7 @@
 #pragma once
 
 #include "ckptd/config.h"
+#include "ckptd/counters.h"
 #include "ckptd/keeper.h"
 #include "ckptd/rundir.h"
 
@@ -11,7 +12,8 @@ struct worker {
     const struct config *start;       /* as ckptd was started */
     const struct config_input *input; /* to read settings again; NULL: they stay */
     const struct rundir *rundir;
-    int ready_fd; /* gets one byte when the worker serves; -1 = nobody waits */
+    struct counters *counters; /* borrowed; they outlive the worker */
+    int ready_fd;              /* gets one byte when the worker serves; -1 = nobody waits */
 };
 /* For keeper_run; arg: struct worker.  Returns the exit status. */
 int worker_main(void *arg, const struct keep *keep, const struct keep_table *kept);

@@ -123,7 +123,8 @@ CKPT_API enum ckpt_status ckpt_resume(struct ckpt *c, struct ckpt_point *ret);
 
 /* Says that training has got to the end of `step`: beyond the resume point this proves
  * that the checkpoint is sound, and the crash-loop rule stops counting.  Cheap (a
- * message when it matters, otherwise nothing); any rank, rank 0 suffices.
+ * message when it matters, and about one a second for `ckpt status`); any rank, rank 0
+ * suffices.
  * CKPT_FINISHED instead of a step: nothing is left to do.  A finished job that is started
  * again makes no step; without this word such starts look like deaths, and after three
  * of them the next resumes one checkpoint further back.  ckpt_close does not say it,

@@ -448,11 +448,15 @@ enum ckpt_status ckpt_progress(struct ckpt *c, uint64_t step)
     struct ckpt_err err = { 0 };
     pthread_mutex_lock(&c->lock);
     bool beyond = !c->shared.has_head || step > c->shared.head.step;
-    if (beyond && !c->shared.progress_sent) {
+    int64_t now = lib_now_ns();
+    /* Once for the launch, and from then on as news: no message waits behind another. */
+    bool news = !c->shared.outs && now - c->shared.progress_ns >= LIB_PROGRESS_NS;
+    if (beyond && (!c->shared.progress_sent || news)) {
         struct wire_progress body = { .step = step };
         wire_begin(c->compose, WIRE_PROGRESS, &body);
         st = client_queue(c, c->compose, -1);
         c->shared.progress_sent = st == CKPT_OK;
+        c->shared.progress_ns = now;
     }
     pthread_mutex_unlock(&c->lock);
     if (st != CKPT_OK) {

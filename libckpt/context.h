@@ -30,9 +30,10 @@
 #ifndef LIB_LAND_NS                     /* a test may be less patient */
 #define LIB_LAND_NS INT64_C(5000000000) /* longer, and a device is taken to hang */
 #endif
-#define LIB_OPS        64 /* operations whose fate is remembered */
-#define LIB_STATES_MAX 8  /* at a time */
-#define LIB_STEPS      64 /* steps whose save() calls are counted */
+#define LIB_OPS         64                  /* operations whose fate is remembered */
+#define LIB_STATES_MAX  8                   /* at a time */
+#define LIB_STEPS       64                  /* steps whose save() calls are counted */
+#define LIB_PROGRESS_NS INT64_C(1000000000) /* between two words about it that only inform */
 
 /* A client message that the daemon has not acknowledged; kept for a reconnect. */
 struct lib_out {
@@ -198,7 +199,8 @@ struct ckpt {
         bool has_head, saved;   /* saved: something, since then */
         int64_t unlinked_ns;    /* since when there is no daemon; with !linked */
         bool progress_sent;
-        struct { /* one ckpt_list at a time */
+        int64_t progress_ns; /* when */
+        struct {             /* one ckpt_list at a time */
             uint64_t token;
             bool asked, answered;
             struct ckpt_err err; /* what it was refused with */

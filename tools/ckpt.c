@@ -7,9 +7,9 @@
 #include "tools/tool.h"
 
 static const struct tool_verb *const verbs[] = {
-    &cmd_ls,       &cmd_show, &cmd_verify, &cmd_plan,   &cmd_restore, &cmd_save,
-    &cmd_status,   &cmd_run,  &cmd_tag,    &cmd_untag,  &cmd_prune,   &cmd_delete,
-    &cmd_undelete, &cmd_gc,   &cmd_bench,  &cmd_doctor,
+    &cmd_ls,     &cmd_show,     &cmd_verify, &cmd_plan,  &cmd_restore, &cmd_save,
+    &cmd_status, &cmd_top,      &cmd_run,    &cmd_tag,   &cmd_untag,   &cmd_prune,
+    &cmd_delete, &cmd_undelete, &cmd_gc,     &cmd_bench, &cmd_doctor,
 };
 
 /* What follows the list of verbs. */

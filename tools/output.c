@@ -270,10 +270,31 @@ static const char *tone_code(enum output_tone tone)
     return codes[tone];
 }
 
+static enum { COLOUR_AUTO, COLOUR_ALWAYS, COLOUR_NEVER } colour_when;
+
+bool output_set_colour(const char *when)
+{
+    static const char *const words[] = { "auto", "always", "never" };
+    for (size_t i = 0; i < ARRAY_COUNT(words); i++) {
+        if (strcmp(when, words[i]) == 0) {
+            colour_when = (int)i;
+            return true;
+        }
+    }
+    return false;
+}
+
 static bool coloured(FILE *to)
 {
     const char *no = getenv("NO_COLOR");
+    if (colour_when != COLOUR_AUTO)
+        return colour_when == COLOUR_ALWAYS;
     return isatty(fileno(to)) && !(no && *no);
+}
+
+void output_pin_colour(FILE *to)
+{
+    colour_when = coloured(to) ? COLOUR_ALWAYS : COLOUR_NEVER;
 }
 
 enum ckpt_status output_table_print(const struct output_table *t, FILE *to, struct ckpt_err *err)

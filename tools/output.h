@@ -1,7 +1,7 @@
 /* What people and scripts see: sizes, ages, tables, JSON, progress.
  *
  * Results go to stdout, everything else to stderr.  Colour only on a terminal (and not
- * with NO_COLOR). */
+ * with NO_COLOR), unless --color says otherwise. */
 #pragma once
 
 #include <jansson.h>
@@ -32,6 +32,11 @@ char *output_clean(const char *text, char *ret, size_t cap);
 /* Wall clock and monotonic clock. */
 int64_t output_now_ns(void);
 double output_monotonic(void);
+
+/* "auto", "always", "never": for all that is printed from now on; false for anything else. */
+bool output_set_colour(const char *when);
+/* auto becomes what it is for `to`, for text that gets there by a detour. */
+void output_pin_colour(FILE *to);
 
 /* -- tables -------------------------------------------------------------- */
 

@@ -36,7 +36,7 @@ struct tool_verb {
     int (*run)(struct tool *t, int argc, char **argv);
 };
 extern const struct tool_verb cmd_ls, cmd_show, cmd_verify, cmd_plan, cmd_restore, cmd_save,
-    cmd_status, cmd_bench, cmd_run, cmd_doctor, cmd_prune, cmd_tag, cmd_untag, cmd_delete,
+    cmd_status, cmd_top, cmd_bench, cmd_run, cmd_doctor, cmd_prune, cmd_tag, cmd_untag, cmd_delete,
     cmd_undelete, cmd_gc;
 
 /* The one map from statuses to exit codes. */

@@ -37,6 +37,7 @@ static struct fiber {
     struct rundir rundir;
     struct config config;
     struct worker worker;
+    struct counters counters;
     struct keep keep;
     struct keep_table table;
     struct keep_entry entries[256];
@@ -54,6 +55,8 @@ void sim_nodes_reset(uint32_t count)
     for (uint32_t i = 0; i < SIM_NODES; i++)
         sim_memory_drop(i);
     memset(sim_nodes, 0, sizeof(sim_nodes));
+    for (size_t i = 0; i < SIM_NODES; i++)
+        memset(&fibers[i].counters, 0, sizeof(fibers[i].counters));
     sim_node_count = count;
     sim_current = NULL;
 }
@@ -86,7 +89,9 @@ static void fiber_make(uint32_t node)
                                  .remote_count = sim_remote,
                                  .remote_streams = 1 + (unsigned)sim_rand(3) };
     f->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
-    f->worker = (struct worker){ .config = &f->config, .rundir = &f->rundir, .ready_fd = -1 };
+    f->worker = (struct worker){
+        .config = &f->config, .rundir = &f->rundir, .counters = &f->counters, .ready_fd = -1
+    };
     f->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };
     memcpy(f->entries, n->kept, sizeof(f->entries));
     f->table = (struct keep_table){ .entries = f->entries, .count = n->kept_count, .cap = 256 };
