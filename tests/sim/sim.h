@@ -425,7 +425,7 @@ struct sim_rank {
     uint8_t session[16];
     int32_t conn; /* -1 = none */
     bool linked, ever_linked, resuming;
-    bool fresh; /* it started over, and the answer has not come */
+    bool fresh;         /* it started over, and the answer has not come */
     uint32_t opens;     /* HELLOs that were lost before the first answer */
     bool pid_gone;      /* daemons can see the death */
     int64_t deaf_until; /* stalled */
