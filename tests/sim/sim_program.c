@@ -78,11 +78,11 @@ static struct sim_launch *add_launch(uint32_t world, bool reader)
                                 .conn = -1,
                                 .arena = -1,
                                 .absent_from = UINT32_MAX };
-        k->image_slots = (uint32_t)sim_rand(SIM_PARTS + 1);
         k->slots = 2 + (uint32_t)sim_rand(SIM_ARENA_MAX - 1);
         if (node > 0)
             sim_saw(SEEN_two_nodes);
     }
+    sim_image_plan(l->first_rank, world);
     return l;
 }
 
@@ -126,12 +126,12 @@ void sim_program_plan(void)
     sim_launch_count = sim_rank_count = 0;
     last_started = false;
     int64_t calm = sim_between(SIM_S, 100 * SIM_S);
-    sim_nodes_reset(1 + (uint32_t)sim_rand(SIM_NODES));
+    sim_nodes_reset(1 + (uint32_t)sim_rand(sim_suite.nodes));
     plan_store();
     sim_remote = sim_rand(2) == 0;
     uint32_t launches = 1 + (uint32_t)sim_rand(2);
     for (uint32_t i = 0; i < launches; i++) {
-        struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
+        struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(sim_suite.world), false);
         plan_items(l);
         sim_at(sim.now + (i ? (int64_t)sim_rand((uint64_t)calm) : 0), EV_LAUNCH, i, 0);
     }
@@ -309,7 +309,7 @@ static const struct wire_name *rollback_point(struct sim_rank *r)
 {
     struct sim_launch *l = &sim_launches[r->launch];
     struct ckpt_name name;
-    if (!l->chose_rollback && sim_store_newest(&name)) {
+    if (!l->chose_rollback && sim_store_newest(l->job, &name)) {
         l->has_rollback = true;
         l->rollback = (struct wire_name){ name.epoch, name.step, name.attempt };
     }
@@ -456,7 +456,7 @@ bool sim_program_last(void)
     if (!sim_at_rest())  /* a job of the dead may still make a launch newer than it */
         return true;
     last_started = true;
-    struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
+    struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(sim_suite.world), false);
     l->last = true;
     l->items[l->item_count++].kind = ITEM_RESTORE;
     l->items[l->item_count++] = (struct sim_item){ .kind = ITEM_SAVE, .step = 99 };
@@ -471,7 +471,7 @@ bool sim_program_last(void)
 void sim_program_check_last(void)
 {
     struct ckpt_name newest;
-    SIM_CHECK(sim_store_newest(&newest) && newest.step == 99, "the last save was not committed");
+    SIM_CHECK(sim_store_newest(0, &newest) && newest.step == 99, "the last save was not committed");
     for (uint32_t i = 0; i < sim_rank_count; i++) {
         const struct sim_rank *r = &sim_ranks[i];
         if (!sim_launches[r->launch].last)
