@@ -41,7 +41,7 @@
 #define SIM_OPS        64
 #define SIM_MS         INT64_C(1000000)
 #define SIM_S          INT64_C(1000000000)
-#define SIM_SLOT_WORDS 128 /* of an arena's slot; the model uses the first alone */
+#define SIM_SLOT_WORDS 512 /* of an arena's slot, at most */
 
 /* ---- counted: each must have been seen in some seed ---- */
 #define SIM_SEEN(X) \
@@ -299,7 +299,7 @@ struct sim_ledger {
 struct sim_arena {
     uint32_t slots;
     int32_t rank;
-    uint64_t word[SIM_ARENA_MAX * SIM_SLOT_WORDS];
+    _Alignas(CKPT_BLOCK) uint64_t word[SIM_ARENA_MAX * SIM_SLOT_WORDS];
 };
 static inline uint64_t *sim_slot(struct sim_arena *a, uint32_t slot)
 {

@@ -115,16 +115,3 @@ void sim_memory_drop(uint32_t node)
         __real_free(p);
     }
 }
-
-/* What a worker keeps in static memory outlives it: an empty declaration, for consumers
- * that are gone. */
-enum ckpt_status __wrap_decl_finish(struct decl *d, uint64_t slot_bytes, struct ckpt_err *err)
-{
-    struct sim_node *n = sim_current;
-    if (d->tensor_count > 0)
-        return __real_decl_finish(d, slot_bytes, err);
-    sim_current = NULL;
-    enum ckpt_status st = __real_decl_finish(d, CKPT_SLOT_BYTES, err);
-    sim_current = n;
-    return st;
-}
