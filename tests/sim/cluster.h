@@ -32,6 +32,8 @@ struct place {
     int64_t slow_until;
 };
 extern struct place places[PLACES];
+extern struct policy sim_policy; /* of this seed: what goes to the tier */
+extern bool sim_far;  /* of this seed: there is a tier beyond the home */
 extern bool sim_near; /* of this seed: nodes save on disks of their own, not in the home */
 
 /* ---- cluster_place.c ---- */
@@ -56,10 +58,9 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o);
 void truth_removed(uint32_t place, const char *key);
 void truth_job_begins(const struct sim_job *s);
 void truth_job_ended(const struct sim_job *s);
-/* Rank 0's daemon, or another's, told a rank where its launch resumes. */
-void truth_opened(const struct sim_rank *r);
+void truth_disk_lost(uint32_t node);
 
 /* ---- cluster_operator.c ---- */
 void operator_plan(int64_t until_ns);
-void operator_act(uint32_t which);
-void operator_calm(void);
+void operator_act(uint32_t which, uint64_t number);
+bool operator_busy(void);

@@ -40,6 +40,8 @@ static struct epoch {
 static struct extra {
     enum life life;
     uint64_t life_n;
+    bool planned;              /* for tiers */
+    bool far_held, home_held;
     bool near_lost[SIM_WORLD]; /* the disk that its packs were on */
 } extras[SIM_ATTEMPTS];
 static struct window {
@@ -208,7 +210,7 @@ void sim_store_check(const struct sim_attempt *a)
 
 /* ---- records ---- */
 
-static void see_commit(struct sim_attempt *a, const struct place_object *o)
+static void see_commit(struct sim_attempt *a, const struct place_object *o, uint32_t node)
 {
     struct record_commit c;
     const struct epoch *e = &epochs[a->job][a->name.epoch];
@@ -219,12 +221,18 @@ static void see_commit(struct sim_attempt *a, const struct place_object *o)
     if (a->state == PUBLISH_COMMITTED)
         return;
     a->state = PUBLISH_COMMITTED;
+    const struct sim_job *j = sim_task_arg();
+    if (node < SIM_NODES && j->j->kind == JOB_LAUNCH)
+        sim_saw(SEEN_committed_by_resolver);
     sim_note("home: step %llu~%llu of %s is committed", step, (unsigned long long)a->name.epoch,
              job_of(a));
     sim_saw(SEEN_committed);
     if (newest_epoch(a->job) > a->name.epoch)
         sim_saw(SEEN_commit_behind);
     sim_store_check(a);
+    extra_of(a)->planned = policy_wants(&sim_policy, &c, false, false);
+    if (!extra_of(a)->planned)
+        sim_saw(SEEN_not_planned);
     const struct sim_attempt *p = c.has_parent ? sim_attempt_find(&c.parent) : NULL;
     bool own = p && p->job == a->job && p->name.epoch == a->name.epoch;
     bool first = c.has_parent == e->has_point && (!c.has_parent || name_equal(&c.parent, &e->point));
@@ -237,10 +245,10 @@ static void see_commit(struct sim_attempt *a, const struct place_object *o)
               "step %llu is committed, and its parent is not", step);
 }
 
-static void see_decided(struct sim_attempt *a, const struct place_object *o)
+static void see_decided(struct sim_attempt *a, const struct place_object *o, uint32_t node)
 {
     if (record_kind_of(o->bytes, o->len) == RECORD_COMMIT) {
-        see_commit(a, o);
+        see_commit(a, o, node);
         return;
     }
     struct record_abort why;
@@ -291,7 +299,7 @@ static void see_manifest(const struct place_object *o, const char *job, uint32_t
 
 static void see_held(uint32_t place, struct sim_attempt *a)
 {
-    const struct extra *x = extra_of(a);
+    struct extra *x = extra_of(a);
     unsigned long long step = a->name.step;
     SIM_CHECK(a->state == PUBLISH_COMMITTED, "step %llu is held in %s, and not committed", step,
               place_name(place));
@@ -300,7 +308,9 @@ static void see_held(uint32_t place, struct sim_attempt *a)
             SIM_CHECK(pack_in(place, a, r, i),
                       "step %llu is held in %s, which does not have part %u of rank %u", step,
                       place_name(place), i, r);
-    if (place == PLACE_FAR) {
+    x->far_held |= place == PLACE_FAR;
+    x->home_held |= place == PLACE_HOME;
+    if (place == PLACE_FAR || (sim_near && place == PLACE_HOME)) {
         a->held = true;
         sim_saw(SEEN_held);
     }
@@ -364,7 +374,7 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
     if (place != PLACE_HOME)
         return;
     if (*kind == 'c' && a)
-        see_decided(a, o);
+        see_decided(a, o, node);
     else if (*kind == 'd' && strlen(last) > 2 && strcmp(last + strlen(last) - 2, ".m") == 0)
         see_manifest(o, job, node);
     else if (*kind == 'x' && a)
@@ -383,10 +393,26 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
     e->progressed |= strcmp(last, "progress") == 0;
 }
 
+/* Data goes only from what is GONE or given up (D3, D4). */
 void truth_removed(uint32_t place, const char *key)
 {
-    (void)place;
-    (void)key;
+    const char *name_at = strchr(key, '/');
+    struct ckpt_name name;
+    if (!name_at || !strchr("chd", name_at[1]))
+        return;
+    name_at += name_at[1] == 'd' ? 5 : 3;
+    if (strlen(name_at) < NAME_TEXT - 1 || !name_parse(name_at, NAME_TEXT - 1, &name))
+        return;
+    const struct sim_attempt *a = sim_attempt_find(&name);
+    SIM_CHECK(!a || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE,
+              "%s is removed from %s, which is neither given up nor GONE", key, place_name(place));
+}
+
+void truth_disk_lost(uint32_t node)
+{
+    for (uint32_t i = 0; sim_near && i < sim_attempt_count; i++)
+        for (uint32_t r = 0; r < sim_attempts[i].world; r++)
+            extras[i].near_lost[r] |= sim_attempts[i].part_node[r] == node;
 }
 
 /* ---- jobs ---- */
@@ -466,7 +492,7 @@ void truth_job_ended(const struct sim_job *s)
 
 /* ---- what ranks are told ---- */
 
-void truth_opened(const struct sim_rank *r)
+void sim_store_opened(const struct sim_rank *r)
 {
     const struct sim_launch *l = &sim_launches[r->launch];
     const struct ckpt_name point = { r->point.epoch, r->point.step, r->point.attempt };
@@ -492,8 +518,8 @@ bool sim_remote;
 
 bool sim_planned(const struct ckpt_name *name)
 {
-    (void)name;
-    return true;
+    const struct sim_attempt *a = sim_attempt_find(name);
+    return a && extra_of(a)->planned && extra_of(a)->life_n == 0; /* never deleted */
 }
 
 uint32_t sim_not_held(void)
@@ -501,7 +527,9 @@ uint32_t sim_not_held(void)
     uint32_t n = 0;
     for (uint32_t i = 0; sim_remote && !sim_anything_lost() && i < sim_attempt_count; i++) {
         const struct sim_attempt *a = &sim_attempts[i];
-        n += a->state == PUBLISH_COMMITTED && !a->held && extra_of(a)->life == LIFE_LIVE;
+        const struct extra *x = extra_of(a);
+        bool all = (!sim_far || x->far_held) && (!sim_near || x->home_held);
+        n += a->state == PUBLISH_COMMITTED && !all && x->planned && x->life == LIFE_LIVE;
     }
     return n;
 }

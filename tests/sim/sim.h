@@ -64,7 +64,7 @@
     X(start_over, BOTH) \
     X(repeat, BOTH) \
     X(messages_lost, BOTH) \
-    X(store_slow, BOTH) \
+    X(store_slow, MODEL) \
     X(store_error, BOTH) \
     X(store_error_after, BOTH) \
     X(store_full, BOTH) \
@@ -106,9 +106,9 @@
     X(job_look, BOTH) \
     X(held, BOTH) \
     X(not_planned, BOTH) \
-    X(drain_goes_on, BOTH) \
-    X(drain_waits, BOTH) \
-    X(epoch_taken, BOTH) \
+    X(drain_goes_on, MODEL) \
+    X(drain_waits, MODEL) \
+    X(epoch_taken, MODEL) \
     X(link_cut, CLUSTER) \
     X(cut_answer_lost, CLUSTER) \
     X(node_lost, CLUSTER) \
@@ -118,7 +118,6 @@
     X(store_throttled, CLUSTER) \
     X(other_job, CLUSTER) \
     X(other_world, CLUSTER) \
-    X(zombie_back, CLUSTER) \
     X(start_refused, CLUSTER) \
     X(told_superseded, CLUSTER) \
     X(point_agreed, CLUSTER) \
@@ -132,11 +131,8 @@
     X(tagged, CLUSTER) \
     X(operator_killed, CLUSTER) \
     X(operator_failed, CLUSTER) \
-    X(adopted, CLUSTER) \
-    X(restored_far, CLUSTER) \
-    X(repaired, CLUSTER) \
     X(commit_behind, CLUSTER) \
-    X(local_refused, CLUSTER)
+
 enum sim_seen {
 #define X(name, where) SEEN_##name,
     SIM_SEEN(X)
@@ -160,7 +156,8 @@ enum sim_event_kind {
     EV_PIDFD,  /* a: rank: daemons see its death from now on */
     EV_LAUNCH, /* a: launch */
     EV_FAULT,  /* a: which */
-    EV_CALM,   /* no more faults */
+    EV_OPERATOR, /* a: his act, b: its number: he is killed */
+    EV_CALM,     /* no more faults */
 };
 struct sim_event {
     int64_t at;
@@ -353,6 +350,7 @@ struct sim_manifest {
     struct ckpt_name parent;
     struct digest ids[SIM_PARTS];
 };
+struct sim_rank;
 struct sim_attempt {
     struct ckpt_name name;
     uint32_t job;
@@ -379,11 +377,17 @@ struct sim_attempt *sim_attempt_find(const struct ckpt_name *name);
 struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world);
 void sim_store_check(const struct sim_attempt *a);
 bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
+/* A rank was told where its launch resumes. */
+void sim_store_opened(const struct sim_rank *r);
 /* Once at the end of a seed. */
 void sim_store_check_end(void);
+/* What a suite adds: the seed's places and operator; a fault of its own, on a node. */
+void sim_store_plan(int64_t until_ns);
+void sim_store_fault(uint32_t kind, uint32_t node);
+void sim_store_operate(uint32_t act, uint64_t number);
+bool sim_store_busy(void); /* an operator is at work */
 
 /* ---- what ranks declare, copy into slots, and find in them ---- */
-struct sim_rank;
 void sim_image_plan(uint32_t first_rank, uint32_t world); /* from the seed: who has what */
 uint32_t sim_image_parts(const struct sim_rank *r);
 uint64_t sim_image_decl_bytes(const struct sim_rank *r);
@@ -410,6 +414,7 @@ void sim_tasks_reset(void);
 uint32_t sim_task_start(uint32_t node, void (*run)(void *arg), void *arg);
 void sim_task_resume(uint32_t task, uint64_t number);
 void sim_task_kill(uint32_t task); /* it is never heard of again */
+void *sim_task_arg(void);          /* of the task whose turn it is, or NULL */
 bool sim_in_task(void);
 void sim_nap(int64_t ns); /* of the task whose turn it is */
 
@@ -569,7 +574,6 @@ void sim_program_calm(void);
 bool sim_program_last(void); /* one more launch, when all is over; false: it was started */
 void sim_program_check_last(void);
 bool sim_program_over(void);
-bool sim_node_settled(uint32_t node); /* nothing keeps a launch from it */
 struct sim_faults {
     uint32_t store_error, store_slow, store_full, store_hang; /* of 1000 jobs */
     uint32_t copy_failed, differs, rank_dies;

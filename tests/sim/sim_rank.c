@@ -275,6 +275,8 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
     }
     if (!resuming)
         r->hello_epoch = ok.epoch;
+    if (!r->resuming)
+        sim_store_opened(r);
     acked(r, m->head.ack);
     r->ever_linked = r->linked = true;
     r->fresh = false;
@@ -404,6 +406,8 @@ static void told_failed(const struct sim_rank *r, const struct sim_op *op, uint3
     }
     if (status == CKPT_TIMEOUT)
         sim_saw(SEEN_deadline);
+    if (status == CKPT_SUPERSEDED)
+        sim_saw(SEEN_told_superseded);
     if (a)
         a->told_failed[r->rank] = true;
 }

@@ -57,6 +57,9 @@ static void dispatch(const struct sim_event *e)
     case EV_FAULT:
         sim_program_fault(e->a);
         break;
+    case EV_OPERATOR:
+        sim_store_operate(e->a, e->b);
+        break;
     case EV_CALM:
         sim_program_calm();
         break;

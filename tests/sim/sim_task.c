@@ -105,6 +105,11 @@ void sim_task_kill(uint32_t task)
     tasks[task].used = false;
 }
 
+void *sim_task_arg(void)
+{
+    return current ? current->arg : NULL;
+}
+
 bool sim_in_task(void)
 {
     return current != NULL;

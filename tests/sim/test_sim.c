@@ -21,6 +21,34 @@ void sim_store_check_end(void)
     /* Everything was looked at when it was decided. */
 }
 
+void sim_store_opened(const struct sim_rank *r)
+{
+    (void)r;
+}
+
+void sim_store_plan(int64_t until_ns)
+{
+    (void)until_ns;
+    sim_remote = sim_rand(2) == 0;
+}
+
+void sim_store_fault(uint32_t kind, uint32_t node)
+{
+    (void)kind;
+    (void)node;
+}
+
+void sim_store_operate(uint32_t act, uint64_t number)
+{
+    (void)act;
+    (void)number;
+}
+
+bool sim_store_busy(void)
+{
+    return false;
+}
+
 int main(int argc, char **argv)
 {
     return sim_main(argc, argv);
