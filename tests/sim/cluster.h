@@ -59,6 +59,7 @@ void truth_removed(uint32_t place, const char *key);
 void truth_job_begins(const struct sim_job *s);
 void truth_job_ended(const struct sim_job *s);
 void truth_disk_lost(uint32_t node);
+enum life truth_life(const struct sim_attempt *a);
 
 /* ---- cluster_operator.c ---- */
 void operator_plan(int64_t until_ns);

@@ -40,15 +40,16 @@ static void add_tensor(struct decl *d, uint32_t tensor)
     CHECK(decl_add_tensor(d, &t, NULL) == CKPT_OK);
 }
 
-static void add_piece(struct decl *d, uint64_t from, uint64_t cells)
+static void add_piece(struct decl *d, uint64_t from, uint64_t cells, uint32_t r, uint32_t of)
 {
     struct decl_piece p = { .box = { .ndim = 1, .off = { from }, .len = { cells } },
                             .stride = { 1 },
-                            .replica_count = 1 };
+                            .replica = r,
+                            .replica_count = of };
     CHECK(decl_add_piece(d, &p, NULL) == CKPT_OK);
 }
 
-/* Cuts one tensor and deals out its pieces. */
+/* Cuts one tensor and deals out its pieces, some of them to two ranks. */
 static void deal(uint32_t first_rank, uint32_t world, uint32_t tensor)
 {
     uint64_t at = 0;
@@ -57,7 +58,12 @@ static void deal(uint32_t first_rank, uint32_t world, uint32_t tensor)
     while (at < CELLS) {
         uint64_t cells = PIECE_MIN + sim_rand(PIECE_MAX - PIECE_MIN + 1);
         cells = min_u64(cells, CELLS - at);
-        add_piece(&images[first_rank + sim_rand(world)].decl, at, cells);
+        uint32_t rank = (uint32_t)sim_rand(world);
+        uint32_t other = (rank + 1 + (uint32_t)sim_rand(world)) % world;
+        uint32_t of = other != rank && sim_rand(4) == 0 ? 2 : 1;
+        add_piece(&images[first_rank + rank].decl, at, cells, 0, of);
+        if (of == 2)
+            add_piece(&images[first_rank + other].decl, at, cells, 1, of);
         at += cells;
     }
 }
@@ -151,6 +157,26 @@ void sim_image_fill(const struct sim_rank *r, uint64_t *slot, const struct ckpt_
         for (uint64_t i = 0; i < t.box.len[0]; i++)
             slot[t.place.offset / 8 + i] =
                 image_value(name, (uint32_t)t.tensor, t.box.off[0] + i);
+}
+
+void sim_image_witness(const struct sim_rank *r, const struct ckpt_name *name,
+                       struct wire_full *full)
+{
+    const struct decl *d = &images[index_of(r)].decl;
+    uint64_t words[PIECE_MAX];
+    if (d->witness_count == 0)
+        return;
+    full->flags |= WIRE_FULL_WITNESS;
+    full->witness = sim_rand(d->witness_count);
+    struct decl_witness w = decl_witness_at(d, full->witness);
+    for (uint64_t i = 0; i < w.box.len[0]; i++)
+        words[i] = image_value(name, (uint32_t)w.tensor, w.box.off[0] + i);
+    if (sim_chance(sim_faults.differs)) {
+        sim_saw(SEEN_replicas_differ);
+        words[0]++;
+    }
+    struct digest digest = digest_of(words, w.bytes);
+    memcpy(full->digest, digest.b, sizeof(full->digest));
 }
 
 uint32_t sim_image_check(const struct sim_rank *r, const uint64_t *slot,

@@ -43,7 +43,8 @@ static bool pick(const struct act *a, struct ckpt_name *ret)
         uint32_t skip = count ? a->pick % count : 0;
         for (uint32_t i = sim_attempt_count; i-- > 0;) {
             const struct sim_attempt *at = &sim_attempts[i];
-            if (at->state != PUBLISH_COMMITTED || at->job != a->job)
+            if (at->state != PUBLISH_COMMITTED || at->job != a->job ||
+                (a->kind == ACT_UNDELETE && truth_life(at) != LIFE_DELETED))
                 continue;
             count += turn == 0;
             if (turn == 0 || skip-- > 0)
@@ -69,7 +70,7 @@ static enum ckpt_status do_prune(struct store *home, struct store *far, const ch
 static enum ckpt_status do_gc(struct store *home, struct store *far, const char *job)
 {
     struct life_gc_report report = { 0 };
-    const struct life_gc_options o = { .grace_ns = (int64_t)sim_rand(20 * SIM_S),
+    const struct life_gc_options o = { .grace_ns = sim_rand(2) ? 0 : (int64_t)sim_rand(20 * SIM_S),
                                        .abort_keep_ns = LIFE_ABORT_KEEP_NS,
                                        .abort_wait_ns = LIFE_ABORT_WAIT_NS,
                                        .undecided = sim_rand(2) == 0 };

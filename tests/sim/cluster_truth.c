@@ -44,7 +44,7 @@ static struct extra {
     bool far_held, home_held;
     bool near_lost[SIM_WORLD]; /* the disk that its packs were on */
 } extras[SIM_ATTEMPTS];
-static struct window {
+static struct window { /* of a job, by its place in sim_jobs */
     uint64_t epoch; /* BEGIN: the newest at its start */
     bool has_floor, known;
     struct ckpt_name floor; /* RESOLVE: the newest then */
@@ -86,6 +86,11 @@ struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world
 static struct extra *extra_of(const struct sim_attempt *a)
 {
     return &extras[a - sim_attempts];
+}
+
+enum life truth_life(const struct sim_attempt *a)
+{
+    return extra_of(a)->life;
 }
 
 static const char *job_of(const struct sim_attempt *a)
@@ -316,6 +321,29 @@ static void see_held(uint32_t place, struct sim_attempt *a)
     }
 }
 
+/* Between the start of the resolve and now: what it says was newest at some time. */
+static void check_newest(uint32_t job, uint64_t epoch)
+{
+    const struct sim_job *s = sim_task_arg();
+    const struct window *w = &windows[s - sim_jobs];
+    const struct epoch *e = &epochs[job][epoch];
+    struct ckpt_name top = { 0 };
+    bool has = false;
+    if (s->j->kind != JOB_LAUNCH || e->superseded || e->forced || !w->known ||
+        !newest(job, epoch, &has, &top))
+        return;
+    if (w->has_floor && !may_be_skipped(job, &w->floor))
+        SIM_CHECK(e->has_point && order(&e->point, &w->floor) >= 0,
+                  "epoch %llu resumes from step %llu~%llu, behind step %llu~%llu",
+                  (unsigned long long)epoch, (unsigned long long)e->point.step,
+                  (unsigned long long)e->point.epoch, (unsigned long long)w->floor.step,
+                  (unsigned long long)w->floor.epoch);
+    SIM_CHECK(!e->has_point || (has && order(&e->point, &top) <= 0),
+              "epoch %llu resumes from step %llu~%llu, which is not of the newest lineage",
+              (unsigned long long)epoch, (unsigned long long)e->point.step,
+              (unsigned long long)e->point.epoch);
+}
+
 static void see_resolved(const struct place_object *o, uint32_t job, uint64_t epoch)
 {
     struct record_resolved r = { 0 };
@@ -334,6 +362,9 @@ static void see_resolved(const struct place_object *o, uint32_t job, uint64_t ep
              (unsigned long long)r.name.step, (unsigned long long)r.name.epoch);
     if (!e->superseded)
         sim_saw(e->has_point ? SEEN_resolved_point : SEEN_resolved_nothing);
+    check_newest(job, epoch);
+    for (uint32_t i = 0; e->forced && i < SIM_JOBS; i++)
+        windows[i].known = false; /* the head has moved back under whoever resolves now */
     record_resolved_fini(&r);
 }
 
@@ -440,26 +471,6 @@ static void began(const struct job_part *p, const struct window *w)
     a->begun[p->rank] = true;
 }
 
-static void resolved(const struct job_launch *l, const struct window *w)
-{
-    uint32_t job = job_index(l->job);
-    bool has;
-    struct ckpt_name top;
-    if (l->wish.forced || !w->known || !newest(job, l->epoch, &has, &top))
-        return;
-    if (w->has_floor && !may_be_skipped(job, &w->floor))
-        SIM_CHECK(l->has_point && order(&l->point, &w->floor) >= 0,
-                  "epoch %llu of %s resumes from step %llu~%llu, behind step %llu~%llu",
-                  (unsigned long long)l->epoch, l->job, (unsigned long long)l->point.step,
-                  (unsigned long long)l->point.epoch, (unsigned long long)w->floor.step,
-                  (unsigned long long)w->floor.epoch);
-    if (l->has_point)
-        SIM_CHECK(has && order(&l->point, &top) <= 0,
-                  "epoch %llu of %s resumes from step %llu~%llu, which is not the newest lineage's",
-                  (unsigned long long)l->epoch, l->job, (unsigned long long)l->point.step,
-                  (unsigned long long)l->point.epoch);
-}
-
 void truth_job_ended(const struct sim_job *s)
 {
     const struct job *j = s->j;
@@ -470,8 +481,6 @@ void truth_job_ended(const struct sim_job *s)
         sim_saw(SEEN_superseded);
     if (j->kind == JOB_BEGIN && j->status == CKPT_EXISTS)
         sim_saw(SEEN_exists);
-    if (j->kind == JOB_LAUNCH && j->launch.what == LAUNCH_RESOLVE && j->status == CKPT_OK)
-        resolved(&j->launch, w);
     if (j->kind == JOB_FINISH && j->status != CKPT_OK) {
         struct sim_attempt *a = sim_attempt_get(&j->part.name, j->part.world);
         a->unsure[j->part.rank] |= a->manifests[j->part.rank].there;
@@ -510,6 +519,29 @@ void sim_store_opened(const struct sim_rank *r)
     SIM_CHECK(!a || newest_epoch(l->job) > r->hello_epoch || extra_of(a)->life != LIFE_GONE,
               "rank %u resumes from step %llu, which is GONE", r->rank,
               (unsigned long long)a->name.step);
+}
+
+static bool complete_near(const struct sim_attempt *a)
+{
+    for (uint32_t r = 0; r < a->world; r++)
+        if (extra_of(a)->near_lost[r])
+            return false;
+    return true;
+}
+
+bool sim_store_resumable(uint32_t job)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < sim_attempt_count; i++) {
+        const struct sim_attempt *a = &sim_attempts[i];
+        const struct extra *x = extra_of(a);
+        if (a->job != job || a->state != PUBLISH_COMMITTED || x->life == LIFE_GONE)
+            continue;
+        any = true;
+        if (x->far_held || x->home_held || complete_near(a))
+            return true;
+    }
+    return !any;
 }
 
 /* ---- tiers ---- */

@@ -186,6 +186,7 @@ struct sim_suite {
     uint32_t nodes, world; /* at most */
     uint64_t slot_bytes;
     unsigned long long seeds, seeds_deep;
+    unsigned processes; /* that share them */
 };
 extern const struct sim_suite sim_suite;
 int sim_main(int argc, char **argv); /* sim_run.c */
@@ -377,6 +378,8 @@ struct sim_attempt *sim_attempt_find(const struct ckpt_name *name);
 struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world);
 void sim_store_check(const struct sim_attempt *a);
 bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
+/* False: what the job has saved was lost with disks; a launch must be told to start over. */
+bool sim_store_resumable(uint32_t job);
 /* A rank was told where its launch resumes. */
 void sim_store_opened(const struct sim_rank *r);
 /* Once at the end of a seed. */
@@ -394,6 +397,9 @@ uint64_t sim_image_decl_bytes(const struct sim_rank *r);
 void sim_image_decl(const struct sim_rank *r, void *to, size_t len);
 void sim_image_fill(const struct sim_rank *r, uint64_t *slot, const struct ckpt_name *name,
                     uint32_t part);
+/* What a rank says of a tile that another writes, too. */
+void sim_image_witness(const struct sim_rank *r, const struct ckpt_name *name,
+                       struct wire_full *full);
 /* The fragments of a message; returns how many bytes they are, or UINT32_MAX if they are not
  * what was saved under that name. */
 uint32_t sim_image_check(const struct sim_rank *r, const uint64_t *slot,
@@ -470,6 +476,7 @@ struct sim_launch {
     struct sim_item items[SIM_ITEMS];
     uint32_t item_count;
     char token[16];
+    const char *resume; /* CKPT_RESUME, or NULL */
     bool chose_rollback, has_rollback;
     struct wire_name rollback; /* where all its ranks go back to */
     bool last;                 /* the one at the end: must work */
@@ -535,7 +542,7 @@ struct sim_rank {
     uint64_t branch;  /* the epoch in which its steps began: of its launch, or of a rollback */
     uint32_t at;      /* item */
     uint64_t item_op; /* of it, or 0 */
-    int64_t item_until, ready_at;
+    int64_t item_until, ready_at, looks_at;
     bool item_begun;
     uint32_t item_try;
     uint64_t last_save;

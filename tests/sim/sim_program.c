@@ -113,7 +113,7 @@ static void plan_store(void)
 static void plan_faults(int64_t until)
 {
     static const uint32_t weights[FAULT_KINDS] = { 12, 4, 1, 1, 1, 4, 2, 4, 10, 2, 2, 4 };
-    uint32_t n = (uint32_t)sim_rand(9), sum = 0;
+    uint32_t n = (uint32_t)sim_rand(sim_suite.cluster ? 15 : 9), sum = 0;
     uint32_t kinds = sim_suite.cluster ? FAULT_KINDS : FAULT_SUITE;
     for (uint32_t k = 0; k < kinds; k++)
         sum += weights[k];
@@ -135,7 +135,8 @@ void sim_program_plan(void)
     fault_count = 0;
     sim_launch_count = sim_rank_count = 0;
     last_started = false;
-    int64_t calm = sim_between(SIM_S, 100 * SIM_S);
+    int64_t calm = sim_suite.cluster ? sim_between(3 * SIM_S, 400 * SIM_S)
+                                     : sim_between(SIM_S, 100 * SIM_S);
     sim_nodes_reset(1 + (uint32_t)sim_rand(sim_suite.nodes));
     plan_store();
     sim_store_plan(calm);
@@ -445,6 +446,10 @@ void sim_program_step(uint32_t rank)
     else if ((idle(r) || sim.calm) && (sim.calm || sim_rand(3) == 0) &&
              (all_final(r) || sim_rand(8) == 0))
         sim_rank_close(r);
+    else if (sim.now >= r->looks_at) { /* what it waits for may never come */
+        r->looks_at = sim.now + 500 * SIM_S;
+        sim_rank_wake(rank, 500 * SIM_S);
+    }
 }
 
 /* Its context is broken; sooner or later its process ends. */
@@ -468,6 +473,7 @@ static void start_last(uint32_t job)
 {
     struct sim_launch *l = add_launch(job, some_world(), false);
     l->last = true;
+    l->resume = sim_store_resumable(job) ? "" : "none";
     l->items[l->item_count++].kind = ITEM_RESTORE;
     l->items[l->item_count++] = (struct sim_item){ .kind = ITEM_SAVE, .step = 99 };
     l->items[l->item_count++].kind = ITEM_WAIT;

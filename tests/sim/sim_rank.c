@@ -117,7 +117,7 @@ static void send_hello(struct sim_rank *r)
     wire_begin(&compose, WIRE_HELLO, &h);
     (void)wire_tail_str(&compose, sim_job_name(l->job));
     (void)wire_tail_str(&compose, l->reader ? "" : l->token);
-    (void)wire_tail_str(&compose, "");
+    (void)wire_tail_str(&compose, l->resume ? l->resume : "");
     compose.fds[compose.fd_count++] = sim_fd(FD_PIDFD, index_of(r));
     compose.head.fds = 1;
     sim_client_send((uint32_t)r->conn, &compose);
@@ -460,6 +460,7 @@ static void begin_op(struct sim_rank *r, struct sim_op *op)
         .op = op->id, .state = 1, .arena_slot = UINT32_MAX, .flags = WIRE_FULL_LAST
     };
     sim_saw(SEEN_empty_rank);
+    sim_image_witness(r, &name, &full);
     sim_rank_send(r, WIRE_FULL, &full); /* this rank writes nothing */
     op->copied = true;
     r->copying = 0;
@@ -588,6 +589,8 @@ void sim_rank_filled(uint32_t rank, uint64_t copy)
                                   .arena_slot = r->fill_slot,
                                   .slot = r->fill_part,
                                   .flags = last ? WIRE_FULL_LAST : 0 };
+        if (last)
+            sim_image_witness(r, &name, &full);
         sim_rank_send(r, WIRE_FULL, &full);
         if (last) {
             op->copied = true;

@@ -2,6 +2,8 @@
  * them is counted, and all of it must have been. */
 #include <signal.h>
 #include <stdio.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 
 #include "sim/sim.h"
 
@@ -136,6 +138,54 @@ static void print_counts(unsigned long long seeds)
     CHECK_EQ(missing, 0);
 }
 
+/* What a process has seen comes back in shared memory. */
+struct tally {
+    uint64_t counts[SEEN_COUNT];
+    unsigned long long events;
+};
+
+static void run_share(unsigned long long from, unsigned long long end, unsigned step,
+                      struct tally *ret)
+{
+    for (unsigned long long s = from; s < end; s += step) {
+        run_seed(s, false);
+        ret->events += sim.events;
+    }
+    memcpy(ret->counts, sim.counts, sizeof(ret->counts));
+}
+
+/* Returns the events; 0 when a seed broke a law, which its process has said. */
+static unsigned long long run_seeds(unsigned long long from, unsigned long long seeds)
+{
+    unsigned n = sim_suite.processes;
+    unsigned long long events = 0;
+    struct tally *tallies = mmap(NULL, n * sizeof(*tallies), PROT_READ | PROT_WRITE,
+                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    pid_t pids[8];
+    bool failed = false;
+    CHECK(tallies != MAP_FAILED && n <= ARRAY_COUNT(pids));
+    fflush(stdout);
+    for (unsigned i = 1; i < n; i++) {
+        pids[i] = fork();
+        CHECK(pids[i] >= 0);
+        if (pids[i] > 0)
+            continue;
+        run_share(from + i, from + seeds, n, &tallies[i]);
+        exit(0);
+    }
+    run_share(from, from + seeds, n, &tallies[0]);
+    memset(sim.counts, 0, sizeof(sim.counts));
+    for (unsigned i = 0; i < n; i++) {
+        int status = 0;
+        failed |= i > 0 && (waitpid(pids[i], &status, 0) != pids[i] || status != 0);
+        events += tallies[i].events;
+        for (int k = 0; k < SEEN_COUNT; k++)
+            sim.counts[k] += tallies[i].counts[k];
+    }
+    munmap(tallies, n * sizeof(*tallies));
+    return failed ? 0 : events;
+}
+
 /* An assertion of the product is a law, too. */
 static void on_crash(int signal_number)
 {
@@ -163,10 +213,9 @@ int sim_main(int argc, char **argv)
         else
             CHECK(!"usage: test_sim [SEED | --seeds N [--from S]]");
     }
-    for (unsigned long long s = from; s < from + seeds; s++) {
-        run_seed(s, false);
-        events += sim.events;
-    }
+    events = run_seeds(from, seeds);
+    if (events == 0)
+        return 1;
     print_counts(seeds);
     printf("seeds %llu to %llu, %llu events\n", from, from + seeds - 1, events);
     TEST_CASES(seeds);

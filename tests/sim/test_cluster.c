@@ -16,7 +16,8 @@ const struct sim_suite sim_suite = { .name = "cluster",
                                      .world = SIM_WORLD,
                                      .slot_bytes = SIM_SLOT_WORDS * sizeof(uint64_t),
                                      .seeds = 2000,
-                                     .seeds_deep = 50000 };
+                                     .seeds_deep = 50000,
+                                     .processes = 2 };
 
 enum { FAULT_CUT, FAULT_NODE, FAULT_POWER, FAULT_SLOW };
 

@@ -14,7 +14,8 @@ const struct sim_suite sim_suite = { .name = "sim",
                                      .world = 4,
                                      .slot_bytes = MODEL_SLOT_BYTES,
                                      .seeds = 5000,
-                                     .seeds_deep = 200000 };
+                                     .seeds_deep = 200000,
+                                     .processes = 1 };
 
 void sim_store_check_end(void)
 {
@@ -24,6 +25,12 @@ void sim_store_check_end(void)
 void sim_store_opened(const struct sim_rank *r)
 {
     (void)r;
+}
+
+bool sim_store_resumable(uint32_t job)
+{
+    (void)job;
+    return true;
 }
 
 void sim_store_plan(int64_t until_ns)
