@@ -529,6 +529,7 @@ static bool complete_near(const struct sim_attempt *a)
     return true;
 }
 
+/* An operator may have deleted all there was. */
 bool sim_store_resumable(uint32_t job)
 {
     bool any = false;
@@ -538,7 +539,7 @@ bool sim_store_resumable(uint32_t job)
         if (a->job != job || a->state != PUBLISH_COMMITTED || x->life == LIFE_GONE)
             continue;
         any = true;
-        if (x->far_held || x->home_held || complete_near(a))
+        if (x->life == LIFE_LIVE && (x->far_held || x->home_held || complete_near(a)))
             return true;
     }
     return !any;

@@ -378,7 +378,8 @@ struct sim_attempt *sim_attempt_find(const struct ckpt_name *name);
 struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world);
 void sim_store_check(const struct sim_attempt *a);
 bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
-/* False: what the job has saved was lost with disks; a launch must be told to start over. */
+/* False: what the job has saved was lost with disks, or deleted; a launch must be told to
+ * start over. */
 bool sim_store_resumable(uint32_t job);
 /* A rank was told where its launch resumes. */
 void sim_store_opened(const struct sim_rank *r);
