@@ -33,7 +33,7 @@ struct place {
 };
 extern struct place places[PLACES];
 extern struct policy sim_policy; /* of this seed: what goes to the tier */
-extern bool sim_far;  /* of this seed: there is a tier beyond the home */
+extern bool sim_far;             /* of this seed: there is a tier beyond the home */
 extern bool sim_near; /* of this seed: nodes save on disks of their own, not in the home */
 
 /* ---- cluster_place.c ---- */

@@ -1,17 +1,16 @@
 /* What ranks declare and save: a few tensors of 64-bit cells, cut into pieces that are dealt
  * out anew in each launch.  What a cell holds follows from the checkpoint's name and the
  * cell, whoever saved it, so that any later launch of any size can tell what it was given. */
-#include "sim/cluster.h"
-
 #include <stdio.h>
 
+#include "sim/cluster.h"
 #include "sim/sim_wraps.h"
 
-#define TENSORS    2
-#define CELLS      128
-#define PIECE_MIN  33
-#define PIECE_MAX  64
-#define DECL_BYTES 4096
+#define TENSORS     2
+#define CELLS       128
+#define PIECE_MIN   33
+#define PIECE_MAX   64
+#define DECL_BYTES  4096
 #define SPLIT_BYTES 1024 /* of a slot that are used */
 
 static struct shard {
@@ -155,8 +154,7 @@ void sim_image_fill(const struct sim_rank *r, uint64_t *slot, const struct ckpt_
     struct decl_tile t;
     while (decl_walk_next(&w, &t))
         for (uint64_t i = 0; i < t.box.len[0]; i++)
-            slot[t.place.offset / 8 + i] =
-                image_value(name, (uint32_t)t.tensor, t.box.off[0] + i);
+            slot[t.place.offset / 8 + i] = image_value(name, (uint32_t)t.tensor, t.box.off[0] + i);
 }
 
 void sim_image_witness(const struct sim_rank *r, const struct ckpt_name *name,

@@ -1,10 +1,9 @@
 /* A crew's job is a task: the product's own code, which gives the turn back in every store
  * call and dies there with its worker.  The threads' handles are made as the product makes
  * them; working memory that is only scratch is shared by all nodes, one set a running job. */
-#include "sim/cluster.h"
-
 #include <stdio.h>
 
+#include "sim/cluster.h"
 #include "sim/sim_wraps.h"
 
 #define KITS_MAX 128
@@ -55,10 +54,10 @@ void sim_crew_equip(struct crew *c, const struct crew_options *options)
 
 static void trace(const struct sim_job *s)
 {
-    static const char *const kinds[] = { "",       "seal",      "begin",   "digest", "pack",
-                                         "finish", "fail part", "attempt", "launch", "plan",
-                                         "batch",  "report",    "list",    "drain",  "adopt",
-                                         "spread" };
+    static const char *const kinds[] = { "",       "seal",   "begin",     "digest",
+                                         "pack",   "finish", "fail part", "attempt",
+                                         "launch", "plan",   "batch",     "report",
+                                         "list",   "drain",  "adopt",     "spread" };
     static const char *const whats[] = { "", "publish", "abort", "missing", "look" };
     const struct job *j = s->j;
     const char *what = kinds[j->kind];

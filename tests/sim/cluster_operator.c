@@ -1,7 +1,6 @@
 /* An operator, or a cron job: deletes, takes back, prunes, collects and tags while everything
  * else goes on, from a machine of his own, and is killed at it now and then. */
 #include "sim/cluster.h"
-
 #include "sim/cluster_prune.h"
 #include "sim/sim_wraps.h"
 #include "storage/repo/life.h"

@@ -2,10 +2,9 @@
  * travels back; either way may be slow, cut or closed to it, and it may be that only the
  * answer is lost.  In a worker's own turn (its start, before it serves) all of it happens
  * at once. */
-#include "sim/cluster.h"
-
 #include <stdio.h>
 
+#include "sim/cluster.h"
 #include "sim/sim_wraps.h"
 #include "storage/store/store_impl.h"
 
@@ -330,7 +329,8 @@ static enum ckpt_status net_list(struct store *s, const char *prefix, bool one_l
     const struct place *p = &places[h->place];
     size_t n = 0, len = strlen(prefix);
     bool more = false;
-    for (uint32_t i = lower_bound(p, strcmp(after, prefix) > 0 ? after : prefix); i < p->count; i++) {
+    for (uint32_t i = lower_bound(p, strcmp(after, prefix) > 0 ? after : prefix); i < p->count;
+         i++) {
         struct store_entry next;
         if (strncmp(p->objects[i].key, prefix, len) != 0)
             break;
@@ -437,7 +437,7 @@ enum ckpt_status __wrap_store_open(const char *url, const struct store_options *
 {
     (void)options;
     uint32_t node = (uint32_t)(sim_current - sim_nodes);
-    uint32_t place = strcmp(url, "home") == 0 ? PLACE_HOME
+    uint32_t place = strcmp(url, "home") == 0  ? PLACE_HOME
                      : strcmp(url, "far") == 0 ? PLACE_FAR
                                                : PLACE_NEAR + node;
     return open_handle(place, node, ret, err);

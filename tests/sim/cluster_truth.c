@@ -17,11 +17,10 @@
  *                         `resolved` in the home says, and it is not GONE (D2)
  *   at the end            what was committed and not GONE is there: record, parts, packs,
  *                         but for disks that were lost */
-#include "sim/cluster.h"
-
 #include <stdio.h>
 
 #include "formats/manifest.h"
+#include "sim/cluster.h"
 
 #define JOBS_MAX   2
 #define EPOCHS_MAX 96
@@ -40,12 +39,12 @@ static struct epoch {
 static struct extra {
     enum life life;
     uint64_t life_n;
-    bool planned;              /* for tiers */
+    bool planned; /* for tiers */
     bool far_held, home_held;
     bool near_lost[SIM_WORLD]; /* the disk that its packs were on */
 } extras[SIM_ATTEMPTS];
 static struct window { /* of a job, by its place in sim_jobs */
-    uint64_t epoch; /* BEGIN: the newest at its start */
+    uint64_t epoch;    /* BEGIN: the newest at its start */
     bool has_floor, known;
     struct ckpt_name floor; /* RESOLVE: the newest then */
 } windows[SIM_JOBS];
@@ -240,7 +239,8 @@ static void see_commit(struct sim_attempt *a, const struct place_object *o, uint
         sim_saw(SEEN_not_planned);
     const struct sim_attempt *p = c.has_parent ? sim_attempt_find(&c.parent) : NULL;
     bool own = p && p->job == a->job && p->name.epoch == a->name.epoch;
-    bool first = c.has_parent == e->has_point && (!c.has_parent || name_equal(&c.parent, &e->point));
+    bool first =
+        c.has_parent == e->has_point && (!c.has_parent || name_equal(&c.parent, &e->point));
     SIM_CHECK(own || (e->resolved && first),
               "step %llu~%llu does not continue what its launch resumed from: its parent is step "
               "%llu~%llu",
@@ -358,7 +358,10 @@ static void see_resolved(const struct place_object *o, uint32_t job, uint64_t ep
     e->point = r.name;
     e->forced = r.forced;
     sim_note("home: epoch %llu of %s resolves to %s %llu~%llu", (unsigned long long)epoch,
-             sim_job_name(job), e->superseded ? "SUPERSEDED" : e->has_point ? "step" : "nothing",
+             sim_job_name(job),
+             e->superseded  ? "SUPERSEDED"
+             : e->has_point ? "step"
+                            : "nothing",
              (unsigned long long)r.name.step, (unsigned long long)r.name.epoch);
     if (!e->superseded)
         sim_saw(e->has_point ? SEEN_resolved_point : SEEN_resolved_nothing);
@@ -381,12 +384,14 @@ static void see_life(const struct place_object *o, struct sim_attempt *a, const 
               (unsigned long long)a->name.step);
     x->life = l.life;
     x->life_n = n;
-    sim_saw(l.life == LIFE_LIVE ? SEEN_undeleted
+    sim_saw(l.life == LIFE_LIVE   ? SEEN_undeleted
             : l.life == LIFE_GONE ? SEEN_collected
                                   : SEEN_deleted);
     sim_note("home: step %llu~%llu of %s is %s", (unsigned long long)a->name.step,
              (unsigned long long)a->name.epoch, job_of(a),
-             l.life == LIFE_LIVE ? "LIVE" : l.life == LIFE_GONE ? "GONE" : "DELETED");
+             l.life == LIFE_LIVE   ? "LIVE"
+             : l.life == LIFE_GONE ? "GONE"
+                                   : "DELETED");
 }
 
 void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
@@ -536,10 +541,13 @@ bool sim_store_resumable(uint32_t job)
     for (uint32_t i = 0; i < sim_attempt_count; i++) {
         const struct sim_attempt *a = &sim_attempts[i];
         const struct extra *x = extra_of(a);
-        if (a->job != job || a->state != PUBLISH_COMMITTED || x->life == LIFE_GONE)
+        if (a->job != job || a->state == PUBLISH_ABORTED || x->life == LIFE_GONE)
             continue;
-        any = true;
-        if (x->life == LIFE_LIVE && (x->far_held || x->home_held || complete_near(a)))
+        if (a->state == PUBLISH_UNDECIDED && complete_near(a))
+            continue;
+        any = true; /* also what a resolver may still commit, of a disk that is lost */
+        if (a->state == PUBLISH_COMMITTED && x->life == LIFE_LIVE &&
+            (x->far_held || x->home_held || complete_near(a)))
             return true;
     }
     return !any;

@@ -44,94 +44,94 @@
 #define SIM_SLOT_WORDS 512 /* of an arena's slot, at most */
 
 /* ---- counted: each must have been seen in some seed ---- */
-#define SIM_SEEN(X) \
-    X(worker_death, BOTH) \
+#define SIM_SEEN(X)                  \
+    X(worker_death, BOTH)            \
     X(worker_death_at_message, BOTH) \
-    X(worker_death_at_ledger, BOTH) \
-    X(worker_death_at_submit, BOTH) \
-    X(worker_death_at_keep, BOTH) \
-    X(worker_death_twice, BOTH) \
-    X(keeper_death, BOTH) \
-    X(both_dead, BOTH) \
-    X(stop, BOTH) \
-    X(rank_death, BOTH) \
-    X(rank_death_copying, BOTH) \
-    X(rank_death_staged, BOTH) \
-    X(rank_absent, BOTH) \
-    X(rank_stalled, BOTH) \
-    X(link_broken, BOTH) \
-    X(reattach, BOTH) \
-    X(start_over, BOTH) \
-    X(repeat, BOTH) \
-    X(messages_lost, BOTH) \
-    X(store_slow, MODEL) \
-    X(store_error, BOTH) \
-    X(store_error_after, BOTH) \
-    X(store_full, BOTH) \
-    X(store_hang, BOTH) \
-    X(replicas_differ, BOTH) \
-    X(second_launch, BOTH) \
-    X(zombie_launch, BOTH) \
-    X(superseded, BOTH) \
-    X(rollback, BOTH) \
-    X(cancel, BOTH) \
-    X(copy_failed, BOTH) \
-    X(deadline, BOTH) \
-    X(same_step_twice, BOTH) \
-    X(exists, BOTH) \
-    X(committed, BOTH) \
-    X(aborted, BOTH) \
-    X(committed_by_resolver, BOTH) \
-    X(empty_rank, BOTH) \
-    X(two_nodes, BOTH) \
-    X(load, BOTH) \
-    X(load_failed, BOTH) \
-    X(load_shared, BOTH) \
-    X(load_again, BOTH) \
-    X(reader, BOTH) \
-    X(told_failed_committed, BOTH) \
-    X(phase_hold, BOTH) \
-    X(phase_begin, BOTH) \
-    X(phase_copying, BOTH) \
-    X(phase_finish, BOTH) \
-    X(phase_commit, BOTH) \
-    X(phase_failput, BOTH) \
-    X(phase_abort, BOTH) \
-    X(phase_over, BOTH) \
-    X(phase_load, BOTH) \
-    X(slot_quarantined, BOTH) \
-    X(job_publish, BOTH) \
-    X(job_abort, BOTH) \
-    X(job_missing, BOTH) \
-    X(job_look, BOTH) \
-    X(held, BOTH) \
-    X(not_planned, BOTH) \
-    X(drain_goes_on, MODEL) \
-    X(drain_waits, MODEL) \
-    X(epoch_taken, MODEL) \
-    X(link_cut, CLUSTER) \
-    X(cut_answer_lost, CLUSTER) \
-    X(node_lost, CLUSTER) \
-    X(node_replaced, CLUSTER) \
-    X(power_cut, CLUSTER) \
-    X(write_unsynced_lost, CLUSTER) \
-    X(store_throttled, CLUSTER) \
-    X(other_job, CLUSTER) \
-    X(other_world, CLUSTER) \
-    X(start_refused, CLUSTER) \
-    X(told_superseded, CLUSTER) \
-    X(point_agreed, CLUSTER) \
-    X(resolved_point, CLUSTER) \
-    X(resolved_nothing, CLUSTER) \
-    X(deleted, CLUSTER) \
-    X(undeleted, CLUSTER) \
-    X(delete_spared, CLUSTER) \
-    X(pruned, CLUSTER) \
-    X(collected, CLUSTER) \
-    X(tagged, CLUSTER) \
-    X(operator_killed, CLUSTER) \
-    X(operator_failed, CLUSTER) \
-    X(commit_behind, CLUSTER) \
+    X(worker_death_at_ledger, BOTH)  \
+    X(worker_death_at_submit, BOTH)  \
+    X(worker_death_at_keep, BOTH)    \
+    X(worker_death_twice, BOTH)      \
+    X(keeper_death, BOTH)            \
+    X(both_dead, BOTH)               \
+    X(stop, BOTH)                    \
+    X(rank_death, BOTH)              \
+    X(rank_death_copying, BOTH)      \
+    X(rank_death_staged, BOTH)       \
+    X(rank_absent, BOTH)             \
+    X(rank_stalled, BOTH)            \
+    X(link_broken, BOTH)             \
+    X(reattach, BOTH)                \
+    X(start_over, BOTH)              \
+    X(repeat, BOTH)                  \
+    X(messages_lost, BOTH)           \
+    X(store_slow, MODEL)             \
+    X(store_error, BOTH)             \
+    X(store_error_after, BOTH)       \
+    X(store_full, BOTH)              \
+    X(store_hang, BOTH)              \
+    X(replicas_differ, BOTH)         \
+    X(second_launch, BOTH)           \
+    X(zombie_launch, BOTH)           \
+    X(superseded, BOTH)              \
+    X(rollback, BOTH)                \
+    X(cancel, BOTH)                  \
+    X(copy_failed, BOTH)             \
+    X(deadline, BOTH)                \
+    X(same_step_twice, BOTH)         \
+    X(exists, BOTH)                  \
+    X(committed, BOTH)               \
+    X(aborted, BOTH)                 \
+    X(committed_by_resolver, BOTH)   \
+    X(empty_rank, BOTH)              \
+    X(two_nodes, BOTH)               \
+    X(load, BOTH)                    \
+    X(load_failed, BOTH)             \
+    X(load_shared, BOTH)             \
+    X(load_again, BOTH)              \
+    X(reader, BOTH)                  \
+    X(told_failed_committed, BOTH)   \
+    X(phase_hold, BOTH)              \
+    X(phase_begin, BOTH)             \
+    X(phase_copying, BOTH)           \
+    X(phase_finish, BOTH)            \
+    X(phase_commit, BOTH)            \
+    X(phase_failput, BOTH)           \
+    X(phase_abort, BOTH)             \
+    X(phase_over, BOTH)              \
+    X(phase_load, BOTH)              \
+    X(slot_quarantined, BOTH)        \
+    X(job_publish, BOTH)             \
+    X(job_abort, BOTH)               \
+    X(job_missing, BOTH)             \
+    X(job_look, BOTH)                \
+    X(held, BOTH)                    \
+    X(not_planned, BOTH)             \
+    X(drain_goes_on, MODEL)          \
+    X(drain_waits, MODEL)            \
+    X(epoch_taken, MODEL)            \
+    X(link_cut, CLUSTER)             \
+    X(cut_answer_lost, CLUSTER)      \
+    X(node_lost, CLUSTER)            \
+    X(node_replaced, CLUSTER)        \
+    X(power_cut, CLUSTER)            \
+    X(write_unsynced_lost, CLUSTER)  \
+    X(store_throttled, CLUSTER)      \
+    X(other_job, CLUSTER)            \
+    X(other_world, CLUSTER)          \
+    X(start_refused, CLUSTER)        \
+    X(told_superseded, CLUSTER)      \
+    X(point_agreed, CLUSTER)         \
+    X(resolved_point, CLUSTER)       \
+    X(resolved_nothing, CLUSTER)     \
+    X(deleted, CLUSTER)              \
+    X(undeleted, CLUSTER)            \
+    X(delete_spared, CLUSTER)        \
+    X(pruned, CLUSTER)               \
+    X(collected, CLUSTER)            \
+    X(tagged, CLUSTER)               \
+    X(operator_killed, CLUSTER)      \
+    X(operator_failed, CLUSTER)      \
+    X(commit_behind, CLUSTER)
 
 enum sim_seen {
 #define X(name, where) SEEN_##name,
@@ -146,16 +146,16 @@ enum sim_event_kind {
     EV_NODE_START,   /* a: node, b: with an empty table */
     EV_JOB_EFFECT,   /* a: job, b: its number */
     EV_JOB_DONE,
-    EV_TASK, /* a: task, b: its number: it goes on */
+    EV_TASK,      /* a: task, b: its number: it goes on */
     EV_TO_DAEMON, /* a: connection */
     EV_TO_CLIENT,
-    EV_START,  /* a: rank */
-    EV_DIES,   /* a: rank */
-    EV_RANK,   /* a: rank: its timer */
-    EV_FILLED, /* a: rank, b: its copy */
-    EV_PIDFD,  /* a: rank: daemons see its death from now on */
-    EV_LAUNCH, /* a: launch */
-    EV_FAULT,  /* a: which */
+    EV_START,    /* a: rank */
+    EV_DIES,     /* a: rank */
+    EV_RANK,     /* a: rank: its timer */
+    EV_FILLED,   /* a: rank, b: its copy */
+    EV_PIDFD,    /* a: rank: daemons see its death from now on */
+    EV_LAUNCH,   /* a: launch */
+    EV_FAULT,    /* a: which */
     EV_OPERATOR, /* a: his act, b: its number: he is killed */
     EV_CALM,     /* no more faults */
 };

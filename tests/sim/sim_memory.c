@@ -6,7 +6,7 @@
 
 #define BLOCKS_MAX  (1u << 17)
 #define PLACES_MAX  (1u << 19) /* of the hash table; a power of two */
-#define PLACE_EMPTY 0 /* else index + 1 */
+#define PLACE_EMPTY 0          /* else index + 1 */
 
 static struct block {
     void *p;

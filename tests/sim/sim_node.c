@@ -11,8 +11,8 @@
 #include "sim/sim.h"
 #include "sim/sim_wraps.h"
 
-#define CANNOT_START 4 /* worker_main */
-#define STACK (UINT64_C(8) << 20) /* lists of actions lie on it, nested */
+#define CANNOT_START 4                   /* worker_main */
+#define STACK        (UINT64_C(8) << 20) /* lists of actions lie on it, nested */
 
 /* A worker that died has left marks of its frames on the stack, which the next one uses. */
 #ifdef __SANITIZE_ADDRESS__

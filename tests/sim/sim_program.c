@@ -65,9 +65,11 @@ static struct sim_launch *add_launch(uint32_t job, uint32_t world, bool reader)
 {
     struct sim_launch *l = &sim_launches[sim_launch_count];
     CHECK(sim_launch_count < SIM_LAUNCHES && sim_rank_count + world <= SIM_RANKS);
-    *l = (struct sim_launch){
-        .job = job, .number = sim_launch_count++, .world = world, .first_rank = sim_rank_count, .reader = reader
-    };
+    *l = (struct sim_launch){ .job = job,
+                              .number = sim_launch_count++,
+                              .world = world,
+                              .first_rank = sim_rank_count,
+                              .reader = reader };
     snprintf(l->token, sizeof(l->token), "launch-%u", l->number);
     bool spread = sim_rand(4) > 0;
     uint32_t shift = sim_suite.cluster ? (uint32_t)sim_rand(sim_node_count) : 0;
@@ -135,8 +137,8 @@ void sim_program_plan(void)
     fault_count = 0;
     sim_launch_count = sim_rank_count = 0;
     last_started = false;
-    int64_t calm = sim_suite.cluster ? sim_between(3 * SIM_S, 400 * SIM_S)
-                                     : sim_between(SIM_S, 100 * SIM_S);
+    int64_t calm =
+        sim_suite.cluster ? sim_between(3 * SIM_S, 400 * SIM_S) : sim_between(SIM_S, 100 * SIM_S);
     sim_nodes_reset(1 + (uint32_t)sim_rand(sim_suite.nodes));
     plan_store();
     sim_store_plan(calm);

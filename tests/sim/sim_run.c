@@ -159,8 +159,8 @@ static unsigned long long run_seeds(unsigned long long from, unsigned long long 
 {
     unsigned n = sim_suite.processes;
     unsigned long long events = 0;
-    struct tally *tallies = mmap(NULL, n * sizeof(*tallies), PROT_READ | PROT_WRITE,
-                                 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    struct tally *tallies =
+        mmap(NULL, n * sizeof(*tallies), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     pid_t pids[8];
     bool failed = false;
     CHECK(tallies != MAP_FAILED && n <= ARRAY_COUNT(pids));
@@ -198,7 +198,8 @@ static void on_crash(int signal_number)
 int sim_main(int argc, char **argv)
 {
     bool deep = getenv("CKPT_DEEP") != NULL;
-    unsigned long long from = 1, seeds = (deep ? sim_suite.seeds_deep : sim_suite.seeds) / SHARE, events = 0;
+    unsigned long long from = 1, seeds = (deep ? sim_suite.seeds_deep : sim_suite.seeds) / SHARE,
+                       events = 0;
     signal(SIGABRT, on_crash);
     if (argc == 2) {
         run_seed(strtoull(argv[1], NULL, 0), true);
