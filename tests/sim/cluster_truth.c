@@ -12,7 +12,7 @@
  *                         not GONE (D3, D6)
  *   at `resolved`         not in front of, not behind what is newest by I3 between the
  *                         start of the resolve and now
- *   at BEGIN              not OK once a newer epoch has resolved before it started (I2)
+ *   at BEGIN              its epoch has resolved, and none newer had before it started (I2)
  *   at HELLO_OK           all ranks of an epoch are told the same point (I4), the one that
  *                         `resolved` in the home says, and it is not GONE (D2)
  *   at the end            what was committed and not GONE is there: record, parts, packs,
@@ -470,6 +470,9 @@ static void began(const struct job_part *p, const struct window *w)
               "rank %u begins step %llu in epoch %llu, but epoch %llu has resolved before", p->rank,
               (unsigned long long)p->step, (unsigned long long)p->epoch,
               (unsigned long long)w->epoch);
+    SIM_CHECK(epochs[job_index(p->job)][p->epoch].resolved,
+              "rank %u begins step %llu in epoch %llu, which was never resolved", p->rank,
+              (unsigned long long)p->step, (unsigned long long)p->epoch);
     struct sim_attempt *a = sim_attempt_get(&p->name, p->world);
     a->job = job_index(p->job);
     a->try_ = p->try_;

@@ -153,6 +153,9 @@ static void give_up(struct sim_attempt *a)
 
 static enum ckpt_status run_begin(struct job_part *p, struct ckpt_err *err)
 {
+    SIM_CHECK(p->epoch <= epoch_count && epochs[p->epoch].resolved,
+              "rank %u begins step %llu in epoch %llu, which was never resolved", p->rank,
+              (unsigned long long)p->step, (unsigned long long)p->epoch);
     for (uint64_t e = p->epoch + 1; e <= epoch_count; e++)
         if (epochs[e].resolved && !epochs[e].superseded) {
             sim_saw(SEEN_superseded);
