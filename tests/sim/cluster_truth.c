@@ -529,28 +529,25 @@ void sim_store_opened(const struct sim_rank *r)
               (unsigned long long)a->name.step);
 }
 
-static bool complete_near(const struct sim_attempt *a)
+static bool held_anywhere(const struct sim_attempt *a)
 {
-    for (uint32_t r = 0; r < a->world; r++)
-        if (extra_of(a)->near_lost[r])
-            return false;
-    return true;
+    struct key held = key_held(job_of(a), &a->name);
+    return place_find(PLACE_HOME, held.text) || place_find(PLACE_FAR, held.text) ||
+           (sim_near && place_find(PLACE_NEAR, held.text));
 }
 
-/* An operator may have deleted all there was. */
+/* An operator may have deleted all there was.  And where nodes have disks of their own a
+ * resolver commits what is complete by the home's manifests, which nobody holds: the disk
+ * may be gone, or the node puts h/ only when it drains. */
 bool sim_store_resumable(uint32_t job)
 {
     bool any = false;
     for (uint32_t i = 0; i < sim_attempt_count; i++) {
         const struct sim_attempt *a = &sim_attempts[i];
-        const struct extra *x = extra_of(a);
-        if (a->job != job || a->state == PUBLISH_ABORTED || x->life == LIFE_GONE)
+        if (a->job != job || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE)
             continue;
-        if (a->state == PUBLISH_UNDECIDED && complete_near(a))
-            continue;
-        any = true; /* also what a resolver may still commit, of a disk that is lost */
-        if (a->state == PUBLISH_COMMITTED && x->life == LIFE_LIVE &&
-            (x->far_held || x->home_held || complete_near(a)))
+        any |= a->state == PUBLISH_COMMITTED || sim_near;
+        if (a->state == PUBLISH_COMMITTED && extra_of(a)->life == LIFE_LIVE && held_anywhere(a))
             return true;
     }
     return !any;
