@@ -74,6 +74,8 @@ struct sim_attempt *sim_attempt_find(const struct ckpt_name *name)
 struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world)
 {
     struct sim_attempt *a = sim_attempt_find(name);
+    if (a && a->world == 0)
+        a->world = world;
     if (a)
         return a;
     CHECK(sim_attempt_count < SIM_ATTEMPTS && world <= SIM_WORLD);
@@ -409,6 +411,10 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
         see_held(place, a);
     if (place != PLACE_HOME)
         return;
+    if (*kind == 'c' && named && !a) { /* given up before anybody had a part of it */
+        a = sim_attempt_get(&name, 0);
+        a->job = job_index(job);
+    }
     if (*kind == 'c' && a)
         see_decided(a, o, node);
     else if (*kind == 'd' && strlen(last) > 2 && strcmp(last + strlen(last) - 2, ".m") == 0)
