@@ -10,7 +10,7 @@
  *   at a manifest         its packs lie where its node saves, synced (H2, S1)
  *   at h/ in a place      every pack of every rank lies there (H2), c/ is a commit and
  *                         not GONE (D3, D6)
- *   at `resolved`         not in front of, not behind what is newest by I3 between the
+ *   at `resolved`         no newer epoch has resolved (I2); not in front of, not behind what is newest by I3 between the
  *                         start of the resolve and now
  *   at BEGIN              its epoch has resolved, and none newer had before it started (I2)
  *   at HELLO_OK           all ranks of an epoch are told the same point (I4), the one that
@@ -354,6 +354,9 @@ static void see_resolved(const struct place_object *o, uint32_t job, uint64_t ep
               "a decision cannot be read: %s", o->key);
     struct epoch *e = &epochs[job][epoch];
     SIM_CHECK(!e->resolved, "epoch %llu was resolved twice", (unsigned long long)epoch);
+    SIM_CHECK(r.kind == RESOLVED_SUPERSEDED || newest_epoch(job) < epoch,
+              "epoch %llu resolves, but epoch %llu had resolved before", (unsigned long long)epoch,
+              (unsigned long long)newest_epoch(job));
     e->resolved = true;
     e->superseded = r.kind == RESOLVED_SUPERSEDED;
     e->has_point = r.kind == RESOLVED_POINT;
