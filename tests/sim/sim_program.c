@@ -139,7 +139,8 @@ void sim_program_plan(void)
     last_started = false;
     int64_t calm =
         sim_suite.cluster ? sim_between(3 * SIM_S, 400 * SIM_S) : sim_between(SIM_S, 100 * SIM_S);
-    sim_nodes_reset(1 + (uint32_t)sim_rand(sim_suite.nodes));
+    bool few = sim_suite.cluster && sim_rand(2);
+    sim_nodes_reset(1 + (uint32_t)sim_rand(few ? 3 : sim_suite.nodes));
     plan_store();
     sim_store_plan(calm);
     uint32_t launches = 1 + (uint32_t)sim_rand(sim_suite.cluster ? 4 : 2);

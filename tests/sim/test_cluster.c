@@ -63,6 +63,7 @@ static void cut_power(uint32_t node)
     sim_saw(SEEN_power_cut);
     ranks_die(node);
     sim_node_lose(node);
+    sim_nodes[node].lost = true; /* also when nothing ran there */
     place_unsync(PLACE_NEAR + node);
     if (places[PLACE_HOME].owner == (int32_t)node)
         place_unsync(PLACE_HOME);
@@ -77,6 +78,7 @@ static void replace(uint32_t node)
     sim_saw(SEEN_node_lost);
     ranks_die(node);
     sim_node_lose(node);
+    sim_nodes[node].lost = true;
     place_lose(PLACE_NEAR + node);
     truth_disk_lost(node);
     sim_nodes[node].disk++;
