@@ -129,11 +129,6 @@ void sim_image_plan(uint32_t first_rank, uint32_t world)
     }
 }
 
-uint32_t sim_image_parts(const struct sim_rank *r)
-{
-    return images[index_of(r)].decl.slot_count;
-}
-
 uint64_t sim_image_decl_bytes(const struct sim_rank *r)
 {
     return images[index_of(r)].len;

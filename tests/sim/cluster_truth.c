@@ -10,11 +10,12 @@
  *   at a manifest         its packs lie where its node saves, synced (H2, S1)
  *   at h/ in a place      every pack of every rank lies there (H2), c/ is a commit and
  *                         not GONE (D3, D6)
- *   at `resolved`         no newer epoch has resolved (I2); not in front of, not behind what is newest by I3 between the
- *                         start of the resolve and now
+ *   at `resolved`         no newer epoch has resolved (I2); not in front of, not behind
+ *                         what was newest by I3 between the start of the resolve and now
  *   at BEGIN              its epoch has resolved, and none newer had before it started (I2)
  *   at HELLO_OK           all ranks of an epoch are told the same point (I4), the one that
  *                         `resolved` in the home says, and it is not GONE (D2)
+ *   at a remove           of c/, h/ or data: it is given up or GONE (D3, D4)
  *   at the end            what was committed and not GONE is there: record, parts, packs,
  *                         but for disks that were lost */
 #include <stdio.h>
