@@ -32,10 +32,8 @@ uint32_t sim_attempt_count;
 static struct epoch {
     bool resolved, superseded, has_point, forced;
     struct ckpt_name point;
-    bool opened, opened_point;
-    struct ckpt_name told;
     uint32_t bad;
-    bool restored, progressed;
+    bool restored;
 } epochs[JOBS_MAX][EPOCHS_MAX];
 static struct extra {
     enum life life;
@@ -436,7 +434,6 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
         see_resolved(o, job_index(job), epoch);
     e->bad += strncmp(last, "bad-", 4) == 0;
     e->restored |= strcmp(last, "restored") == 0;
-    e->progressed |= strcmp(last, "progress") == 0;
 }
 
 /* Data goes only from what is GONE or given up (D3, D4). */
