@@ -5,8 +5,9 @@
  *   at c/ in the home     a part of every rank lies there, none failed (S4); each was begun
  *                         while its launch was the newest (I2); all are on one branch (I6);
  *                         the parent is a save of the same epoch, or what the epoch resumes
- *                         from: one lineage (I3); COMMIT and ABORT never replace each
- *                         other (S5)
+ *                         from: one lineage (I3); no two replicas differ (G4); COMMIT and
+ *                         ABORT never replace each other (S5); gc gives up nothing of the
+ *                         launch that runs (D4)
  *   at a manifest         its packs lie where its node saves, synced (H2, S1)
  *   at h/ in a place      every pack of every rank lies there (H2), c/ is a commit and
  *                         not GONE (D3, D6)
@@ -223,6 +224,7 @@ static void see_commit(struct sim_attempt *a, const struct place_object *o, uint
     SIM_CHECK(record_commit_decode(o->bytes, o->len, o->key, &c, NULL) == CKPT_OK,
               "the commit of step %llu cannot be read", step);
     SIM_CHECK(a->state != PUBLISH_ABORTED, "step %llu is committed, which was given up", step);
+    SIM_CHECK(!a->bad, "step %llu is committed, of replicas that differ", step);
     if (a->state == PUBLISH_COMMITTED)
         return;
     a->state = PUBLISH_COMMITTED;
@@ -262,6 +264,9 @@ static void see_decided(struct sim_attempt *a, const struct place_object *o, uin
     SIM_CHECK(record_abort_decode(o->bytes, o->len, o->key, &why, NULL) == CKPT_OK,
               "what is decided of step %llu cannot be read", step);
     SIM_CHECK(a->state != PUBLISH_COMMITTED, "step %llu is given up, which was committed", step);
+    SIM_CHECK(node != SIM_NODES || a->name.epoch < newest_epoch(a->job),
+              "gc gives up step %llu of epoch %llu, which runs", step,
+              (unsigned long long)a->name.epoch);
     a->state = PUBLISH_ABORTED;
     sim_note("home: step %llu~%llu of %s is aborted: %s", step, (unsigned long long)a->name.epoch,
              job_of(a), status_name(why.status));
