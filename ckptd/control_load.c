@@ -513,7 +513,10 @@ void control_rolled_back(struct control *c, struct launch *l)
     struct restore_group *g = &c->restores->groups[l->rollback - 1];
     l->rollback = 0;
     if (l->phase == LAUNCH_FAILED) {
-        l->phase = LAUNCH_READY; /* the old epoch goes on */
+        /* The old epoch goes on.  The new one may be claimed and is not resolved: what was
+         * saved in it would be on no lineage (I3). */
+        l->phase = LAUNCH_READY;
+        l->epoch = l->result.epoch;
         restore_fail(g, l->status, l->text);
         return;
     }

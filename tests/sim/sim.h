@@ -5,18 +5,21 @@
  * is simulated, by the linker's --wrap:
  *
  *   sim_world.c    clock, events, seed, trace, what was seen
+ *   sim_run.c      seeds, one after the other and in processes beside each other
  *   sim_node.c     a node: worker as a coroutine, epoll, its death at any call
  *   sim_kept.c     what outlives a worker: keeper's table, ledgers, arenas
+ *   sim_memory.c   what does not
  *   sim_conn.c     connections and messages
- *   sim_store.c    the store: objects, and what the crews' jobs do to it
- *   sim_drain.c    the tier beyond it
- *   sim_crew.c     crews: latency, failures, jobs that die with their worker
+ *   sim_task.c     coroutines beside the workers
+ *   sim_crew.c     crews: jobs wait for a thread, and die with their worker
  *   sim_rank.c     a rank: libckpt's side of the protocol
  *   sim_program.c  what ranks do, and which faults happen when
- *   sim_check.c    the laws
+ *   sim_check.c    the laws of sessions and slots
+ *   model*.c       test_sim: a model of the store and of what jobs do in it (model.h)
+ *   cluster*.c     test_cluster: the jobs themselves, over simulated places (cluster.h)
  *
- * Bytes are words: a slot of an arena is one uint64_t, and what a rank copies into it says
- * whose, of which save, which part.  A commit whose packs hold anything else is a lost
+ * Bytes are words, and what a rank copies into a slot says of which save and which part
+ * of the state they are.  A commit whose packs hold anything else is a lost
  * checkpoint. */
 #pragma once
 
@@ -24,15 +27,16 @@
 
 #include "check.h"
 
-#define SIM_NODES      2
-#define SIM_LAUNCHES   4
-#define SIM_WORLD      4
+#define SIM_NODES      8
+#define SIM_LAUNCHES   10
+#define SIM_WORLD      8
 #define SIM_RANKS      (SIM_LAUNCHES * SIM_WORLD + 2)
 #define SIM_CONNS      512
 #define SIM_LEDGERS    128
 #define SIM_ARENAS     128
 #define SIM_JOBS       512
 #define SIM_PARTS      4 /* slots of one save */
+#define SIM_CHUNKS     16
 #define SIM_ARENA_MAX  6 /* slots of an arena */
 #define SIM_ATTEMPTS   256
 #define SIM_PACKS      4096
@@ -40,77 +44,100 @@
 #define SIM_OPS        64
 #define SIM_MS         INT64_C(1000000)
 #define SIM_S          INT64_C(1000000000)
-#define SIM_SLOT_BYTES 8
-#define SIM_JOB        "sim"
+#define SIM_SLOT_WORDS 512 /* of an arena's slot, at most */
 
 /* ---- counted: each must have been seen in some seed ---- */
-#define SIM_SEEN(X)            \
-    X(worker_death)            \
-    X(worker_death_at_message) \
-    X(worker_death_at_ledger)  \
-    X(worker_death_at_submit)  \
-    X(worker_death_at_keep)    \
-    X(worker_death_twice)      \
-    X(keeper_death)            \
-    X(both_dead)               \
-    X(stop)                    \
-    X(rank_death)              \
-    X(rank_death_copying)      \
-    X(rank_death_staged)       \
-    X(rank_absent)             \
-    X(rank_stalled)            \
-    X(link_broken)             \
-    X(reattach)                \
-    X(start_over)              \
-    X(repeat)                  \
-    X(messages_lost)           \
-    X(store_slow)              \
-    X(store_error)             \
-    X(store_error_after)       \
-    X(store_full)              \
-    X(store_hang)              \
-    X(replicas_differ)         \
-    X(second_launch)           \
-    X(zombie_launch)           \
-    X(superseded)              \
-    X(rollback)                \
-    X(cancel)                  \
-    X(copy_failed)             \
-    X(deadline)                \
-    X(same_step_twice)         \
-    X(exists)                  \
-    X(committed)               \
-    X(aborted)                 \
-    X(committed_by_resolver)   \
-    X(empty_rank)              \
-    X(two_nodes)               \
-    X(load)                    \
-    X(load_failed)             \
-    X(load_shared)             \
-    X(load_again)              \
-    X(reader)                  \
-    X(told_failed_committed)   \
-    X(phase_hold)              \
-    X(phase_begin)             \
-    X(phase_copying)           \
-    X(phase_finish)            \
-    X(phase_commit)            \
-    X(phase_failput)           \
-    X(phase_abort)             \
-    X(phase_over)              \
-    X(phase_load)              \
-    X(slot_quarantined)        \
-    X(job_publish)             \
-    X(job_abort)               \
-    X(job_missing)             \
-    X(job_look)                \
-    X(held)                    \
-    X(not_planned)             \
-    X(drain_goes_on)           \
-    X(drain_waits)             \
-    X(epoch_taken)
+#define SIM_SEEN(X)                  \
+    X(worker_death, BOTH)            \
+    X(worker_death_at_message, BOTH) \
+    X(worker_death_at_ledger, BOTH)  \
+    X(worker_death_at_submit, BOTH)  \
+    X(worker_death_at_keep, BOTH)    \
+    X(worker_death_twice, BOTH)      \
+    X(keeper_death, BOTH)            \
+    X(both_dead, BOTH)               \
+    X(stop, BOTH)                    \
+    X(rank_death, BOTH)              \
+    X(rank_death_copying, BOTH)      \
+    X(rank_death_staged, BOTH)       \
+    X(rank_absent, BOTH)             \
+    X(rank_stalled, BOTH)            \
+    X(link_broken, BOTH)             \
+    X(reattach, BOTH)                \
+    X(start_over, BOTH)              \
+    X(repeat, BOTH)                  \
+    X(messages_lost, BOTH)           \
+    X(store_slow, MODEL)             \
+    X(store_error, BOTH)             \
+    X(store_error_after, BOTH)       \
+    X(store_full, BOTH)              \
+    X(store_hang, BOTH)              \
+    X(replicas_differ, BOTH)         \
+    X(second_launch, BOTH)           \
+    X(zombie_launch, BOTH)           \
+    X(superseded, BOTH)              \
+    X(rollback, BOTH)                \
+    X(cancel, BOTH)                  \
+    X(copy_failed, BOTH)             \
+    X(deadline, BOTH)                \
+    X(same_step_twice, BOTH)         \
+    X(exists, BOTH)                  \
+    X(committed, BOTH)               \
+    X(aborted, BOTH)                 \
+    X(committed_by_resolver, BOTH)   \
+    X(empty_rank, BOTH)              \
+    X(two_nodes, BOTH)               \
+    X(load, BOTH)                    \
+    X(load_failed, BOTH)             \
+    X(load_shared, BOTH)             \
+    X(load_again, BOTH)              \
+    X(reader, BOTH)                  \
+    X(told_failed_committed, BOTH)   \
+    X(phase_hold, BOTH)              \
+    X(phase_begin, BOTH)             \
+    X(phase_copying, BOTH)           \
+    X(phase_finish, BOTH)            \
+    X(phase_commit, BOTH)            \
+    X(phase_failput, BOTH)           \
+    X(phase_abort, BOTH)             \
+    X(phase_over, BOTH)              \
+    X(phase_load, BOTH)              \
+    X(slot_quarantined, BOTH)        \
+    X(job_publish, BOTH)             \
+    X(job_abort, BOTH)               \
+    X(job_missing, BOTH)             \
+    X(job_look, BOTH)                \
+    X(held, BOTH)                    \
+    X(not_planned, BOTH)             \
+    X(drain_goes_on, MODEL)          \
+    X(drain_waits, MODEL)            \
+    X(epoch_taken, MODEL)            \
+    X(link_cut, CLUSTER)             \
+    X(cut_answer_lost, CLUSTER)      \
+    X(node_lost, CLUSTER)            \
+    X(node_replaced, CLUSTER)        \
+    X(power_cut, CLUSTER)            \
+    X(write_unsynced_lost, CLUSTER)  \
+    X(store_throttled, CLUSTER)      \
+    X(other_job, CLUSTER)            \
+    X(other_world, CLUSTER)          \
+    X(start_refused, CLUSTER)        \
+    X(told_superseded, CLUSTER)      \
+    X(point_agreed, CLUSTER)         \
+    X(resolved_point, CLUSTER)       \
+    X(resolved_nothing, CLUSTER)     \
+    X(deleted, CLUSTER)              \
+    X(undeleted, CLUSTER)            \
+    X(delete_spared, CLUSTER)        \
+    X(pruned, CLUSTER)               \
+    X(collected, CLUSTER)            \
+    X(tagged, CLUSTER)               \
+    X(operator_killed, CLUSTER)      \
+    X(operator_failed, CLUSTER)      \
+    X(commit_behind, CLUSTER)
+
 enum sim_seen {
-#define X(name) SEEN_##name,
+#define X(name, where) SEEN_##name,
     SIM_SEEN(X)
 #undef X
         SEEN_COUNT
@@ -122,16 +149,18 @@ enum sim_event_kind {
     EV_NODE_START,   /* a: node, b: with an empty table */
     EV_JOB_EFFECT,   /* a: job, b: its number */
     EV_JOB_DONE,
+    EV_TASK,      /* a: task, b: its number: it goes on */
     EV_TO_DAEMON, /* a: connection */
     EV_TO_CLIENT,
-    EV_START,  /* a: rank */
-    EV_DIES,   /* a: rank */
-    EV_RANK,   /* a: rank: its timer */
-    EV_FILLED, /* a: rank, b: its copy */
-    EV_PIDFD,  /* a: rank: daemons see its death from now on */
-    EV_LAUNCH, /* a: launch */
-    EV_FAULT,  /* a: which */
-    EV_CALM,   /* no more faults */
+    EV_START,    /* a: rank */
+    EV_DIES,     /* a: rank */
+    EV_RANK,     /* a: rank: its timer */
+    EV_FILLED,   /* a: rank, b: its copy */
+    EV_PIDFD,    /* a: rank: daemons see its death from now on */
+    EV_LAUNCH,   /* a: launch */
+    EV_FAULT,    /* a: which */
+    EV_OPERATOR, /* a: his act, b: its number: he is killed */
+    EV_CALM,     /* no more faults */
 };
 struct sim_event {
     int64_t at;
@@ -151,6 +180,19 @@ struct sim_world {
     uint64_t counts[SEEN_COUNT]; /* seeds in which it was seen */
 };
 extern struct sim_world sim;
+
+/* Two simulators share everything but the store: test_sim has a model of it and of what
+ * jobs do, test_cluster runs the jobs themselves over simulated places (cluster.h). */
+struct sim_suite {
+    const char *name;
+    bool cluster;
+    uint32_t nodes, world; /* at most */
+    uint64_t slot_bytes;
+    unsigned long long seeds, seeds_deep;
+    unsigned processes; /* that share them */
+};
+extern const struct sim_suite sim_suite;
+int sim_main(int argc, char **argv); /* sim_run.c */
 
 void sim_at(int64_t at, enum sim_event_kind kind, uint32_t a, uint64_t b);
 void sim_after(int64_t delay, enum sim_event_kind kind, uint32_t a, uint64_t b);
@@ -223,8 +265,9 @@ struct sim_node {
     struct keep_entry kept[256];
     uint32_t kept_count;
     uint32_t deaths;
+    uint32_t disk; /* a new one has another number */
 };
-extern struct sim_node sim_nodes[SIM_NODES];
+extern struct sim_node sim_nodes[SIM_NODES + 1]; /* the last: the operator, who has no worker */
 extern uint32_t sim_node_count;
 extern struct sim_node *sim_current; /* whose turn it is; NULL: the scheduler's */
 
@@ -250,14 +293,19 @@ struct sim_ledger {
         uint32_t metric_count;
         struct record_metric metrics[RECORD_METRICS_MAX];
         struct session_pack packs[SIM_PARTS];
-        struct digest digests[SIM_PARTS];
+        struct digest digests[SIM_CHUNKS];
+        uint32_t crcs[SIM_CHUNKS];
     } ops[SESSION_OPS_MAX];
 };
 struct sim_arena {
     uint32_t slots;
     int32_t rank;
-    uint64_t word[SIM_ARENA_MAX];
+    _Alignas(CKPT_BLOCK) uint64_t word[SIM_ARENA_MAX * SIM_SLOT_WORDS];
 };
+static inline uint64_t *sim_slot(struct sim_arena *a, uint32_t slot)
+{
+    return a->word + slot * (sim_suite.slot_bytes / sizeof(uint64_t));
+}
 extern struct sim_ledger *sim_ledgers;
 extern struct sim_arena sim_arenas[SIM_ARENAS];
 void sim_kept_reset(void);
@@ -306,9 +354,11 @@ struct sim_manifest {
     struct ckpt_name parent;
     struct digest ids[SIM_PARTS];
 };
+struct sim_rank;
 struct sim_attempt {
     struct ckpt_name name;
-    uint32_t world, try_, launch;
+    uint32_t job;
+    uint32_t world, try_;
     enum publish_state state;
     bool bad;               /* its manifests do not fit together */
     bool staged[SIM_WORLD]; /* its rank was told so */
@@ -327,42 +377,82 @@ struct sim_attempt {
 extern struct sim_attempt sim_attempts[SIM_ATTEMPTS];
 extern uint32_t sim_attempt_count;
 void sim_store_reset(void);
-/* What a job does, at once; its status. */
-enum ckpt_status sim_store_run(struct job *j);
 struct sim_attempt *sim_attempt_find(const struct ckpt_name *name);
 struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world);
-/* What a rank copies into a slot, and what a restore brings. */
-uint64_t sim_word_saved(const struct ckpt_name *name, uint32_t rank, uint32_t part);
-uint64_t sim_word_loaded(const struct ckpt_name *name, uint32_t batch);
 void sim_store_check(const struct sim_attempt *a);
-bool sim_store_newest(struct ckpt_name *ret);
-uint64_t sim_store_epoch(void); /* the newest resolved one */
+bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
+/* False: what the job has saved was lost with disks, or deleted; a launch must be told to
+ * start over. */
+bool sim_store_resumable(uint32_t job);
+/* A rank was told where its launch resumes. */
+void sim_store_opened(const struct sim_rank *r);
+/* Once at the end of a seed. */
+void sim_store_check_end(void);
+/* What a suite adds: the seed's places and operator; a fault of its own, on a node. */
+void sim_store_plan(int64_t until_ns);
+void sim_store_fault(uint32_t kind, uint32_t node);
+void sim_store_operate(uint32_t act, uint64_t number);
+bool sim_store_busy(void); /* an operator is at work */
 
-/* ---- sim_drain.c ---- */
+/* ---- what ranks declare, copy into slots, and find in them ---- */
+void sim_image_plan(uint32_t first_rank, uint32_t world); /* from the seed: who has what */
+uint64_t sim_image_decl_bytes(const struct sim_rank *r);
+void sim_image_decl(const struct sim_rank *r, void *to, size_t len);
+void sim_image_fill(const struct sim_rank *r, uint64_t *slot, const struct ckpt_name *name,
+                    uint32_t part);
+/* What a rank says of a tile that another writes, too. */
+void sim_image_witness(const struct sim_rank *r, const struct ckpt_name *name,
+                       struct wire_full *full);
+/* The fragments of a message; returns how many bytes they are, or UINT32_MAX if they are not
+ * what was saved under that name. */
+uint32_t sim_image_check(const struct sim_rank *r, const uint64_t *slot,
+                         const struct ckpt_name *name, const struct wire_frags *w,
+                         const uint8_t *tail, size_t len);
+
+/* ---- tiers ---- */
 extern bool sim_remote;
 bool sim_planned(const struct ckpt_name *name);
 /* Committed, to be in the tier, and not there. */
 uint32_t sim_not_held(void);
-enum ckpt_status sim_drain_run(struct job_drain *j, uint32_t node);
-enum ckpt_status sim_spread_run(const struct job_tier *j);
+/* How a worker of a node is configured. */
+void sim_store_config(uint32_t node, struct config *ret);
+
+/* ---- sim_task.c ---- */
+void sim_tasks_reset(void);
+/* It runs as soon as the scheduler has the turn; memory that it takes is the node's. */
+uint32_t sim_task_start(uint32_t node, void (*run)(void *arg), void *arg);
+void sim_task_resume(uint32_t task, uint64_t number);
+void sim_task_kill(uint32_t task); /* it is never heard of again */
+void *sim_task_arg(void);          /* of the task whose turn it is, or NULL */
+bool sim_in_task(void);
+void sim_nap(int64_t ns); /* of the task whose turn it is */
 
 /* ---- sim_crew.c ---- */
-extern uint32_t sim_job_node; /* where the job runs that is having its effect */
+#define SIM_THREADS 8
 struct crew {
     uint32_t node, threads, running;
+    void *works[SIM_THREADS]; /* the cluster's */
+    bool busy[SIM_THREADS];
 };
 struct sim_job {
     bool used, running, done;
     struct job *j;
     struct crew *crew;
     uint64_t number;
-    enum ckpt_status status;
+    uint32_t task; /* 1 + that in which it runs; 0: in none */
+    uint32_t thread;
 };
 extern struct sim_job sim_jobs[SIM_JOBS];
 extern uint32_t sim_job_count;
 void sim_jobs_reset(void);
 void sim_jobs_drop(uint32_t node);
 void sim_job_effect(uint32_t job, uint64_t number);
+/* What differs: a job begins, and says sim_job_ran when it has had its effect; a crew's
+ * threads have their work; a job's worker is dead. */
+void sim_job_run(struct sim_job *s);
+void sim_job_ran(struct sim_job *s);
+void sim_crew_equip(struct crew *c, const struct crew_options *options);
+void sim_job_kill(struct sim_job *s);
 void sim_job_done(uint32_t job, uint64_t number);
 bool sim_jobs_ready(uint32_t node);
 
@@ -382,13 +472,14 @@ struct sim_item {
 };
 struct sim_launch {
     bool started;
+    uint32_t job;
     uint32_t number, world, node_of[SIM_WORLD];
     uint32_t first_rank;
-    uint32_t image_slots[SIM_WORLD], arena_slots[SIM_WORLD];
     bool reader;
     struct sim_item items[SIM_ITEMS];
     uint32_t item_count;
     char token[16];
+    const char *resume; /* CKPT_RESUME, or NULL */
     bool chose_rollback, has_rollback;
     struct wire_name rollback; /* where all its ranks go back to */
     bool last;                 /* the one at the end: must work */
@@ -406,7 +497,8 @@ struct sim_op {
     uint64_t id, step;
     uint32_t try_;
     bool load, rollback, begun, copied, final, given_up, bad;
-    uint32_t level, status, next_slot, frags;
+    uint32_t level, status, next_slot;
+    uint64_t brought; /* bytes of a restore */
     struct wire_name name;
 };
 struct sim_kept_msg {
@@ -453,7 +545,7 @@ struct sim_rank {
     uint64_t branch;  /* the epoch in which its steps began: of its launch, or of a rollback */
     uint32_t at;      /* item */
     uint64_t item_op; /* of it, or 0 */
-    int64_t item_until, ready_at;
+    int64_t item_until, ready_at, looks_at;
     bool item_begun;
     uint32_t item_try;
     uint64_t last_save;
@@ -479,6 +571,7 @@ uint64_t sim_rank_load(struct sim_rank *r, bool rollback, const struct wire_name
 void sim_rank_give_up(struct sim_rank *r, struct sim_op *op, enum ckpt_status st);
 void sim_rank_send(struct sim_rank *r, enum wire_type type, const void *body);
 void sim_rank_close(struct sim_rank *r);
+const char *sim_job_name(uint32_t job);
 struct sim_op *sim_rank_op(struct sim_rank *r, uint64_t id);
 
 /* ---- sim_program.c ---- */

@@ -114,7 +114,7 @@ enum ckpt_status __wrap_ledger_op_open(const struct ledger *l, uint32_t index, u
 {
     struct sim_ledger *to = (struct sim_ledger *)(void *)l->base;
     (void)err;
-    CHECK(image_slots <= SIM_PARTS && chunks <= SIM_PARTS);
+    CHECK(image_slots <= SIM_PARTS && chunks <= SIM_CHUNKS);
     to->ops[index].used = true;
     *ret = (struct ledger_op){
         .base = (uint8_t *)&to->ops[index],
@@ -123,6 +123,7 @@ enum ckpt_status __wrap_ledger_op_open(const struct ledger *l, uint32_t index, u
         .metrics = to->ops[index].metrics,
         .packs = to->ops[index].packs,
         .digests = to->ops[index].digests,
+        .crcs = to->ops[index].crcs,
     };
     return CKPT_OK;
 }
@@ -166,11 +167,28 @@ uint32_t sim_arena_new(uint32_t slots)
     return arena_count++;
 }
 
+/* Whose declaration is being sealed: the one that was mapped just before. */
+static int32_t sealing = -1;
+
+enum ckpt_status __wrap_arena_new(const char *who, uint64_t bytes, struct arena *ret,
+                                  uint64_t *ret_left, struct ckpt_err *err)
+{
+    (void)who;
+    (void)err;
+    uint32_t arena = sim_arena_new((uint32_t)(bytes / sim_suite.slot_bytes));
+    sim_arenas[arena].rank = sealing;
+    *ret = (struct arena){ .fd = sim_fd(FD_ARENA, arena),
+                           .base = (uint8_t *)sim_arenas[arena].word,
+                           .bytes = bytes };
+    *ret_left = bytes;
+    return CKPT_OK;
+}
+
 enum ckpt_status __wrap_arena_open(int fd, uint64_t bytes, struct arena *ret, struct ckpt_err *err)
 {
     struct sim_arena *a = &sim_arenas[sim_fd_index(fd)];
     (void)err;
-    if (fd < 0 || bytes != a->slots * (uint64_t)SIM_SLOT_BYTES)
+    if (fd < 0 || bytes != a->slots * sim_suite.slot_bytes)
         return err_set(err, CKPT_CORRUPT, "no arena of %llu bytes", (unsigned long long)bytes);
     *ret = (struct arena){ .fd = fd, .base = (uint8_t *)a->word, .bytes = bytes };
     return CKPT_OK;
@@ -181,30 +199,14 @@ void __wrap_arena_close(struct arena *a)
     *a = (struct arena){ .fd = -1 };
 }
 
-/* Only its address is used: the declaration is the rank's. */
+/* The bytes of the rank's declaration; in the model only whose it is. */
 enum ckpt_status __wrap_wire_memfd_map(int fd, size_t len, const void **ret, struct ckpt_err *err)
 {
     void *p = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     (void)err;
-    CHECK(p != MAP_FAILED);
-    memcpy(p, &fd, sizeof(fd));
+    CHECK(p != MAP_FAILED && sim_fd_kind(fd) == FD_DECL);
+    sealing = (int32_t)sim_fd_index(fd);
+    sim_image_decl(&sim_ranks[sealing], p, len);
     *ret = p;
-    return CKPT_OK;
-}
-
-enum ckpt_status __wrap_decl_decode(const void *bytes, size_t len, uint64_t slot_bytes,
-                                    struct decl *ret, struct ckpt_err *err)
-{
-    int fd;
-    (void)len;
-    (void)err;
-    memcpy(&fd, bytes, sizeof(fd));
-    CHECK(sim_is_fd(fd) && sim_fd_kind(fd) == FD_DECL);
-    const struct sim_rank *r = &sim_ranks[sim_fd_index(fd)];
-    *ret = (struct decl){ .slot_bytes = slot_bytes,
-                          .slot_count = r->image_slots,
-                          .chunk_count = r->image_slots,
-                          .raw_bytes = r->image_slots * slot_bytes,
-                          .finished = true };
     return CKPT_OK;
 }

@@ -11,7 +11,8 @@
 #include "sim/sim.h"
 #include "sim/sim_wraps.h"
 
-#define STACK (UINT64_C(8) << 20) /* lists of actions lie on it, nested */
+#define CANNOT_START 4                   /* worker_main */
+#define STACK        (UINT64_C(8) << 20) /* lists of actions lie on it, nested */
 
 /* A worker that died has left marks of its frames on the stack, which the next one uses. */
 #ifdef __SANITIZE_ADDRESS__
@@ -27,7 +28,7 @@ static void clean_stack(void *stack)
 }
 #endif
 
-struct sim_node sim_nodes[SIM_NODES];
+struct sim_node sim_nodes[SIM_NODES + 1];
 uint32_t sim_node_count;
 struct sim_node *sim_current;
 
@@ -42,7 +43,8 @@ static struct fiber {
     struct keep_table table;
     struct keep_entry entries[256];
     bool died, ended;
-} fibers[SIM_NODES];
+    int status; /* of its end */
+} fibers[SIM_NODES + 1];
 static ucontext_t scheduler;
 
 static uint32_t index_of(const struct sim_node *n)
@@ -52,7 +54,7 @@ static uint32_t index_of(const struct sim_node *n)
 
 void sim_nodes_reset(uint32_t count)
 {
-    for (uint32_t i = 0; i < SIM_NODES; i++)
+    for (uint32_t i = 0; i <= SIM_NODES; i++)
         sim_memory_drop(i);
     memset(sim_nodes, 0, sizeof(sim_nodes));
     for (size_t i = 0; i < SIM_NODES; i++)
@@ -66,7 +68,7 @@ void sim_nodes_reset(uint32_t count)
 static void fiber_main(void)
 {
     struct fiber *f = &fibers[index_of(sim_current)];
-    (void)worker_main(&f->worker, &f->keep, &f->table);
+    f->status = worker_main(&f->worker, &f->keep, &f->table);
     f->ended = true;
     swapcontext(&f->context, &scheduler);
 }
@@ -80,14 +82,8 @@ static void fiber_make(uint32_t node)
     CHECK(f->stack != MAP_FAILED);
     clean_stack(f->stack);
     f->died = f->ended = false;
-    f->config = (struct config){ .store = "sim",
-                                 .log_level = LOG_LEVEL_INFO,
-                                 .crew = 2 + (unsigned)sim_rand(3),
-                                 .slot_bytes = SIM_SLOT_BYTES,
-                                 .stop_s = 90,
-                                 .remotes = { "tier" },
-                                 .remote_count = sim_remote,
-                                 .remote_streams = 1 + (unsigned)sim_rand(3) };
+    f->status = 0;
+    sim_store_config(node, &f->config);
     f->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
     f->worker = (struct worker){
         .config = &f->config, .rundir = &f->rundir, .counters = &f->counters, .ready_fd = -1
@@ -164,6 +160,11 @@ static void ended(uint32_t node)
 {
     struct sim_node *n = &sim_nodes[node];
     sim_note("node %u: worker %llu ended", node, (unsigned long long)n->worker);
+    if (sim_suite.cluster && fibers[node].status == CANNOT_START) {
+        sim_saw(SEEN_start_refused); /* its keeper starts another */
+        buried(node);
+        return;
+    }
     SIM_CHECK(n->keeper_dead || n->told_stop, "a worker ended that nobody told to");
     n->up = false;
     buried(node);
@@ -473,49 +474,23 @@ enum ckpt_status __wrap_rundir_node(const struct rundir *r, const char *store, u
     (void)store;
     (void)err;
     memset(ret, 1 + (int)index_of(sim_current), 16);
+    memcpy(ret, &sim_current->disk, sizeof(sim_current->disk));
     return CKPT_OK;
 }
 
-enum ckpt_status __wrap_store_open(const char *url, const struct store_options *options,
-                                   struct store **ret, struct ckpt_err *err)
+/* ---- the process ---- */
+
+int __wrap_clock_gettime(clockid_t clock, struct timespec *ret)
 {
-    (void)url;
-    (void)options;
-    (void)err;
-    *ret = NULL; /* only the jobs have to do with it */
-    return CKPT_OK;
+    (void)clock;
+    *ret = (struct timespec){ .tv_sec = sim.now / SIM_S, .tv_nsec = sim.now % SIM_S };
+    return 0;
 }
 
-void __wrap_store_close(struct store *s)
+ssize_t __wrap_getrandom(void *to, size_t bytes, unsigned flags)
 {
-    (void)s;
-}
-
-bool __wrap_store_url_shared(const char *url)
-{
-    (void)url;
-    return sim_node_count > 1;
-}
-
-void __wrap_store_to_text(const struct store *s, char *buf, size_t cap)
-{
-    (void)s;
-    snprintf(buf, cap, "simulated");
-}
-
-enum ckpt_status __wrap_repo_probe(struct store *s, struct ckpt_err *err)
-{
-    (void)s;
-    (void)err;
-    return CKPT_OK;
-}
-
-enum ckpt_status __wrap_repo_open(struct store *s, bool create, struct record_repo *ret,
-                                  struct ckpt_err *err)
-{
-    (void)s;
-    (void)create;
-    (void)ret;
-    (void)err;
-    return CKPT_OK;
+    (void)flags;
+    for (size_t i = 0; i < bytes; i++)
+        ((uint8_t *)to)[i] = (uint8_t)sim_rand(256);
+    return (ssize_t)bytes;
 }

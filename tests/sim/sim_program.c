@@ -15,7 +15,8 @@ enum fault_kind {
     FAULT_RANK,
     FAULT_STALL,
     FAULT_LINK,
-    FAULT_KINDS,
+    FAULT_SUITE, /* and those behind it: the suite's own, on a node */
+    FAULT_KINDS = FAULT_SUITE + 4,
 };
 struct fault {
     enum fault_kind kind;
@@ -60,30 +61,40 @@ static void plan_items(struct sim_launch *l)
     }
 }
 
-static struct sim_launch *add_launch(uint32_t world, bool reader)
+static struct sim_launch *add_launch(uint32_t job, uint32_t world, bool reader)
 {
     struct sim_launch *l = &sim_launches[sim_launch_count];
     CHECK(sim_launch_count < SIM_LAUNCHES && sim_rank_count + world <= SIM_RANKS);
-    *l = (struct sim_launch){
-        .number = sim_launch_count++, .world = world, .first_rank = sim_rank_count, .reader = reader
-    };
+    *l = (struct sim_launch){ .job = job,
+                              .number = sim_launch_count++,
+                              .world = world,
+                              .first_rank = sim_rank_count,
+                              .reader = reader };
     snprintf(l->token, sizeof(l->token), "launch-%u", l->number);
     bool spread = sim_rand(4) > 0;
+    uint32_t shift = sim_suite.cluster ? (uint32_t)sim_rand(sim_node_count) : 0;
     for (uint32_t r = 0; r < world; r++) {
         struct sim_rank *k = &sim_ranks[sim_rank_count++];
-        uint32_t node = spread ? r % sim_node_count : 0;
+        uint32_t node = spread ? (r + shift) % sim_node_count : shift;
         *k = (struct sim_rank){ .launch = l->number,
                                 .rank = r,
                                 .node = node,
                                 .conn = -1,
                                 .arena = -1,
                                 .absent_from = UINT32_MAX };
-        k->image_slots = (uint32_t)sim_rand(SIM_PARTS + 1);
         k->slots = 2 + (uint32_t)sim_rand(SIM_ARENA_MAX - 1);
         if (node > 0)
             sim_saw(SEEN_two_nodes);
     }
+    sim_image_plan(l->first_rank, world);
     return l;
+}
+
+/* Mostly few. */
+static uint32_t some_world(void)
+{
+    uint32_t most = sim_rand(2) ? 3 : sim_suite.world;
+    return 1 + (uint32_t)sim_rand(most);
 }
 
 static void plan_store(void)
@@ -103,16 +114,17 @@ static void plan_store(void)
 
 static void plan_faults(int64_t until)
 {
-    static const uint32_t weights[FAULT_KINDS] = { 12, 4, 1, 1, 1, 4, 2, 4 };
-    uint32_t n = (uint32_t)sim_rand(9), sum = 0;
-    for (uint32_t k = 0; k < FAULT_KINDS; k++)
+    static const uint32_t weights[FAULT_KINDS] = { 12, 4, 1, 1, 1, 4, 2, 4, 10, 2, 2, 4 };
+    uint32_t n = (uint32_t)sim_rand(sim_suite.cluster ? 15 : 9), sum = 0;
+    uint32_t kinds = sim_suite.cluster ? FAULT_KINDS : FAULT_SUITE;
+    for (uint32_t k = 0; k < kinds; k++)
         sum += weights[k];
     for (uint32_t i = 0; i < n; i++) {
         uint64_t pick = sim_rand(sum);
         uint32_t kind = 0;
         while (pick >= weights[kind])
             pick -= weights[kind++];
-        bool node = kind <= FAULT_STOP;
+        bool node = kind <= FAULT_STOP || kind >= FAULT_SUITE;
         faults[fault_count] =
             (struct fault){ .kind = (enum fault_kind)kind,
                             .which = (uint32_t)sim_rand(node ? sim_node_count : sim_rank_count) };
@@ -125,18 +137,26 @@ void sim_program_plan(void)
     fault_count = 0;
     sim_launch_count = sim_rank_count = 0;
     last_started = false;
-    int64_t calm = sim_between(SIM_S, 100 * SIM_S);
-    sim_nodes_reset(1 + (uint32_t)sim_rand(SIM_NODES));
+    int64_t calm =
+        sim_suite.cluster ? sim_between(3 * SIM_S, 400 * SIM_S) : sim_between(SIM_S, 100 * SIM_S);
+    bool few = sim_suite.cluster && sim_rand(2);
+    sim_nodes_reset(1 + (uint32_t)sim_rand(few ? 3 : sim_suite.nodes));
     plan_store();
-    sim_remote = sim_rand(2) == 0;
-    uint32_t launches = 1 + (uint32_t)sim_rand(2);
+    sim_store_plan(calm);
+    uint32_t launches = 1 + (uint32_t)sim_rand(sim_suite.cluster ? 4 : 2);
+    uint32_t jobs = sim_suite.cluster && sim_rand(3) == 0 ? 2 : 1;
     for (uint32_t i = 0; i < launches; i++) {
-        struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
+        uint32_t job = i > 0 ? (uint32_t)sim_rand(jobs) : 0;
+        struct sim_launch *l = add_launch(job, some_world(), false);
+        if (job > 0)
+            sim_saw(SEEN_other_job);
+        if (job == 0 && l->world != sim_launches[0].world)
+            sim_saw(SEEN_other_world);
         plan_items(l);
         sim_at(sim.now + (i ? (int64_t)sim_rand((uint64_t)calm) : 0), EV_LAUNCH, i, 0);
     }
     if (sim_rand(4) == 0) {
-        struct sim_launch *l = add_launch(1, true);
+        struct sim_launch *l = add_launch(0, 1, true);
         l->items[l->item_count++].kind = ITEM_RESTORE;
         sim_at(sim.now + (int64_t)sim_rand((uint64_t)calm), EV_LAUNCH, l->number, 0);
     }
@@ -159,7 +179,7 @@ void sim_program_launch(uint32_t launch)
     for (uint32_t i = 0; i < launch && !l->reader && launch > 0; i++) {
         struct sim_launch *o = &sim_launches[i];
         sim_saw(zombie ? SEEN_zombie_launch : SEEN_second_launch);
-        for (uint32_t r = 0; r < o->world && !zombie && !o->reader; r++)
+        for (uint32_t r = 0; r < o->world && !zombie && !o->reader && o->job == l->job; r++)
             sim_rank_die(o->first_rank + r);
     }
     if (l->reader)
@@ -221,7 +241,10 @@ void sim_program_fault(uint32_t which)
     case FAULT_LINK:
         sim_rank_break_link(f->which);
         break;
+    case FAULT_SUITE:
     case FAULT_KINDS:
+    default:
+        sim_store_fault(f->kind - FAULT_SUITE, f->which);
         break;
     }
 }
@@ -309,7 +332,7 @@ static const struct wire_name *rollback_point(struct sim_rank *r)
 {
     struct sim_launch *l = &sim_launches[r->launch];
     struct ckpt_name name;
-    if (!l->chose_rollback && sim_store_newest(&name)) {
+    if (!l->chose_rollback && sim_store_newest(l->job, &name)) {
         l->has_rollback = true;
         l->rollback = (struct wire_name){ name.epoch, name.step, name.attempt };
     }
@@ -426,6 +449,10 @@ void sim_program_step(uint32_t rank)
     else if ((idle(r) || sim.calm) && (sim.calm || sim_rand(3) == 0) &&
              (all_final(r) || sim_rand(8) == 0))
         sim_rank_close(r);
+    else if (sim.now >= r->looks_at) { /* what it waits for may never come */
+        r->looks_at = sim.now + 500 * SIM_S;
+        sim_rank_wake(rank, 500 * SIM_S);
+    }
 }
 
 /* Its context is broken; sooner or later its process ends. */
@@ -445,6 +472,20 @@ bool sim_program_over(void)
     return true;
 }
 
+static void start_last(uint32_t job)
+{
+    struct sim_launch *l = add_launch(job, some_world(), false);
+    l->last = true;
+    l->resume = sim_store_resumable(job) ? "" : "none";
+    l->items[l->item_count++].kind = ITEM_RESTORE;
+    l->items[l->item_count++] = (struct sim_item){ .kind = ITEM_SAVE, .step = 99 };
+    l->items[l->item_count++].kind = ITEM_WAIT;
+    l->started = true;
+    sim_note("the last launch");
+    for (uint32_t r = 0; r < l->world; r++)
+        sim_after(sim_between(SIM_MS, SIM_S), EV_START, l->first_rank + r, 0);
+}
+
 /* After everything: a launch takes up the newest checkpoint, and saves. */
 bool sim_program_last(void)
 {
@@ -453,31 +494,33 @@ bool sim_program_last(void)
     for (uint32_t i = 0; i < sim_node_count; i++)
         if (!sim_nodes[i].running || sim_nodes[i].told_stop || sim_nodes[i].keeper_dead)
             return true; /* not yet */
-    if (!sim_at_rest())  /* a job of the dead may still make a launch newer than it */
-        return true;
+    if (!sim_at_rest() || sim_store_busy())
+        return true; /* a job of the dead may still make a launch newer than it */
     last_started = true;
-    struct sim_launch *l = add_launch(1 + (uint32_t)sim_rand(SIM_WORLD), false);
-    l->last = true;
-    l->items[l->item_count++].kind = ITEM_RESTORE;
-    l->items[l->item_count++] = (struct sim_item){ .kind = ITEM_SAVE, .step = 99 };
-    l->items[l->item_count++].kind = ITEM_WAIT;
-    l->started = true;
-    sim_note("the last launch");
-    for (uint32_t r = 0; r < l->world; r++)
-        sim_after(sim_between(SIM_MS, SIM_S), EV_START, l->first_rank + r, 0);
+    bool other = false;
+    for (uint32_t i = 0; i < sim_launch_count; i++)
+        other |= sim_launches[i].job > 0;
+    for (uint32_t job = 0; job < 1 + (uint32_t)other; job++)
+        start_last(job);
     return true;
 }
 
 void sim_program_check_last(void)
 {
     struct ckpt_name newest;
-    SIM_CHECK(sim_store_newest(&newest) && newest.step == 99, "the last save was not committed");
     for (uint32_t i = 0; i < sim_rank_count; i++) {
         const struct sim_rank *r = &sim_ranks[i];
         if (!sim_launches[r->launch].last)
             continue;
+        SIM_CHECK(sim_store_newest(sim_launches[r->launch].job, &newest) && newest.step == 99,
+                  "the last save was not committed");
         const struct sim_op *op = &r->ops[r->last_save % SIM_OPS];
         SIM_CHECK(op->final && op->status == CKPT_OK, "the last save did not end well for rank %u",
                   i);
+        for (uint32_t k = 0; k < SIM_OPS; k++)
+            SIM_CHECK(!r->ops[k].id || !r->ops[k].load || r->ops[k].status == CKPT_OK,
+                      "rank %u of the last launch cannot restore step %llu: %s", i,
+                      (unsigned long long)r->ops[k].name.step,
+                      status_name((enum ckpt_status)r->ops[k].status));
     }
 }

@@ -17,6 +17,11 @@ static uint32_t index_of(const struct sim_rank *r)
     return (uint32_t)(r - sim_ranks);
 }
 
+const char *sim_job_name(uint32_t job)
+{
+    return job == 0 ? "sim" : "other";
+}
+
 static struct sim_launch *launch_of(const struct sim_rank *r)
 {
     return &sim_launches[r->launch];
@@ -107,12 +112,12 @@ static void send_hello(struct sim_rank *r)
                             .pid = 100 + index_of(r),
                             .rank = r->rank,
                             .world = l->world,
-                            .arrival_ms = 900000 };
+                            .arrival_ms = sim_suite.cluster && !l->last ? 100000 : 900000 };
     memcpy(h.session, r->session, sizeof(h.session));
     wire_begin(&compose, WIRE_HELLO, &h);
-    (void)wire_tail_str(&compose, SIM_JOB);
+    (void)wire_tail_str(&compose, sim_job_name(l->job));
     (void)wire_tail_str(&compose, l->reader ? "" : l->token);
-    (void)wire_tail_str(&compose, "");
+    (void)wire_tail_str(&compose, l->resume ? l->resume : "");
     compose.fds[compose.fd_count++] = sim_fd(FD_PIDFD, index_of(r));
     compose.head.fds = 1;
     sim_client_send((uint32_t)r->conn, &compose);
@@ -142,8 +147,8 @@ void sim_rank_start(uint32_t rank)
 static void announce(struct sim_rank *r)
 {
     struct wire_state b = { .state = 1,
-                            .decl_bytes = 64,
-                            .arena_bytes = r->slots * (uint64_t)SIM_SLOT_BYTES };
+                            .decl_bytes = sim_image_decl_bytes(r),
+                            .arena_bytes = r->slots * sim_suite.slot_bytes };
     wire_begin(&compose, WIRE_STATE, &b);
     compose.fds[compose.fd_count++] = sim_fd(FD_DECL, index_of(r));
     r->arena = -1;
@@ -270,6 +275,8 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
     }
     if (!resuming)
         r->hello_epoch = ok.epoch;
+    if (!r->resuming)
+        sim_store_opened(r);
     acked(r, m->head.ack);
     r->ever_linked = r->linked = true;
     r->fresh = false;
@@ -326,9 +333,15 @@ static void check_mine(const struct sim_rank *r, uint32_t slot, uint64_t op, con
               (unsigned long long)op, owner, (unsigned long long)s->slots[slot].op);
 }
 
-static uint64_t *word_of(const struct sim_rank *r, uint32_t slot)
+static uint64_t *slot_of(const struct sim_rank *r, uint32_t slot)
 {
-    return &sim_arenas[r->arena].word[slot];
+    return sim_slot(&sim_arenas[r->arena], slot);
+}
+
+static void spoil(const struct sim_rank *r, uint32_t slot)
+{
+    for (uint64_t i = 0; i < sim_suite.slot_bytes / sizeof(uint64_t); i++)
+        slot_of(r, slot)[i] = GARBAGE;
 }
 
 /* ---- operations ---- */
@@ -393,6 +406,8 @@ static void told_failed(const struct sim_rank *r, const struct sim_op *op, uint3
     }
     if (status == CKPT_TIMEOUT)
         sim_saw(SEEN_deadline);
+    if (status == CKPT_SUPERSEDED)
+        sim_saw(SEEN_told_superseded);
     if (a)
         a->told_failed[r->rank] = true;
 }
@@ -425,9 +440,10 @@ static void told_loaded(const struct sim_rank *r, const struct sim_op *op, const
 {
     SIM_CHECK(!op->bad, "rank %u was told that restore %llu is done, which brought wrong bytes",
               index_of(r), (unsigned long long)op->id);
-    SIM_CHECK(w->done_bytes == w->total_bytes && op->frags * 8 == w->total_bytes,
-              "rank %u was told that restore %llu is done, with %u of %llu fragments", index_of(r),
-              (unsigned long long)op->id, op->frags, (unsigned long long)w->total_bytes / 8);
+    SIM_CHECK(w->done_bytes == w->total_bytes && op->brought == w->total_bytes,
+              "rank %u was told that restore %llu is done, with %llu of %llu bytes", index_of(r),
+              (unsigned long long)op->id, (unsigned long long)op->brought,
+              (unsigned long long)w->total_bytes);
     sim_saw(SEEN_load);
 }
 
@@ -444,6 +460,7 @@ static void begin_op(struct sim_rank *r, struct sim_op *op)
         .op = op->id, .state = 1, .arena_slot = UINT32_MAX, .flags = WIRE_FULL_LAST
     };
     sim_saw(SEEN_empty_rank);
+    sim_image_witness(r, &name, &full);
     sim_rank_send(r, WIRE_FULL, &full); /* this rank writes nothing */
     op->copied = true;
     r->copying = 0;
@@ -525,7 +542,7 @@ static void fill_next(struct sim_rank *r)
         r->fill_op = id;
         r->fill_part = op->next_slot++;
         check_mine(r, slot, id, "writes to");
-        *word_of(r, slot) = GARBAGE;
+        spoil(r, slot);
         sim_after(sim_between(20000, 50 * SIM_MS), EV_FILLED, index_of(r), ++r->copies);
     }
 }
@@ -566,12 +583,14 @@ void sim_rank_filled(uint32_t rank, uint64_t copy)
     } else {
         const struct ckpt_name name = { op->name.epoch, op->name.step, op->name.attempt };
         check_mine(r, r->fill_slot, op->id, "writes to");
-        *word_of(r, r->fill_slot) = sim_word_saved(&name, r->rank, r->fill_part);
+        sim_image_fill(r, slot_of(r, r->fill_slot), &name, r->fill_part);
         struct wire_full full = { .op = op->id,
                                   .state = 1,
                                   .arena_slot = r->fill_slot,
                                   .slot = r->fill_part,
                                   .flags = last ? WIRE_FULL_LAST : 0 };
+        if (last)
+            sim_image_witness(r, &name, &full);
         sim_rank_send(r, WIRE_FULL, &full);
         if (last) {
             op->copied = true;
@@ -590,17 +609,17 @@ static void on_frags(struct sim_rank *r, const struct wire_msg *m)
     const uint8_t *tail = wire_tail_of(m, &len);
     struct sim_op *op = sim_rank_op(r, w.op);
     if (op && op->load && !op->final) {
-        struct wire_frag f;
-        SIM_CHECK(w.count == 1 && len >= sizeof(f) && r->arena >= 0, "fragments make no sense");
-        memcpy(&f, tail, sizeof(f));
+        SIM_CHECK(r->arena >= 0, "fragments make no sense");
         const struct ckpt_name name = { op->name.epoch, op->name.step, op->name.attempt };
         check_mine(r, w.arena_slot, w.op, "reads");
-        op->bad |= *word_of(r, w.arena_slot) != sim_word_loaded(&name, f.tensor);
-        op->frags++;
+        uint32_t bytes = sim_image_check(r, slot_of(r, w.arena_slot), &name, &w, tail, len);
+        op->bad |= bytes == UINT32_MAX;
+        op->brought += bytes;
         op->begun = true;
-        SIM_CHECK(w.done_bytes == op->frags * 8 && w.done_bytes <= w.total_bytes,
-                  "rank %u was told of %llu bytes with fragment %u of restore %llu", index_of(r),
-                  (unsigned long long)w.done_bytes, op->frags, (unsigned long long)op->id);
+        SIM_CHECK(op->bad || (w.done_bytes == op->brought && w.done_bytes <= w.total_bytes),
+                  "rank %u was told of %llu bytes, and %llu have come, of restore %llu",
+                  index_of(r), (unsigned long long)w.done_bytes, (unsigned long long)op->brought,
+                  (unsigned long long)op->id);
     }
     sim_rank_send(r, WIRE_BACK,
                   &(struct wire_back){ .op = w.op, .state = w.state, .arena_slot = w.arena_slot });
@@ -677,9 +696,9 @@ void sim_rank_timer(uint32_t rank)
 static void scribble(const struct sim_rank *r)
 {
     for (uint32_t i = 0; r->arena >= 0 && i < r->grant_count; i++)
-        *word_of(r, r->grants[i]) = GARBAGE;
+        spoil(r, r->grants[i]);
     if (r->arena >= 0 && r->busy)
-        *word_of(r, r->fill_slot) = GARBAGE;
+        spoil(r, r->fill_slot);
 }
 
 static void gone(struct sim_rank *r)

@@ -106,7 +106,7 @@ void sim_fail(const char *fmt, ...)
     fprintf(stderr, "seed %llu at %.6f s, event %llu: ", sim.seed, (double)sim.now / 1e9,
             (unsigned long long)sim.events);
     vfprintf(stderr, fmt, ap);
-    fprintf(stderr, "\nreplay it with: tests/test_sim %llu\n", sim.seed);
+    fprintf(stderr, "\nreplay it with: tests/test_%s %llu\n", sim_suite.name, sim.seed);
     va_end(ap);
     exit(1);
 }

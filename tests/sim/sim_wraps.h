@@ -2,9 +2,11 @@
  * and the real ones behind it. */
 #pragma once
 
+#include <pthread.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/types.h>
+#include <time.h>
 
 #include "ckptd/control.h"
 #include "ckptd/log.h"
@@ -29,7 +31,15 @@ SIM_WRAP(int, fcntl, (int fd, int cmd, long arg));
 SIM_WRAP(void, _exit, (int status)) __attribute__((noreturn));
 SIM_WRAP(void *, malloc, (size_t bytes));
 SIM_WRAP(void *, calloc, (size_t n, size_t bytes));
+SIM_WRAP(void *, realloc, (void *p, size_t bytes));
+SIM_WRAP(void *, aligned_alloc, (size_t align, size_t bytes));
+SIM_WRAP(char *, strdup, (const char *text));
 SIM_WRAP(void, free, (void *p));
+SIM_WRAP(int, clock_gettime, (clockid_t clock, struct timespec *ret));
+SIM_WRAP(int, nanosleep, (const struct timespec *ts, struct timespec *rest));
+SIM_WRAP(ssize_t, getrandom, (void *to, size_t bytes, unsigned flags));
+SIM_WRAP(int, pthread_create,
+         (pthread_t * ret, const pthread_attr_t *attr, void *(*run)(void *), void *arg));
 
 SIM_WRAP(int, control_run, (struct control * c));
 SIM_WRAP(int64_t, jobs_now_ns, (void));
@@ -74,6 +84,9 @@ SIM_WRAP(enum ckpt_status, ledger_op_open,
           struct ledger_op *ret, struct ckpt_err *err));
 SIM_WRAP(void, ledger_op_close,
          (const struct ledger *l, uint32_t index, struct ledger_op *op, bool void_it));
+SIM_WRAP(enum ckpt_status, arena_new,
+         (const char *who, uint64_t bytes, struct arena *ret, uint64_t *ret_left,
+          struct ckpt_err *err));
 SIM_WRAP(enum ckpt_status, arena_open,
          (int fd, uint64_t bytes, struct arena *ret, struct ckpt_err *err));
 SIM_WRAP(void, arena_close, (struct arena * a));

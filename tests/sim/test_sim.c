@@ -1,165 +1,62 @@
 /* The daemon's machines (session*.c, committer.c, node_restore.c) and what executes their
  * actions (control*.c) in simulated clusters: one seed, one history of ranks, workers and
- * stores with everything that can go wrong; the laws are looked at all the time.
+ * stores with everything that can go wrong; the laws are looked at all the time.  The store
+ * and what jobs do in it are a model; test_cluster runs the jobs themselves.
  *
  *     test_sim                        5,000 seeds (200,000 with CKPT_DEEP=1; with
  *                                     AddressSanitizer a tenth)
  *     test_sim --seeds N [--from S]   as many as you like
  *     test_sim SEED                   one, with a trace */
-#include <signal.h>
-#include <stdio.h>
+#include "sim/model.h"
 
-#include "sim/sim.h"
+const struct sim_suite sim_suite = { .name = "sim",
+                                     .nodes = 2,
+                                     .world = 4,
+                                     .slot_bytes = MODEL_SLOT_BYTES,
+                                     .seeds = 5000,
+                                     .seeds_deep = 200000,
+                                     .processes = 1 };
 
-#ifdef __SANITIZE_ADDRESS__
-#define SHARE 10 /* it takes so much longer */
-#else
-#define SHARE 1
-#endif
-#define END_S INT64_C(200000) /* simulated: no wait is longer than what is left of that */
-
-static void dispatch(const struct sim_event *e)
+void sim_store_check_end(void)
 {
-    switch (e->kind) {
-    case EV_NODE_RUN:
-        sim_node_turn(e->a, e->b);
-        break;
-    case EV_NODE_START:
-        sim_node_start(e->a);
-        break;
-    case EV_JOB_EFFECT:
-        sim_job_effect(e->a, e->b);
-        break;
-    case EV_JOB_DONE:
-        sim_job_done(e->a, e->b);
-        break;
-    case EV_TO_DAEMON:
-        sim_conn_to_daemon(e->a);
-        break;
-    case EV_TO_CLIENT:
-        sim_conn_to_client(e->a);
-        break;
-    case EV_START:
-        sim_rank_start(e->a);
-        break;
-    case EV_DIES:
-        sim_rank_die(e->a);
-        break;
-    case EV_RANK:
-        sim_rank_timer(e->a);
-        break;
-    case EV_FILLED:
-        sim_rank_filled(e->a, e->b);
-        break;
-    case EV_PIDFD:
-        sim_rank_pidfd(e->a);
-        break;
-    case EV_LAUNCH:
-        sim_program_launch(e->a);
-        break;
-    case EV_FAULT:
-        sim_program_fault(e->a);
-        break;
-    case EV_CALM:
-        sim_program_calm();
-        break;
-    }
+    /* Everything was looked at when it was decided. */
 }
 
-static void reset(unsigned long long seed, bool trace)
+void sim_store_opened(const struct sim_rank *r)
 {
-    for (uint32_t i = 0; i < SIM_NODES; i++)
-        sim_jobs_drop(i);
-    sim_jobs_reset();
-    sim_conns_reset();
-    sim_ranks_reset();
-    sim_store_reset();
-    sim_kept_reset();
-    sim_events_clear();
-    sim.seed = sim.rng = seed;
-    sim.now = SIM_S;
-    sim.trace = trace;
-    sim.calm = false;
-    sim.events = 0;
-    memset(sim.seen, 0, sizeof(sim.seen));
+    (void)r;
 }
 
-static char last_words[128]; /* for a handler that must not format */
-
-static void run_seed(unsigned long long seed, bool trace)
+bool sim_store_resumable(uint32_t job)
 {
-    struct sim_event e;
-    snprintf(last_words, sizeof(last_words),
-             "seed %llu: aborted\nreplay it with: tests/test_sim %llu\n", seed, seed);
-    reset(seed, trace);
-    sim_program_plan();
-    while (sim_next(&e)) {
-        dispatch(&e);
-        if (sim.now > END_S * SIM_S)
-            sim_check_stuck();
-        if (e.kind != EV_NODE_RUN || !sim.calm || !sim_program_over())
-            continue;
-        if (!sim_program_last() && sim_at_rest())
-            break;
-    }
-    sim_check_end();
-    sim_program_check_last();
-    for (int i = 0; i < SEEN_COUNT; i++)
-        sim.counts[i] += sim.seen[i];
+    (void)job;
+    return true;
 }
 
-static void print_counts(unsigned long long seeds)
+void sim_store_plan(int64_t until_ns)
 {
-    static const char *const names[] = {
-#define X(name) #name,
-        SIM_SEEN(X)
-#undef X
-    };
-    int missing = 0;
-    for (int i = 0; i < SEEN_COUNT; i++)
-        printf("%8llu seeds with %s\n", (unsigned long long)sim.counts[i], names[i]);
-    for (int i = 0; i < SEEN_COUNT && seeds >= 5000; i++) {
-        if (sim.counts[i] > 0 || i == SEEN_told_failed_committed) /* an outcome, no fault */
-            continue;
-        fprintf(stderr, "no seed of %llu had %s\n", seeds, names[i]);
-        missing++;
-    }
-    CHECK_EQ(missing, 0);
+    (void)until_ns;
+    sim_remote = sim_rand(2) == 0;
 }
 
-/* An assertion of the product is a law, too. */
-static void on_crash(int signal_number)
+void sim_store_fault(uint32_t kind, uint32_t node)
 {
-    ssize_t written = write(STDERR_FILENO, last_words, strlen(last_words));
-    (void)written;
-    signal(signal_number, SIG_DFL);
-    raise(signal_number);
+    (void)kind;
+    (void)node;
+}
+
+void sim_store_operate(uint32_t act, uint64_t number)
+{
+    (void)act;
+    (void)number;
+}
+
+bool sim_store_busy(void)
+{
+    return false;
 }
 
 int main(int argc, char **argv)
 {
-    bool deep = getenv("CKPT_DEEP") != NULL;
-    unsigned long long from = 1, seeds = (deep ? 200000 : 5000) / SHARE, events = 0;
-    signal(SIGABRT, on_crash);
-    if (argc == 2) {
-        run_seed(strtoull(argv[1], NULL, 0), true);
-        printf("seed %s keeps the laws\n", argv[1]);
-        return 0;
-    }
-    for (int i = 1; i + 1 < argc; i += 2) {
-        if (strcmp(argv[i], "--seeds") == 0)
-            seeds = strtoull(argv[i + 1], NULL, 0);
-        else if (strcmp(argv[i], "--from") == 0)
-            from = strtoull(argv[i + 1], NULL, 0);
-        else
-            CHECK(!"usage: test_sim [SEED | --seeds N [--from S]]");
-    }
-    for (unsigned long long s = from; s < from + seeds; s++) {
-        run_seed(s, false);
-        events += sim.events;
-    }
-    print_counts(seeds);
-    printf("seeds %llu to %llu, %llu events\n", from, from + seeds - 1, events);
-    TEST_CASES(seeds);
-    return 0;
+    return sim_main(argc, argv);
 }

@@ -621,6 +621,22 @@ static void by_node(void)
     teardown(&w);
 }
 
+/* A part that a node did not send before it was deleted is not waited for (D6). */
+static void deleted_meanwhile(void)
+{
+    struct world w;
+    const uint8_t nobody[16] = { 9, 9 };
+    setup(&w, CODEC_STORED, CODEC_STORED);
+    w.k.d.node = nobody;
+    expect(&w, CKPT_BUSY, "rank 0");
+    CHECK_EQ(drain_finish(&w.k.d, NULL), CKPT_BUSY);
+    mark(w.from, &w.name, false, LIFE_DELETED);
+    CHECK_EQ(drain_finish(&w.k.d, NULL), CKPT_ABORTED);
+    CHECK(!there(w.to, key_commit(KIT_JOB, &w.name)));
+    cases++;
+    teardown(&w);
+}
+
 /* -- which ------------------------------------------------------------------------------ */
 
 static void put_tag(struct store *s, const struct ckpt_name *name)
@@ -694,6 +710,7 @@ int main(void)
     two_homes();
     nodes_apart();
     by_node();
+    deleted_meanwhile();
     scans();
     TEST_CASES(cases);
     return 0;

@@ -2,7 +2,7 @@
  * lies there is put again; `.h` only when all packs of the rank are there; held only when all
  * ranks' parts are, and only what is committed and planned.  What a job does here is what
  * storage/repo/drain.h and adopt.h document of it. */
-#include "sim/sim.h"
+#include "sim/model.h"
 #include "sim/sim_wraps.h"
 
 #define NOT_PLANNED_OF 5 /* one step of so many is not for the tier */
@@ -48,7 +48,7 @@ static enum ckpt_status run_scan(struct job_drain *j, uint32_t node)
             break;
         }
         struct job_found *f = &j->found[j->found_count++];
-        snprintf(f->job, sizeof(f->job), "%s", SIM_JOB);
+        snprintf(f->job, sizeof(f->job), "%s", sim_job_name(0));
         f->name = a->name;
     }
     return CKPT_OK;
@@ -128,7 +128,7 @@ static enum ckpt_status run_held(struct sim_attempt *a)
     return CKPT_OK;
 }
 
-enum ckpt_status sim_drain_run(struct job_drain *j, uint32_t node)
+enum ckpt_status model_drain_run(struct job_drain *j, uint32_t node)
 {
     struct sim_attempt *a = j->what == DRAINER_SCAN ? NULL : sim_attempt_find(&j->name);
     SIM_CHECK(j->what == DRAINER_SCAN || a, "a drain of a save that there is not");
@@ -153,7 +153,7 @@ enum ckpt_status sim_drain_run(struct job_drain *j, uint32_t node)
 }
 
 /* Now and then somebody else has claimed the epoch there. */
-enum ckpt_status sim_spread_run(const struct job_tier *j)
+enum ckpt_status model_spread_run(const struct job_tier *j)
 {
     if (!strstr(j->key.text, "/claim") || !sim_chance(30))
         return CKPT_OK;

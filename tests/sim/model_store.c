@@ -3,7 +3,7 @@
  * is what storage/repo documents of it. */
 #include <stdio.h>
 
-#include "sim/sim.h"
+#include "sim/model.h"
 #include "sim/sim_wraps.h"
 
 #define EPOCHS_MAX 64
@@ -78,12 +78,12 @@ static uint64_t mix(uint64_t h, uint64_t v)
     return test_rand(&s);
 }
 
-uint64_t sim_word_saved(const struct ckpt_name *name, uint32_t rank, uint32_t part)
+uint64_t model_word_saved(const struct ckpt_name *name, uint32_t rank, uint32_t part)
 {
     return mix(mix(mix(mix(name->epoch, name->step), name->attempt), rank), part + 1);
 }
 
-uint64_t sim_word_loaded(const struct ckpt_name *name, uint32_t batch)
+uint64_t model_word_loaded(const struct ckpt_name *name, uint32_t batch)
 {
     return mix(mix(mix(~name->epoch, name->step), name->attempt), batch);
 }
@@ -122,7 +122,7 @@ void sim_store_check(const struct sim_attempt *a)
                   (unsigned long long)a->name.step, r, (unsigned long long)a->branch[0],
                   (unsigned long long)a->branch[r]);
         for (uint32_t i = 0; i < m->parts; i++) {
-            struct digest want = id_of(sim_word_saved(&a->name, r, i));
+            struct digest want = id_of(model_word_saved(&a->name, r, i));
             SIM_CHECK(memcmp(&m->ids[i], &want, sizeof(want)) == 0,
                       "step %llu is committed, but part %u of rank %u is something else",
                       (unsigned long long)a->name.step, i, r);
@@ -154,6 +154,9 @@ static void give_up(struct sim_attempt *a)
 
 static enum ckpt_status run_begin(struct job_part *p, struct ckpt_err *err)
 {
+    SIM_CHECK(p->epoch <= epoch_count && epochs[p->epoch].resolved,
+              "rank %u begins step %llu in epoch %llu, which was never resolved", p->rank,
+              (unsigned long long)p->step, (unsigned long long)p->epoch);
     for (uint64_t e = p->epoch + 1; e <= epoch_count; e++)
         if (epochs[e].resolved && !epochs[e].superseded) {
             sim_saw(SEEN_superseded);
@@ -187,7 +190,7 @@ static enum ckpt_status run_pack(struct job_part *p)
     uint64_t word;
     struct sim_attempt *a = sim_attempt_get(&p->name, p->world);
     memcpy(&word, p->memory, sizeof(word));
-    SIM_CHECK(word == sim_word_saved(&p->name, p->rank, p->image_slot),
+    SIM_CHECK(word == model_word_saved(&p->name, p->rank, p->image_slot),
               "slot %u of rank %u is packed as part %u of step %llu, but holds something else",
               p->slot, p->rank, p->image_slot, (unsigned long long)p->step);
     const struct digest now = id_of(word);
@@ -251,7 +254,7 @@ static enum ckpt_status run_finish(struct job_part *p)
                   "rank %u's manifest of step %llu refers to part %u, which is not there", p->rank,
                   (unsigned long long)p->step, i);
     }
-    a->part_node[p->rank] = sim_job_node;
+    a->part_node[p->rank] = model_job_node;
     return put_manifest(a, p->rank, &m);
 }
 
@@ -336,9 +339,10 @@ static enum ckpt_status run_attempt(struct job_attempt *j, struct ckpt_err *err)
 
 /* ---- launches ---- */
 
-bool sim_store_newest(struct ckpt_name *ret)
+bool sim_store_newest(uint32_t job, struct ckpt_name *ret)
 {
     const struct sim_attempt *best = NULL;
+    (void)job; /* there is one */
     for (uint32_t i = 0; i < sim_attempt_count; i++) {
         const struct sim_attempt *a = &sim_attempts[i];
         if (a->state != PUBLISH_COMMITTED)
@@ -416,17 +420,9 @@ static enum ckpt_status run_resolve(struct job_launch *l, struct ckpt_err *err)
                 e->point = sim_attempts[i].name;
             }
     } else {
-        e->has_point = sim_store_newest(&e->point);
+        e->has_point = sim_store_newest(0, &e->point);
     }
     return take_resolved(l, err);
-}
-
-uint64_t sim_store_epoch(void)
-{
-    for (uint32_t e = epoch_count; e > 0; e--)
-        if (epochs[e].resolved && !epochs[e].superseded)
-            return e;
-    return 0;
 }
 
 static enum ckpt_status run_launch(struct job_launch *l, struct ckpt_err *err)
@@ -444,7 +440,7 @@ static enum ckpt_status run_launch(struct job_launch *l, struct ckpt_err *err)
             }
         return CKPT_NOT_FOUND;
     case LAUNCH_READ:
-        l->has_point = sim_store_newest(&l->point);
+        l->has_point = sim_store_newest(0, &l->point);
         return CKPT_OK;
     }
     return CKPT_BUG;
@@ -455,20 +451,20 @@ static enum ckpt_status run_launch(struct job_launch *l, struct ckpt_err *err)
 static enum ckpt_status run_seal(struct job_seal *s, struct ckpt_err *err)
 {
     const struct sim_rank *r = &sim_ranks[sim_fd_index(s->decl_fd)];
-    uint64_t slots = s->want_bytes / SIM_SLOT_BYTES;
+    uint64_t slots = s->want_bytes / MODEL_SLOT_BYTES;
     if (slots > s->slots_max)
         return err_set(err, CKPT_LIMIT, "too many slots");
     uint32_t arena = sim_arena_new((uint32_t)slots);
     sim_arenas[arena].rank = (int32_t)(r - sim_ranks);
-    s->decl = (struct decl){ .slot_bytes = SIM_SLOT_BYTES,
+    s->decl = (struct decl){ .slot_bytes = MODEL_SLOT_BYTES,
                              .slot_count = r->image_slots,
                              .chunk_count = r->image_slots,
-                             .raw_bytes = r->image_slots * (uint64_t)SIM_SLOT_BYTES,
+                             .raw_bytes = r->image_slots * (uint64_t)MODEL_SLOT_BYTES,
                              .finished = true };
     s->slots = (uint32_t)slots;
     s->arena = (struct arena){ .fd = sim_fd(FD_ARENA, arena),
                                .base = (uint8_t *)sim_arenas[arena].word,
-                               .bytes = slots * SIM_SLOT_BYTES };
+                               .bytes = slots * MODEL_SLOT_BYTES };
     return CKPT_OK;
 }
 
@@ -520,7 +516,7 @@ static enum ckpt_status run_plan(struct job_plan *j, struct ckpt_err *err)
 
 static enum ckpt_status run_batch(struct job_batch *b)
 {
-    uint64_t word = sim_word_loaded(&b->name, b->batch);
+    uint64_t word = model_word_loaded(&b->name, b->batch);
     for (uint32_t i = 0; i < b->use_count; i++)
         memcpy(b->memory[i], &word, sizeof(word));
     return CKPT_OK;
@@ -536,7 +532,7 @@ void __wrap_reader_close(struct reader *r)
     (void)r;
 }
 
-enum ckpt_status sim_store_run(struct job *j)
+enum ckpt_status model_run(struct job *j)
 {
     switch (j->kind) {
     case JOB_SEAL:
@@ -562,11 +558,11 @@ enum ckpt_status sim_store_run(struct job *j)
     case JOB_REPORT:
         return CKPT_OK;
     case JOB_DRAIN:
-        return sim_drain_run(&j->drain, sim_job_node);
+        return model_drain_run(&j->drain, model_job_node);
     case JOB_ADOPT:
         return CKPT_OK;
     case JOB_SPREAD:
-        return sim_spread_run(&j->tier);
+        return model_spread_run(&j->tier);
     case JOB_LIST:  /* no simulated rank asks */
     case JOB_PRUNE: /* and nothing is set */
         break;
