@@ -424,10 +424,42 @@ static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct
     return l->fd < 0 ? err->status : CKPT_OK;
 }
 
+void jobs_part_drop(struct restore_part *part)
+{
+    if (part->bytes > 0)
+        close(part->fd);
+    *part = (struct restore_part){ .fd = -1 };
+}
+
+/* Takes the declarations that ranks sent in place of their states'.  What they declare is
+ * theirs to say: fragments go to the rank alone, which checks them against what it sent. */
+static enum ckpt_status take_parts(struct job_plan *p, uint64_t slot_bytes, struct ckpt_err *err)
+{
+    const void *bytes;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; st == CKPT_OK && i < p->count; i++) {
+        struct job_part_decl *part = &p->parts[i];
+        if (part->given.bytes == 0)
+            continue;
+        st = wire_memfd_map(part->given.fd, part->given.bytes, &bytes, err);
+        if (st != CKPT_OK)
+            break;
+        st = decl_decode(bytes, part->given.bytes, slot_bytes, &part->decl, err);
+        munmap((void *)(uintptr_t)bytes, part->given.bytes);
+        p->decls[i] = &part->decl;
+        if (st != CKPT_OK)
+            err_prefix(err, "what rank %u asks for", p->ranks[i]);
+    }
+    return st;
+}
+
 static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = plan_over(w, p, true, &why);
+    enum ckpt_status st = take_parts(p, w->slot_bytes, err);
+    if (st != CKPT_OK)
+        return st;
+    st = plan_over(w, p, true, &why);
     if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
         return plan_over(w, p, false, err);
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
@@ -543,6 +575,11 @@ void job_free(struct job *j)
         free((void *)(uintptr_t)j->plan.decls);
         free(j->plan.clients);
         free(j->plan.ranks);
+        for (size_t i = 0; j->plan.parts && i < j->plan.count; i++) {
+            jobs_part_drop(&j->plan.parts[i].given);
+            decl_fini(&j->plan.parts[i].decl);
+        }
+        free(j->plan.parts);
         for (size_t i = 0; j->plan.reports && i < j->plan.count; i++)
             buf_fini(&j->plan.reports[i]);
         free(j->plan.reports);

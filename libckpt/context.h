@@ -22,6 +22,7 @@
 #include "formats/wire.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/devices.h"
+#include "libckpt/fanout.h"
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
 
@@ -111,16 +112,17 @@ struct ckpt_state {
     uint8_t *on;        /* and on which device (devices.h) */
     uint64_t devices;   /* a bit for each CUDA device among them */
     bool look_for_devices;
-    bool host_memory;       /* some of it is the caller's host memory */
-    struct gpu_event *last; /* one for each device ever used: behind the last copy there */
-    uint64_t *need_bytes;   /* per tensor: length the buffer must have */
-    struct lib_fate *fates; /* per tensor: of the restore under way, or the last one */
-    struct select select;   /* the same: what of it, under which names */
-    struct report report;   /* what ckptd says of it; written by the transfer thread under lock */
-    uint32_t load_flags;    /* enum ckpt_restore_flags */
-    bool restored;          /* the last restore ended well: there is a report */
-    void *room;             /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
-    struct lib_side *sides; /* sorted by tensor */
+    bool host_memory;        /* some of it is the caller's host memory */
+    struct gpu_event *last;  /* one for each device ever used: behind the last copy there */
+    uint64_t *need_bytes;    /* per tensor: length the buffer must have */
+    struct lib_fate *fates;  /* per tensor: of the restore under way, or the last one */
+    struct select select;    /* the same: what of it, under which names */
+    struct report report;    /* what ckptd says of it; written by the transfer thread under lock */
+    uint32_t load_flags;     /* enum ckpt_restore_flags */
+    bool restored;           /* the last restore ended well: there is a report */
+    struct fanout_plan *fan; /* what of it is asked for; NULL = everything; set under lock */
+    void *room;              /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
+    struct lib_side *sides;  /* sorted by tensor */
     size_t side_count;
     struct { /* under ctx->lock */
         struct lib_grants grants;
@@ -289,6 +291,8 @@ void slots_choose_witness(struct ckpt_state *s, struct wire_full *full);
 void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
 /* Pins arena and tile for copies from and to devices, once; without pins they are slower. */
 void slots_pin(struct ckpt_state *s);
+/* The next fragment of a FRAGS; false: the message is cut. */
+bool slots_read_frag(struct cursor *tail, struct wire_frag *f, struct box *box);
 /* Copies fragments to the tensors, or queues that. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;

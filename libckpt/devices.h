@@ -25,6 +25,9 @@ enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, s
 /* The device whose streams the calling thread uses. */
 enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* One more queue on a CUDA device, the caller's to free; `index` is never 0. */
+enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 struct gpu *devices_gpu(const struct devices *d, unsigned index);
 /* Which runtime, how many devices, or why none: for people. */
 void devices_text(struct devices *d, char *ret, size_t cap);
