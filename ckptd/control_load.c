@@ -198,8 +198,9 @@ static void submit_plan(struct control *c, struct restore_group *g)
         if (clients[i] == UINT32_MAX)
             continue;
         struct client *cl = c->clients[clients[i]];
-        decls[i] = &cl->states[g->consumers[i].state].decl;
         parts[i].given = g->consumers[i].part;
+        if (parts[i].given.bytes == 0)
+            decls[i] = &cl->states[g->consumers[i].state].decl;
         g->consumers[i].part = (struct restore_part){ .fd = -1 };
         ranks[i] = cl->s->rank;
         cl->jobs_out++; /* its declaration is borrowed */
@@ -251,6 +252,21 @@ static void send_reports(struct control *c, struct restore_group *g, const struc
         restore_fail(g, st, err_text(&err));
 }
 
+/* A rank sent a part that is none. */
+static void refuse_part(struct control *c, struct client *cl, struct restore_consumer *who,
+                        const struct job_plan *p, const struct ckpt_err *err)
+{
+    if (who->gone)
+        return;
+    who->gone = true;
+    control_tell(c, cl,
+                 &(struct session_event){ .kind = SESSION_LOADED,
+                                          .op = who->op,
+                                          .status = err->status,
+                                          .name = p->name,
+                                          .text = err_text(err) });
+}
+
 void control_plan_done(struct control *c, struct job *j)
 {
     struct restore_group *g = &c->restores->groups[j->plan.group];
@@ -260,6 +276,8 @@ void control_plan_done(struct control *c, struct job *j)
         struct client *cl = c->clients[j->plan.clients[i]];
         cl->jobs_out--;
         cl->states[g->consumers[i].state].borrowed--;
+        if (j->plan.parts[i].err.status != CKPT_OK)
+            refuse_part(c, cl, &g->consumers[i], &j->plan, &j->plan.parts[i].err);
         client_forget(c, cl, g->consumers[i].state);
     }
     if (j->status != CKPT_OK) {

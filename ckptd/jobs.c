@@ -431,35 +431,32 @@ void jobs_part_drop(struct restore_part *part)
     *part = (struct restore_part){ .fd = -1 };
 }
 
-/* Takes the declarations that ranks sent in place of their states'.  What they declare is
- * theirs to say: fragments go to the rank alone, which checks them against what it sent. */
-static enum ckpt_status take_parts(struct job_plan *p, uint64_t slot_bytes, struct ckpt_err *err)
+/* The declaration that a rank sent in place of its state's.  What it declares is its own to
+ * say: fragments go to the rank alone, which checks them against what it sent. */
+static enum ckpt_status take_part(struct job_part_decl *part, uint64_t slot_bytes)
 {
     const void *bytes;
-    enum ckpt_status st = CKPT_OK;
-    for (size_t i = 0; st == CKPT_OK && i < p->count; i++) {
-        struct job_part_decl *part = &p->parts[i];
-        if (part->given.bytes == 0)
-            continue;
-        st = wire_memfd_map(part->given.fd, part->given.bytes, &bytes, err);
-        if (st != CKPT_OK)
-            break;
-        st = decl_decode(bytes, part->given.bytes, slot_bytes, &part->decl, err);
-        munmap((void *)(uintptr_t)bytes, part->given.bytes);
-        p->decls[i] = &part->decl;
-        if (st != CKPT_OK)
-            err_prefix(err, "what rank %u asks for", p->ranks[i]);
-    }
+    enum ckpt_status st = wire_memfd_map(part->given.fd, part->given.bytes, &bytes, &part->err);
+    if (st != CKPT_OK)
+        return st;
+    st = decl_decode(bytes, part->given.bytes, slot_bytes, &part->decl, &part->err);
+    munmap((void *)(uintptr_t)bytes, part->given.bytes);
     return st;
+}
+
+/* A part that cannot be taken is its rank's trouble alone, which gets nothing. */
+static void take_parts(struct job_plan *p, uint64_t slot_bytes)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->parts[i].given.bytes > 0 && take_part(&p->parts[i], slot_bytes) == CKPT_OK)
+            p->decls[i] = &p->parts[i].decl;
 }
 
 static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = take_parts(p, w->slot_bytes, err);
-    if (st != CKPT_OK)
-        return st;
-    st = plan_over(w, p, true, &why);
+    take_parts(p, w->slot_bytes);
+    enum ckpt_status st = plan_over(w, p, true, &why);
     if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
         return plan_over(w, p, false, err);
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));

@@ -126,6 +126,7 @@ void jobs_part_drop(struct restore_part *part);
 struct job_part_decl {
     struct restore_part given;
     struct decl decl;
+    struct ckpt_err err; /* why it could not be taken: the rank gets nothing */
 };
 struct job_plan {
     uint32_t group;
