@@ -337,6 +337,25 @@ static void between(const struct kit_rank *r, const struct play *m, size_t i, ui
     meet(r, &m->halls[i].again);
 }
 
+/* Options that make no sense. */
+static void refused(const struct kit_rank *r)
+{
+    struct ckpt_fanout f[] = {
+        { .size = 3, .broadcast = tell, .count = 2 },
+        { .size = sizeof(f[0]), .count = 2 },
+        { .size = sizeof(f[0]), .broadcast = tell, .rank = 2, .count = 2 },
+        { .size = sizeof(f[0]), .broadcast = tell, .count = 0 },
+        { .size = sizeof(f[0]), .broadcast = tell, .count = UINT32_MAX },
+        { .size = sizeof(f[0]), .broadcast = tell, .count = 2, .timeout_ms = -1 }
+    };
+    struct ckpt_restore_opts o = { .size = sizeof(o) };
+    for (size_t i = 0; i < ARRAY_COUNT(f); i++) {
+        o.fanout = &f[i];
+        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o), CKPT_INVALID,
+                  "ckpt_fanout");
+    }
+}
+
 static void restore(struct kit_rank *r)
 {
     const struct play *m = r->arg;
@@ -344,6 +363,7 @@ static void restore(struct kit_rank *r)
     uint64_t bytes = 0;
     begin(&t, r);
     CHECK(r->point.size);
+    refused(r);
     for (size_t i = 0; i < m->scene_count; i++) {
         between(r, m, i, &bytes);
         act(&t, &m->scenes[i], &m->halls[i]);
