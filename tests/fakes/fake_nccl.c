@@ -21,7 +21,8 @@
 #define WORDS_MAX   32
 #define NAMES_MAX   32
 #define POISON      0xEE
-#define POLLS       3 /* looks until something is not in progress any more */
+#define LATE_NS     200000000 /* until the last write of an aborted collective */
+#define POLLS       3         /* looks until something is not in progress any more */
 
 #define INVALID_ARGUMENT 4
 #define INVALID_USAGE    5
@@ -50,6 +51,7 @@ struct ncclComm {
     atomic_bool aborted;
     atomic_int error, under_way;
     uint64_t blocks; /* of the stream's thread: so many are behind us */
+    bool late;
 };
 struct call { /* one collective */
     struct call *next;
@@ -228,6 +230,12 @@ static void run(void *arg)
         if (k->fault == FAKE_NCCL_DIE && (at > 0 || k->what.bytes <= BLOCK_BYTES))
             kill(getpid(), SIGKILL);
         going = broadcast_block(k, at, min_u64(BLOCK_BYTES, k->what.bytes - at));
+    }
+    if (!going && (int)k->what.root != k->c->rank) { /* it sees the abort late */
+        if (!k->c->late)
+            nanosleep(&(struct timespec){ .tv_nsec = LATE_NS }, NULL);
+        k->c->late = true;
+        memset(k->to, POISON, k->what.bytes);
     }
     atomic_fetch_sub(&k->c->under_way, 1);
     free(k);

@@ -5,6 +5,7 @@
  *   - Never blocks: an init, and the end of each group, stay in progress until they have been
  *     looked at a few times; calls in between are ncclInvalidUsage.
  *   - A receiver's buffer is poisoned until its bytes have come.
+ *   - What is under way at an abort writes a last time, late.
  *   - Host memory that is not pinned and memory of another device are ncclInvalidArgument.
  *   - What NCCL leaves undefined ends the process with words: ranks that disagree on the next
  *     collective, a buffer outside of its allocation, use after abort or destroy.

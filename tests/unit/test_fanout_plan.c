@@ -144,6 +144,15 @@ static void check_alike(const struct world *w)
     }
 }
 
+static const unsigned char *last_byte(const struct decl_piece *p, const struct strided *at,
+                                      const struct box *box, unsigned bits)
+{
+    int64_t last = bits / 8 - 1;
+    for (uint32_t d = 0; d < box->ndim; d++)
+        last += (int64_t)(box->off[d] + box->len[d] - 1 - p->box.off[d]) * at->stride_bits[d] / 8;
+    return at->base + last;
+}
+
 /* What is dealt is in one unit, and in one rank's part; the rest is in all. */
 static void check_whole(const struct world *w)
 {
@@ -159,6 +168,7 @@ static void check_whole(const struct world *w)
                 continue;
             bytes += u->bytes;
             CHECK(box_contains(&p->box, &u->box));
+            CHECK(last_byte(p, &w->at[k], &u->box, bits) == u->at + u->bytes - 1);
             for (size_t j = 0; j < i; j++) {
                 const struct fanout_unit *v = &plan->units[j];
                 if (v->piece != k)
