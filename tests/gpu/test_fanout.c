@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "e2e/kit.h"
 #include "fakes/fake_cudart.h"
@@ -109,6 +110,7 @@ struct scene {
     const char *words;     /* it ends with CKPT_CORRUPT and these words */
     bool anything_is_said; /* `why`, or nothing */
     bool once;             /* the nodes read each byte once between them */
+    bool slow;             /* copies, and what is on the streams before the restore, take long */
 };
 /* A launch of them. */
 struct play {
@@ -149,9 +151,8 @@ static void begin(struct trainer *t, struct kit_rank *r)
 {
     const struct play *m = r->arg;
     *t = (struct trainer){ .r = r, .play = m };
-    if (m->scene_count) /* saved on one node */
+    if (m->scene_count > 0) /* saved on one node */
         memcpy(kit.socket, nodes[r->rank % NODES].socket, sizeof(kit.socket));
-    fake_seed(seed + r->rank, 100);
     kit_open(r);
     kit_declare(r, m->parts, m->count);
     t->stream = fake_stream_new(0);
@@ -216,6 +217,8 @@ static void check_bytes(struct trainer *t)
 static void scribble(void *arg)
 {
     struct trainer *t = arg;
+    if (t->scene->slow)
+        kit_pause(400L * t->r->rank);
     for (size_t i = 0; i < t->r->count; i++)
         if (t->on_device[i])
             memset(fake_look(t->at[i].base), 0x77, t->at[i].bytes);
@@ -287,6 +290,7 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     t->scene = m;
     t->hall = hall;
     t->told = 0;
+    fake_seed(seed + r->rank, m->slow ? 40000 : 100);
     place(t, me && m->where_else ? m->where_else : m->where);
     struct ckpt_fanout f = { .size = sizeof(f),
                              .rank = r->rank,
@@ -329,6 +333,7 @@ static void meet(const struct kit_rank *r, atomic_int *there)
 /* All ranks, between scenes: what the nodes have read for the one before is looked at. */
 static void between(const struct kit_rank *r, const struct play *m, size_t i, uint64_t *before)
 {
+    alarm(60); /* for each */
     meet(r, &m->halls[i].there);
     if (r->rank == 0) {
         uint64_t now = read_bytes(), bytes = now - *before;
@@ -418,7 +423,7 @@ static const int some[PARTS_MAX] = { 0, -1, 0, 1, 0 }, host[PARTS_MAX] = { -1, -
 static const int other[PARTS_MAX] = { 1, 1, 1, 1, 1 };
 /* It goes another way, or wrong, in every place, and in the next scene all is well again. */
 static const struct scene everything[] = {
-    { .name = "plain", .once = true },
+    { .name = "plain", .once = true, .slow = true },
     { .name = "own", .own_comm = true, .once = true },
     { .name = "some", .where = some },
     { .name = "except", .except = "w" },
