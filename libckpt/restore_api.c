@@ -68,8 +68,10 @@ static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct 
     enum ckpt_status st = state_bind(l->s, l->buffers, l->count, true, err);
     if (st == CKPT_OK)
         st = flight_prepare(l->s, l->stream, true, l->deadline, err);
-    if (st == CKPT_OK && l->fanout.size > 0)
+    if (st == CKPT_OK && l->fanout.size > 0) {
         st = fanout_begin(l->s, &l->fanout, &l->body, l->stream, &l->fan, err);
+        l->fanout.size = 0; /* the others come once, but they wait for that */
+    }
     pthread_mutex_lock(&c->lock);
     if (st == CKPT_OK && op->final) /* the worker died meanwhile */
         return err_set(err, op->status, "%s", op->text);
@@ -175,7 +177,6 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
     c->shared.info.restored_from_ranks = 0;
     c->shared.info.fanout[0] = 0;
     enum ckpt_status st = load_once(l, err);
-    l->fanout.size = 0; /* the others come once */
     if (l->again) {
         *err = (struct ckpt_err){ 0 };
         st = load_once(l, err);
