@@ -61,6 +61,7 @@ struct client *client_new(struct control *c)
     }
     cl->number = at;
     cl->pidfd = -1;
+    cl->part.fd = -1;
     cl->ledger.fd = -1;
     for (uint32_t i = 0; i < SESSION_STATES_MAX; i++) {
         cl->states[i].decl_fd = -1;
@@ -99,6 +100,7 @@ void client_free(struct control *c, struct client *cl)
     }
     ledger_close(&cl->ledger);
     select_fini(&cl->asked);
+    jobs_part_drop(&cl->part);
     c->clients[cl->number] = NULL;
     c->client_count--;
     control_drain_idle(c, cl->s->job);
@@ -573,7 +575,7 @@ void control_fini(struct control *c)
     for (uint32_t i = 0; c->plans && i < RESTORE_GROUPS_MAX; i++) {
         plan_free(c->plans[i].plan);
         reader_close(c->plans[i].reader);
-        restore_free(&c->restores->groups[i]);
+        control_load_free(&c->restores->groups[i]);
     }
     for (uint32_t i = 0; i < TIERS_MAX; i++)
         free(c->drain_lists[i].packs);

@@ -60,6 +60,7 @@ struct client {
     struct lineage_wish wish;
     struct select asked;       /* of the LOAD that came last, until a group has it */
     struct digest asked_bytes; /* of the message's */
+    struct restore_part part;  /* the same: only these pieces */
     bool listing;              /* a LIST is being answered */
     struct client_state states[SESSION_STATES_MAX];
     struct ledger_op areas[SESSION_OPS_MAX];
@@ -246,6 +247,7 @@ void control_list_done(struct control *c, struct job *j);
 /* control_load.c */
 void control_load(struct control *c, struct client *cl, uint32_t at);
 void control_load_back(struct control *c, struct client *cl, uint64_t op);
+void control_load_free(struct restore_group *g);
 void control_load_gone(struct control *c, struct client *cl, uint64_t op);
 void control_load_tick(struct control *c);
 void control_plan_done(struct control *c, struct job *j);

@@ -12,6 +12,13 @@ static uint32_t group_index(const struct control *c, const struct restore_group 
     return (uint32_t)(g - c->restores->groups);
 }
 
+void control_load_free(struct restore_group *g)
+{
+    for (uint32_t i = 0; i < g->count; i++)
+        jobs_part_drop(&g->consumers[i].part);
+    restore_free(g);
+}
+
 static uint32_t missing_of(const struct plan *p, uint32_t consumer)
 {
     uint32_t n = 0;
@@ -51,7 +58,7 @@ static void end_consumers(struct control *c, struct restore_group *g)
     plan_free(p->plan);
     reader_close(p->reader);
     *p = (struct job_plan){ 0 };
-    restore_free(g);
+    control_load_free(g);
 }
 
 /* Gives back what a batch had reserved. */
@@ -161,11 +168,13 @@ static void submit_plan(struct control *c, struct restore_group *g)
     const struct decl **decls = j ? calloc(max_u64(g->count, 1), sizeof(*decls)) : NULL;
     uint32_t *clients = j ? calloc(max_u64(g->count, 1), sizeof(*clients)) : NULL;
     uint32_t *ranks = j ? calloc(max_u64(g->count, 1), sizeof(*ranks)) : NULL;
-    if (!decls || !clients || !ranks ||
+    struct job_part_decl *parts = j ? calloc(max_u64(g->count, 1), sizeof(*parts)) : NULL;
+    if (!decls || !clients || !ranks || !parts ||
         (!nothing.finished && decl_finish(&nothing, c->config->slot_bytes, NULL) != CKPT_OK)) {
         free((void *)(uintptr_t)decls);
         free(clients);
         free(ranks);
+        free(parts);
         job_free(j);
         restore_fail(g, CKPT_NO_MEMORY, "out of memory for a restore");
         return;
@@ -173,6 +182,7 @@ static void submit_plan(struct control *c, struct restore_group *g)
     j->plan.decls = decls;
     j->plan.clients = clients;
     j->plan.ranks = ranks;
+    j->plan.parts = parts;
     j->plan.select = g->select;
     j->plan.count = g->count;
     j->plan.group = group_index(c, g);
@@ -188,7 +198,10 @@ static void submit_plan(struct control *c, struct restore_group *g)
         if (clients[i] == UINT32_MAX)
             continue;
         struct client *cl = c->clients[clients[i]];
-        decls[i] = &cl->states[g->consumers[i].state].decl;
+        parts[i].given = g->consumers[i].part;
+        if (parts[i].given.bytes == 0)
+            decls[i] = &cl->states[g->consumers[i].state].decl;
+        g->consumers[i].part = (struct restore_part){ .fd = -1 };
         ranks[i] = cl->s->rank;
         cl->jobs_out++; /* its declaration is borrowed */
         cl->states[g->consumers[i].state].borrowed++;
@@ -239,6 +252,21 @@ static void send_reports(struct control *c, struct restore_group *g, const struc
         restore_fail(g, st, err_text(&err));
 }
 
+/* A rank sent a part that is none. */
+static void refuse_part(struct control *c, struct client *cl, struct restore_consumer *who,
+                        const struct job_plan *p, const struct ckpt_err *err)
+{
+    if (who->gone)
+        return;
+    who->gone = true;
+    control_tell(c, cl,
+                 &(struct session_event){ .kind = SESSION_LOADED,
+                                          .op = who->op,
+                                          .status = err->status,
+                                          .name = p->name,
+                                          .text = err_text(err) });
+}
+
 void control_plan_done(struct control *c, struct job *j)
 {
     struct restore_group *g = &c->restores->groups[j->plan.group];
@@ -248,6 +276,8 @@ void control_plan_done(struct control *c, struct job *j)
         struct client *cl = c->clients[j->plan.clients[i]];
         cl->jobs_out--;
         cl->states[g->consumers[i].state].borrowed--;
+        if (j->plan.parts[i].err.status != CKPT_OK)
+            refuse_part(c, cl, &g->consumers[i], &j->plan, &j->plan.parts[i].err);
         client_forget(c, cl, g->consumers[i].state);
     }
     if (j->status != CKPT_OK) {
@@ -259,6 +289,7 @@ void control_plan_done(struct control *c, struct job *j)
         c->plans[j->plan.group].decls = NULL;
         c->plans[j->plan.group].clients = NULL;
         c->plans[j->plan.group].ranks = NULL;
+        c->plans[j->plan.group].parts = NULL;
         c->plans[j->plan.group].reports = NULL;
         log_info("restore begins", "job=%s step=%" PRIu64 " ranks=%u bytes=%" PRIu64 " batches=%zu",
                  j->plan.job, j->plan.name.step, g->count, j->plan.plan->read_bytes,
@@ -370,7 +401,11 @@ void control_load(struct control *c, struct client *cl, uint32_t at)
 {
     const struct session_op *op = &cl->s->ops[at];
     struct restore_consumer who = {
-        .client = cl->number, .op = op->id, .state = op->state, .select = cl->asked_bytes
+        .client = cl->number,
+        .op = op->id,
+        .state = op->state,
+        .select = cl->asked_bytes,
+        .part = cl->part,
     };
     bool alone = cl->s->mode == WIRE_READ;
     struct select *select = malloc(sizeof(*select));
@@ -383,8 +418,10 @@ void control_load(struct control *c, struct client *cl, uint32_t at)
         cl->asked = (struct select){ 0 };
     }
     free(select);
-    if (g)
+    if (g) {
+        cl->part = (struct restore_part){ .fd = -1 };
         return; /* the tick starts it */
+    }
     control_tell(c, cl,
                  &(struct session_event){ .kind = SESSION_LOADED,
                                           .op = op->id,
@@ -413,7 +450,7 @@ void control_load_gone(struct control *c, struct client *cl, uint64_t op)
     restore_gone(g, cl->number, op);
     who->lent = lent; /* what the client held is taken back by the machine */
     if (g->phase == RESTORE_GATHER && restore_over(g))
-        restore_free(g); /* nothing was begun for it, and no timer may come to end it */
+        control_load_free(g); /* nothing was begun for it, and no timer may come to end it */
 }
 
 /* How many ranks of the launch are here and alive. */

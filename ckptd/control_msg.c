@@ -151,8 +151,8 @@ static enum ckpt_status on_full(const struct client *cl, const struct wire_msg *
     return CKPT_OK;
 }
 
-static enum ckpt_status on_load(struct client *cl, const struct wire_msg *m,
-                                struct session_event *ev, struct ckpt_err *err)
+static enum ckpt_status on_load(struct client *cl, struct wire_msg *m, struct session_event *ev,
+                                struct ckpt_err *err)
 {
     struct wire_load b;
     struct select asked;
@@ -163,12 +163,20 @@ static enum ckpt_status on_load(struct client *cl, const struct wire_msg *m,
         WIRE_LOAD_RESUME | WIRE_LOAD_PARTIAL | WIRE_LOAD_ROLLBACK | WIRE_LOAD_CONVERT;
     if (b.flags & ~known)
         return err_set(err, CKPT_INVALID, "LOAD with unknown flags %x", b.flags);
+    if ((b.part_bytes > 0) != (m->fd_count == 1) || b.part_bytes > WIRE_DECL_MAX)
+        return err_set(err, CKPT_INVALID, "LOAD of a part of %" PRIu64 " bytes with %u descriptors",
+                       b.part_bytes, m->fd_count);
     enum ckpt_status st = select_decode(tail, len, &asked, err);
     if (st != CKPT_OK)
         return st;
     select_fini(&cl->asked); /* only the LOAD at hand can still need it */
     cl->asked = asked;
     cl->asked_bytes = digest_of(tail, len);
+    jobs_part_drop(&cl->part);
+    if (b.part_bytes > 0) {
+        cl->part = (struct restore_part){ .bytes = b.part_bytes, .fd = m->fds[0] };
+        m->fds[0] = -1;
+    }
     *ev = (struct session_event){
         .kind = SESSION_LOAD,
         .seq = m->head.seq,

@@ -438,9 +438,38 @@ static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct
     return l->fd < 0 ? err->status : CKPT_OK;
 }
 
+void jobs_part_drop(struct restore_part *part)
+{
+    if (part->bytes > 0)
+        close(part->fd);
+    *part = (struct restore_part){ .fd = -1 };
+}
+
+/* The declaration that a rank sent in place of its state's.  What it declares is its own to
+ * say: fragments go to the rank alone, which checks them against what it sent. */
+static enum ckpt_status take_part(struct job_part_decl *part, uint64_t slot_bytes)
+{
+    const void *bytes;
+    enum ckpt_status st = wire_memfd_map(part->given.fd, part->given.bytes, &bytes, &part->err);
+    if (st != CKPT_OK)
+        return st;
+    st = decl_decode(bytes, part->given.bytes, slot_bytes, &part->decl, &part->err);
+    munmap((void *)(uintptr_t)bytes, part->given.bytes);
+    return st;
+}
+
+/* A part that cannot be taken is its rank's trouble alone, which gets nothing. */
+static void take_parts(struct job_plan *p, uint64_t slot_bytes)
+{
+    for (size_t i = 0; i < p->count; i++)
+        if (p->parts[i].given.bytes > 0 && take_part(&p->parts[i], slot_bytes) == CKPT_OK)
+            p->decls[i] = &p->parts[i].decl;
+}
+
 static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
+    take_parts(p, w->slot_bytes);
     enum ckpt_status st = plan_over(w, p, true, &why);
     if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
         return plan_over(w, p, false, err);
@@ -565,6 +594,11 @@ void job_free(struct job *j)
         free((void *)(uintptr_t)j->plan.decls);
         free(j->plan.clients);
         free(j->plan.ranks);
+        for (size_t i = 0; j->plan.parts && i < j->plan.count; i++) {
+            jobs_part_drop(&j->plan.parts[i].given);
+            decl_fini(&j->plan.parts[i].decl);
+        }
+        free(j->plan.parts);
         for (size_t i = 0; j->plan.reports && i < j->plan.count; i++)
             buf_fini(&j->plan.reports[i]);
         free(j->plan.reports);

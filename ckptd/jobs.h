@@ -7,6 +7,7 @@
 #include "ckptd/committer.h"
 #include "ckptd/drainer.h"
 #include "ckptd/ledger.h"
+#include "ckptd/node_restore.h"
 #include "ckptd/tiers.h"
 #include "storage/crew.h"
 #include "storage/repo/drain.h"
@@ -122,14 +123,23 @@ struct job_launch {
     struct ckpt_name point;
     char why[SESSION_TEXT_MAX];
 };
+/* Closes its descriptor: it is none then. */
+void jobs_part_drop(struct restore_part *part);
+/* Stands for the state's declaration, if it is given. */
+struct job_part_decl {
+    struct restore_part given;
+    struct decl decl;
+    struct ckpt_err err; /* why it could not be taken: the rank gets nothing */
+};
 struct job_plan {
     uint32_t group;
     char job[CKPT_JOB_NAME_MAX + 1];
     struct ckpt_name name;
     unsigned flags;
-    const struct decl **decls; /* owned by the job */
-    uint32_t *clients;         /* owned; control's numbers, UINT32_MAX = gone */
-    uint32_t *ranks;           /* owned; for messages */
+    const struct decl **decls;   /* owned by the job */
+    uint32_t *clients;           /* owned; control's numbers, UINT32_MAX = gone */
+    uint32_t *ranks;             /* owned; for messages */
+    struct job_part_decl *parts; /* owned */
     size_t count;
     const struct select *select; /* the group's */
     /* results */

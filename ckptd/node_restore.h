@@ -18,6 +18,12 @@
 #define RESTORE_FLIGHT_MAX    8 /* batches at the crew, per group */
 #define RESTORE_GATHER_NS     INT64_C(500000000)
 
+/* A declaration that stands for the state's: only its pieces are wanted. */
+struct restore_part {
+    uint64_t bytes; /* 0 = none */
+    int fd;         /* with bytes: control's to close; the machine only keeps it */
+};
+
 enum restore_phase { RESTORE_FREE = 0, RESTORE_GATHER, RESTORE_PLAN, RESTORE_RUN };
 struct restore_consumer {
     uint32_t client; /* the caller's number for the session */
@@ -25,8 +31,9 @@ struct restore_consumer {
     uint32_t state; /* index */
     uint32_t lent;  /* slots loading or at the client */
     uint64_t done_bytes, total_bytes;
-    struct digest select; /* of the patterns: those who ask for the same are planned together */
-    bool gone;            /* cancelled, dead or told the end */
+    struct digest select;     /* of the patterns: those who ask for the same are planned together */
+    struct restore_part part; /* until it is planned; then the job's */
+    bool gone;                /* cancelled, dead or told the end */
 };
 struct restore_batch {
     uint32_t batch; /* index in the plan */

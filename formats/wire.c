@@ -25,7 +25,7 @@ static const struct wire_row {
     { WIRE_SAVE, "SAVE", sizeof(struct wire_save), 0, 0, TAIL_ANY },
     { WIRE_FULL, "FULL", sizeof(struct wire_full), 0, 0, TAIL_NONE },
     { WIRE_FAIL, "FAIL", sizeof(struct wire_fail), 0, 0, TAIL_ANY },
-    { WIRE_LOAD, "LOAD", sizeof(struct wire_load), 0, 0, TAIL_ANY },
+    { WIRE_LOAD, "LOAD", sizeof(struct wire_load), 0, 1, TAIL_ANY },
     { WIRE_LIST, "LIST", sizeof(struct wire_list), 0, 0, TAIL_ANY },
     { WIRE_BACK, "BACK", sizeof(struct wire_back), 0, 0, TAIL_NONE },
     { WIRE_RESTORED, "RESTORED", sizeof(struct wire_restored), 0, 0, TAIL_ANY },

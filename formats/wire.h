@@ -15,7 +15,7 @@
  *          ◄──────────────────────── GRANT {op, arena slot} ... (as slots get free)
  *   FULL {op, arena slot, pack number} ────►  (the daemon owns the slot again)
  *          ◄──────────────────────── OP {op, level staged} ... OP {op, level local}
- *   LOAD {op, point, patterns} ────────────►
+ *   LOAD {op, point, patterns, part fd?} ──►
  *          ◄──────────────────────── REPORT {op, what is not plain}   (if anything is)
  *          ◄──────────────────────── FRAGS {op, arena slot, fragments} ...
  *   BACK {op, arena slot} ─────────────────►
@@ -188,12 +188,15 @@ enum wire_load_flags {
     WIRE_LOAD_ROLLBACK = 4, /* TRAIN: the point becomes the head: a new epoch (I6) */
     WIRE_LOAD_CONVERT = 8,  /* fragments may come in another floating-point type */
 };
-/* tail: select_encode bytes. */
+/* With part_bytes, fd 0: memfd with decl_encode bytes, sealed as STATE's: the same tensors, of
+ * which only these pieces are wanted now; fragments name pieces of it.  tail: select_encode
+ * bytes. */
 struct wire_load {
     uint64_t op;
     struct wire_name point;
     uint32_t state;
     uint32_t flags;
+    uint64_t part_bytes; /* 0 = all of the state */
 };
 /* One fragment: a dense box in the slot that belongs into one piece of the state. */
 struct wire_frag {
@@ -289,7 +292,7 @@ _Static_assert(sizeof(struct wire_save) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_grant) == 16, "wire layout");
 _Static_assert(sizeof(struct wire_full) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_fail) == 16, "wire layout");
-_Static_assert(sizeof(struct wire_load) == 40, "wire layout");
+_Static_assert(sizeof(struct wire_load) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_frag) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_frags) == 40, "wire layout");
 _Static_assert(sizeof(struct wire_back) == 16, "wire layout");

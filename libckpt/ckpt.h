@@ -419,6 +419,32 @@ enum ckpt_restore_flags {
 struct ckpt_rename {
     const char *from, *to;
 };
+/* Replicas that restore together: the ranks of a communicator that hold the same tensors on
+ * devices read each byte once between them, and NCCL brings it to the others.  Worth its while
+ * where they are on several nodes: the ranks of one node read each byte once in any case.
+ *
+ * All its ranks restore at the same time, the same point with the same options; before training
+ * starts, as NCCL wants the collectives of two communicators in one order on all ranks.  Shared
+ * are pieces that are declared as held by as many replicas as the communicator has ranks and lie
+ * densely on its device.  Objects, optional tensors and all others are read by each rank, and so
+ * is everything with CKPT_RESTORE_PARTIAL or CKPT_RESTORE_CONVERT.
+ *
+ * It is never needed: without NCCL (the process's own, else libnccl.so.2; CKPT_NCCL names one),
+ * with ranks that ask for different things, and when one of them dies, hangs or cannot read its
+ * share, each reads everything by itself.  What became of it: ckpt_info. */
+struct ckpt_fanout {
+    size_t size;
+    /* ncclComm_t, made with blocking = 0 (one that blocks may hold the call beyond any time
+     * limit) and idle.  NULL: one is made for the restore, on the calling thread's device. */
+    void *comm;
+    /* Without comm: this rank among those that take part, and a call that copies buf (len bytes)
+     * from their rank 0 to all, 0 = fine; made once by each of them. */
+    uint32_t rank, count;
+    int (*broadcast)(void *ctx, void *buf, size_t len);
+    void *broadcast_ctx;
+    int timeout_ms;     /* for one step of the others; 0 = 60,000 */
+    uint32_t comm_lost; /* set to 1: `comm` was aborted, and must not be used again */
+};
 struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
     size_t size;
     uint32_t flags; /* CKPT_RESTORE_* */
@@ -433,6 +459,7 @@ struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
     size_t except_count;
     const struct ckpt_rename *renames;
     size_t rename_count;
+    struct ckpt_fanout *fanout; /* NULL = none */
 };
 /* Fills the buffers of the declared state (any layout, whatever it was saved with) and
  * blocks until done.  point NULL = the launch's resume point.  In TRAIN mode another point
@@ -543,6 +570,10 @@ struct ckpt_info {
     char devices[384];
     /* The last fence audit: what it found and took, or why there was none; "" = none yet. */
     char audit[512];
+    /* By the last ckpt_restore with a fan-out: bytes that came from other ranks, and why it was
+     * not used or given up; "" = it went well. */
+    uint64_t restored_from_ranks;
+    char fanout[256];
 };
 CKPT_API enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret);
 

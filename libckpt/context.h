@@ -23,6 +23,7 @@
 #include "libckpt/audit.h"
 #include "libckpt/ckpt.h"
 #include "libckpt/devices.h"
+#include "libckpt/fanout.h"
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
 #include "libckpt/pace.h"
@@ -123,16 +124,17 @@ struct ckpt_state {
     uint8_t *on;        /* and on which device (devices.h) */
     uint64_t devices;   /* a bit for each CUDA device among them */
     bool look_for_devices;
-    bool host_memory;       /* some of it is the caller's host memory */
-    struct gpu_event *last; /* one for each device ever used: behind the last copy there */
-    uint64_t *need_bytes;   /* per tensor: length the buffer must have */
-    struct lib_fate *fates; /* per tensor: of the restore under way, or the last one */
-    struct select select;   /* the same: what of it, under which names */
-    struct report report;   /* what ckptd says of it; written by the transfer thread under lock */
-    uint32_t load_flags;    /* enum ckpt_restore_flags */
-    bool restored;          /* the last restore ended well: there is a report */
-    void *room;             /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
-    struct lib_side *sides; /* sorted by tensor */
+    bool host_memory;        /* some of it is the caller's host memory */
+    struct gpu_event *last;  /* one for each device ever used: behind the last copy there */
+    uint64_t *need_bytes;    /* per tensor: length the buffer must have */
+    struct lib_fate *fates;  /* per tensor: of the restore under way, or the last one */
+    struct select select;    /* the same: what of it, under which names */
+    struct report report;    /* what ckptd says of it; written by the transfer thread under lock */
+    uint32_t load_flags;     /* enum ckpt_restore_flags */
+    bool restored;           /* the last restore ended well: there is a report */
+    struct fanout_plan *fan; /* what of it is asked for; NULL = everything; set under lock */
+    void *room;              /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
+    struct lib_side *sides;  /* sorted by tensor */
     size_t side_count;
     struct lib_audit audit;
     struct { /* under ctx->lock */
@@ -317,6 +319,8 @@ void slots_pin(struct ckpt_state *s);
 /* A slice of any state whose device is known since it was sealed, while the caller builds its
  * model; false: there is nothing to do. */
 bool slots_pin_early(struct ckpt *c);
+/* The next fragment of a FRAGS; false: the message is cut. */
+bool slots_read_frag(struct cursor *tail, struct wire_frag *f, struct box *box);
 /* Copies fragments to the tensors, or queues that. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -144,6 +144,16 @@ bool devices_in_use(struct devices *d, unsigned *ret)
     return in_use && devices_current(d, ret, NULL) == CKPT_OK;
 }
 
+enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **ret,
+                               struct ckpt_err *err)
+{
+    unsigned used;
+    pthread_mutex_lock(&d->lock);
+    enum ckpt_status st = use_device(d, (int)index - 1, &used, err);
+    pthread_mutex_unlock(&d->lock);
+    return st == CKPT_OK ? gpu_cuda_new(&d->cuda, (int)index - 1, ret, err) : st;
+}
+
 struct gpu *devices_gpu(const struct devices *d, unsigned index)
 {
     return d->gpu[index];

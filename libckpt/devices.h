@@ -27,6 +27,9 @@ enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_e
     CKPT_MUST_CHECK;
 /* The same, only if that thread has a context on it already: else false, and none is made. */
 bool devices_in_use(struct devices *d, unsigned *ret);
+/* One more queue on a CUDA device, the caller's to free; `index` is never 0. */
+enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 struct gpu *devices_gpu(const struct devices *d, unsigned index);
 /* Which runtime, how many devices, or why none: for people. */
 void devices_text(struct devices *d, char *ret, size_t cap);

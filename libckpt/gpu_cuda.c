@@ -398,6 +398,11 @@ static enum ckpt_status cuda_query(const struct gpu_event *e, struct ckpt_err *e
 
 /* -- devices ---------------------------------------------------------------- */
 
+void *gpu_cuda_stream(const struct gpu *g)
+{
+    return ((const struct cuda_gpu *)g)->stream;
+}
+
 static void cuda_gpu_free(struct gpu *gpu)
 {
     struct cuda_gpu *g = of(gpu);

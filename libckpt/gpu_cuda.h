@@ -22,5 +22,7 @@ bool cuda_context_here(const struct cuda *c);
 /* A device with its queue; borrows `c`. */
 enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The cudaStream_t of a device's queue. */
+void *gpu_cuda_stream(const struct gpu *g);
 /* The calling thread is one of ours: its current device is nobody's business. */
 void gpu_cuda_own_thread(void);

@@ -1,5 +1,6 @@
 /* restore: the caller's side.  The copying itself is transfer.c. */
 #include <stdio.h>
+#include <unistd.h>
 
 #include "libckpt/context.h"
 
@@ -13,11 +14,26 @@ struct load_call {
     void *stream;
     struct wire_load body;
     int64_t deadline;
+    struct ckpt_fanout fanout; /* size 0: none */
+    struct fanout *fan;        /* of this try */
+    bool again, comm_lost;     /* again: everything, without the others */
     /* of the last try: */
     bool asked; /* the daemon was asked at all */
     uint64_t op, done_bytes;
     uint32_t missing, unasked;
 };
+
+/* A memfd, or -1. */
+static int encode_part(const struct decl *part, uint64_t *ret_bytes, struct ckpt_err *err)
+{
+    CLEANUP_BUF struct buf bytes = { 0 };
+    decl_encode(part, &bytes);
+    *ret_bytes = bytes.len;
+    if (!bytes.failed)
+        return wire_memfd("ckpt-part", bytes.data, bytes.len, err);
+    (void)!err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
+    return -1;
+}
 
 static enum ckpt_status send_load(struct load_call *l, const struct lib_op *op,
                                   struct ckpt_err *err)
@@ -27,11 +43,18 @@ static enum ckpt_status send_load(struct load_call *l, const struct lib_op *op,
     enum ckpt_status st = select_encode(&l->s->select, &rules, err);
     if (st != CKPT_OK)
         return st;
+    int part = -1;
     l->body.op = op->id;
+    l->body.part_bytes = 0;
+    if (l->s->fan && (part = encode_part(&l->s->fan->part, &l->body.part_bytes, err)) < 0)
+        return err->status;
     wire_begin(c->compose, WIRE_LOAD, &l->body);
-    if (!wire_tail(c->compose, rules.data, rules.len))
+    if (!wire_tail(c->compose, rules.data, rules.len)) {
+        if (part >= 0)
+            close(part);
         return err_set(err, CKPT_LIMIT, "restore: the patterns do not fit a message");
-    if (client_queue(c, c->compose, -1) != CKPT_OK)
+    }
+    if (client_queue(c, c->compose, part) != CKPT_OK)
         return err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
     return CKPT_OK;
 }
@@ -45,6 +68,10 @@ static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct 
     enum ckpt_status st = state_bind(l->s, l->buffers, l->count, true, err);
     if (st == CKPT_OK)
         st = flight_prepare(l->s, l->stream, true, l->deadline, err);
+    if (st == CKPT_OK && l->fanout.size > 0) {
+        st = fanout_begin(l->s, &l->fanout, &l->body, l->stream, &l->fan, err);
+        l->fanout.size = 0; /* the others come once, but they wait for that */
+    }
     pthread_mutex_lock(&c->lock);
     if (st == CKPT_OK && op->final) /* the worker died meanwhile */
         return err_set(err, op->status, "%s", op->text);
@@ -56,6 +83,40 @@ static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct 
     return st;
 }
 
+/* Until what was asked for is here, from ckptd or from others; also when asking failed, as
+ * others wait for this rank's word.  Lock held. */
+static enum ckpt_status await_load(struct load_call *l, struct lib_op *op, enum ckpt_status asked,
+                                   struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    enum fanout_end end = l->fan ? fanout_run(l->fan, op, l->deadline) : FANOUT_ALONE;
+    if (end == FANOUT_STUCK) {
+        lib_op_give_up(c, op, CKPT_DEVICE, "restore: the device does not end a broadcast");
+        return err_set(err, CKPT_DEVICE, "%s", op->text);
+    }
+    l->again = end == FANOUT_AGAIN;
+    if (l->again)
+        lib_op_give_up(c, op, CKPT_CANCELLED, "restore: everything is asked for instead");
+    return asked == CKPT_OK ? lib_op_wait(c, op, true, l->deadline, err) : asked;
+}
+
+/* Lock held, dropped meanwhile. */
+static void end_fanout(struct load_call *l)
+{
+    struct ckpt *c = l->s->ctx;
+    struct fanout_plan *plan = l->s->fan;
+    if (l->s->shared.busy == 0) { /* else a device hangs: the plan stays, as the copies do */
+        l->s->fan = NULL;
+        if (plan)
+            fanout_plan_fini(plan);
+        free(plan);
+    }
+    pthread_mutex_unlock(&c->lock);
+    fanout_free(l->fan, &l->comm_lost);
+    l->fan = NULL;
+    pthread_mutex_lock(&c->lock);
+}
+
 /* One try: asks and waits to the end.  Lock held. */
 static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
 {
@@ -65,9 +126,7 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
     if (st != CKPT_OK)
         return st;
     l->op = op->id;
-    st = ask_load(l, op, err);
-    if (st == CKPT_OK)
-        st = lib_op_wait(c, op, true, l->deadline, err);
+    st = await_load(l, op, ask_load(l, op, err), err);
     int64_t deadline = (l->deadline > lib_now_ns() ? l->deadline : lib_now_ns()) + LIB_LAND_NS;
     while (l->s->shared.busy && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
         ; /* what was handed over, at most */
@@ -77,6 +136,7 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
         st = err_set(err, l->s->shared.failed.status, "%s", err_text(&l->s->shared.failed));
     if (st == CKPT_OK)
         st = report_check(l->s, err);
+    end_fanout(l);
     l->done_bytes = op->done_bytes;
     l->missing = op->missing;
     l->unasked = op->unasked;
@@ -114,7 +174,13 @@ static bool same_name(const struct wire_name *a, const struct wire_name *b)
 static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
 {
     struct ckpt *c = l->s->ctx;
+    c->shared.info.restored_from_ranks = 0;
+    c->shared.info.fanout[0] = 0;
     enum ckpt_status st = load_once(l, err);
+    if (l->again) {
+        *err = (struct ckpt_err){ 0 };
+        st = load_once(l, err);
+    }
     while (st == CKPT_DAEMON_GONE && lib_now_ns() < l->deadline && !c->shared.broken) {
         *err = (struct ckpt_err){ 0 }; /* the worker died: ask the next one */
         st = load_once(l, err);
@@ -129,7 +195,7 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
         c->shared.behind = false;
     l->s->restored = st == CKPT_OK;
     if (st == CKPT_OK) {
-        c->shared.info.restored_bytes = l->done_bytes;
+        c->shared.info.restored_bytes = l->done_bytes + c->shared.info.restored_from_ranks;
         c->shared.info.restore_missing = l->missing;
         c->shared.info.restore_unasked = l->unasked;
     }
@@ -195,10 +261,15 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
         st = report_select(s, &o, &err);
     if (st != CKPT_OK)
         return lib_fail(&err);
+    struct ckpt_fanout fanout;
+    st = fanout_opts(o.fanout, &fanout, &err);
+    if (st != CKPT_OK)
+        return lib_fail(&err);
     struct load_call l = { .s = s,
                            .buffers = buffers,
                            .count = count,
                            .stream = stream,
+                           .fanout = fanout,
                            .deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000 };
     l.body.state = s->number;
     l.body.flags = (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0) |
@@ -208,6 +279,8 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
     if (st == CKPT_OK)
         st = load_all(&l, &err);
     pthread_mutex_unlock(&s->ctx->lock);
+    if (l.comm_lost)
+        o.fanout->comm_lost = 1;
     if (st == CKPT_OK && s->devices)
         st = flight_join(s, stream, &err);
     err.status = st;

@@ -161,7 +161,7 @@ void slots_unmap(struct ckpt_state *s)
 
 /* -- restoring: fragments to tensors -------------------------------------- */
 
-static bool read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
+bool slots_read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
 {
     cursor_copy(tail, f, sizeof(*f));
     if (!cursor_ok(tail) || f->ndim > CKPT_DIMS_MAX)
@@ -173,6 +173,12 @@ static bool read_frag(struct cursor *tail, struct wire_frag *f, struct box *box)
     for (uint32_t d = 0; d < f->ndim; d++)
         box->len[d] = cursor_u64(tail);
     return cursor_ok(tail);
+}
+
+/* What fragments name: of a part, its pieces. */
+static const struct decl *asked_decl(const struct ckpt_state *s)
+{
+    return s->fan ? &s->fan->part : &s->decl;
 }
 
 static struct gpu *piece_gpu(const struct ckpt_state *s, size_t piece)
@@ -216,7 +222,7 @@ static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_fr
 static enum ckpt_status check_frag(const struct ckpt_state *s, const struct wire_frag *f,
                                    const struct box *box, struct ckpt_err *err)
 {
-    const struct decl *d = &s->decl;
+    const struct decl *d = asked_decl(s);
     if (f->tensor >= d->tensor_count || f->piece >= d->tensors[f->tensor].piece_count)
         return err_set(err, CKPT_CORRUPT, "restore: ckptd named tensor %u, piece %u", f->tensor,
                        f->piece);
@@ -242,8 +248,10 @@ static enum ckpt_status put_frag(struct ckpt_state *s, const struct wire_frag *f
     enum ckpt_status st = check_frag(s, f, box, err);
     if (st != CKPT_OK)
         return st;
-    const struct decl_tensor *t = &s->decl.tensors[f->tensor];
+    const struct decl_tensor *t = &asked_decl(s)->tensors[f->tensor];
     size_t piece = t->first_piece + f->piece;
+    if (s->fan)
+        piece = s->fan->of[piece];
     unsigned bits = dtype_bits(t->dtype);
     struct lib_side *side = state_side(s, f->tensor);
     if (side && (t->flags & DECL_OBJECT))
@@ -266,7 +274,7 @@ enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
     for (uint32_t i = 0; st == CKPT_OK && i < w->count; i++) {
         struct wire_frag f;
         struct box box;
-        if (!read_frag(&tail, &f, &box))
+        if (!slots_read_frag(&tail, &f, &box))
             return err_set(err, CKPT_CORRUPT, "restore: ckptd sent a cut message");
         st = put_frag(s, &f, &box, s->arena + w->arena_slot * s->slot_bytes, err);
     }

@@ -63,6 +63,9 @@ void state_free_memory(struct ckpt_state *s)
     free(s->room);
     select_fini(&s->select);
     report_fini(&s->report);
+    if (s->fan)
+        fanout_plan_fini(s->fan);
+    free(s->fan);
     free(s->shared.grants.slot);
     free(s->shared.grants.op);
     decl_fini(&s->decl);

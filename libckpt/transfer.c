@@ -218,6 +218,8 @@ static void on_frags(struct ckpt *c, const struct wire_msg *m)
         op->total_bytes = w.total_bytes;
         if (st != CKPT_OK)
             lib_op_give_up(c, op, st, err_text(&err));
+        else if (s->fan)
+            fanout_took(s, m);
     }
     if (in_flight) {
         in_flight->load = true;

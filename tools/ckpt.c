@@ -31,8 +31,7 @@ static const char overview[] =
     "  ckpt --store /data/ckpt prune JOB --keep-last 3 --dry-run      what may go?\n"
     "\n"
     "exit status: 0 fine, 1 damage found or incomplete, 2 usage, 3 not found,\n"
-    "             4 store or I/O failure, 5 refused (conflict, policy),\n"
-    "             6 verify: nothing is damaged, but not all has arrived here\n";
+    "             4 store or I/O failure, 5 refused (conflict, policy)\n";
 
 static void print_help(FILE *to)
 {

@@ -222,7 +222,7 @@ static int run(struct tool *t, int argc, char **argv)
     json_decref(v.json);
     if (st != CKPT_OK)
         return tool_fail(st, &err);
-    return v.damaged ? TOOL_DAMAGE : v.incomplete ? TOOL_INCOMPLETE : TOOL_FINE;
+    return v.damaged || v.incomplete ? TOOL_DAMAGE : TOOL_FINE;
 }
 
 const struct tool_verb cmd_verify = {
@@ -231,10 +231,9 @@ const struct tool_verb cmd_verify = {
     .summary = "read checkpoints whole and check every byte",
     .help = "Reads a checkpoint, all of a job, or all of the store (default: everything that is\n"
             "not deleted) and checks every sum, digest and reference.  Prints what is damaged:\n"
-            "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged, 6 if\n"
-            "nothing is, but a checkpoint is incomplete: a commit shows in this store before all\n"
-            "its packs have arrived from the nodes that saved them (\"ckpt status\" shows how far\n"
-            "they are).\n"
+            "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged, or if a\n"
+            "checkpoint is incomplete: a commit shows in this store before all its packs have\n"
+            "arrived from the nodes that saved them (\"ckpt status\" shows how far they are).\n"
             "With --remote each place is verified by itself.\n"
             "\n"
             "--json prints an array of {job, step, epoch, attempt, ok, awaited, objects, bytes,\n"

@@ -15,7 +15,6 @@ enum tool_exit {
     TOOL_NOT_FOUND = 3,
     TOOL_STORE = 4, /* store or I/O failure */
     TOOL_REFUSED = 5,
-    TOOL_INCOMPLETE = 6, /* verify: nothing is damaged, but not all has arrived here */
 };
 
 #define TOOL_REMOTES_MAX 7

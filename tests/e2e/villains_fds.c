@@ -306,6 +306,38 @@ void run_arena(void)
     }
 }
 
+enum { PART_RIGHT, PART_NO_FD, PART_NO_BYTES, PART_NONSENSE, PART_OPEN, PART_LONGER, PART_KINDS };
+
+/* A restore of a part that is none: at most that restore fails. */
+static void one_part(struct tc *c, unsigned how)
+{
+    char nonsense[4000];
+    struct ckpt_err err = { 0 };
+    memset(nonsense, 0x5a, sizeof(nonsense));
+    struct wire_load l = { .op = ++c->op, .state = c->state, .flags = WIRE_LOAD_RESUME };
+    l.part_bytes = how == PART_NO_BYTES ? 0 : how == PART_LONGER ? vk_body.len + 1 : vk_body.len;
+    int fd = wire_memfd("part", vk_body.data, vk_body.len, &err);
+    if (how == PART_NONSENSE || how == PART_OPEN) {
+        close(fd);
+        l.part_bytes = sizeof(nonsense);
+        fd = how == PART_OPEN ? memfd_create("part", MFD_CLOEXEC)
+                              : wire_memfd("part", nonsense, sizeof(nonsense), &err);
+        CHECK(how == PART_NONSENSE || ftruncate(fd, sizeof(nonsense)) == 0);
+    }
+    CHECK(fd >= 0);
+    vk_numbered(c, WIRE_LOAD, &l);
+    vk_out.head.fds = vk_out.fd_count = how != PART_NO_FD;
+    vk_out.fds[0] = fd;
+    bool said = vk_say(c->fd, vk_out.bytes, vk_out.len, &fd, vk_out.fd_count);
+    close(fd);
+    if (said && how == PART_RIGHT)
+        CHECK(vk_hear(c->fd, WIRE_FRAGS));
+    else if (said && how != PART_NO_FD && how != PART_NO_BYTES)
+        CHECK(vk_hear(c->fd, WIRE_OP) && ((const struct wire_op *)wire_body(&vk_in))->status);
+    else if (said)
+        CHECK(!vk_hear(c->fd, WIRE_FRAGS)); /* it closes */
+}
+
 static void one_load(struct tc *c, unsigned how)
 {
     struct wire_load l = { .op = ++c->op, .state = c->state, .flags = WIRE_LOAD_RESUME };
@@ -330,10 +362,13 @@ static void one_load(struct tc *c, unsigned how)
 void run_load(void)
 {
     for (unsigned i = 0; i < vk_self->amount; i++) {
-        for (unsigned how = 0; how < 6; how++) {
+        for (unsigned how = 0; how < 6 + PART_KINDS; how++) {
             struct tc c;
             vk_begin_to(&c, 1);
-            one_load(&c, how);
+            if (how < 6)
+                one_load(&c, how);
+            else
+                one_part(&c, how - 6);
             tc_drop(&c);
             vk_count(1);
         }

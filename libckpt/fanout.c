@@ -1,0 +1,537 @@
+/* See fanout.h. */
+#include "libckpt/fanout.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "libckpt/context.h"
+#include "libckpt/gpu_cuda.h"
+#include "libckpt/nccl_api.h"
+
+#define TIMEOUT_MS 60000
+#define AHEAD      4 /* groups on the stream whose end was not seen yet */
+#define LOOK_NS    200000
+#define WAKE_NS    INT64_C(10000000)
+#define WORDS      5 /* of a vote */
+#define PAGE       4096
+
+struct fanout {
+    struct ckpt_state *s;
+    struct ckpt_fanout opts;
+    struct nccl_api api;
+    nccl_comm comm;  /* NULL: not joined, or no more */
+    bool own, lost;  /* own: made here; else the caller's, lost when it had to be aborted */
+    struct gpu *gpu; /* a queue of our own on the communicator's device */
+    unsigned device; /* of devices.h */
+    uint64_t *words; /* a pinned page: this rank's vote, and at PAGE / 2 what all said */
+    struct gpu_event *ended[AHEAD]; /* behind each group under way */
+    struct digest asked;            /* the plan, and what of which checkpoint */
+    bool bad;                       /* what this rank sends is not what was saved */
+    bool stuck;                     /* the device does not come to an end */
+};
+
+static int64_t stall_at(const struct fanout *f)
+{
+    return lib_now_ns() + (int64_t)f->opts.timeout_ms * 1000000;
+}
+
+static void pause_to_look(void)
+{
+    nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
+}
+
+/* For people: what became of it. */
+static void say(struct ckpt *c, const char *text, const char *why)
+{
+    snprintf(c->shared.info.fanout, sizeof(c->shared.info.fanout), "%s%.200s", text, why);
+}
+
+/* -- steps that end by themselves, or at the time limit ------------------------------------ */
+
+static enum ckpt_status look_for_error(const struct fanout *f, nccl_result *ret,
+                                       struct ckpt_err *err)
+{
+    nccl_result asked = f->api.CommGetAsyncError(f->comm, ret);
+    if (asked != NCCL_SUCCESS)
+        *ret = asked;
+    if (*ret == NCCL_SUCCESS || *ret == NCCL_IN_PROGRESS)
+        return CKPT_OK;
+    return nccl_fail(&f->api, *ret, "fan-out", err);
+}
+
+/* A call that does not block has been made: waits until NCCL is done with it. */
+static enum ckpt_status settle(const struct fanout *f, nccl_result r, const char *what,
+                               struct ckpt_err *err)
+{
+    int64_t by = stall_at(f);
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && r == NCCL_IN_PROGRESS) {
+        if (lib_now_ns() >= by)
+            return err_set(err, CKPT_TIMEOUT, "%s: other ranks do not come", what);
+        pause_to_look();
+        st = look_for_error(f, &r, err);
+    }
+    if (st == CKPT_OK && r != NCCL_SUCCESS)
+        st = nccl_fail(&f->api, r, what, err);
+    return st;
+}
+
+/* Waits on the host until the device has got there. */
+static enum ckpt_status await(const struct fanout *f, const struct gpu_event *e,
+                              struct ckpt_err *err)
+{
+    int64_t by = stall_at(f);
+    nccl_result r;
+    for (;;) {
+        enum ckpt_status st = e->gpu->ops->query(e, err);
+        if (st != CKPT_BUSY)
+            return st;
+        st = look_for_error(f, &r, err);
+        if (st != CKPT_OK)
+            return st;
+        if (lib_now_ns() >= by)
+            return err_set(err, CKPT_TIMEOUT, "another rank does not go on");
+        pause_to_look();
+    }
+}
+
+/* True on *ret if all ranks say yes, and mean the same.  All get the same answer, or none. */
+static enum ckpt_status vote(struct fanout *f, bool yes, bool *ret, struct ckpt_err *err)
+{
+    uint64_t d[2], *mine = f->words, *all = f->words + PAGE / 2 / sizeof(*f->words);
+    memcpy(d, f->asked.b, sizeof(d));
+    const uint64_t words[WORDS] = { d[0], ~d[0], d[1], ~d[1], yes };
+    memcpy(mine, words, sizeof(words));
+    nccl_result r =
+        f->api.AllReduce(mine, all, WORDS, NCCL_U64, NCCL_MIN, f->comm, gpu_cuda_stream(f->gpu));
+    enum ckpt_status st = settle(f, r, "voting", err);
+    if (st == CKPT_OK)
+        st = f->gpu->ops->record(f->gpu, f->ended[0], err);
+    if (st == CKPT_OK)
+        st = await(f, f->ended[0], err);
+    if (st == CKPT_OK) /* the least of each and of its complement: equal if all are */
+        *ret = all[1] == ~all[0] && all[3] == ~all[2] && all[4] == 1;
+    return st;
+}
+
+/* -- joining ------------------------------------------------------------------------------ */
+
+/* Everybody must come here, whatever it has: rank 0 says whether there is an id. */
+static enum ckpt_status share_id(struct fanout *f, enum ckpt_status st, struct nccl_id *ret,
+                                 struct ckpt_err *err)
+{
+    struct {
+        uint64_t there;
+        struct nccl_id id;
+    } word = { 0 };
+    if (f->opts.rank == 0 && st == CKPT_OK)
+        word.there = f->api.GetUniqueId(&word.id) == NCCL_SUCCESS;
+    if (f->opts.broadcast(f->opts.broadcast_ctx, &word, sizeof(word)) != 0)
+        return st == CKPT_OK ? err_set(err, CKPT_UNSUPPORTED, "the broadcast callback failed") : st;
+    if (st == CKPT_OK && !word.there)
+        st = err_set(err, CKPT_UNSUPPORTED, "rank 0 has no NCCL");
+    *ret = word.id;
+    return st;
+}
+
+/* The communicator, perhaps still in the making, and its place. */
+static enum ckpt_status join(struct fanout *f, struct ckpt_err *err)
+{
+    struct devices *devices = f->s->ctx->devices;
+    struct nccl_id id;
+    int device = 0, rank = 0, count = 0;
+    enum ckpt_status st = nccl_api_load(&f->api, err);
+    if (st == CKPT_OK && !devices_any(devices))
+        st = err_set(err, CKPT_UNSUPPORTED, "no CUDA devices");
+    if (!f->opts.comm)
+        st = share_id(f, st, &id, err);
+    if (st == CKPT_OK && !f->opts.comm)
+        st = devices_current(devices, &f->device, err);
+    if (st != CKPT_OK)
+        return st;
+    struct nccl_config config = { sizeof(config), NCCL_CONFIG_MAGIC, NCCL_OLDEST, 0 };
+    nccl_result r = NCCL_SUCCESS;
+    if (!f->opts.comm) {
+        f->own = true;
+        r = f->api.CommInitRankConfig(&f->comm, (int)f->opts.count, id, (int)f->opts.rank, &config);
+        if (r != NCCL_SUCCESS && r != NCCL_IN_PROGRESS)
+            f->comm = NULL;
+        return f->comm ? CKPT_OK : nccl_fail(&f->api, r, "making a communicator", err);
+    }
+    if ((r = f->api.CommCount(f->opts.comm, &count)) != NCCL_SUCCESS ||
+        (r = f->api.CommUserRank(f->opts.comm, &rank)) != NCCL_SUCCESS ||
+        (r = f->api.CommCuDevice(f->opts.comm, &device)) != NCCL_SUCCESS)
+        return nccl_fail(&f->api, r, "the caller's communicator", err);
+    f->comm = f->opts.comm;
+    f->opts.count = (uint32_t)count;
+    f->opts.rank = (uint32_t)rank;
+    f->device = (unsigned)device + 1;
+    return CKPT_OK;
+}
+
+/* Our queue on the device, behind what is on the caller's stream. */
+static enum ckpt_status make_queue(struct fanout *f, void *stream, struct ckpt_err *err)
+{
+    struct gpu *g = NULL;
+    unsigned current = 0;
+    struct devices *devices = f->s->ctx->devices;
+    enum ckpt_status st = devices_queue(devices, f->device, &f->gpu, err);
+    for (size_t i = 0; st == CKPT_OK && i < AHEAD; i++)
+        st = f->gpu->ops->event_new(f->gpu, &f->ended[i], err);
+    if (st == CKPT_OK && !(f->words = aligned_alloc(PAGE, PAGE)))
+        st = err_set(err, CKPT_NO_MEMORY, "out of memory");
+    if (st == CKPT_OK)
+        st = f->gpu->ops->pin(f->gpu, f->words, PAGE, err);
+    if (st != CKPT_OK) {
+        free(f->words);
+        f->words = NULL;
+        return st;
+    }
+    struct gpu_event *begun = NULL;
+    st = devices_current(devices, &current, err);
+    if (st == CKPT_OK) {
+        g = devices_gpu(devices, current);
+        st = g->ops->event_new(g, &begun, err);
+    }
+    if (st == CKPT_OK)
+        st = g->ops->record_user(g, begun, stream, err);
+    if (st == CKPT_OK)
+        st = f->gpu->ops->wait(f->gpu, begun, err);
+    if (begun)
+        g->ops->event_free(begun);
+    return st;
+}
+
+/* What this rank would do; the digest also says of which checkpoint. */
+static enum ckpt_status make_plan(struct fanout *f, const struct wire_load *load,
+                                  struct ckpt_err *err)
+{
+    struct ckpt_state *s = f->s;
+    const struct fanout_ask ask = { .decl = &s->decl,
+                                    .select = &s->select,
+                                    .at = s->at,
+                                    .on = s->on,
+                                    .device = f->device,
+                                    .rank = f->opts.rank,
+                                    .count = f->opts.count };
+    if (load->flags & WIRE_LOAD_PARTIAL) /* what one left as it was would go to all */
+        return err_set(err, CKPT_UNSUPPORTED, "a partial restore");
+    if (load->flags & WIRE_LOAD_CONVERT)
+        return err_set(err, CKPT_UNSUPPORTED, "a restore that converts");
+    struct fanout_plan *p = calloc(1, sizeof(*p));
+    if (!p)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory");
+    enum ckpt_status st = fanout_plan_make(&ask, p, err);
+    if (st != CKPT_OK) {
+        free(p);
+        return st;
+    }
+    struct digest_state all;
+    digest_begin(&all);
+    digest_add(&all, &load->point, sizeof(load->point));
+    digest_add(&all, &load->flags, sizeof(load->flags));
+    digest_add(&all, p->digest.b, sizeof(p->digest.b));
+    f->asked = digest_end(&all);
+    pthread_mutex_lock(&s->ctx->lock);
+    s->fan = p;
+    pthread_mutex_unlock(&s->ctx->lock);
+    return CKPT_OK;
+}
+
+/* Once nothing of an aborted communicator runs any more, the tensors are ours again. */
+static void give_up_comm(struct fanout *f)
+{
+    int64_t by = lib_now_ns() + LIB_LAND_NS;
+    enum ckpt_status st = CKPT_BUSY;
+    (void)f->api.CommAbort(f->comm);
+    f->comm = NULL;
+    f->lost = !f->own;
+    if (!f->gpu || !f->ended[0])
+        return;
+    if (f->gpu->ops->record(f->gpu, f->ended[0], NULL) != CKPT_OK)
+        return; /* the device is lost: what is there does not matter any more */
+    while ((st = f->gpu->ops->query(f->ended[0], NULL)) == CKPT_BUSY && lib_now_ns() < by)
+        pause_to_look();
+    f->stuck = st == CKPT_BUSY;
+}
+
+enum ckpt_status fanout_opts(const struct ckpt_fanout *given, struct ckpt_fanout *ret,
+                             struct ckpt_err *err)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (!given)
+        return CKPT_OK;
+    enum ckpt_status st =
+        lib_take_struct(ret, sizeof(*ret), given, sizeof(*given), "ckpt_fanout", err);
+    if (st != CKPT_OK)
+        return st;
+    if (ret->timeout_ms < 0)
+        return err_set(err, CKPT_INVALID, "ckpt_fanout: negative timeout");
+    if (ret->timeout_ms == 0)
+        ret->timeout_ms = TIMEOUT_MS;
+    if (ret->comm)
+        return CKPT_OK;
+    if (!ret->broadcast || ret->count > CKPT_RANKS_MAX || ret->rank >= ret->count)
+        return err_set(err, CKPT_INVALID,
+                       "ckpt_fanout: without a communicator it takes broadcast, and rank %u below "
+                       "count %u",
+                       ret->rank, ret->count);
+    if (ret->count == 1)
+        ret->size = 0; /* nobody to share with */
+    return CKPT_OK;
+}
+
+enum ckpt_status fanout_begin(struct ckpt_state *s, const struct ckpt_fanout *opts,
+                              const struct wire_load *load, void *stream, struct fanout **ret,
+                              struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    struct fanout *f = calloc(1, sizeof(*f));
+    if (!f)
+        return err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
+    f->s = s;
+    f->opts = *opts;
+    enum ckpt_status st = join(f, &why);
+    if (st == CKPT_OK)
+        st = make_queue(f, stream, &why);
+    if (st != CKPT_OK && f->comm)
+        give_up_comm(f); /* not even a vote is possible */
+    bool joined = st == CKPT_OK;
+    if (joined)
+        st = make_plan(f, load, &why);
+    pthread_mutex_lock(&s->ctx->lock);
+    if (st != CKPT_OK)
+        say(s->ctx, "not used: ", err_text(&why));
+    pthread_mutex_unlock(&s->ctx->lock);
+    if (joined)
+        *ret = f;
+    else
+        fanout_free(f, NULL);
+    return CKPT_OK;
+}
+
+/* -- the broadcasts ------------------------------------------------------------------------ */
+
+/* Waits until those of this rank's units are on their way to the device; if they will not
+ * come, the others get what is there, and hear of it in the last vote. */
+static enum ckpt_status await_own(struct fanout *f, const struct lib_op *op, size_t first,
+                                  size_t end, int64_t deadline_ns, struct ckpt_err *err)
+{
+    struct ckpt *c = f->s->ctx;
+    const struct fanout_plan *p = f->s->fan;
+    enum ckpt_status st = CKPT_OK;
+    nccl_result r;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = first; st == CKPT_OK && i < end; i++) {
+        const struct fanout_unit *u = &p->units[i];
+        if (u->part_piece == SIZE_MAX)
+            continue;
+        while (st == CKPT_OK && p->came[u->part_piece] < u->bytes && !op->final) {
+            int64_t now = lib_now_ns();
+            if (now >= deadline_ns)
+                st = err_set(err, CKPT_TIMEOUT, "not done within the time limit");
+            if (st != CKPT_OK ||
+                lib_wait_changed(c, deadline_ns < now + WAKE_NS ? deadline_ns : now + WAKE_NS))
+                continue;
+            pthread_mutex_unlock(&c->lock);
+            st = look_for_error(f, &r, err);
+            pthread_mutex_lock(&c->lock);
+        }
+        f->bad |= p->came[u->part_piece] < u->bytes;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return st;
+}
+
+/* The copies out of the slots come first. */
+static enum ckpt_status follow_copies(const struct fanout *f, struct ckpt_err *err)
+{
+    const struct gpu *copies = devices_gpu(f->s->ctx->devices, f->device);
+    const struct gpu_event *last = f->s->last;
+    while (last && last->gpu != copies)
+        last = last->next;
+    return last ? f->gpu->ops->wait(f->gpu, last, err) : CKPT_OK;
+}
+
+static enum ckpt_status broadcast_group(const struct fanout *f, size_t first, size_t end,
+                                        struct ckpt_err *err)
+{
+    const struct fanout_plan *p = f->s->fan;
+    nccl_result r = f->api.GroupStart();
+    if (r != NCCL_SUCCESS)
+        return nccl_fail(&f->api, r, "broadcasting", err);
+    for (size_t i = first; r == NCCL_SUCCESS && i < end; i++)
+        r = f->api.Broadcast(p->units[i].at, p->units[i].at, p->units[i].bytes, NCCL_U8,
+                             (int)p->units[i].owner, f->comm, gpu_cuda_stream(f->gpu));
+    nccl_result ended = f->api.GroupEnd();
+    if (r == NCCL_SUCCESS || r == NCCL_IN_PROGRESS)
+        r = ended;
+    return settle(f, r, "broadcasting", err);
+}
+
+static enum ckpt_status broadcast_all(struct fanout *f, const struct lib_op *op,
+                                      int64_t deadline_ns, struct ckpt_err *err)
+{
+    const struct fanout_plan *p = f->s->fan;
+    enum ckpt_status st = CKPT_OK;
+    size_t end, groups = 0;
+    for (size_t first = 0; st == CKPT_OK && first < p->count; first = end, groups++) {
+        struct gpu_event *ended = f->ended[groups % AHEAD];
+        end = fanout_plan_round(p, first);
+        if (groups >= AHEAD)
+            st = await(f, ended, err);
+        if (st == CKPT_OK)
+            st = await_own(f, op, first, end, deadline_ns, err);
+        if (st == CKPT_OK)
+            st = follow_copies(f, err);
+        if (st == CKPT_OK)
+            st = broadcast_group(f, first, end, err);
+        if (st == CKPT_OK)
+            st = f->gpu->ops->record(f->gpu, ended, err);
+    }
+    for (size_t i = 0; st == CKPT_OK && i < AHEAD && i < groups; i++)
+        st = await(f, f->ended[i], err);
+    return st;
+}
+
+/* -- the whole ------------------------------------------------------------------------------ */
+
+/* Until ckptd has planned: what it refuses, nobody shall wait for.  The time limit is the
+ * restore's: a slow store is no reason to ask it for more. */
+static bool planned(struct fanout *f, const struct lib_op *op, int64_t deadline_ns)
+{
+    struct ckpt *c = f->s->ctx;
+    pthread_mutex_lock(&c->lock);
+    while (!op->begun && !op->final && lib_now_ns() < deadline_ns)
+        (void)lib_wait_changed(c, deadline_ns);
+    bool well = op->final ? op->status == CKPT_OK : op->begun;
+    pthread_mutex_unlock(&c->lock);
+    return well;
+}
+
+/* This rank's own part is here, on devices too. */
+static bool landed(struct fanout *f, struct lib_op *op, int64_t deadline_ns)
+{
+    struct ckpt_err err = { 0 };
+    struct ckpt_state *s = f->s;
+    struct ckpt *c = s->ctx;
+    pthread_mutex_lock(&c->lock);
+    bool well = lib_op_wait(c, op, true, deadline_ns, &err) == CKPT_OK;
+    int64_t by = lib_now_ns() + LIB_LAND_NS;
+    while (s->shared.busy && (lib_wait_changed(c, by) || lib_now_ns() < by))
+        ;
+    well = well && s->shared.busy == 0 && s->shared.failed.status == CKPT_OK;
+    pthread_mutex_unlock(&c->lock);
+    return well;
+}
+
+enum outcome { WHOLE, VOTED_NO, BROKEN };
+
+static enum outcome fan_out(struct fanout *f, struct lib_op *op, int64_t deadline_ns,
+                            struct ckpt_err *err)
+{
+    bool yes = false;
+    enum ckpt_status st = CKPT_OK;
+    if (f->own)
+        st = settle(f, NCCL_IN_PROGRESS, "making a communicator", err);
+    if (st == CKPT_OK)
+        st = vote(f, f->s->fan && planned(f, op, deadline_ns), &yes, err);
+    if (st == CKPT_OK && !yes)
+        (void)!err_set(err, CKPT_MISMATCH, "the ranks do not ask for the same, or one cannot");
+    if (st != CKPT_OK || !yes)
+        return st == CKPT_OK ? VOTED_NO : BROKEN;
+    st = broadcast_all(f, op, deadline_ns, err);
+    if (st == CKPT_OK) {
+        bool well = landed(f, op, deadline_ns) && !f->bad;
+        st = vote(f, well, &yes, err);
+    }
+    if (st != CKPT_OK)
+        return BROKEN;
+    if (!yes)
+        (void)!err_set(err, CKPT_MISMATCH, "a rank has not got what it was to read");
+    return yes ? WHOLE : VOTED_NO;
+}
+
+/* What others brought counts as come.  Lock held. */
+static void count_all(const struct fanout *f)
+{
+    struct ckpt_state *s = f->s;
+    for (size_t i = 0; i < s->fan->count; i++) {
+        const struct fanout_unit *u = &s->fan->units[i];
+        if (u->part_piece != SIZE_MAX)
+            continue;
+        s->fates[s->decl.pieces[u->piece].tensor].came_bytes += u->bytes;
+        s->ctx->shared.info.restored_from_ranks += u->bytes;
+    }
+}
+
+/* An orderly end, for which all must come here. */
+static void leave(struct fanout *f)
+{
+    struct ckpt_err err = { 0 };
+    if (!f->own || !f->comm)
+        return;
+    enum ckpt_status st = settle(f, f->api.CommFinalize(f->comm), "ending a communicator", &err);
+    if (st == CKPT_OK)
+        (void)f->api.CommDestroy(f->comm);
+    else
+        (void)f->api.CommAbort(f->comm);
+    f->comm = NULL;
+}
+
+enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline_ns)
+{
+    struct ckpt *c = f->s->ctx;
+    struct ckpt_err err = { 0 };
+    bool alone = f->s->fan == NULL;
+    pthread_mutex_unlock(&c->lock);
+    enum outcome outcome = fan_out(f, op, deadline_ns, &err);
+    if (outcome == BROKEN)
+        give_up_comm(f);
+    else
+        leave(f);
+    pthread_mutex_lock(&c->lock);
+    if (f->stuck)
+        return FANOUT_STUCK;
+    if (outcome == WHOLE) {
+        count_all(f);
+        return FANOUT_WHOLE;
+    }
+    if (alone)
+        return FANOUT_ALONE; /* why was said when it began */
+    say(c, "given up: ", err_text(&err));
+    return FANOUT_AGAIN;
+}
+
+void fanout_free(struct fanout *f, bool *lost)
+{
+    if (!f)
+        return;
+    if (lost)
+        *lost |= f->lost;
+    if (f->gpu && !f->stuck) {
+        for (size_t i = 0; i < AHEAD; i++)
+            f->gpu->ops->event_free(f->ended[i]);
+        if (f->words)
+            f->gpu->ops->unpin(f->gpu, f->words, PAGE);
+        f->gpu->ops->free(f->gpu);
+        free(f->words);
+    }
+    free(f);
+}
+
+void fanout_took(struct ckpt_state *s, const struct wire_msg *m)
+{
+    struct wire_frags w;
+    struct wire_frag frag;
+    struct box box;
+    size_t len;
+    const uint8_t *bytes = wire_tail_of(m, &len);
+    struct cursor tail = cursor_over(bytes, len);
+    memcpy(&w, wire_body(m), sizeof(w));
+    for (uint32_t i = 0; i < w.count && slots_read_frag(&tail, &frag, &box); i++) {
+        const struct decl_tensor *t = &s->fan->part.tensors[frag.tensor];
+        s->fan->came[t->first_piece + frag.piece] += box_bytes(&box, dtype_bits(t->dtype));
+    }
+    pthread_cond_broadcast(&s->ctx->changed);
+}
