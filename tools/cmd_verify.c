@@ -229,14 +229,15 @@ const struct tool_verb cmd_verify = {
     .name = "verify",
     .arguments = "[JOB[@STEP[~EPOCH]]]",
     .summary = "read checkpoints whole and check every byte",
-    .help = "Reads a checkpoint, all of a job, or all of the store (default: everything that is\n"
-            "not deleted) and checks every sum, digest and reference.  Prints what is damaged:\n"
-            "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged, or if a\n"
-            "checkpoint is incomplete: a commit shows in this store before all its packs have\n"
-            "arrived from the nodes that saved them (\"ckpt status\" shows how far they are).\n"
-            "With --remote each place is verified by itself.\n"
-            "\n"
-            "--json prints an array of {job, step, epoch, attempt, ok, awaited, objects, bytes,\n"
-            "findings: [{kind, object, text}]}, and store when there are several.",
+    .help =
+        "Reads a checkpoint, all of a job, or all of the store (default: everything that is\n"
+        "not deleted) and checks every sum, digest and reference.  Prints what is damaged:\n"
+        "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged, or if a\n"
+        "checkpoint is incomplete: a commit shows in this store before all its packs have\n"
+        "arrived from the nodes that saved them (\"ckpt status\" shows how far they are).\n"
+        "With --remote each place is verified by itself.\n"
+        "\n"
+        "--json prints an array of {job, step, epoch, attempt, ok, awaited, objects, bytes,\n"
+        "findings: [{kind, object, text}]}, and store when there are several.",
     .run = run,
 };
