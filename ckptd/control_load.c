@@ -545,6 +545,14 @@ static void start(struct control *c, struct restore_group *g)
         submit_plan(c, g);
 }
 
+/* Ended at once: when nobody waits for it any more, no timer may come to end it. */
+static void refuse_rollback(struct control *c, struct restore_group *g, enum ckpt_status st,
+                            const char *text)
+{
+    restore_fail(g, st, text);
+    end_consumers(c, g);
+}
+
 void control_rolled_back(struct control *c, struct launch *l)
 {
     struct restore_group *g = &c->restores->groups[l->rollback - 1];
@@ -554,12 +562,12 @@ void control_rolled_back(struct control *c, struct launch *l)
          * saved in it would be on no lineage (I3). */
         l->phase = LAUNCH_READY;
         l->epoch = l->result.epoch;
-        restore_fail(g, l->status, l->text);
+        refuse_rollback(c, g, l->status, l->text);
         return;
     }
     if (!name_equal(&g->name, &l->result.point)) { /* the others have gone on to there since */
-        restore_fail(g, CKPT_REFUSED,
-                     "the launch went back to another checkpoint: ask for that one");
+        refuse_rollback(c, g, CKPT_REFUSED,
+                        "the launch went back to another checkpoint: ask for that one");
         return;
     }
     counters_epoch(c->counters, l->job, l->epoch, &l->result.point, c->now);

@@ -263,6 +263,13 @@ static void see_decided(struct sim_attempt *a, const struct place_object *o, uin
     unsigned long long step = a->name.step;
     SIM_CHECK(record_abort_decode(o->bytes, o->len, o->key, &why, NULL) == CKPT_OK,
               "what is decided of step %llu cannot be read", step);
+    /* Where a commit was collected, a node that was away for long may give up what it finds
+     * undecided, and say so: beside GONE nothing counts (D3). */
+    if (a->state == PUBLISH_COMMITTED && extra_of(a)->life == LIFE_GONE) {
+        for (uint32_t r = 0; r < a->world; r++)
+            a->unsure[r] = true;
+        return;
+    }
     SIM_CHECK(a->state != PUBLISH_COMMITTED, "step %llu is given up, which was committed", step);
     SIM_CHECK(node != SIM_NODES || a->name.epoch < newest_epoch(a->job),
               "gc gives up step %llu of epoch %llu, which runs", step,
