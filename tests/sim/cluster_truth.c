@@ -46,6 +46,7 @@ static struct extra {
 static struct window { /* of a job, by its place in sim_jobs */
     uint64_t epoch;    /* BEGIN: the newest at its start */
     bool has_floor, known;
+    bool may_pass;          /* it could be passed over then: not all of it was there */
     struct ckpt_name floor; /* RESOLVE: the newest then */
 } windows[SIM_JOBS];
 
@@ -345,7 +346,7 @@ static void check_newest(uint32_t job, uint64_t epoch)
     if (s->j->kind != JOB_LAUNCH || e->superseded || e->forced || !w->known ||
         !newest(job, epoch, &has, &top))
         return;
-    if (w->has_floor && !may_be_skipped(job, &w->floor))
+    if (w->has_floor && !w->may_pass && !may_be_skipped(job, &w->floor))
         SIM_CHECK(e->has_point && order(&e->point, &w->floor) >= 0,
                   "epoch %llu resumes from step %llu~%llu, behind step %llu~%llu",
                   (unsigned long long)epoch, (unsigned long long)e->point.step,
@@ -479,8 +480,11 @@ void truth_job_begins(const struct sim_job *s)
     *w = (struct window){ 0 };
     if (j->kind == JOB_BEGIN)
         w->epoch = newest_epoch(job_index(j->part.job));
-    if (j->kind == JOB_LAUNCH && j->launch.what == LAUNCH_RESOLVE)
-        w->known = newest(job_index(j->launch.job), j->launch.epoch, &w->has_floor, &w->floor);
+    if (j->kind != JOB_LAUNCH || j->launch.what != LAUNCH_RESOLVE)
+        return;
+    uint32_t job = job_index(j->launch.job);
+    w->known = newest(job, j->launch.epoch, &w->has_floor, &w->floor);
+    w->may_pass = w->known && w->has_floor && may_be_skipped(job, &w->floor);
 }
 
 static void began(const struct job_part *p, const struct window *w)
