@@ -275,7 +275,7 @@ void control_tiers_done(struct control *c, struct job *j);
 
 /* control_reload.c */
 /* fd: settings as a file, or -1; closed. */
-void control_reload(struct control *c, int fd);
+void control_reload(struct control *c, int given);
 
 /* control_prune.c */
 /* Makes the crew if there is anything to keep and none yet; a crew that cannot be made is said

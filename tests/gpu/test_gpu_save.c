@@ -394,24 +394,6 @@ static void not_begun(struct kit_rank *r)
     kit_close(r);
 }
 
-/* More than a slice: the second one is refused, and the first one goes, too. */
-static void slices(struct kit_rank *r)
-{
-    const bool *refused = r->arg;
-    CHECK_EQ(cudaSetDevice(0), 0);
-    if (*refused)
-        fake_fail("HostRegister", 2, 2, false);
-    r->arena_bytes = UINT64_C(1100) << 20;
-    begin(r, 100);
-    kit_declare(r, plain, ARRAY_COUNT(plain));
-    await_words(r, *refused ? "(after 1.000 GiB, " : "1.094 GiB pinned in ");
-    CHECK_EQ(fake_calls("HostRegister"), *refused ? 2 : 2);
-    CHECK((fake_pinned() == 0) == *refused);
-    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
-    kit_close(r);
-    CHECK_EQ(fake_pinned(), 0);
-}
-
 /* Somebody pinned it before: it is used as it is, and nothing is said of it. */
 static void pinned_before(struct kit_rank *r)
 {
@@ -810,9 +792,6 @@ int main(void)
     alone("before", pinned_before, 1);
     kit_run("unused", 1, not_begun, NULL);
     kit.cases++;
-    static const bool refused[] = { false, true };
-    for (int i = 0; i < 2 && getenv("CKPT_DEEP"); i++, kit.cases++) /* a GiB of memory */
-        kit_run("slices", 1, slices, &refused[i]);
     alone("graph", captured, 4);
     alone("goes", host_goes_on, 1);
     alone("audited", audited, 3);
