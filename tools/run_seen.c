@@ -56,13 +56,25 @@ static enum ckpt_status find_job(struct store *s, const char *token, const char 
     return st;
 }
 
+/* True if a commit is there whose h/ is not: it may just be on its way, or its committer died, and
+ * the next launch puts it. */
+static bool may_come(const struct lineage *l)
+{
+    bool may = false;
+    for (size_t i = 0; i < l->commit_count; i++) {
+        const struct lineage_commit *c = &l->commits[i];
+        may |= c->life == LIFE_LIVE && c->known && !c->restorable;
+    }
+    return may;
+}
+
 /* What the next launch would decide. */
 static void look_ahead(const struct lineage *l, struct run_seen *ret)
 {
     struct record_resolved next = { 0 };
     struct ckpt_err why = { 0 };
     enum ckpt_status st = lineage_pick_next(l, &next, &why);
-    ret->stop = st == CKPT_REFUSED || (st == CKPT_OK && next.stop);
+    ret->stop = st == CKPT_OK ? next.stop : st == CKPT_REFUSED && !may_come(l);
     ret->has_next = st == CKPT_OK && next.kind == RESOLVED_POINT;
     ret->next = next.name;
     snprintf(ret->why, sizeof(ret->why), "%s", st == CKPT_OK ? next.why : err_text(&why));
