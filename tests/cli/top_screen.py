@@ -69,11 +69,12 @@ class Terminal:
                 at = found.end()
                 continue
             assert c >= " ", repr(c)
+            at += 1
+            if self.column >= self.columns:
+                continue  # what was under way when the terminal was made narrower
             line = self.cells[self.row]
-            assert self.column < self.columns, "a line is too long for the terminal"
             self.cells[self.row] = line[:self.column] + c + line[self.column + 1:]
             self.column += 1
-            at += 1
         self.rest = self.rest[at:]
 
     def sequence(self, numbers, letter):
