@@ -11,8 +11,6 @@
 
 #define CONFIG_WORDS 20480 /* all that --check says: 16 errors of at most 1 KiB */
 
-extern char **environ;
-
 /* What `ckptd --check` says on stderr, its exit status, or -1: it cannot be run. */
 static int check(const char *store, const char *file, char *ret, size_t cap)
 {
