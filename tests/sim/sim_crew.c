@@ -8,7 +8,7 @@
 struct sim_job sim_jobs[SIM_JOBS];
 uint32_t sim_job_count; /* slots of the table in use */
 static uint64_t numbers;
-static struct crew crews[SIM_NODES][4];
+static struct crew crews[SIM_NODES][5];
 uint32_t sim_job_node;
 static uint32_t crew_count[SIM_NODES];
 
