@@ -240,6 +240,7 @@ bool control_tiers_adopt(struct control *c, struct launch *l)
 {
     l->tiers_out = 0;
     roster_fini(&l->held);
+    roster_fini(&l->held_here);
     ask_tiers(c, l, JOB_ADOPT, NULL);
     return l->tiers_out > 0;
 }
@@ -261,8 +262,9 @@ void control_tiers_done(struct control *c, struct job *j)
                  c->tiers.urls[j->tier.tier], status_name(j->status), err_text(&j->err));
     if (j->kind == JOB_SPREAD && j->status == CKPT_CONFLICT)
         l->taken = true;
+    bool shared = store_url_shared(c->tiers.urls[j->tier.tier]);
     if (j->kind == JOB_ADOPT && j->status == CKPT_OK &&
-        roster_merge(&l->held, &j->tier.held, NULL) != CKPT_OK)
+        roster_merge(shared ? &l->held : &l->held_here, &j->tier.held, NULL) != CKPT_OK)
         control_out_of_memory(l->job);
     if (--l->tiers_out == 0)
         control_launch_go_on(c, l);
