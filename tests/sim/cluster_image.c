@@ -129,11 +129,6 @@ void sim_image_plan(uint32_t first_rank, uint32_t world)
     }
 }
 
-uint32_t sim_image_parts(const struct sim_rank *r)
-{
-    return images[index_of(r)].decl.slot_count;
-}
-
 uint64_t sim_image_decl_bytes(const struct sim_rank *r)
 {
     return images[index_of(r)].len;
@@ -170,8 +165,11 @@ void sim_image_witness(const struct sim_rank *r, const struct ckpt_name *name,
     for (uint64_t i = 0; i < w.box.len[0]; i++)
         words[i] = image_value(name, (uint32_t)w.tensor, w.box.off[0] + i);
     if (sim_chance(sim_faults.differs)) {
+        struct sim_attempt *a = sim_attempt_find(name);
         sim_saw(SEEN_replicas_differ);
         words[0]++;
+        if (a)
+            a->bad = true;
     }
     struct digest digest = digest_of(words, w.bytes);
     memcpy(full->digest, digest.b, sizeof(full->digest));

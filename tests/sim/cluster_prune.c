@@ -1,3 +1,4 @@
+/* The operator's prune (cluster_prune.h says why it has a file of its own). */
 #include "sim/cluster_prune.h"
 
 #include <stdio.h>

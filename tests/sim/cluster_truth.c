@@ -5,16 +5,18 @@
  *   at c/ in the home     a part of every rank lies there, none failed (S4); each was begun
  *                         while its launch was the newest (I2); all are on one branch (I6);
  *                         the parent is a save of the same epoch, or what the epoch resumes
- *                         from: one lineage (I3); COMMIT and ABORT never replace each
- *                         other (S5)
+ *                         from: one lineage (I3); no two replicas differ (G4); COMMIT and
+ *                         ABORT never replace each other (S5); gc gives up nothing of the
+ *                         launch that runs (D4)
  *   at a manifest         its packs lie where its node saves, synced (H2, S1)
  *   at h/ in a place      every pack of every rank lies there (H2), c/ is a commit and
  *                         not GONE (D3, D6)
- *   at `resolved`         no newer epoch has resolved (I2); not in front of, not behind what is newest by I3 between the
- *                         start of the resolve and now
+ *   at `resolved`         no newer epoch has resolved (I2); not in front of, not behind
+ *                         what was newest by I3 between the start of the resolve and now
  *   at BEGIN              its epoch has resolved, and none newer had before it started (I2)
  *   at HELLO_OK           all ranks of an epoch are told the same point (I4), the one that
  *                         `resolved` in the home says, and it is not GONE (D2)
+ *   at a remove           of c/, h/ or data: it is given up or GONE (D3, D4)
  *   at the end            what was committed and not GONE is there: record, parts, packs,
  *                         but for disks that were lost */
 #include <stdio.h>
@@ -31,10 +33,8 @@ uint32_t sim_attempt_count;
 static struct epoch {
     bool resolved, superseded, has_point, forced;
     struct ckpt_name point;
-    bool opened, opened_point;
-    struct ckpt_name told;
     uint32_t bad;
-    bool restored, progressed;
+    bool restored;
 } epochs[JOBS_MAX][EPOCHS_MAX];
 static struct extra {
     enum life life;
@@ -224,6 +224,7 @@ static void see_commit(struct sim_attempt *a, const struct place_object *o, uint
     SIM_CHECK(record_commit_decode(o->bytes, o->len, o->key, &c, NULL) == CKPT_OK,
               "the commit of step %llu cannot be read", step);
     SIM_CHECK(a->state != PUBLISH_ABORTED, "step %llu is committed, which was given up", step);
+    SIM_CHECK(!a->bad, "step %llu is committed, of replicas that differ", step);
     if (a->state == PUBLISH_COMMITTED)
         return;
     a->state = PUBLISH_COMMITTED;
@@ -263,6 +264,9 @@ static void see_decided(struct sim_attempt *a, const struct place_object *o, uin
     SIM_CHECK(record_abort_decode(o->bytes, o->len, o->key, &why, NULL) == CKPT_OK,
               "what is decided of step %llu cannot be read", step);
     SIM_CHECK(a->state != PUBLISH_COMMITTED, "step %llu is given up, which was committed", step);
+    SIM_CHECK(node != SIM_NODES || a->name.epoch < newest_epoch(a->job),
+              "gc gives up step %llu of epoch %llu, which runs", step,
+              (unsigned long long)a->name.epoch);
     a->state = PUBLISH_ABORTED;
     sim_note("home: step %llu~%llu of %s is aborted: %s", step, (unsigned long long)a->name.epoch,
              job_of(a), status_name(why.status));
@@ -435,7 +439,6 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
         see_resolved(o, job_index(job), epoch);
     e->bad += strncmp(last, "bad-", 4) == 0;
     e->restored |= strcmp(last, "restored") == 0;
-    e->progressed |= strcmp(last, "progress") == 0;
 }
 
 /* Data goes only from what is GONE or given up (D3, D4). */

@@ -109,11 +109,6 @@ void sim_image_plan(uint32_t first_rank, uint32_t world)
         sim_ranks[first_rank + r].image_slots = (uint32_t)sim_rand(SIM_PARTS + 1);
 }
 
-uint32_t sim_image_parts(const struct sim_rank *r)
-{
-    return r->image_slots;
-}
-
 uint64_t sim_image_decl_bytes(const struct sim_rank *r)
 {
     (void)r;

@@ -5,18 +5,21 @@
  * is simulated, by the linker's --wrap:
  *
  *   sim_world.c    clock, events, seed, trace, what was seen
+ *   sim_run.c      seeds, one after the other and in processes beside each other
  *   sim_node.c     a node: worker as a coroutine, epoll, its death at any call
  *   sim_kept.c     what outlives a worker: keeper's table, ledgers, arenas
+ *   sim_memory.c   what does not
  *   sim_conn.c     connections and messages
- *   sim_store.c    the store: objects, and what the crews' jobs do to it
- *   sim_drain.c    the tier beyond it
- *   sim_crew.c     crews: latency, failures, jobs that die with their worker
+ *   sim_task.c     coroutines beside the workers
+ *   sim_crew.c     crews: jobs wait for a thread, and die with their worker
  *   sim_rank.c     a rank: libckpt's side of the protocol
  *   sim_program.c  what ranks do, and which faults happen when
- *   sim_check.c    the laws
+ *   sim_check.c    the laws of sessions and slots
+ *   model*.c       test_sim: a model of the store and of what jobs do in it (model.h)
+ *   cluster*.c     test_cluster: the jobs themselves, over simulated places (cluster.h)
  *
- * Bytes are words: a slot of an arena is one uint64_t, and what a rank copies into it says
- * whose, of which save, which part.  A commit whose packs hold anything else is a lost
+ * Bytes are words, and what a rank copies into a slot says of which save and which part
+ * of the state they are.  A commit whose packs hold anything else is a lost
  * checkpoint. */
 #pragma once
 
@@ -393,7 +396,6 @@ bool sim_store_busy(void); /* an operator is at work */
 
 /* ---- what ranks declare, copy into slots, and find in them ---- */
 void sim_image_plan(uint32_t first_rank, uint32_t world); /* from the seed: who has what */
-uint32_t sim_image_parts(const struct sim_rank *r);
 uint64_t sim_image_decl_bytes(const struct sim_rank *r);
 void sim_image_decl(const struct sim_rank *r, void *to, size_t len);
 void sim_image_fill(const struct sim_rank *r, uint64_t *slot, const struct ckpt_name *name,
@@ -515,7 +517,7 @@ struct sim_rank {
     uint8_t session[16];
     int32_t conn; /* -1 = none */
     bool linked, ever_linked, resuming;
-    bool fresh; /* it started over, and the answer has not come */
+    bool fresh;         /* it started over, and the answer has not come */
     uint32_t opens;     /* HELLOs that were lost before the first answer */
     bool pid_gone;      /* daemons can see the death */
     int64_t deaf_until; /* stalled */
