@@ -144,6 +144,7 @@ static int test_held(void)
     /* A rank that two nodes name is nowhere. */
     struct machine liar = machine(9);
     runs(&liar, 1);
+    holds(&liar, both, 1, true);
     put(s, 3, &liar);
     CHECK_OK(launch_nodes_read(s, FX_JOB, 3, &n, NULL));
     CHECK_EQ(held_count(&n, FX_WORLD), 0);
