@@ -58,7 +58,7 @@ static char *trim(char *text)
 static void cut_comment(char *text)
 {
     for (char *p = text; *p; p++)
-        if (*p == '#' && (p == text || blank(p[-1]))) {
+        if (*p == '#' && (p == text || blank(p[-1]) || p[-1] == '=')) {
             *p = 0;
             return;
         }
