@@ -38,6 +38,7 @@ from s3_faults import INSTEAD, Faults
 from s3_objects import Answer, Objects, Request, error_answer
 from s3_verify import Refused, Verifier
 
+LINGER_S = 10  # between two pieces of a body that nobody wants
 BODY_MAX = 1 << 30
 REFUSALS_SHOWN = 20
 EXAMPLE_KEY = "AKIAIOSFODNN7EXAMPLE:wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY"
@@ -192,6 +193,7 @@ class S3Handler(BaseHTTPRequestHandler):
         site.counts.add_to("methods", self.command)
         if rule and rule.spec.get("early"):
             self._send(self._instead(rule), None, close=True)
+            self._linger()
             return
         request = Request(self.command, self.path, self.headers.items(), self._read_body(rule),
                           site.domain)
@@ -262,6 +264,14 @@ class S3Handler(BaseHTTPRequestHandler):
         if request.method == "PUT" and request.key and answer.status == 200:
             self.site.counts.add_to("puts", request.key.decode("latin-1"))
         return answer
+
+    def _linger(self):
+        """As servers do that answer early: what still comes is read, since closing before
+        that resets the connection, and a reset can overtake the answer."""
+        self.connection.shutdown(socket.SHUT_WR)
+        self.connection.settimeout(LINGER_S)
+        while self.connection.recv(1 << 20):
+            pass
 
     def _reset(self):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
