@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdio.h>
 
+#include "storage/repo/roster.h"
 #include "tools/output.h"
 #include "tools/tool.h"
 
@@ -151,26 +152,26 @@ static void entry_row(struct ls *ls, const char *job, const struct row *r)
     output_cell(t, COL_METRICS, "%s", text);
 }
 
-/* Adds what a place lists of a job to the rows. */
-static void merge(struct row *rows, size_t *count, const struct catalog *c, bool remote)
-{
-    for (size_t i = 0; i < c->count; i++) {
-        size_t k = 0;
-        while (k < *count && !name_equal(&rows[k].e->name, &c->entries[i].name))
-            k++;
-        if (k == *count)
-            rows[(*count)++] = (struct row){ .e = &c->entries[i] };
-        rows[k].remote |= remote && c->entries[i].held;
-    }
-}
-
 static int order_rows(const void *a, const void *b)
 {
-    const struct ckpt_name *x = &((const struct row *)a)->e->name;
-    const struct ckpt_name *y = &((const struct row *)b)->e->name;
-    if (x->epoch != y->epoch)
-        return x->epoch > y->epoch ? -1 : 1;
-    return x->step == y->step ? 0 : x->step > y->step ? -1 : 1;
+    return roster_order(&((const struct row *)a)->e->name, &((const struct row *)b)->e->name);
+}
+
+/* Adds what a place lists of a job to the rows, which are in order before and after. */
+static void merge(struct row *rows, size_t *count, const struct catalog *c, bool remote)
+{
+    size_t before = *count;
+    for (size_t i = 0; i < c->count; i++) {
+        const struct row like = { .e = &c->entries[i] };
+        struct row *row = bsearch(&like, rows, before, sizeof(*rows), order_rows);
+        if (!row) {
+            row = &rows[(*count)++];
+            *row = like;
+        }
+        row->remote |= remote && c->entries[i].held;
+    }
+    if (before > 0 && *count > before)
+        qsort(rows, *count, sizeof(*rows), order_rows);
 }
 
 static void show_rows(struct ls *ls, const char *job, const struct row *rows, size_t count)
@@ -201,8 +202,6 @@ static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err
         st = err_set(err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", total);
     for (size_t i = 0; st == CKPT_OK && i < n; i++)
         merge(rows, &count, &c[i], i >= ls->remote_from);
-    if (st == CKPT_OK && n > 1)
-        qsort(rows, count, sizeof(*rows), order_rows);
     if (ls->newest)
         count = min_u64(count, ls->newest);
     if (st == CKPT_OK)
