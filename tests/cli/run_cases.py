@@ -1,10 +1,10 @@
-"""Runs every executable NN-feature-case of a folder, in order, each in a fresh
-directory, and prints one result line a case.
+"""Runs every executable NN-feature-case of a folder, two at a time, each in a fresh
+directory, and prints one result line a case, in order.
 
 A case runs with PATH to the built programs, BUILD, ROOT and TMP (its working
 directory), within a time limit.  Exit 0 = passed, 77 = skipped (its last line is the
-reason), anything else = failed.  What it leaves running is killed: the runner is the
-reaper of all its descendants, so a daemon in its own session does not escape."""
+reason), anything else = failed.  What it leaves running is killed: the process that runs
+it is the reaper of all its descendants, so a daemon in its own session does not escape."""
 import argparse
 import ctypes
 import os
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 
 CASE = re.compile(r"^\d\d-[a-z0-9]+(-[a-z0-9]+)*$")
 SKIPPED = 77
@@ -80,25 +81,27 @@ def run_case(path, build, root, limit_s):
             return status, output.read().decode("utf-8", "replace")
 
 
-def report(name, status, output, seconds, limit_s):
-    """Prints the result line; True unless the case failed."""
+def result_of(name, status, output, limit_s, seconds):
+    """(passed, the lines that say so)"""
     lines = output.splitlines()
     if status == 0:
-        print(f"ok {name} ({seconds:.1f} s)")
-        return True
+        return True, f"ok {name} ({seconds:.1f} s)"
     if status == SKIPPED and lines and lines[-1].strip():
-        print(f"skip {name}: {lines[-1].strip()}")
-        return True
-    for line in lines[-TAIL_LINES:]:
-        print("    " + line)
+        return True, f"skip {name}: {lines[-1].strip()}"
     if status is None:
         why = f"still running after {limit_s:g} s"
     elif status == SKIPPED:
         why = "skipped without a reason"
     else:
         why = f"exit status {status}"
-    print(f"FAIL {name}: {why}")
-    return False
+    return False, "\n".join(["    " + line for line in lines[-TAIL_LINES:]] +
+                            [f"FAIL {name}: {why}"])
+
+
+def run_timed(name, path, build, root, limit_s):
+    started = time.monotonic()
+    status, output = run_case(path, build, root, limit_s)
+    return result_of(name, status, output, limit_s, time.monotonic() - started)
 
 
 def broken_name(folder, entry):
@@ -118,27 +121,27 @@ def main():
     parser.add_argument("--folder", default=here)
     parser.add_argument("--prefix", default="cli")
     parser.add_argument("--limit", type=float, default=120, help="seconds a case")
+    parser.add_argument("--jobs", type=int, default=2, help="cases at a time")
     parser.add_argument("cases", nargs="*", help="only these (default: all)")
     args = parser.parse_args()
-    become_reaper()
     root = os.path.dirname(os.path.dirname(here))
     passed = True
-    ran = 0
-    for entry in sorted(os.listdir(args.folder)):
-        name = f"{args.prefix}/{entry}"
-        wrong = broken_name(args.folder, entry)
-        if wrong:
-            print(f"FAIL {name}: {wrong}")
-            passed = False
-        elif CASE.match(entry) and (not args.cases or entry in args.cases):
-            started = time.monotonic()
-            status, output = run_case(os.path.join(args.folder, entry),
-                                      os.path.abspath(args.build), root, args.limit)
-            seconds = time.monotonic() - started
-            passed &= report(name, status, output, seconds, args.limit)
-            ran += 1
-        sys.stdout.flush()
-    if ran == 0 and passed:
+    results = []
+    with ProcessPoolExecutor(args.jobs, initializer=become_reaper) as pool:
+        for entry in sorted(os.listdir(args.folder)):
+            name = f"{args.prefix}/{entry}"
+            wrong = broken_name(args.folder, entry)
+            if wrong:
+                print(f"FAIL {name}: {wrong}")
+                passed = False
+            elif CASE.match(entry) and (not args.cases or entry in args.cases):
+                results.append(pool.submit(run_timed, name, os.path.join(args.folder, entry),
+                                           os.path.abspath(args.build), root, args.limit))
+        for result in results:
+            good, text = result.result()
+            print(text, flush=True)
+            passed &= good
+    if not results and passed:
         print(f"skip {args.prefix}/all: {args.folder} has no case")
     sys.exit(0 if passed else 1)
 

@@ -207,7 +207,7 @@ int main(int argc, char **argv)
     struct totals t = { 0 };
     const char *n = getenv("TEST_PAIRS");
     bool deep = getenv("CKPT_DEEP"), one = argc == 3 && strcmp(argv[1], "--pair") == 0;
-    unsigned long long pairs = (deep ? 16000 : 2000) / TEST_TENTH, rand;
+    unsigned long long pairs = (deep ? 8000 : 2000) / TEST_TENTH, rand;
     if (n)
         pairs = strtoull(n, NULL, 0);
     rand = one ? 0 : test_seed(202605);

@@ -191,7 +191,7 @@ int main(int argc, char **argv)
     struct matrix_census census = { 0 };
     const char *n = getenv("TEST_PAIRS");
     bool one = argc == 3 && strcmp(argv[1], "--job") == 0;
-    long pairs = (getenv("CKPT_DEEP") ? 1200 : 210) / TEST_TENTH;
+    long pairs = (getenv("CKPT_DEEP") ? 600 : 210) / TEST_TENTH;
     unsigned long long rand = one ? 0 : test_seed(202606);
     size_t at_once = one ? 1 : JOBS_AT_ONCE;
     if (n || one)
