@@ -72,6 +72,7 @@ static struct {
 } names[NAMES_MAX];
 static enum fake_nccl_fault fault;
 static unsigned fault_at;
+static atomic_uint ran;
 static _Thread_local struct {
     int depth;
     struct call *calls, **tail;
@@ -120,6 +121,11 @@ unsigned fake_nccl_calls(const char *function)
     unsigned n = names[name_of(function)].calls;
     pthread_mutex_unlock(&lock);
     return n;
+}
+
+unsigned fake_nccl_ran(void)
+{
+    return atomic_load(&ran);
 }
 
 void fake_nccl_fault(enum fake_nccl_fault what, unsigned nth)
@@ -213,6 +219,7 @@ static bool reduce(const struct call *k)
 static void run(void *arg)
 {
     struct call *k = arg;
+    atomic_fetch_add(&ran, 1);
     bool going = !atomic_load(&k->c->aborted);
     if (going && (k->fault == FAKE_NCCL_HANG || k->fault == FAKE_NCCL_ASYNC)) {
         if (k->fault == FAKE_NCCL_ASYNC)
