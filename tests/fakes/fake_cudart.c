@@ -80,7 +80,7 @@ struct range {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct range ranges[RANGES_MAX];
-static size_t range_count;
+static size_t range_count, pinned_at_once;
 static struct CUstream_st *defaults[FAKE_DEVICES], *streams;
 static uint64_t seed = 1;
 static unsigned longest_us = 200;
@@ -243,6 +243,14 @@ size_t fake_pinned(void)
         n += ranges[i].shadow ? 0 : ranges[i].bytes;
     pthread_mutex_unlock(&lock);
     return n;
+}
+
+size_t fake_pinned_at_once(void)
+{
+    pthread_mutex_lock(&lock);
+    size_t most = pinned_at_once;
+    pthread_mutex_unlock(&lock);
+    return most;
 }
 
 int fake_contexts(void)
@@ -599,6 +607,8 @@ cuda_error cudaHostRegister(void *p, size_t bytes, unsigned flags)
         e = CUDA_HOST_ALREADY_REGISTERED;
     if (e == CUDA_SUCCESS)
         add_range((struct range){ .base = at, .bytes = bytes });
+    if (e == CUDA_SUCCESS && bytes > pinned_at_once)
+        pinned_at_once = bytes;
     return end(e);
 }
 
