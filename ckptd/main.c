@@ -75,7 +75,7 @@ static enum ckpt_status serve_metrics(const struct config *cfg, const struct run
                                       struct ckpt_err *err)
 {
     CLEANUP_FD int fd = -1;
-    enum ckpt_status st = metrics_listen(cfg->metrics, &fd, err);
+    enum ckpt_status st = metrics_listen(cfg->metrics, METRICS_PATIENCE_MS, &fd, err);
     return st == CKPT_OK ? metrics_start(fd, dir->socket, err) : st;
 }
 

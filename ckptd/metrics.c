@@ -5,9 +5,11 @@
 #include <netdb.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <time.h>
 
 #define LISTEN_FD   3
 #define BACKLOG     64
+#define LOOK_MS     20
 #define HOST_MAX    64
 #define PROGRAM_MAX 4096
 
@@ -32,23 +34,35 @@ static bool split(const char *address, char host[HOST_MAX], const char **ret_por
            strlen(*ret_port) <= 5 && port > 0 && port <= 65535;
 }
 
-static enum ckpt_status open_at(const struct addrinfo *at, const char *address, int *ret,
-                                struct ckpt_err *err)
+/* An errno, or 0 and *ret. */
+static int listen_at(const struct addrinfo *at, int *ret)
 {
     const int one = 1;
     CLEANUP_FD int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
-        return err_errno(err, errno, "a socket for --metrics %s", address);
+        return errno;
     (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
     if (at->ai_family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &one, sizeof(one));
     if (bind(fd, at->ai_addr, at->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0)
-        return err_errno(err, errno, "cannot listen on --metrics %s", address);
+        return errno;
     *ret = TAKE_FD(fd);
-    return CKPT_OK;
+    return 0;
 }
 
-enum ckpt_status metrics_listen(const char *address, int *ret_fd, struct ckpt_err *err)
+/* The same, once the port is free. */
+static int listen_patiently(const struct addrinfo *at, int patience_ms, int *ret)
+{
+    int e = listen_at(at, ret);
+    for (; e == EADDRINUSE && patience_ms > 0; patience_ms -= LOOK_MS) {
+        nanosleep(&(struct timespec){ .tv_nsec = LOOK_MS * 1000000 }, NULL);
+        e = listen_at(at, ret);
+    }
+    return e;
+}
+
+enum ckpt_status metrics_listen(const char *address, int patience_ms, int *ret_fd,
+                                struct ckpt_err *err)
 {
     char host[HOST_MAX];
     const char *port;
@@ -59,9 +73,9 @@ enum ckpt_status metrics_listen(const char *address, int *ret_fd, struct ckpt_er
         return err_set(err, CKPT_INVALID,
                        "--metrics \"%s\": PORT, ADDRESS:PORT or [ADDRESS]:PORT in numbers",
                        address);
-    enum ckpt_status st = open_at(list, address, ret_fd, err);
+    int e = listen_patiently(list, patience_ms, ret_fd);
     freeaddrinfo(list);
-    return st;
+    return e ? err_errno(err, e, "cannot listen on --metrics %s", address) : CKPT_OK;
 }
 
 /* "/usr/bin/ckptd-metrics", beside the program that runs. */

@@ -43,13 +43,12 @@ static const struct session_op *newest_op(const struct control *c, const char *j
 static void add_op(const struct control *c, struct busy *b, const struct session *s,
                    const struct session_op *op)
 {
-    double seconds = (double)(c->now - op->begun_ns) / 1e9;
     double done = op->total_bytes ? (double)op->done_bytes / (double)op->total_bytes : 1;
     b->level = b->ranks == 0 || op->level < b->level ? op->level : b->level;
     b->ranks++;
     b->done_bytes += op->done_bytes;
     b->total_bytes += op->total_bytes;
-    b->rate += seconds > 0 ? (double)op->done_bytes / seconds : 0;
+    b->rate += progress_rate(op->done_bytes, c->now - op->begun_ns);
     if (!b->slowest || done < b->slowest_done) {
         b->slowest = s;
         b->slowest_done = done;
@@ -80,9 +79,7 @@ static json_t *busy_json(const struct control *c, const struct busy *b)
                   "level", wire_level_name(b->level), "ranks", (json_int_t)b->ranks, "bytes",
                   (json_int_t)b->done_bytes, "bytes_total", (json_int_t)b->total_bytes, "rate",
                   b->rate, "age", (double)(c->now - b->op->begun_ns) / 1e9);
-    if (b->rate > 0 && b->total_bytes > b->done_bytes)
-        json_object_set_new(j, "eta",
-                            json_real((double)(b->total_bytes - b->done_bytes) / b->rate));
+    status_left(j, b->done_bytes, b->total_bytes, b->rate);
     if (b->slowest_done < 1)
         json_object_set_new(j, "slowest",
                             json_pack("{s:I, s:I, s:f}", "rank", (json_int_t)b->slowest->rank,

@@ -27,6 +27,13 @@ void status_seconds(json_t *to, enum meter_id id, double value)
     json_object_set_new(to, meters[id].name, json_real(value));
 }
 
+void status_left(json_t *to, uint64_t done_bytes, uint64_t total_bytes, double rate)
+{
+    double left = progress_left(done_bytes, total_bytes, rate);
+    if (left >= 0)
+        json_object_set_new(to, "eta", json_real(left));
+}
+
 /* -- sessions -------------------------------------------------------------------------- */
 
 static json_t *state_json(const struct client *cl, uint32_t at)
@@ -47,17 +54,15 @@ static json_t *state_json(const struct client *cl, uint32_t at)
 static json_t *op_json(const struct control *c, const struct client *cl,
                        const struct session_op *op)
 {
-    double s = (double)(c->now - op->begun_ns) / 1e9;
-    double rate = s > 0 ? (double)op->done_bytes / s : 0;
-    json_t *j =
-        json_pack("{s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:f, s:f}", "op",
-                  (json_int_t)op->id, "kind", op->phase == OP_LOAD ? "load" : "save", "rank",
-                  (json_int_t)cl->s->rank, "step", (json_int_t)op->name.step, "epoch",
-                  (json_int_t)op->name.epoch, "level", wire_level_name(op->level), "phase",
-                  session_phase_name(op->phase), "bytes", (json_int_t)op->done_bytes, "bytes_total",
-                  (json_int_t)op->total_bytes, "rate", rate, "age", s);
-    if (j && rate > 0 && op->total_bytes > op->done_bytes)
-        json_object_set_new(j, "eta", json_real((double)(op->total_bytes - op->done_bytes) / rate));
+    double rate = progress_rate(op->done_bytes, c->now - op->begun_ns);
+    json_t *j = json_pack("{s:I, s:s, s:I, s:I, s:I, s:s, s:s, s:I, s:I, s:f, s:f}", "op",
+                          (json_int_t)op->id, "kind", op->phase == OP_LOAD ? "load" : "save",
+                          "rank", (json_int_t)cl->s->rank, "step", (json_int_t)op->name.step,
+                          "epoch", (json_int_t)op->name.epoch, "level", wire_level_name(op->level),
+                          "phase", session_phase_name(op->phase), "bytes",
+                          (json_int_t)op->done_bytes, "bytes_total", (json_int_t)op->total_bytes,
+                          "rate", rate, "age", (double)(c->now - op->begun_ns) / 1e9);
+    status_left(j, op->done_bytes, op->total_bytes, rate);
     if (j && op->status != CKPT_OK)
         json_object_set_new(j, "error", status_text(op->text));
     return j;
@@ -157,15 +162,14 @@ static double lag_seconds(const struct control *c, uint32_t tier)
 static void add_progress(const struct control *c, const struct drainer_tier *t, json_t *j)
 {
     const struct drainer_target *to = &c->drainer->targets[t->target];
-    double s = (double)(c->now - t->begun_ns) / 1e9;
+    int64_t since = c->now - t->begun_ns;
     uint64_t done = drainer_raw_done(t);
-    double rate = s > 0 ? (double)t->put_bytes / s : 0;
-    double raw_rate = s > 0 && t->put_bytes > 0 ? (double)done / s : 0;
+    double rate = progress_rate(t->put_bytes, since);
     json_t *more =
         json_pack("{s:s, s:I, s:I, s:I, s:f}", "job", to->job, "step", (json_int_t)to->name.step,
                   "bytes", (json_int_t)done, "bytes_total", (json_int_t)t->raw_total, "rate", rate);
-    if (raw_rate > 0 && t->raw_total > done)
-        json_object_set_new(more, "eta", json_real((double)(t->raw_total - done) / raw_rate));
+    if (t->put_bytes > 0) /* else what is done was there before */
+        status_left(more, done, t->raw_total, progress_rate(done, since));
     json_object_update(j, more);
     json_decref(more);
 }

@@ -1,9 +1,8 @@
 /* The CUDA runtime as a table of functions, found at run time: nothing of CUDA is needed
  * to build or to load this library.
  *
- * Which runtime: the one whose functions the process already exposes, then a libcudart
- * that is already loaded (a framework's own: streams and events are then of one kind),
- * then libcudart.so.13, then .12.  CKPT_CUDART names another one, and only that.
+ * Which runtime (dynlib.h): CKPT_CUDART's, else the process's own (streams and events are then of
+ * one kind with a framework's), else libcudart.so.13, else .12.
  *
  * The types below are those of the C interface of CUDA 12 and 13, as far as used here;
  * the layouts are checked against the real header where a toolkit is at hand

@@ -17,6 +17,12 @@
 
 #include "formats/box.h"
 
+/* Memory is pinned in slices of so many bytes from where it begins: one call stalls the devices
+ * for as long as it runs. */
+#ifndef GPU_PIN_SLICE /* a test has less memory */
+#define GPU_PIN_SLICE (UINT64_C(1) << 30)
+#endif
+
 struct gpu;
 /* Belongs to whoever made it, who may link it into a list. */
 struct gpu_event {
@@ -27,7 +33,8 @@ struct gpu_event {
 struct gpu_ops {
     const char *name;
     /* Pins [base, base + bytes) for all devices of this process; the copy verbs work
-     * without it, slower, and then wait for the user's stream. */
+     * without it, slower, and then wait for the user's stream.  All of it or nothing.  Unpins what
+     * was pinned from `base` on, in however many calls of whole slices. */
     enum ckpt_status (*pin)(struct gpu *g, void *base, uint64_t bytes, struct ckpt_err *err);
     void (*unpin)(struct gpu *g, void *base, uint64_t bytes);
     enum ckpt_status (*event_new)(struct gpu *g, struct gpu_event **ret, struct ckpt_err *err);

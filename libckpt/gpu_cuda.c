@@ -13,7 +13,6 @@
 
 #include "libckpt/copy_rects.h"
 
-#define PIN_SLICE ((uint64_t)1 << 30) /* one call stalls the device as long as it runs */
 #define BATCH_MAX 512
 
 struct cuda_gpu {
@@ -110,7 +109,7 @@ static cuda_event event_of(const struct gpu_event *e)
 
 static void unpin_slices(const struct cuda_api *api, unsigned char *base, uint64_t bytes)
 {
-    for (uint64_t at = 0; at < bytes; at += PIN_SLICE)
+    for (uint64_t at = 0; at < bytes; at += GPU_PIN_SLICE)
         if (api->HostUnregister(base + at) != CUDA_SUCCESS)
             (void)api->GetLastError(); /* it was somebody else's */
 }
@@ -123,9 +122,10 @@ static enum ckpt_status cuda_pin(struct gpu *gpu, void *base, uint64_t bytes, st
     enum ckpt_status st = enter(g, &guest, err);
     if (st != CKPT_OK)
         return st;
-    for (uint64_t at = 0; st == CKPT_OK && at < bytes; at += PIN_SLICE) {
-        cuda_error e = api->HostRegister((unsigned char *)base + at, min_u64(PIN_SLICE, bytes - at),
-                                         CUDA_HOST_REGISTER_PORTABLE);
+    for (uint64_t at = 0; st == CKPT_OK && at < bytes; at += GPU_PIN_SLICE) {
+        cuda_error e =
+            api->HostRegister((unsigned char *)base + at, min_u64(GPU_PIN_SLICE, bytes - at),
+                              CUDA_HOST_REGISTER_PORTABLE);
         if (e == CUDA_HOST_ALREADY_REGISTERED) {
             (void)api->GetLastError();
             continue;

@@ -1,64 +1,37 @@
 /* See nccl_api.h. */
 #include "libckpt/nccl_api.h"
 
-#include <dlfcn.h>
 #include <stdio.h>
 
-static void *find_library(const char **ret_from, struct ckpt_err *err)
-{
-    static const char name[] = "libnccl.so.2";
-    const char *given = getenv("CKPT_NCCL"); // NOLINT(concurrency-mt-unsafe): only read
-    void *lib = NULL;
-    if (given && *given) {
-        *ret_from = given;
-        lib = dlopen(given, RTLD_NOW | RTLD_LOCAL);
-        if (!lib)
-            (void)!err_set(err, CKPT_UNSUPPORTED, "CKPT_NCCL: %.300s", dlerror());
-        return lib;
-    }
-    *ret_from = "the program";
-    if (dlsym(RTLD_DEFAULT, "ncclGetVersion"))
-        lib = dlopen(NULL, RTLD_NOW);
-    if (lib)
-        return lib;
-    *ret_from = name;
-    lib = dlopen(name, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-    if (!lib)
-        lib = dlopen(name, RTLD_NOW | RTLD_LOCAL);
-    if (!lib)
-        (void)!err_set(err, CKPT_UNSUPPORTED,
-                       "no NCCL: %s is neither loaded nor on the search path (CKPT_NCCL names one)",
-                       name);
-    return lib;
-}
-
-/* ISO C has no cast from void * to a function pointer. */
-static bool take(void *lib, const char *name, void *ret_function)
-{
-    void *s = dlsym(lib, name);
-    memcpy(ret_function, &s, sizeof(s));
-    return s != NULL;
-}
+#include "libckpt/dynlib.h"
 
 static const char *take_all(void *lib, struct nccl_api *api)
 {
-#define NCCL_TAKE(name, params)               \
-    if (!take(lib, "nccl" #name, &api->name)) \
+#define NCCL_TAKE(name, params)                      \
+    if (!dynlib_take(lib, "nccl" #name, &api->name)) \
         return "nccl" #name;
     NCCL_FUNCTIONS(NCCL_TAKE)
 #undef NCCL_TAKE
-    if (!take(lib, "ncclGetErrorString", &api->GetErrorString))
+    if (!dynlib_take(lib, "ncclGetErrorString", &api->GetErrorString))
         return "ncclGetErrorString";
-    if (!take(lib, "ncclGetLastError", &api->GetLastError))
+    if (!dynlib_take(lib, "ncclGetLastError", &api->GetLastError))
         return "ncclGetLastError";
     return NULL;
 }
 
 enum ckpt_status nccl_api_load(struct nccl_api *ret, struct ckpt_err *err)
 {
+    static const char *const name = "libnccl.so.2";
+    static const struct dynlib_wish wish = {
+        .variable = "CKPT_NCCL",
+        .function = "ncclGetVersion",
+        .names = &name,
+        .count = 1,
+        .absent = "no NCCL: libnccl.so.2 is neither loaded nor on the search path",
+    };
     struct nccl_api api = { 0 };
     const char *from = "";
-    void *lib = find_library(&from, err);
+    void *lib = dynlib_find(&wish, &from, err);
     if (!lib)
         return CKPT_UNSUPPORTED;
     snprintf(api.from, sizeof(api.from), "%s", from);

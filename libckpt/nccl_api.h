@@ -1,9 +1,8 @@
 /* NCCL as a table of functions, found at run time: nothing of NCCL is needed to build or to
  * load this library.
  *
- * Which one: the one whose functions the process already exposes, then a libnccl.so.2 that is
- * already loaded (a framework's own: a caller's communicator is then of one kind with ours),
- * then libnccl.so.2 on the search path.  CKPT_NCCL names another one, and only that.
+ * Which one (dynlib.h): CKPT_NCCL's, else the process's own (a caller's communicator is then of one
+ * kind with ours), else libnccl.so.2.
  *
  * The types below are those of NCCL's C interface as far as used here.  They have not changed
  * since 2.14, the oldest that has communicators that do not block; the configuration is that

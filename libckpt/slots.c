@@ -9,8 +9,6 @@
 #include "formats/convert.h"
 #include "libckpt/context.h"
 
-#define PIN_SLICE ((uint64_t)1 << 30) /* each call stalls the devices for as long as it runs */
-
 /* -- arena ---------------------------------------------------------------- */
 
 enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
@@ -82,7 +80,7 @@ static void unpin(struct ckpt_state *s)
 /* The next slice of the arena; the tile comes last. */
 static enum ckpt_status pin_more(struct ckpt_state *s, struct gpu *g, struct ckpt_err *err)
 {
-    uint64_t all = s->slots * s->slot_bytes, more = min_u64(PIN_SLICE, all - s->pin.bytes);
+    uint64_t all = s->slots * s->slot_bytes, more = min_u64(GPU_PIN_SLICE, all - s->pin.bytes);
     enum ckpt_status st = CKPT_OK;
     if (more)
         st = g->ops->pin(g, s->arena + s->pin.bytes, more, err);

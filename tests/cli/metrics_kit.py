@@ -1,6 +1,7 @@
 """Scraping ckptd --metrics: a client that trusts nothing, and the numbers strictly read."""
 import http.client
 import os
+import random
 import socket
 import sys
 import time
@@ -12,9 +13,15 @@ TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """Below those that connections get, so that it is still free some time later."""
+    while True:
+        port = random.randrange(12000, 32768)
+        with socket.socket() as s:
+            try:
+                s.bind(("127.0.0.1", port))
+                return port
+            except OSError:
+                continue
 
 
 def ask(port, method="GET", path="/metrics", timeout=20):

@@ -9,6 +9,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "fakes/named_calls.h"
 #include "libckpt/cuda_api.h"
 
 /* 12.8 had one parameter more. */
@@ -25,7 +26,6 @@
 
 #define POISON       0xEE
 #define RANGES_MAX   4096
-#define NAMES_MAX    32
 #define CAPTURE_BAD  900
 #define HANDLE_BAD   400
 #define NOT_PINNED   713
@@ -80,46 +80,29 @@ struct range {
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static struct range ranges[RANGES_MAX];
-static size_t range_count;
+static size_t range_count, pinned_at_once;
 static struct CUstream_st *defaults[FAKE_DEVICES], *streams;
 static uint64_t seed = 1;
 static unsigned longest_us = 200;
 static int broken, contexts;
 static unsigned captures; /* global ones */
-static struct {
-    const char *name;
-    unsigned calls, fail_at;
-    int error;
-    bool sticky;
-} names[NAMES_MAX];
+static struct named_calls calls;
 static _Thread_local int device, mode, last_error;
 static _Thread_local cuda_stream mine;
 
 /* -- errors on demand ------------------------------------------------------------- */
-
-static size_t name_of(const char *name)
-{
-    size_t i = 0;
-    while (i < NAMES_MAX && names[i].name && strcmp(names[i].name, name) != 0)
-        i++;
-    if (i == NAMES_MAX)
-        DIE("too many names");
-    names[i].name = name;
-    return i;
-}
 
 /* The beginning of every call; lock held afterwards.  unsafe: must not run beside a global
  * capture. */
 static cuda_error begin(const char *name, bool unsafe)
 {
     pthread_mutex_lock(&lock);
-    size_t i = name_of(name);
-    names[i].calls++;
-    if (names[i].fail_at && --names[i].fail_at == 0) {
-        if (names[i].sticky)
-            broken = names[i].error;
+    struct named_call *f = named_call(&calls, name);
+    if (named_call_fails(f)) {
+        if (f->sticky)
+            broken = f->error;
         pthread_cond_broadcast(&changed);
-        return last_error = names[i].error;
+        return last_error = f->error;
     }
     if (unsafe && captures && mode == CUDA_CAPTURE_GLOBAL) {
         for (size_t k = 0; k < FAKE_DEVICES; k++)
@@ -140,17 +123,17 @@ static cuda_error end(cuda_error e)
 void fake_fail(const char *function, unsigned nth, int error, bool sticky)
 {
     pthread_mutex_lock(&lock);
-    size_t i = name_of(function);
-    names[i].fail_at = nth;
-    names[i].error = error;
-    names[i].sticky = sticky;
+    struct named_call *f = named_call(&calls, function);
+    f->fail_at = nth;
+    f->error = error;
+    f->sticky = sticky;
     pthread_mutex_unlock(&lock);
 }
 
 unsigned fake_calls(const char *function)
 {
     pthread_mutex_lock(&lock);
-    unsigned n = names[name_of(function)].calls;
+    unsigned n = named_call(&calls, function)->count;
     pthread_mutex_unlock(&lock);
     return n;
 }
@@ -243,6 +226,14 @@ size_t fake_pinned(void)
         n += ranges[i].shadow ? 0 : ranges[i].bytes;
     pthread_mutex_unlock(&lock);
     return n;
+}
+
+size_t fake_pinned_at_once(void)
+{
+    pthread_mutex_lock(&lock);
+    size_t most = pinned_at_once;
+    pthread_mutex_unlock(&lock);
+    return most;
 }
 
 int fake_contexts(void)
@@ -599,6 +590,8 @@ cuda_error cudaHostRegister(void *p, size_t bytes, unsigned flags)
         e = CUDA_HOST_ALREADY_REGISTERED;
     if (e == CUDA_SUCCESS)
         add_range((struct range){ .base = at, .bytes = bytes });
+    if (e == CUDA_SUCCESS && bytes > pinned_at_once)
+        pinned_at_once = bytes;
     return end(e);
 }
 

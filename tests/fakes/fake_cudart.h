@@ -45,4 +45,5 @@ void fake_replay(fake_stream graph, fake_stream s);
 void fake_fail(const char *function, unsigned nth, int error, bool sticky);
 unsigned fake_calls(const char *function); /* how often it was called */
 size_t fake_pinned(void);                  /* bytes */
+size_t fake_pinned_at_once(void);          /* by one call, at most */
 int fake_contexts(void);                   /* bit mask of devices that anything was made on */

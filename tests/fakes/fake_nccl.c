@@ -13,13 +13,13 @@
 #include <unistd.h>
 
 #include "fakes/fake_cudart.h"
+#include "fakes/named_calls.h"
 #include "libckpt/cuda_api.h"
 #include "libckpt/nccl_api.h"
 
 #define RANKS_MAX   8
 #define BLOCK_BYTES ((size_t)256 << 10)
 #define WORDS_MAX   32
-#define NAMES_MAX   32
 #define POISON      0xEE
 #define LATE_NS     200000000 /* until the last write of an aborted collective */
 #define POLLS       3         /* looks until something is not in progress any more */
@@ -65,13 +65,10 @@ struct call { /* one collective */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static nccl_comm comms;
-static struct {
-    const char *name;
-    unsigned calls, fail_at;
-    int result;
-} names[NAMES_MAX];
+static struct named_calls calls;
 static enum fake_nccl_fault fault;
 static unsigned fault_at;
+static atomic_uint ran;
 static _Thread_local struct {
     int depth;
     struct call *calls, **tail;
@@ -82,25 +79,11 @@ extern int cudaPointerGetAttributes(struct cuda_pointer_attributes *ret, const v
 
 /* -- on demand --------------------------------------------------------------------------- */
 
-static size_t name_of(const char *name)
-{
-    size_t i = 0;
-    while (i < NAMES_MAX && names[i].name && strcmp(names[i].name, name) != 0)
-        i++;
-    if (i == NAMES_MAX)
-        DIE("too many names");
-    names[i].name = name;
-    return i;
-}
-
 static int begin(const char *name)
 {
-    int result = NCCL_SUCCESS;
     pthread_mutex_lock(&lock);
-    size_t i = name_of(name);
-    names[i].calls++;
-    if (names[i].fail_at && --names[i].fail_at == 0)
-        result = names[i].result;
+    struct named_call *f = named_call(&calls, name);
+    int result = named_call_fails(f) ? f->error : NCCL_SUCCESS;
     pthread_mutex_unlock(&lock);
     return result;
 }
@@ -108,18 +91,23 @@ static int begin(const char *name)
 void fake_nccl_fail(const char *function, unsigned nth, int result)
 {
     pthread_mutex_lock(&lock);
-    size_t i = name_of(function);
-    names[i].fail_at = nth;
-    names[i].result = result;
+    struct named_call *f = named_call(&calls, function);
+    f->fail_at = nth;
+    f->error = result;
     pthread_mutex_unlock(&lock);
 }
 
 unsigned fake_nccl_calls(const char *function)
 {
     pthread_mutex_lock(&lock);
-    unsigned n = names[name_of(function)].calls;
+    unsigned n = named_call(&calls, function)->count;
     pthread_mutex_unlock(&lock);
     return n;
+}
+
+unsigned fake_nccl_ran(void)
+{
+    return atomic_load(&ran);
 }
 
 void fake_nccl_fault(enum fake_nccl_fault what, unsigned nth)
@@ -213,6 +201,7 @@ static bool reduce(const struct call *k)
 static void run(void *arg)
 {
     struct call *k = arg;
+    atomic_fetch_add(&ran, 1);
     bool going = !atomic_load(&k->c->aborted);
     if (going && (k->fault == FAKE_NCCL_HANG || k->fault == FAKE_NCCL_ASYNC)) {
         if (k->fault == FAKE_NCCL_ASYNC)

@@ -25,4 +25,5 @@ void fake_nccl_fault(enum fake_nccl_fault fault, unsigned nth);
 /* The nth next call (1 = the next) of a function ("Broadcast") returns this result. */
 void fake_nccl_fail(const char *function, unsigned nth, int result);
 unsigned fake_nccl_calls(const char *function);
-int fake_nccl_alive(void); /* communicators neither aborted nor destroyed */
+unsigned fake_nccl_ran(void); /* collectives whose turn on their stream has come */
+int fake_nccl_alive(void);    /* communicators neither aborted nor destroyed */

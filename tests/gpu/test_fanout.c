@@ -110,7 +110,7 @@ struct scene {
     const char *words;     /* it ends with CKPT_CORRUPT and these words */
     bool anything_is_said; /* `why`, or nothing */
     bool once;             /* the nodes read each byte once between them */
-    bool slow;             /* copies, and what is on the streams before the restore, take long */
+    bool slow;             /* copies take long, as does what is on the stream before the restore */
 };
 /* A launch of them. */
 struct play {
@@ -129,7 +129,8 @@ struct trainer {
     struct ckpt_buffer at[PARTS_MAX];
     bool on_device[PARTS_MAX];
     struct hall *hall;
-    int told; /* calls of the callback */
+    int told;            /* calls of the callback */
+    unsigned votes, ran; /* of the fake, before the restore */
 };
 
 static int tell(void *ctx, void *buf, size_t len)
@@ -222,12 +223,21 @@ static void check_bytes(struct trainer *t)
     }
 }
 
+/* Until the first vote is queued: it, and all of the fan-out, waits for this stream. */
+static void stay_in_front(const struct trainer *t)
+{
+    while (fake_nccl_calls("AllReduce") == t->votes)
+        kit_pause(1);
+    kit_pause(100);
+    CHECK_EQ(fake_nccl_ran(), t->ran);
+}
+
 /* The last of its stream before the restore: what is there then must not remain. */
 static void scribble(void *arg)
 {
     struct trainer *t = arg;
     if (t->scene->slow)
-        kit_pause(300L * (t->r->rank + 1));
+        stay_in_front(t);
     for (size_t i = 0; i < t->r->count; i++)
         if (t->on_device[i])
             memset(fake_look(t->at[i].base), 0x77, t->at[i].bytes);
@@ -282,6 +292,8 @@ static void one_restore(struct trainer *t, struct ckpt_restore_opts *o)
     bool any = false;
     for (size_t i = 0; i < r->count; i++)
         any |= t->on_device[i];
+    t->votes = fake_nccl_calls("AllReduce");
+    t->ran = fake_nccl_ran();
     fake_launch(t->stream, scribble, t);
     enum ckpt_status st = ckpt_restore(r->s, NULL, t->at, r->count, any ? t->stream : NULL, o);
     if (m->words) {

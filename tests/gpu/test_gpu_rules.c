@@ -10,6 +10,7 @@
 #include "fakes/fake_cudart.h"
 #include "fakes/lib_fixture.h"
 #include "gpu/impatient.h"
+#include "libckpt/gpu_cuda.h"
 
 #define PATIENT_NS   INT64_C(60000000000)
 #define IMPATIENT_NS INT64_C(300000000)
@@ -147,6 +148,71 @@ static void stream_waits_for_host(void)
     check_saved(&g, 1, op);
 }
 
+/* -- pinning ------------------------------------------------------------------------ */
+
+/* Any memory, by the device: in slices, all of it or nothing. */
+static void pins_in_slices(void)
+{
+    const uint64_t bytes = 2 * GPU_PIN_SLICE + 4096;
+    struct cuda cuda;
+    struct gpu *gpu;
+    void *room = aligned_alloc(4096, bytes);
+    CHECK(room);
+    CHECK_OK(cuda_open(&cuda, NULL));
+    CHECK_OK(gpu_cuda_new(&cuda, 0, &gpu, NULL));
+    CHECK_OK(gpu->ops->pin(gpu, room, bytes, NULL));
+    CHECK_EQ(fake_calls("HostRegister"), 3);
+    CHECK_EQ(fake_pinned_at_once(), GPU_PIN_SLICE);
+    CHECK_EQ(fake_pinned(), bytes);
+    gpu->ops->unpin(gpu, room, bytes);
+    CHECK_EQ(fake_pinned(), 0);
+    fake_fail("HostRegister", 3, CUDA_NO_MEMORY, false);
+    CHECK_EQ(gpu->ops->pin(gpu, room, bytes, NULL), CKPT_NO_MEMORY);
+    CHECK_EQ(fake_pinned(), 0);
+    gpu->ops->free(gpu);
+    free(room);
+}
+
+static void save_with_arena(struct device_fixture *g, unsigned refused, const char *words)
+{
+    struct fake_script s = fix_script();
+    struct ckpt_info info = { .size = sizeof(info) };
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(g, &s);
+    if (refused)
+        fake_fail("HostRegister", refused, CUDA_NO_MEMORY, false);
+    memcpy(fake_look(g->at[0].base), g->f.mem[0], g->at[0].bytes);
+    CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, &op));
+    check_saved(g, 1, op);
+    CHECK_OK(ckpt_info(g->f.c, &info));
+    if (!strstr(info.devices, words))
+        fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
+    CHECK(strstr(info.devices, words));
+    CHECK_EQ(fake_pinned_at_once(), GPU_PIN_SLICE);
+}
+
+/* An arena of 32 MiB by the transfer thread, which looks for messages between the slices. */
+static void pins_arena(void)
+{
+    struct device_fixture g;
+    save_with_arena(&g, 0, "; 0.031 GiB pinned in ");
+    CHECK_EQ(fake_calls("HostRegister"), 3);
+    CHECK_EQ(fake_pinned(), UINT64_C(32) << 20);
+    fix_close(&g.f);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* The third slice is refused: the first two go, too, and copies work without. */
+static void pins_nothing(void)
+{
+    struct device_fixture g;
+    save_with_arena(&g, 3, "(after 0.023 GiB, ");
+    CHECK_EQ(fake_pinned(), 0);
+    fix_close(&g.f);
+}
+
 /* -- a device that never ends ------------------------------------------------------ */
 
 static void hangs_under_arena(void)
@@ -213,9 +279,10 @@ static void hangs_at_close(void)
 
 int main(void)
 {
-    static void (*const each[])(void) = { granted_again,         another_arena,
-                                          stream_waits_for_host, hangs_under_arena,
-                                          hangs_under_state,     hangs_at_close };
+    static void (*const each[])(
+        void) = { granted_again,     another_arena,     stream_waits_for_host,
+                  hangs_under_arena, hangs_under_state, hangs_at_close,
+                  pins_in_slices,    pins_arena,        pins_nothing };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     for (size_t i = 0; i < ARRAY_COUNT(each); i++) {

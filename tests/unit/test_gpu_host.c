@@ -3,6 +3,8 @@
 #include "fakes/lib_fixture.h"
 #include "libckpt/gpu.h"
 
+_Static_assert(GPU_PIN_SLICE <= UINT64_C(1) << 30, "slices of this size stall devices for seconds");
+
 int main(void)
 {
     struct gpu *g = NULL;

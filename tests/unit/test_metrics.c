@@ -1,5 +1,6 @@
 /* Where metrics are served: addresses taken and refused, the port really listening. */
 #include <arpa/inet.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
@@ -13,7 +14,7 @@ static void refused(const char *address)
 {
     struct ckpt_err err = { 0 };
     int fd = -7;
-    CHECK_EQ(metrics_listen(address, &fd, &err), CKPT_INVALID);
+    CHECK_EQ(metrics_listen(address, 0, &fd, &err), CKPT_INVALID);
     CHECK(strstr(err.text, "--metrics") && fd == -7);
     cases++;
 }
@@ -27,7 +28,7 @@ static unsigned taken(const char *before, int family, const char *where, int *re
     unsigned port = 20000 + (unsigned)getpid() % 20000;
     for (int i = 0; i < 1000 && st != CKPT_OK; i++, port++) {
         snprintf(address, sizeof(address), "%s%u", before, port);
-        st = metrics_listen(address, ret_fd, &err);
+        st = metrics_listen(address, 0, ret_fd, &err);
         if (family == AF_INET6 && st != CKPT_OK && strstr(err.text, "family"))
             return 0; /* this machine has no IPv6 */
     }
@@ -44,8 +45,17 @@ static unsigned taken(const char *before, int family, const char *where, int *re
     return port - 1;
 }
 
+/* The server of a ckptd that is gone already. */
+static void *leave_late(void *arg)
+{
+    usleep(200000);
+    close(*(int *)arg);
+    return NULL;
+}
+
 int main(void)
 {
+    pthread_t leaving;
     int fd = -1, other = -1;
     struct ckpt_err err = { 0 };
     char again[32];
@@ -77,9 +87,10 @@ int main(void)
         refused(bad[i]);
     unsigned port = taken("", AF_INET, "127.0.0.1", &fd);
     snprintf(again, sizeof(again), "127.0.0.1:%u", port);
-    CHECK(metrics_listen(again, &other, &err) != CKPT_OK && strstr(err.text, again));
-    close(fd);
-    CHECK_OK(metrics_listen(again, &other, &err));
+    CHECK(metrics_listen(again, 50, &other, &err) != CKPT_OK && strstr(err.text, again));
+    CHECK_EQ(pthread_create(&leaving, NULL, leave_late, &fd), 0);
+    CHECK_OK(metrics_listen(again, 60000, &other, &err));
+    pthread_join(leaving, NULL);
     close(other);
     (void)taken("127.0.0.1:", AF_INET, "127.0.0.1", &fd);
     close(fd);
@@ -91,6 +102,6 @@ int main(void)
     err = (struct ckpt_err){ 0 };
     CHECK_EQ(metrics_start(0, "/no/socket", &err), CKPT_UNSUPPORTED);
     CHECK(strstr(err.text, "ckptd-metrics"));
-    TEST_CASES(cases + 2);
+    TEST_CASES(cases + 4);
     return 0;
 }

@@ -1,0 +1,40 @@
+/* The functions of a library that is none, by name: how often each was called, and which call is
+ * to fail.  No lock: the library has one. */
+#pragma once
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NAMED_CALLS_MAX 40
+
+struct named_call {
+    const char *name;
+    unsigned count, fail_at; /* fail_at: the nth next one, 0 = none */
+    int error;
+    bool sticky; /* for the library: all later ones, too */
+};
+struct named_calls {
+    struct named_call of[NAMED_CALLS_MAX];
+};
+
+static inline struct named_call *named_call(struct named_calls *all, const char *name)
+{
+    size_t i = 0;
+    while (i < NAMED_CALLS_MAX && all->of[i].name && strcmp(all->of[i].name, name) != 0)
+        i++;
+    if (i == NAMED_CALLS_MAX) {
+        fputs("too many names of functions\n", stderr);
+        abort();
+    }
+    all->of[i].name = name;
+    return &all->of[i];
+}
+
+/* Counts a call; true: this is the one to fail. */
+static inline bool named_call_fails(struct named_call *f)
+{
+    f->count++;
+    return f->fail_at && --f->fail_at == 0;
+}
