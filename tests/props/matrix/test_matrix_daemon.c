@@ -96,6 +96,8 @@ static void run_leg(struct kit_rank *r)
     if (g->read)
         o.mode = CKPT_READ;
     kit_open_with(r, &o);
+    if (!g->read) /* no rank is through before all have come */
+        kit_meet(r, 0);
     CHECK_EQ(r->point.size != 0, g->restore != NULL);
     if (g->restore)
         restore_side(r, g);
