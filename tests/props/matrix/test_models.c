@@ -244,7 +244,8 @@ int main(void)
     const char *scale = getenv("TEST_SCALE");
     printf("%-20s %-56s %7s %7s %10s %6s %9s\n", "model", "change", "from", "to", "parameters",
            "scale", "moved MiB");
-    for (size_t i = 0; i < ARRAY_COUNT(changes); i++) {
+    size_t step = TEST_TENTH > 1 ? 3 : 1, done = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(changes); i += step) {
         const struct change *c = &changes[i];
         uint64_t parameters, planned;
         unsigned by = c->scale / (getenv("CKPT_DEEP") ? 2 : 1);
@@ -257,7 +258,8 @@ int main(void)
                (double)moved / (double)MIB);
         fflush(stdout);
         CHECK(planned > 0 && moved > 0);
+        done++;
     }
-    TEST_CASES(ARRAY_COUNT(changes));
+    TEST_CASES(done);
     return 0;
 }
