@@ -2,10 +2,16 @@
  * with a handle of its own, as the daemon does it.
  *
  *     bench_s3 URL [--objects N] [--mib N] [--threads N] [--rounds N] [--get-only]
+ *     bench_s3 URL --only put|get|clear [--files DIR] ...
  *
  * Prints per direction GiB/s, and the CPU seconds of this process (not the server's) per GiB
  * of what was moved; objects are removed between rounds.  The server that measures the
- * client alone is tests/s3/sink_server.c. */
+ * client alone is tests/s3/sink_server.c.
+ *
+ * --only: one direction, once, nothing else; what is got was put before.  clear removes all that
+ * lies there.  --files: object bench/I is put from the file DIR/I, and written there when it
+ * is got: what other clients can do too, so s3_peers.py runs it so. */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/resource.h>
@@ -15,10 +21,13 @@
 
 #include "check.h"
 
+#define THREADS_MAX 64
+
 struct plan {
-    const char *url;
+    const char *url, *files; /* NULL = memory */
     long objects, mib, threads, rounds;
     bool get_only;
+    char only; /* an op, or 'c'lear; 0 = all, in rounds */
 };
 
 struct worker {
@@ -36,6 +45,21 @@ static double seconds_of(clockid_t id)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+static void file_move(const struct worker *w, long number)
+{
+    size_t len = (size_t)w->plan->mib << 20;
+    char path[4096];
+    snprintf(path, sizeof(path), "%s/%ld", w->plan->files, number);
+    int flags = w->op == 'p' ? O_RDONLY : O_WRONLY | O_CREAT | O_TRUNC;
+    int fd = open(path, flags | O_CLOEXEC, 0666);
+    ssize_t n = w->op == 'p' ? read(fd, w->bytes, len) : write(fd, w->bytes, len);
+    if (fd < 0 || n != (ssize_t)len) {
+        fprintf(stderr, "%s: %s\n", path, n < 0 ? strerrorname_np(errno) : "another length");
+        exit(1);
+    }
+    close(fd);
+}
+
 static void *work(void *arg)
 {
     const struct worker *w = arg;
@@ -46,6 +70,8 @@ static void *work(void *arg)
         struct iovec iov = { w->bytes, len };
         struct store_range whole = { 0, len, w->bytes };
         snprintf(key, sizeof(key), "bench/%ld", i);
+        if (w->op == 'p' && w->plan->files)
+            file_move(w, i);
         enum ckpt_status st = w->op == 'p'   ? store_put(w->s, key, &iov, 1, 0, &err)
                               : w->op == 'g' ? store_get(w->s, key, &whole, 1, &err)
                                              : store_remove(w->s, key, &err);
@@ -53,13 +79,15 @@ static void *work(void *arg)
             fprintf(stderr, "%s\n", err_text(&err));
             exit(1);
         }
+        if (w->op == 'g' && w->plan->files)
+            file_move(w, i);
     }
     return NULL;
 }
 
 static void run(const struct plan *plan, struct worker *workers, char op)
 {
-    pthread_t threads[64];
+    pthread_t threads[THREADS_MAX];
     double wall = seconds_of(CLOCK_MONOTONIC), cpu = seconds_of(CLOCK_PROCESS_CPUTIME_ID);
     for (long i = 0; i < plan->threads; i++) {
         workers[i].op = op;
@@ -75,70 +103,110 @@ static void run(const struct plan *plan, struct worker *workers, char op)
                gib, wall, gib / wall, cpu / gib);
 }
 
+/* False: no such option, or not with this value. */
+static bool option(struct plan *plan, const char *name, const char *value)
+{
+    const struct {
+        const char *name;
+        long *to;
+    } numbers[] = { { "--objects", &plan->objects },
+                    { "--mib", &plan->mib },
+                    { "--threads", &plan->threads },
+                    { "--rounds", &plan->rounds } };
+    for (size_t i = 0; i < ARRAY_COUNT(numbers); i++) {
+        if (strcmp(name, numbers[i].name) == 0) {
+            *numbers[i].to = strtol(value, NULL, 10);
+            return *numbers[i].to > 0;
+        }
+    }
+    if (strcmp(name, "--files") == 0) {
+        plan->files = value;
+        return true;
+    }
+    plan->only = value[0];
+    return strcmp(name, "--only") == 0 &&
+           (strcmp(value, "put") == 0 || strcmp(value, "get") == 0 || strcmp(value, "clear") == 0);
+}
+
 static void parse(int argc, char **argv, struct plan *plan)
 {
-    plan->url = argc > 1 ? argv[1] : NULL;
-    for (int i = 2; i < argc; i++) {
-        long n = i + 1 < argc ? strtol(argv[i + 1], NULL, 10) : 0;
-        bool flag = strcmp(argv[i], "--get-only") == 0;
-        if (flag)
+    bool good = argc > 1 && argv[1][0] != '-';
+    plan->url = argv[1];
+    for (int i = 2; i < argc && good; i++) {
+        if (strcmp(argv[i], "--get-only") == 0)
             plan->get_only = true;
-        else if (strcmp(argv[i], "--objects") == 0)
-            plan->objects = n;
-        else if (strcmp(argv[i], "--mib") == 0)
-            plan->mib = n;
-        else if (strcmp(argv[i], "--threads") == 0)
-            plan->threads = n;
-        else if (strcmp(argv[i], "--rounds") == 0)
-            plan->rounds = n;
-        else
-            plan->url = NULL;
-        i += !flag;
+        else if ((good = i + 1 < argc && option(plan, argv[i], argv[i + 1])))
+            i++;
     }
-    if (!plan->url || plan->objects < 1 || plan->mib < 1 || plan->threads < 1 ||
-        plan->threads > 64 || plan->rounds < 1) {
+    if (!good || plan->threads > THREADS_MAX || (plan->files && !plan->only)) {
         fprintf(stderr, "usage: bench_s3 URL [--objects N] [--mib N] [--threads N] [--rounds N] "
-                        "[--get-only]\n");
+                        "[--get-only]\n"
+                        "       bench_s3 URL --only put|get|clear [--files DIR] [--objects N] "
+                        "[--mib N] [--threads N]\n");
         exit(2);
     }
+}
+
+/* Whatever put it. */
+static void clear(struct store *s)
+{
+    struct store_entry entries[64];
+    size_t count;
+    bool more;
+    do {
+        CHECK_OK(store_list(s, "", false, "", entries, ARRAY_COUNT(entries), &count, &more, NULL));
+        for (size_t i = 0; i < count; i++)
+            CHECK_OK(store_remove(s, entries[i].key, NULL));
+    } while (more);
+}
+
+static void run_rounds(const struct plan *plan, struct worker *workers)
+{
+    char text[512];
+    struct iovec one = { workers[0].bytes, 1 };
+    CHECK_OK(store_put(workers[0].s, "bench/warm", &one, 1, 0, NULL));
+    store_to_text(workers[0].s, text, sizeof(text));
+    printf("%s\n", text);
+    for (long round = 0; round < plan->rounds; round++) {
+        if (!plan->get_only || round == 0)
+            run(plan, workers, 'p');
+        run(plan, workers, 'g');
+        if (!plan->get_only)
+            run(plan, workers, 'r');
+    }
+    CHECK_OK(store_remove(workers[0].s, "bench/warm", NULL));
 }
 
 int main(int argc, char **argv)
 {
     struct plan plan = { .objects = 32, .mib = 32, .threads = 4, .rounds = 3 };
     struct store_options options = { .create = true };
-    struct worker workers[64];
+    struct worker workers[THREADS_MAX];
     struct ckpt_err err = { 0 };
     parse(argc, argv, &plan);
     for (long i = 0; i < plan.threads; i++) {
         workers[i] = (struct worker){ .plan = &plan, .number = i };
         workers[i].bytes = malloc((size_t)plan.mib << 20);
         CHECK(workers[i].bytes);
-        memset(workers[i].bytes, (int)i + 1, (size_t)plan.mib << 20);
+        if (!plan.files)
+            memset(workers[i].bytes, (int)i + 1, (size_t)plan.mib << 20);
         if (store_open(plan.url, &options, &workers[i].s, &err) != CKPT_OK) {
             fprintf(stderr, "%s\n", err_text(&err));
             return 1;
         }
     }
-    char text[512];
-    struct iovec one = { workers[0].bytes, 1 };
-    CHECK_OK(store_put(workers[0].s, "bench/warm", &one, 1, 0, NULL));
-    store_to_text(workers[0].s, text, sizeof(text));
-    printf("%s\n", text);
-    for (long round = 0; round < plan.rounds; round++) {
-        if (!plan.get_only || round == 0)
-            run(&plan, workers, 'p');
-        run(&plan, workers, 'g');
-        if (!plan.get_only)
-            run(&plan, workers, 'r');
-    }
+    if (plan.only == 'c')
+        clear(workers[0].s);
+    else if (plan.only)
+        run(&plan, workers, plan.only);
+    else
+        run_rounds(&plan, workers);
     struct s3_counts n;
     s3_site_counts(store_s3_of(workers[0].s)->site, &n);
     printf("%llu requests (%llu again, %llu hedges), %.0f per TiB\n",
            (unsigned long long)n.requests, (unsigned long long)n.retries,
            (unsigned long long)n.hedges,
            (double)n.requests / ((double)(n.put_bytes + n.get_bytes) / (double)TIB));
-    CHECK_OK(store_remove(workers[0].s, "bench/warm", NULL));
     for (long i = 0; i < plan.threads; i++) {
         store_close(workers[i].s);
         free(workers[i].bytes);
