@@ -22,7 +22,8 @@ it came in.  Over HTTP bodies are signed, but by awscrt, whose S3 client cannot:
 it out there as well (payload=unsigned), and then sends a CRC32C of each body that awscrt does not.
 Over HTTPS bodies are not signed, but by those that cannot leave it out.
 
-"to memory": what is got is dropped by the program instead of written to a file.  "ckptd": a
+"files alone": our program reads or writes the files and asks no server: what is in each row's
+CPU seconds for the folders.  "to memory": what is got is dropped instead of written to a file.  "ckptd": a
 checkpoint of one tensor of that size in the directory of a daemon; put is a daemon's start,
 drain of all of it as it lies there and end, get is "ckpt restore" without any daemon.
 
@@ -181,12 +182,21 @@ class Ours(Client):
             self.directions = ("get",)
 
     def place(self):
-        return f"{super().place()}?payload={self.payload}"
+        return f"{super().place()}?payload={self.payload}" if self.payload != "-" else super().place()
 
     def command(self, verb, folder, count):
         files = ["--files", folder] if self.writes_files or verb == "put" else []
         return [self.bench.args.build / "tests/bench_s3", self.place(), "--only", verb, "--objects", count,
                 "--mib", self.bench.args.mib, "--threads", self.setting["threads"], *files]
+
+
+class Files(Ours):
+    """What the folders cost alone: put only reads, get only writes."""
+
+    def command(self, verb, folder, count):
+        command = super().command(verb, folder, count)
+        command[command.index(verb)] = {"put": "read", "get": "write"}[verb]
+        return command
 
 
 class Awscrt(Client):
@@ -373,7 +383,7 @@ class Bench:
         names = [str(i) for i in range(count)]
         if any((self.into / n).stat().st_size != self.args.mib << 20 for n in names):
             raise Failed("another length came back")
-        if self.server.keeps_bytes and filecmp.cmpfiles(self.source, self.into, names, shallow=False)[0] != names:
+        if self.server.keeps_bytes and not isinstance(client, Files) and filecmp.cmpfiles(self.source, self.into, names, shallow=False)[0] != names:
             raise Failed("other bytes came back")
 
     def remove(self, client):
@@ -389,7 +399,7 @@ class Bench:
         if after:
             seen = {n: after[n] - before[n] for n in after}
             self.requests[client.name, verb, count] = seen
-            if verb == "put":
+            if verb == "put" and seen["bytes_in"] > 1 << 20:
                 client.mode = "signed" if seen["bytes_signed"] > seen["bytes_unsigned"] else "unsigned"
         return measured
 
@@ -448,7 +458,7 @@ class Table:
         if not client.writes_files:
             name = "ours, to memory"
         present = [c.name for c in self.clients]
-        return name if name in present and name != client.name else None
+        return name if name in present and name != client.name and client.mode != "-" else None
 
     def pairs(self, client, verb):
         """(our speed over its, our CPU seconds over its) of each round with both."""
@@ -519,12 +529,13 @@ class Table:
 def clients_of(bench):
     everyone = [Ours(bench, "ours", "signed"), Ours(bench, "ours again", "signed"), Ours(bench, "ours, unsigned", "unsigned"),
                 Ours(bench, "ours, to memory", "unsigned", files=False),
+                Files(bench, "files alone", "-"),
                 Awscrt(bench, "awscrt"), Awscrt(bench, "awscrt, to memory", files=False),
                 AwsCli(bench, "aws-cli"), S5cmd(bench, "s5cmd"),
                 Rclone(bench, "rclone"), Daemon(bench, "ours, ckptd")]
     wanted = bench.args.clients.split(",") if bench.args.clients else None
     if wanted:
-        everyone = [c for c in everyone if c.name.split(",")[0].split(" ")[0] in wanted]
+        everyone = [c for c in everyone if c.name.split(",")[0].split(" ")[0] in wanted + ["files"]]
     return everyone
 
 
