@@ -154,8 +154,8 @@ class Bench:
 
     def remove(self, client):
         """All that is under its prefix, by our client."""
-        subprocess.run([str(w) for w in (self.args.build / "tests/bench_s3", client.place(), "--only", "clear")],
-                       check=True, stdout=subprocess.DEVNULL, env=self.environment)
+        command = [self.args.build / "tests/bench_s3", client.place(), "--only", "clear"]
+        subprocess.run([str(w) for w in command], check=True, stdout=subprocess.DEVNULL, env=self.environment)
         self.server.collect()
 
     def one(self, client, verb, folder, count):
@@ -261,7 +261,8 @@ class Table:
 
     def verdict(self, verb):
         """Against all that others make."""
-        peers = [c for c in self.clients if not c.name.startswith("ours") and (c.name, verb) in self.bench.results]
+        peers = [c for c in self.clients
+                 if not c.name.startswith("ours") and (c.name, verb) in self.bench.results]
         pairs = {c.name: self.pairs(c, verb) for c in peers}
         pairs = {n: p for n, p in pairs.items() if p[0]}
         if not pairs:
@@ -414,7 +415,8 @@ def run_under_gateway(args):
 
 
 def arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("build", type=pathlib.Path, help="a build tree with tests")
     parser.add_argument("--server", action="append", choices=["sink", "tls", "rgw"], help="may be repeated")
     parser.add_argument("--rounds", type=int, default=7)

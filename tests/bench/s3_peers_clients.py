@@ -156,7 +156,8 @@ class Rclone(Client):
         return ["rclone", "copy", *([folder, there] if verb == "put" else [there, folder]),
                 "--config", "/dev/null", "--s3-provider", "Ceph", "--s3-env-auth", "--s3-endpoint",
                 self.bench.server.url, "--s3-region", "us-east-1", "--s3-list-version", "2",
-                "--s3-no-check-bucket", "--s3-no-head", "--s3-disable-checksum", "--ignore-checksum", "--ignore-times", "--no-traverse", "--quiet",
+                "--s3-no-check-bucket", "--s3-no-head", "--s3-disable-checksum",
+                "--ignore-checksum", "--ignore-times", "--no-traverse", "--quiet",
                 "--transfers", s["transfers"], "--s3-upload-cutoff", s["cutoff"], "--s3-chunk-size", "8Mi",
                 *more, *(["--ca-cert", self.bench.server.ca] if self.bench.server.ca else [])]
 
