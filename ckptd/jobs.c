@@ -14,6 +14,13 @@
 #include "formats/report.h"
 #include "formats/wire.h"
 
+#define BEGIN_NS INT64_C(3000000000) /* a save waits so long for the home */
+
+bool jobs_out_of_reach(enum ckpt_status st)
+{
+    return st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT || st == CKPT_IO;
+}
+
 static int64_t clock_ns(clockid_t clock)
 {
     struct timespec ts;
@@ -117,7 +124,7 @@ static enum ckpt_status run_seal(struct job_seal *s, uint64_t slot_bytes, struct
 /* -- a rank's part -------------------------------------------------------------- */
 
 /* Is this launch still the newest, and is the step not committed yet by an earlier try? */
-static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
+static enum ckpt_status ask_begin(struct store *home, const struct job_part *p,
                                   struct ckpt_err *err)
 {
     enum ckpt_status st = launch_current(home, p->job, p->epoch, err);
@@ -133,6 +140,25 @@ static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
                          p->job);
     }
     return st;
+}
+
+/* H5: packs go to the node's own tier, so a save begins also while the home is out of reach.
+ * What an older launch saves unasked sorts behind all the same, and a step that is
+ * committed already is saved twice at worst. */
+static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    if (w->local == w->home)
+        return ask_begin(w->home, p, err);
+    if (p->unasked)
+        return CKPT_OK;
+    store_set_limits(w->home, jobs_now_ns() + BEGIN_NS, w->cancel);
+    enum ckpt_status st = ask_begin(w->home, p, &why);
+    store_set_limits(w->home, 0, w->cancel);
+    p->unasked = jobs_out_of_reach(st);
+    if (st == CKPT_OK || p->unasked)
+        return CKPT_OK;
+    return err_set(err, st, "%s", err_text(&why));
 }
 
 /* What the tiles of a slot hold; `used` counts the gaps between them, too. */
@@ -255,28 +281,42 @@ static enum ckpt_status run_publish(struct jobs_work *w, struct job_attempt *a,
     return publish_held(w->local, a->job, &commit, &held, err);
 }
 
+/* CKPT_BUSY: nothing is decided. */
+static enum ckpt_status look(struct store *home, const struct job_attempt *a, struct ckpt_err *err)
+{
+    enum publish_state state;
+    struct record_abort abort;
+    enum ckpt_status st = publish_look(home, a->job, &a->name, &state, &abort, err);
+    if (st == CKPT_OK && state == PUBLISH_UNDECIDED)
+        st = CKPT_BUSY;
+    if (st == CKPT_OK && state == PUBLISH_ABORTED)
+        st = err_set(err, CKPT_ABORTED, "the save was given up: %s (rank %u)",
+                     status_sentence(abort.status), abort.rank);
+    return st;
+}
+
+/* A part that is missing may be one that will never come: then its node has given up. */
+static enum ckpt_status run_missing(struct store *home, struct job_attempt *a, struct ckpt_err *err)
+{
+    enum ckpt_status st = publish_missing(home, a->job, &a->name, a->world, a->from, &a->rank, err);
+    if (st == CKPT_OK && a->rank < a->world)
+        st = look(home, a, err);
+    return st == CKPT_BUSY ? CKPT_OK : st;
+}
+
 static enum ckpt_status run_attempt(struct jobs_work *w, struct job_attempt *a,
                                     struct ckpt_err *err)
 {
     struct store *home = w->home;
-    enum publish_state state;
-    struct record_abort abort;
-    enum ckpt_status st = CKPT_OK;
     switch (a->what) {
     case COMMITTER_PUBLISH:
         return run_publish(w, a, err);
     case COMMITTER_ABORT:
         return publish_abort(home, a->job, &a->name, &a->abort, err);
     case COMMITTER_MISSING:
-        return publish_missing(home, a->job, &a->name, a->world, a->from, &a->rank, err);
+        return run_missing(home, a, err);
     case COMMITTER_LOOK:
-        st = publish_look(home, a->job, &a->name, &state, &abort, err);
-        if (st == CKPT_OK && state == PUBLISH_UNDECIDED)
-            st = CKPT_BUSY;
-        if (st == CKPT_OK && state == PUBLISH_ABORTED)
-            st = err_set(err, CKPT_ABORTED, "the save was given up: %s (rank %u)",
-                         status_sentence(abort.status), abort.rank);
-        return st;
+        return look(home, a, err);
     case COMMITTER_IDLE:
         break;
     }
@@ -510,7 +550,7 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
     case JOB_SEAL:
         return run_seal(&j->seal, w->slot_bytes, &j->err);
     case JOB_BEGIN:
-        return run_begin(w->home, &j->part, &j->err);
+        return run_begin(w, &j->part, &j->err);
     case JOB_DIGEST:
         return run_digest(w, &j->part);
     case JOB_PACK:
@@ -590,6 +630,8 @@ void job_free(struct job *j)
     }
     if (j->kind == JOB_ADOPT)
         roster_fini(&j->tier.held);
+    if (j->kind == JOB_LAUNCH)
+        free(j->launch.ranks);
     if (j->kind == JOB_PLAN) {
         free((void *)(uintptr_t)j->plan.decls);
         free(j->plan.clients);

@@ -67,6 +67,11 @@ static json_t *op_json(const struct control *c, const struct client *cl,
 static void add_slowest(const struct control *c, const struct session_op *op, const char *job,
                         json_t *j)
 {
+    const struct committer_attempt *a = committer_find(c->committer, job, &op->name);
+    if (a && a->several && a->rank0_here && a->put >= a->joined && a->missing < a->world) {
+        json_object_set_new(j, "slowest_rank", json_integer(a->missing)); /* on another node */
+        return;
+    }
     double least = 2;
     uint32_t rank = 0;
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
@@ -115,12 +120,13 @@ static json_t *session_json(const struct control *c, const struct client *cl)
                   (json_int_t)s->epoch, "mode", s->mode == WIRE_TRAIN ? "train" : "read", "pid",
                   (json_int_t)s->pid, "attached", cl->conn != NULL, "dead", s->dead,
                   "staged_is_process", (s->flags & WIRE_STAGED_IS_PROCESS) != 0, "launch",
-                  !l                            ? "none"
-                  : l->phase == LAUNCH_READY    ? "ready"
-                  : l->phase == LAUNCH_FAILED   ? "failed"
-                  : l->phase == LAUNCH_NEW      ? "waiting for rank 0"
-                  : l->phase == LAUNCH_DRAINING ? "waiting for older saves"
-                                                : "resolving",
+                  !l                             ? "none"
+                  : l->phase == LAUNCH_READY     ? "ready"
+                  : l->phase == LAUNCH_FAILED    ? "failed"
+                  : l->phase == LAUNCH_NEW       ? "waiting for rank 0"
+                  : l->phase == LAUNCH_DRAINING  ? "waiting for older saves"
+                  : l->phase == LAUNCH_GATHERING ? "waiting for other nodes"
+                                                 : "resolving",
                   "states", states, "ops", ops);
     status_count(j, METER_RANK_PROGRESS, s->progress);
     status_count(j, METER_RANK_BEGUN, s->saves_begun);

@@ -20,10 +20,14 @@ struct launch_who {
  * CKPT_LAUNCH_REUSED. */
 enum ckpt_status launch_claim(struct store *home, const struct launch_who *who, uint64_t *ret_epoch,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Finds the newest epoch that a token claimed; CKPT_NOT_FOUND while rank 0 has not.  (After
- * a rollback inside the process: poll until it is above the old one.) */
+/* Finds the newest epoch above *floor that a token claimed; CKPT_NOT_FOUND, without words,
+ * while rank 0 has not: then *floor is raised to what was looked at, so that looking again
+ * costs one listing.  Only the newest claims are read: who is further behind than that is
+ * not waited for any more. */
+#define LAUNCH_FIND_CLAIMS 4
 enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
-                             uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
+                             uint64_t *floor, uint64_t *ret_epoch, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Reads the launches alone. */
 enum ckpt_status launch_claims(struct store *home, const char *job, struct lineage *ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -75,8 +79,6 @@ enum ckpt_status launch_names(struct store *home, const char *job, const struct 
 enum ckpt_status launch_current(struct store *home, const char *job, uint64_t epoch,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Reports: the first one of its key stands, putting another is CKPT_OK. */
-enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
-                                 const struct record_node *n, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,
                                  const struct record_step *r, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_bad(struct store *home, const char *job, const struct record_bad *r,
@@ -86,6 +88,3 @@ enum ckpt_status launch_put_bad(struct store *home, const char *job, const struc
  * left. */
 enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Every (name, rank) of the job whose `.h` lies in this store: a node's inventory. */
-enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
-                                  struct ckpt_err *err) CKPT_MUST_CHECK;

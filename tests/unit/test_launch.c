@@ -44,11 +44,43 @@ static enum publish_state state_of(struct store *s, const struct ckpt_name *name
     return state;
 }
 
+/* 0: nobody claimed with it. */
+static uint64_t find(struct store *s, const char *token)
+{
+    uint64_t floor = 0, epoch = 0;
+    enum ckpt_status st = launch_find(s, FX_JOB, token, &floor, &epoch, NULL);
+    CHECK(st == CKPT_OK || st == CKPT_NOT_FOUND);
+    return epoch;
+}
+
+/* A node that looks for its launch again and again: what was looked at is not read again. */
+static int test_finding(void)
+{
+    struct store *s = fx_open();
+    uint64_t floor = 0, epoch = 99;
+    CHECK_EQ(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(floor, 0);
+    for (char name[2] = "a"; name[0] <= 'f'; name[0]++)
+        claim(s, name);
+    CHECK_EQ(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK(floor == 6 && epoch == 99);
+    CHECK_EQ(launch_find(s, FX_JOB, "f", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    claim(s, "x");
+    CHECK_OK(store_put_record(s, key_claim(FX_JOB, 8).text, "junk", 4, NULL));
+    CHECK_OK(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL));
+    CHECK_EQ(epoch, 7);
+    CHECK_EQ(find(s, "e"), 5); /* the last of those that are read */
+    CHECK_EQ(find(s, "d"), 0);
+    CHECK_EQ(launch_find(s, "../x", "x", &floor, &epoch, NULL), CKPT_BAD_NAME);
+    store_close(s);
+    return 9;
+}
+
 static int test_tokens(void)
 {
     struct store *s = fx_open();
     uint64_t epoch = 99;
-    CHECK_EQ(launch_find(s, FX_JOB, "a", &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(find(s, "a"), 0);
     CHECK_EQ(claim(s, "a"), 1);
     CHECK_EQ(claim(s, "a"), 1); /* a retry of the same process */
     struct launch_who other = who_is("a", 2);
@@ -58,8 +90,7 @@ static int test_tokens(void)
     CHECK_EQ(epoch, 99);
     CHECK_EQ(claim(s, "b"), 2);
     CHECK_EQ(claim(s, "a"), 1);
-    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
-    CHECK_EQ(epoch, 2);
+    CHECK_EQ(find(s, "b"), 2);
     /* A rollback inside the process: the next epoch, found again by a retry. */
     struct launch_who again = who_is("b", 1);
     again.after = 2;
@@ -68,8 +99,7 @@ static int test_tokens(void)
     CHECK_OK(launch_claim(s, &again, &epoch, NULL));
     CHECK_EQ(epoch, 3);
     CHECK_EQ(claim(s, "b"), 3);
-    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
-    CHECK_EQ(epoch, 3);
+    CHECK_EQ(find(s, "b"), 3);
     /* Above all claims, also above those that left nothing else. */
     CHECK_EQ(claim(s, "c"), 4);
     struct launch_who none = who_is("", 1), bad = who_is("d", 1);
@@ -297,32 +327,10 @@ static int test_damaged_records(void)
     return 7;
 }
 
-static int test_inventory(void)
-{
-    struct store *s = fx_open();
-    fx_commit(s, 1, 10);
-    struct ckpt_name half = fx_name(1, 20);
-    CHECK_OK(fx_part(s, &half, 1, false, NULL));
-    struct record_node n;
-    CHECK_OK(launch_inventory(s, FX_JOB, &n, NULL));
-    CHECK_EQ(n.count, 3);
-    unsigned of_half = 0;
-    for (uint32_t i = 0; i < n.count; i++)
-        of_half += name_equal(&n.holdings[i].name, &half) && n.holdings[i].rank == 1;
-    CHECK_EQ(of_half, 1);
-    CHECK_OK(launch_put_node(s, FX_JOB, 1, &n, NULL));
-    record_node_fini(&n);
-    CHECK_OK(launch_inventory(s, "empty", &n, NULL));
-    CHECK_EQ(n.count, 0);
-    record_node_fini(&n);
-    store_close(s);
-    return 4;
-}
-
 int main(void)
 {
     TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() +
                test_brings_back() + test_history_reads_reports() + test_damaged_records() +
-               test_inventory());
+               test_finding());
     return 0;
 }
