@@ -520,7 +520,6 @@ static void on_timers(struct control *c)
     control_settle(c);
     control_committer(c, &(struct committer_event){ .kind = COMMITTER_TICK });
     control_launch_tick(c);
-    control_waiting_tick(c);
     control_load_tick(c);
     control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_TICK });
     control_settle(c);

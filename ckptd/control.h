@@ -36,8 +36,6 @@
 #define CONTROL_DRAIN_NS       INT64_C(120000000000) /* a launch waits so long for older saves */
 #define CONTROL_ARRIVAL_MS     600000
 #define CONTROL_OTHERS_NS      INT64_C(10000000000) /* a stop waits so long for other nodes */
-#define CONTROL_AWAY_NS        INT64_C(10000000000) /* the home is not asked so long */
-#define CONTROL_AGAIN_NS       INT64_C(2000000000)  /* what it must be told is tried again */
 #define CONTROL_JOIN_NS        INT64_C(200000000)   /* ranks of a node come together */
 #define CONTROL_TIER_NS        INT64_C(30000000000) /* a launch waits so long for other tiers */
 
@@ -106,10 +104,10 @@ struct launch {
     struct roster held_here; /* in those that only this node can reach */
     /* several nodes */
     struct launch_nodes nodes;
-    uint64_t floor;    /* claims up to here are others' */
-    uint32_t missing;  /* the first rank of which no node has told */
-    bool decided;      /* older attempts were looked through */
-    int64_t joined_ns; /* the last rank came */
+    uint64_t floor;   /* claims up to here are others' */
+    uint32_t missing; /* the first rank of which no node has told */
+    bool decided;     /* older attempts were looked through */
+    int64_t tell_ns;  /* not before: ranks of a node come together */
     enum ckpt_status status;
     char text[SESSION_TEXT_MAX];
     int64_t claimed_ns, poll_ns;
@@ -180,9 +178,6 @@ struct control {
     uint64_t next_round;
     int64_t tier_ns; /* how long a launch waits for other tiers */
     struct later *later, **later_last;
-    struct job *waiting; /* FINISH, FAIL_PART: again when `waiting_ns` has come (H5) */
-    int64_t waiting_ns;
-    int64_t home_asked_ns; /* the home was out of reach: saves do not ask it until then */
     int64_t now, started_ns, idle_ns, stop_by_ns;
     int64_t stop_others_ns; /* until then a stop waits for other nodes' parts, too */
     bool stopping, orphan, served, shared_store;
@@ -270,8 +265,6 @@ bool control_waits_for_others(const struct control *c, const struct client *cl,
 
 /* control_done.c */
 void control_job_done(struct control *c, struct job *j);
-/* What could not be brought to the home is tried again when it is time. */
-void control_waiting_tick(struct control *c);
 bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err *err);
 
 /* control_list.c */

@@ -150,7 +150,6 @@ static void submit_part(struct control *c, struct client *cl, enum job_kind kind
         j->part.memory = cl->states[op->state].arena.base +
                          (uint64_t)(a->slot - t->first) * c->config->slot_bytes;
     }
-    j->part.unasked = kind == JOB_BEGIN && c->now < c->home_asked_ns;
     control_submit(c,
                    kind == JOB_DIGEST  ? c->digests
                    : kind == JOB_BEGIN ? c->begins

@@ -81,14 +81,13 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         .slot = j->part.slot,
         .image_slot = j->part.image_slot,
         .status = j->status,
+        .away = j->part.away,
         .text = text,
         .id = j->part.packed.id,
         .stored = j->part.packed.stored_bytes,
         .bytes = j->part.raw_bytes,
         .packs = j->part.area.packs,
     };
-    if (j->kind == JOB_BEGIN && j->part.unasked && c->now >= c->home_asked_ns)
-        c->home_asked_ns = c->now + CONTROL_AWAY_NS;
     if (j->kind == JOB_BEGIN) {
         find_parent(c, cl, &j->part.name, &ev);
         ev.text = err_text(&j->err);
@@ -111,49 +110,6 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
     }
 }
 
-/* H5: packs are safe on this node; only the home must be told, and it is out of reach.  The
- * op goes on waiting, as if the job were still out, until it succeeds or nobody wants it. */
-static bool try_again(struct control *c, struct client *cl, struct job *j)
-{
-    bool tells = j->kind == JOB_FINISH || j->kind == JOB_FAIL_PART;
-    uint32_t at = tells && cl ? session_op_of(cl->s, j->op) : UINT32_MAX;
-    if (at == UINT32_MAX || c->tiers.home == 0 || !jobs_out_of_reach(j->status) || c->stopping ||
-        c->orphan)
-        return false;
-    const struct session_op *op = &cl->s->ops[at];
-    bool wanted = j->kind == JOB_FAIL_PART || op->status == CKPT_OK;
-    if (op->decided || !wanted || c->now >= op->deadline_ns)
-        return false;
-    if (!c->waiting) {
-        log_warn("the home is out of reach: saves wait on this node",
-                 "job=%s rank=%u step=%" PRIu64 " why=\"%s\"", cl->s->job, cl->s->rank, op->step,
-                 err_text(&j->err));
-        c->waiting_ns = c->now + CONTROL_AGAIN_NS;
-    }
-    c->jobs_out++;
-    cl->jobs_out++;
-    j->next = c->waiting;
-    c->waiting = j;
-    return true;
-}
-
-void control_waiting_tick(struct control *c)
-{
-    if (!c->waiting || (c->now < c->waiting_ns && !c->stopping && !c->orphan))
-        return;
-    struct job *all = c->waiting;
-    c->waiting = NULL;
-    for (struct job *j = all, *next; j; j = next) {
-        next = j->next;
-        j->next = NULL;
-        j->status = CKPT_OK;
-        j->err = (struct ckpt_err){ 0 };
-        c->jobs_out--;
-        c->clients[j->client]->jobs_out--;
-        control_submit(c, c->records, j);
-    }
-}
-
 void control_job_done(struct control *c, struct job *j)
 {
     struct client *cl = j->client == UINT32_MAX ? NULL : c->clients[j->client];
@@ -162,8 +118,6 @@ void control_job_done(struct control *c, struct job *j)
     c->drains_out -= j->kind >= JOB_DRAIN;
     if (cl)
         cl->jobs_out--;
-    if (try_again(c, cl, j))
-        return;
     switch (j->kind) {
     case JOB_DIGEST: /* no event: to the session it is one job */
         j->kind = JOB_PACK;

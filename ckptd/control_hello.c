@@ -211,7 +211,7 @@ static enum ckpt_status join_launch(struct control *c, struct client *cl, struct
     if (!l)
         return err_set(err, CKPT_NO_MEMORY, "out of memory for a launch");
     cl->launch = l->key;
-    l->joined_ns = c->now;
+    l->tell_ns = c->now + CONTROL_JOIN_NS;
     if (absent)
         *absent = 0;
     if (s->rank == 0 || l->reader) {

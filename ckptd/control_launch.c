@@ -260,16 +260,15 @@ static void resolved(struct control *c, struct launch *l, bool ours)
  * fails none of them, the ranks' own deadlines do. */
 static bool looks_again(const struct job *j)
 {
-    bool polls = j->launch.what == LAUNCH_FIND || j->launch.what == LAUNCH_LOOK ||
-                 j->launch.what == LAUNCH_GATHER || j->launch.what == LAUNCH_TELL;
-    return polls && (j->status == CKPT_NOT_FOUND || j->status == CKPT_UNREACHABLE ||
-                     j->status == CKPT_TIMEOUT || j->status == CKPT_IO);
+    bool looks = j->launch.what == LAUNCH_FIND || j->launch.what == LAUNCH_LOOK;
+    return j->launch.away || (looks && j->status == CKPT_NOT_FOUND);
 }
 
 static void look_again(struct control *c, struct launch *l, const struct job *j)
 {
     l->poll_ns = c->now + COMMITTER_POLL_MIN_NS;
     l->floor = j->launch.floor;
+    l->tell_ns = l->poll_ns;
     if (l->phase == LAUNCH_TELLING)
         l->phase = LAUNCH_GATHERING; /* where those who are not told of yet are told of */
     if (l->rank0_here && l->phase == LAUNCH_NEW) /* rank 0 came while we looked */
@@ -397,7 +396,7 @@ static void drained(struct control *c, struct launch *l)
     if (!quiet && c->now - l->claimed_ns <= CONTROL_DRAIN_NS)
         return;
     bool several = c->shared_store && (!l->rank0_here || !all_here(c, l));
-    if (several && c->now - l->joined_ns < CONTROL_JOIN_NS)
+    if (several && c->now < l->tell_ns)
         return; /* ranks of a node come together: they are told of together */
     l->phase = several ? LAUNCH_TELLING : LAUNCH_RESOLVING;
     submit(c, l, several ? LAUNCH_TELL : LAUNCH_RESOLVE);
@@ -410,7 +409,7 @@ static void gather(struct control *c, struct launch *l)
     if (l->rank0_here && all_here(c, l)) {
         l->phase = LAUNCH_RESOLVING;
         submit(c, l, LAUNCH_RESOLVE);
-    } else if (any_untold(c, l) && c->now - l->joined_ns >= CONTROL_JOIN_NS) {
+    } else if (any_untold(c, l) && c->now >= l->tell_ns) {
         l->phase = LAUNCH_TELLING;
         submit(c, l, LAUNCH_TELL);
     } else if (c->now >= l->poll_ns) {

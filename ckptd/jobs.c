@@ -14,7 +14,8 @@
 #include "formats/report.h"
 #include "formats/wire.h"
 
-#define BEGIN_NS INT64_C(3000000000) /* a save waits so long for the home */
+#define BEGIN_NS INT64_C(3000000000)  /* a save waits so long for the home */
+#define AWAY_NS  INT64_C(10000000000) /* and then those behind it do not ask so long */
 
 bool jobs_out_of_reach(enum ckpt_status st)
 {
@@ -148,17 +149,22 @@ static enum ckpt_status ask_begin(struct store *home, const struct job_part *p,
 static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
+    int64_t now = jobs_now_ns();
     if (w->local == w->home)
         return ask_begin(w->home, p, err);
-    if (p->unasked)
+    p->away = now < w->ask_ns;
+    if (p->away)
         return CKPT_OK;
-    store_set_limits(w->home, jobs_now_ns() + BEGIN_NS, w->cancel);
+    store_set_limits(w->home, now + BEGIN_NS, w->cancel);
     enum ckpt_status st = ask_begin(w->home, p, &why);
     store_set_limits(w->home, 0, w->cancel);
-    p->unasked = jobs_out_of_reach(st);
-    if (st == CKPT_OK || p->unasked)
+    if (st == CKPT_OK)
         return CKPT_OK;
-    return err_set(err, st, "%s", err_text(&why));
+    if (!jobs_out_of_reach(st))
+        return err_set(err, st, "%s", err_text(&why));
+    w->ask_ns = jobs_now_ns() + AWAY_NS;
+    p->away = true;
+    return CKPT_OK;
 }
 
 /* What the tiles of a slot hold; `used` counts the gaps between them, too. */
@@ -233,6 +239,16 @@ static size_t witness_seen(const struct job_part *p, struct manifest_seen *ret)
     return 1;
 }
 
+/* What the node's own tier cannot do is no matter of waiting: it is not known what is left of
+ * the packs that a sync has failed for. */
+static bool only_home_fails(const struct jobs_work *w, bool settled, enum ckpt_status st)
+{
+    bool apart = w->local != w->home;
+    if (st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT)
+        return settled || !apart;
+    return st == CKPT_IO && settled && apart;
+}
+
 static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl *d = p->decl;
@@ -255,7 +271,12 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     const struct manifest_source from = {
         .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
     };
-    return save_finish_apart(w->local, w->home, &h, &from, p->stored_bytes, err);
+    enum ckpt_status st = save_settle(w->local, &h, &from, p->stored_bytes, err);
+    p->settled = st == CKPT_OK;
+    if (p->settled)
+        st = save_tell(w->home, &h, &from, err);
+    p->away = only_home_fails(w, p->settled, st);
+    return st;
 }
 
 static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,
@@ -588,8 +609,9 @@ static void run(struct crew_job *base, void *work)
     struct job *j = (struct job *)base;
     int64_t begun = jobs_now_ns();
     j->status = run_once(j, work);
-    if (j->status == CKPT_IO && (j->kind == JOB_PACK || j->kind == JOB_FINISH)) {
-        j->err = (struct ckpt_err){ 0 }; /* once more, to a new file, from memory */
+    bool again = j->kind == JOB_PACK || (j->kind == JOB_FINISH && j->part.settled);
+    if (j->status == CKPT_IO && again) { /* once more, to a new file, from memory */
+        j->err = (struct ckpt_err){ 0 };
         j->status = run_once(j, work);
     }
     j->took_ns = jobs_now_ns() - begun;

@@ -28,6 +28,7 @@ struct jobs_work {
     struct load_work *load;
     struct drain_work *drain;
     const atomic_bool *cancel; /* drains end early when it is set */
+    int64_t ask_ns;            /* BEGIN: the home was out of reach: not asked until then */
     uint64_t slot_bytes;
     struct save_codec codec;
     uint8_t node[16];
@@ -86,7 +87,9 @@ struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's sa
     const struct decl *decl;
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
-    bool unasked;     /* BEGIN: the home is out of reach and is not asked; also a result */
+    bool settled;     /* FINISH, a result: packs are named for good and accounted for */
+    bool away;        /* a result.  FINISH: only the home fails, and may come back; BEGIN: it
+                         was not asked (H5) */
     bool has_witness; /* FINISH */
     uint64_t witness; /* decl_witness_at */
     struct digest witness_digest;
@@ -132,6 +135,7 @@ struct job_launch {
     /* results */
     uint32_t missing; /* GATHER: the first rank of which no node has told; world: none */
     bool pending;     /* and the newest checkpoint is on its way to the home */
+    bool away;        /* any: the home was out of reach, and nothing else failed */
     uint64_t epoch;
     bool has_point, stop;
     struct ckpt_name point;
@@ -240,7 +244,6 @@ struct job_prune {
 };
 struct job {
     struct crew_job base; /* first */
-    struct job *next;     /* of those that control tries again */
     enum job_kind kind;
     uint32_t client; /* control's number of the session; UINT32_MAX = none */
     uint64_t op;

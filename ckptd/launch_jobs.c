@@ -37,14 +37,14 @@ static enum ckpt_status take_resolved(struct job_launch *l, struct record_resolv
 
 /* What can be restored here and now beside what the home holds (H3): in tiers that all can
  * reach; and when all ranks are on this node, in its own, else what every rank finds on the
- * node where it is. */
+ * node where it is.  (In the node's own a resolver looks later, behind what it decides.) */
 static enum ckpt_status at_hand(struct jobs_work *w, const struct job_launch *l, struct roster *ret,
                                 struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
     if (!l->alone)
         st = launch_nodes_held(l->nodes, l->job, l->world, ret, err);
-    else if (w->local != w->home)
+    else if (l->what == LAUNCH_READ && w->local != w->home)
         st = adopt_held(w->local, l->job, ret, err);
     if (st == CKPT_OK && l->alone && l->also_here)
         st = roster_merge(ret, l->also_here, err);
@@ -52,8 +52,7 @@ static enum ckpt_status at_hand(struct jobs_work *w, const struct job_launch *l,
 }
 
 /* Packs that lie in the home are there for all, so nothing is said of them. */
-static enum ckpt_status run_tell(struct jobs_work *w, const struct job_launch *l,
-                                 struct ckpt_err *err)
+static enum ckpt_status run_tell(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     struct record_node n = { 0 };
     enum ckpt_status st = CKPT_OK;
@@ -66,6 +65,7 @@ static enum ckpt_status run_tell(struct jobs_work *w, const struct job_launch *l
     n.ranks = l->ranks;
     n.rank_count = l->rank_count;
     st = launch_put_node(w->home, l->job, l->epoch, &n, err);
+    l->away = jobs_out_of_reach(st);
     n.ranks = NULL; /* the job's */
     record_node_fini(&n);
     return st;
@@ -92,10 +92,12 @@ static enum ckpt_status run_resolve(struct jobs_work *w, struct job_launch *l, s
 {
     struct record_resolved r = { 0 };
     CLEANUP_ROSTER struct roster also = { 0 };
+    const struct launch_reach reach = { .tier = l->alone && w->local != w->home ? w->local : NULL,
+                                        .also = &also };
     l->wish.below = l->epoch;
     enum ckpt_status st = at_hand(w, l, &also, err);
     if (st == CKPT_OK)
-        st = launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &also, &r, err);
+        st = launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &reach, &r, err);
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
@@ -133,6 +135,13 @@ static enum ckpt_status run_read(struct jobs_work *w, struct job_launch *l, stru
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
+/* Steps that ask the home alone, and are repeated. */
+static enum ckpt_status polled(struct job_launch *l, enum ckpt_status st)
+{
+    l->away = jobs_out_of_reach(st);
+    return st;
+}
+
 enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     switch (l->what) {
@@ -143,11 +152,11 @@ enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struc
     case LAUNCH_TELL:
         return run_tell(w, l, err);
     case LAUNCH_GATHER:
-        return run_gather(w->home, l, err);
+        return polled(l, run_gather(w->home, l, err));
     case LAUNCH_FIND:
-        return run_find(w->home, l, err);
+        return polled(l, run_find(w->home, l, err));
     case LAUNCH_LOOK:
-        return run_look(w->home, l, err);
+        return polled(l, run_look(w->home, l, err));
     case LAUNCH_READ:
         return run_read(w, l, err);
     }

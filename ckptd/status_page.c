@@ -63,17 +63,24 @@ static json_t *op_json(const struct control *c, const struct client *cl,
     return j;
 }
 
+bool status_elsewhere(const struct control *c, const char *job, const struct ckpt_name *name,
+                      uint32_t *ret)
+{
+    const struct committer_attempt *a = committer_find(c->committer, job, name);
+    if (!a || !a->several || !a->rank0_here || a->put < a->joined || a->missing >= a->world)
+        return false;
+    *ret = a->missing;
+    return true;
+}
+
 /* The rank of the same attempt that has the smallest part of it done. */
 static void add_slowest(const struct control *c, const struct session_op *op, const char *job,
                         json_t *j)
 {
-    const struct committer_attempt *a = committer_find(c->committer, job, &op->name);
-    if (a && a->several && a->rank0_here && a->put >= a->joined && a->missing < a->world) {
-        json_object_set_new(j, "slowest_rank", json_integer(a->missing)); /* on another node */
-        return;
-    }
     double least = 2;
     uint32_t rank = 0;
+    if (status_elsewhere(c, job, &op->name, &rank))
+        least = 0;
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && k < SESSION_OPS_MAX; k++) {

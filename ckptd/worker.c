@@ -70,7 +70,6 @@ static enum ckpt_status start_crews(struct control *c, struct jobs_setup *setup,
         st = crew_new(&records, &c->records, err);
     struct crew_options begins = records;
     begins.name = "ckptd-begin";
-    begins.threads = 1;
     if (st == CKPT_OK)
         st = crew_new(&begins, &c->begins, err);
     return st == CKPT_OK ? start_drains(c, setup, err) : st;

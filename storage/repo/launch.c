@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "storage/repo/adopt.h"
 #include "storage/repo/life.h"
 
 /* ---- claim ---- */
@@ -278,11 +279,26 @@ enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t ep
     return launch_resolve_with(home, job, epoch, wish, NULL, ret, err);
 }
 
+/* *ret: all that can be restored beside what the home holds. */
+static enum ckpt_status within_reach(struct store *home, const char *job,
+                                     const struct launch_reach *reach, struct roster *ret,
+                                     struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    if (reach && reach->tier)
+        st = launch_hold(home, reach->tier, job, err);
+    if (st == CKPT_OK && reach && reach->tier)
+        st = adopt_held(reach->tier, job, ret, err);
+    return st == CKPT_OK && reach && reach->also ? roster_merge(ret, reach->also, err) : st;
+}
+
 enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
-                                     const struct lineage_wish *wish, const struct roster *also,
-                                     struct record_resolved *ret, struct ckpt_err *err)
+                                     const struct lineage_wish *wish,
+                                     const struct launch_reach *reach, struct record_resolved *ret,
+                                     struct ckpt_err *err)
 {
     struct record_resolved r = { 0 };
+    CLEANUP_ROSTER struct roster also = { 0 };
     enum ckpt_status st = job_name_check(job, err);
     if (st == CKPT_OK)
         st = find_own(home, job, epoch, &r, err);
@@ -291,7 +307,9 @@ enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64
         if (st == CKPT_OK)
             st = launch_decide(home, job, epoch, err);
         if (st == CKPT_OK)
-            st = pick_and_put(home, job, epoch, wish, also, &r, err);
+            st = within_reach(home, job, reach, &also, err);
+        if (st == CKPT_OK)
+            st = pick_and_put(home, job, epoch, wish, &also, &r, err);
     }
     if (st != CKPT_OK)
         return st;

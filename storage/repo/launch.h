@@ -59,11 +59,15 @@ enum ckpt_status launch_branch_listed(struct store *home, const char *job, struc
 enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t epoch,
                                 const struct lineage_wish *wish, struct record_resolved *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The same with what other tiers hold. */
+/* The same with what can be restored beside what the home holds (H3). */
+struct launch_reach {
+    struct store *tier; /* where all ranks' packs are saved, if not in the home; NULL: none */
+    const struct roster *also;
+};
 enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
-                                     const struct lineage_wish *wish, const struct roster *also,
-                                     struct record_resolved *ret, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+                                     const struct lineage_wish *wish,
+                                     const struct launch_reach *reach, struct record_resolved *ret,
+                                     struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Reads `resolved` of an epoch; CKPT_NOT_FOUND while it is not there. */
 enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
                                  struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -88,3 +92,7 @@ enum ckpt_status launch_put_bad(struct store *home, const char *job, const struc
  * left. */
 enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Puts h/ into the tier for the newest commits of the home of which all parts lie in the
+ * tier, but whose committer died before it said so (or was a resolver elsewhere). */
+enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -9,6 +9,7 @@
 
 #include "formats/manifest.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/life.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
 
@@ -154,4 +155,43 @@ enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epo
             st = decide_one(&u);
     }
     return st == CKPT_OK ? finish_held(home, job, epoch, &commits, err) : st;
+}
+
+/* What the home has put out of the way stays out of the way (D6). */
+static enum ckpt_status hold_one(struct store *home, struct store *tier, const char *job,
+                                 const struct ckpt_name *name, struct ckpt_err *err)
+{
+    struct record_commit commit;
+    enum life life;
+    uint64_t n;
+    bool held;
+    enum ckpt_status st = life_look(home, job, name, false, &life, &n, NULL, err);
+    if (st != CKPT_OK || life != LIFE_LIVE)
+        return st;
+    struct key key = key_commit(job, name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    st = repo_get(home, &key, &bytes, &len, err);
+    if (st != CKPT_OK || record_commit_decode(bytes, len, key.text, &commit, NULL) != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st; /* collected; damaged: nobody can use it */
+    return publish_held(tier, job, &commit, &held, err);
+}
+
+enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
+                             struct ckpt_err *err)
+{
+    CLEANUP_ROSTER struct roster commits = { 0 };
+    CLEANUP_ROSTER struct roster helds = { 0 };
+    enum ckpt_status st = roster_commits(home, job, &commits, err);
+    if (st == CKPT_OK)
+        st = roster_helds(tier, job, &helds, err);
+    unsigned tries = 0;
+    for (size_t i = 0; i < commits.count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
+        const struct roster_entry *e = &commits.entries[i];
+        if (roster_is_abort(e) || roster_find(&helds, &e->name))
+            continue;
+        tries++;
+        st = hold_one(home, tier, job, &e->name, err);
+    }
+    return st;
 }

@@ -3,7 +3,8 @@
 
 #include <stdio.h>
 
-#define TRIES_NAMED 64 /* an attempt's name tells its world for tries below this */
+#define TRIES_NAMED   64 /* an attempt's name tells its world for tries below this */
+#define PER_SHARD_MAX (RECORD_HOLDINGS_MAX / 16)
 
 /* ---- what a node says ---- */
 
@@ -12,7 +13,7 @@ struct inventory {
     const char *job;
     size_t prefix_len;
     struct record_node *node;
-    uint32_t cap;
+    uint32_t cap, end;
     struct ckpt_err *err;
 };
 
@@ -41,9 +42,8 @@ static enum ckpt_status inventory_each(void *arg, const struct store_entry *e)
         key_parse_data(at + NAME_TEXT, &part) != KEY_RANK_HELD)
         return CKPT_OK;
     struct record_node *n = v->node;
-    if (n->count == RECORD_HOLDINGS_MAX)
-        return err_set(v->err, CKPT_LIMIT, "more than %u parts of job %s lie here", n->count,
-                       v->job);
+    if (n->count == v->end)
+        return CKPT_CANCELLED; /* newest first: who has so many does not need the others */
     if (n->count == v->cap) {
         uint32_t cap = v->cap ? 2 * v->cap : 64;
         struct record_holding *grown = realloc(n->holdings, cap * sizeof(*grown));
@@ -68,6 +68,7 @@ enum ckpt_status launch_inventory(struct store *local, const char *job, struct r
     for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
         struct key prefix = key_data_shard(job, h);
         v.prefix_len = strlen(prefix.text);
+        v.end = n.count + PER_SHARD_MAX;
         st = repo_list(local, prefix.text, false, inventory_each, &v, err);
     }
     if (st != CKPT_OK) {

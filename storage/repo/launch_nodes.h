@@ -11,8 +11,8 @@
 
 #include "storage/repo/roster.h"
 
-/* Every (name, rank) of the job whose `.h` lies in this store.  Nothing of the node and its
- * ranks is filled in. */
+/* Every (name, rank) of the job whose `.h` lies in this store; of a 16th of the ranks, the newest
+ * 16,384.  Nothing of the node and its ranks is filled in. */
 enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The first record of a node with these ranks stands, putting another is CKPT_OK. */

@@ -164,28 +164,29 @@ enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
                              const struct manifest_source *from, uint64_t stored_bytes,
                              struct ckpt_err *err)
 {
-    return save_finish_apart(s, s, h, from, stored_bytes, err);
+    enum ckpt_status st = save_settle(s, h, from, stored_bytes, err);
+    return st == CKPT_OK ? save_tell(s, h, from, err) : st;
 }
 
-enum ckpt_status save_finish_apart(struct store *s, struct store *home,
-                                   const struct manifest_header *h,
-                                   const struct manifest_source *from, uint64_t stored_bytes,
-                                   struct ckpt_err *err)
+enum ckpt_status save_settle(struct store *tier, const struct manifest_header *h,
+                             const struct manifest_source *from, uint64_t stored_bytes,
+                             struct ckpt_err *err)
 {
     assert(h->pack_count == from->d->slot_count && !(h->flags & MANIFEST_FLAG_FAILED));
     enum ckpt_status st = CKPT_OK;
     if (h->pack_count > 0) {
         struct key dir = key_data(h->job, key_shard(h->rank), &h->name);
-        st = store_sync(s, dir.text, err);
+        st = store_sync(tier, dir.text, err);
     }
-    if (st != CKPT_OK)
-        return st;
     /* Before the manifest: once all manifests are there anybody may commit, and a commit
      * whose parts are not all accounted for is not held, so nobody could resume from it.
      * A crash behind this line leaves an account of packs that nobody refers to. */
-    st = put_rank_held(s, h, from->d, stored_bytes, err);
-    if (st != CKPT_OK)
-        return st;
+    return st == CKPT_OK ? put_rank_held(tier, h, from->d, stored_bytes, err) : st;
+}
+
+enum ckpt_status save_tell(struct store *home, const struct manifest_header *h,
+                           const struct manifest_source *from, struct ckpt_err *err)
+{
     CLEANUP_BUF struct buf b = { 0 };
     struct sha256 sha;
     manifest_encode_source(h, from, &b, &sha);

@@ -231,7 +231,7 @@ def part_home_away(run):
     run.checks.equal(training.process.returncode, 0, said)
     run.checks.equal(training.lines(), run.reference, "losses without a home")
     await_true("every save is committed", lambda: committed(place) == STEPS // EVERY // 2)
-    run.checks.true(a.said("the home is out of reach") or b.said("the home is out of reach"),
+    run.checks.true(a.said("the home is away") or b.said("the home is away"),
                     "the nodes say so")
     out = run.world.ckpt("--store", home, "ls", "gpt")
     run.checks.true(f" {STEPS} " in out, f"the last save: {said}\n{out}")
@@ -252,7 +252,7 @@ def part_straggler(run):
                     if op["kind"] == "save" and op.get("slowest_rank") == 2]
         await_true("a save waits for rank 2", waits)
         text = run.world.ckpt("status", "--socket", a.socket)
-        run.checks.true(re.search(r"SLOWEST RANK\n.* save .* 2\n", text + "\n"), f"ckpt status: {text}")
+        run.checks.true("rank 2, on another node" in text, f"ckpt status: {text}")
     finally:
         b.freeze(stop=False)
     out = training.finish()

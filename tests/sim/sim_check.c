@@ -31,8 +31,6 @@ static uint32_t jobs_of(const struct sim_node *n, const struct client *cl, enum 
             continue;
         count += slot == UINT32_MAX || s->j->part.slot == slot;
     }
-    for (const struct job *j = n->c->waiting; j; j = j->next) /* for the home (H5) */
-        count += j->client == cl->number && j->kind == kind && j->op == op;
     return count;
 }
 

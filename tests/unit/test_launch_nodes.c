@@ -301,7 +301,8 @@ static int test_requests(uint32_t nodes)
     before = requests(&counts);
     CHECK_OK(launch_nodes_held(&n, FX_JOB, nodes, &held, NULL));
     CHECK_OK(launch_nodes_pending(s, FX_JOB, &n, &held, &pending, NULL));
-    CHECK_OK(launch_resolve_with(s, FX_JOB, epoch, &wish, &held, &r, NULL));
+    CHECK_OK(launch_resolve_with(s, FX_JOB, epoch, &wish, &(struct launch_reach){ .also = &held },
+                                 &r, NULL));
     rank0 += requests(&counts) - before;
     record_resolved_fini(&r);
     before = requests(&counts);
