@@ -216,6 +216,59 @@ static int test_decides(void)
     return 10;
 }
 
+/* A part whose pack lies in a tier of the node. */
+static void part_apart(struct store *home, struct store *tier, const struct ckpt_name *name,
+                       uint32_t rank)
+{
+    struct decl d = { 0 };
+    struct manifest_header h = { .name = *name, .rank = rank, .world = FX_WORLD };
+    const struct manifest_source from = { .d = &d };
+    snprintf(h.job, sizeof(h.job), "%s", FX_JOB);
+    CHECK_OK(decl_finish(&d, CKPT_SLOT_BYTES, NULL));
+    CHECK_OK(save_settle(tier, &h, &from, 100, NULL));
+    CHECK_OK(save_tell(home, &h, &from, NULL));
+    decl_fini(&d);
+}
+
+/* The committer died, and packs are in a tier of the node alone: what the resolver commits it
+ * resumes from. */
+static int test_hold(void)
+{
+    struct store *home = fx_open(), *tier = fx_open();
+    struct record_resolved r = resolve(home, claim(home, "one"));
+    struct ckpt_name whole = fx_name(1, 10), partly = fx_name(1, 20), deleted = fx_name(1, 30);
+    struct lineage_wish wish = { 0 };
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++) {
+        part_apart(home, tier, &whole, rank);
+        part_apart(home, rank ? home : tier, &partly, rank);
+        part_apart(home, tier, &deleted, rank);
+    }
+    record_resolved_fini(&r);
+    CHECK_OK(launch_decide(home, FX_JOB, 2, NULL));
+    fx_life(home, &deleted, 1, LIFE_DELETED, 5);
+    uint64_t e2 = claim(home, "two");
+    const struct launch_reach reach = { .tier = tier };
+    CHECK_OK(launch_resolve_with(home, FX_JOB, e2, &wish, &reach, &r, NULL));
+    CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &whole));
+    record_resolved_fini(&r);
+    CHECK(fx_there(tier, key_held(FX_JOB, &whole)));
+    CHECK(!fx_there(home, key_held(FX_JOB, &whole)));
+    CHECK(!fx_there(tier, key_held(FX_JOB, &partly)));
+    CHECK(!fx_there(tier, key_held(FX_JOB, &deleted)));
+    /* Undecided until the resolver comes. */
+    struct ckpt_name late = fx_name(e2, 40);
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++)
+        part_apart(home, tier, &late, rank);
+    uint64_t e3 = claim(home, "three");
+    wish.below = e3;
+    CHECK_OK(launch_resolve_with(home, FX_JOB, e3, &wish, &reach, &r, NULL));
+    CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &late));
+    record_resolved_fini(&r);
+    store_close(home);
+    store_close(tier);
+    return 6;
+}
+
 static int test_brings_back(void)
 {
     struct store *s = fx_open();
@@ -329,7 +382,7 @@ static int test_damaged_records(void)
 
 int main(void)
 {
-    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() +
+    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() + test_hold() +
                test_brings_back() + test_history_reads_reports() + test_damaged_records() +
                test_finding());
     return 0;
