@@ -152,6 +152,24 @@ def part_lost_not_held(run):
     run.stop(a, b)
 
 
+def part_remote(run):
+    """All nodes and the home are lost: what has gone on to a store beyond them comes back."""
+    beyond = f"remote{run.turn}.beyond"
+    home, place, a, b = run.two("remote", "--remote", run.world.home(beyond))
+    training = run.begin("remote", [a, b], home, 2)
+    run.await_held(run.world.path(beyond), 2)
+    run.disturb(training, training.kill)
+    for node in (a, b):
+        node.lose()
+    shutil.rmtree(place)
+    for node in (a, b):
+        node.start()
+    step = run.ends_as_undisturbed("remote", [a, b], home, "new nodes with a new home")
+    run.checks.true(step >= 2 * EVERY, "nothing that was beyond them is lost")
+    run.verified(run.world.home(beyond), run.world.path(beyond))
+    run.stop(a, b)
+
+
 def part_world_size(run):
     """Other numbers of ranks and nodes."""
     home, place, a, b = run.two("world")
@@ -284,7 +302,7 @@ def part_private_home(run):
 
 
 SHORT = ("comes_back", "private_home")
-PARTS = SHORT + ("lost_held", "lost_not_held", "world_size", "jobs", "straggler", "zombie", "home_away")
+PARTS = SHORT + ("lost_held", "lost_not_held", "remote", "world_size", "jobs", "straggler", "zombie", "home_away")
 
 
 def scenario(run, part):
