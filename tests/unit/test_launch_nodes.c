@@ -258,6 +258,29 @@ static int test_against_search(uint64_t seed)
     return NAMES;
 }
 
+/* A node with more parts than it may name names the newest of each rank. */
+static int test_inventory_full(void)
+{
+    const uint32_t most = RECORD_HOLDINGS_MAX / 16;
+    struct store *s = fx_open();
+    for (uint32_t i = 0; i <= most; i++) {
+        const struct ckpt_name name = { .epoch = 1, .step = i + 1, .attempt = i };
+        const struct record_rank_held r = { .name = name, .whole = true };
+        struct key key = key_rank_held(FX_JOB, &name, 0);
+        struct buf b = { 0 };
+        record_rank_held_encode(&r, key.text, &b);
+        fx_put(s, key, &b);
+    }
+    struct record_node n;
+    CHECK_OK(launch_inventory(s, FX_JOB, &n, NULL));
+    CHECK_EQ(n.count, most);
+    for (uint32_t i = 0; i < n.count; i++)
+        CHECK(n.holdings[i].name.step > 1);
+    record_node_fini(&n);
+    store_close(s);
+    return 1;
+}
+
 static uint64_t requests(const struct store_counts *n)
 {
     return n->puts + n->gets + n->stats + n->lists + n->removes + n->syncs;
@@ -322,7 +345,7 @@ int main(void)
     int cases = test_inventory() + test_reading() + test_held() + test_pending();
     int few = test_requests(2);
     CHECK_EQ(test_requests(64), few); /* however many nodes */
-    cases += 12;
+    cases += 12 + test_inventory_full();
     for (uint64_t seed = 1; seed <= 300; seed++)
         cases += test_against_search(seed);
     TEST_CASES(cases);
