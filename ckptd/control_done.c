@@ -81,6 +81,7 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         .slot = j->part.slot,
         .image_slot = j->part.image_slot,
         .status = j->status,
+        .away = j->part.away,
         .text = text,
         .id = j->part.packed.id,
         .stored = j->part.packed.stored_bytes,

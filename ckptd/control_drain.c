@@ -255,6 +255,7 @@ static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
 bool control_tiers_adopt(struct control *c, struct launch *l)
 {
     roster_fini(&l->held);
+    roster_fini(&l->held_here);
     ask_tiers(c, l, JOB_ADOPT, NULL);
     return l->tiers_out != 0;
 }
@@ -278,8 +279,9 @@ void control_tiers_done(struct control *c, struct job *j)
                  c->tiers.urls[j->tier.tier], status_name(j->status), err_text(&j->err));
     if (j->kind == JOB_SPREAD && j->status == CKPT_CONFLICT)
         l->taken = true;
+    bool shared = store_url_shared(c->tiers.urls[j->tier.tier]);
     if (j->kind == JOB_ADOPT && j->status == CKPT_OK &&
-        roster_merge(&l->held, &j->tier.held, NULL) != CKPT_OK)
+        roster_merge(shared ? &l->held : &l->held_here, &j->tier.held, NULL) != CKPT_OK)
         control_out_of_memory(l->job);
     l->tiers_out &= ~bit;
     if (!l->tiers_out)

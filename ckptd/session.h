@@ -173,6 +173,7 @@ struct session_event {
     uint32_t state, slot, image_slot, flags;
     uint32_t try_, deadline_ms, slots, image_slots, missing, unasked;
     enum ckpt_status status;
+    bool away;        /* FINISHED: only the home fails, and may come back (H5) */
     const char *text; /* NULL = the status's sentence */
     uint64_t step, bytes, want, chunks, stored;
     int64_t time_ns;

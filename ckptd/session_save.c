@@ -318,9 +318,9 @@ void session_on_packed(struct session *s, struct session_op *op, const struct se
 }
 
 /* H5: what is staged waits for its home until the save's deadline. */
-static bool wait_for_home(struct session_op *op, enum ckpt_status status, int64_t now)
+static bool wait_for_home(struct session_op *op, const struct session_event *ev, int64_t now)
 {
-    if ((status != CKPT_UNREACHABLE && status != CKPT_TIMEOUT) || now >= op->deadline_ns)
+    if (!ev->away || now >= op->deadline_ns)
         return false;
     int64_t longer = op->away_pause_ns ? op->away_pause_ns * 2 : SESSION_AWAY_MIN_NS;
     op->away_pause_ns = longer < SESSION_AWAY_MAX_NS ? longer : SESSION_AWAY_MAX_NS;
@@ -343,8 +343,7 @@ void session_look_for_home(struct session *s, int64_t now, struct session_action
 void session_on_finished(struct session *s, struct session_op *op, const struct session_event *ev,
                          int64_t now, struct session_actions *out)
 {
-    if (op->phase != OP_FINISH || failed_meanwhile(s, op, out) ||
-        wait_for_home(op, ev->status, now))
+    if (op->phase != OP_FINISH || failed_meanwhile(s, op, out) || wait_for_home(op, ev, now))
         return;
     if (ev->status != CKPT_OK) {
         session_fail_op(s, op, ev->status, ev->text, out);

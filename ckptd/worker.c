@@ -68,6 +68,10 @@ static enum ckpt_status start_crews(struct control *c, struct jobs_setup *setup,
         st = crew_new(&digests, &c->digests, err);
     if (st == CKPT_OK)
         st = crew_new(&records, &c->records, err);
+    struct crew_options begins = records;
+    begins.name = "ckptd-begin";
+    if (st == CKPT_OK)
+        st = crew_new(&begins, &c->begins, err);
     return st == CKPT_OK ? start_drains(c, setup, err) : st;
 }
 
@@ -272,6 +276,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     crew_free(c->digests);
     crew_free(c->data);
     crew_free(c->records);
+    crew_free(c->begins);
     for (uint32_t i = 0; i < TIERS_MAX; i++)
         if (c->drains[i])
             crew_free(c->drains[i]);

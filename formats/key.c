@@ -137,10 +137,16 @@ struct key key_progress(const char *job, uint64_t epoch)
     return launch_key(job, epoch, "progress");
 }
 
-struct key key_node(const char *job, uint64_t epoch, const uint8_t node[16])
+struct key key_node(const char *job, uint64_t epoch, const uint8_t node[16], const uint32_t *ranks,
+                    uint32_t count)
 {
-    char last[5 + 32 + 1] = "node-";
-    hex_encode(node, 16, last + 5);
+    char hex[33], last[5 + 32 + 1 + 16 + 1];
+    CLEANUP_BUF struct buf bytes = { 0 };
+    for (uint32_t i = 0; i < count; i++)
+        buf_u32(&bytes, ranks[i]);
+    assert(!bytes.failed);
+    hex_encode(node, 16, hex);
+    snprintf(last, sizeof(last), "node-%s-%016" PRIx64, hex, digest_hash(bytes.data, bytes.len));
     return launch_key(job, epoch, last);
 }
 

@@ -169,6 +169,8 @@ void record_rank_held_encode(const struct record_rank_held *r, const char *key, 
     buf_u32(out, r->rank);
     buf_u32(out, r->pack_count);
     buf_u64(out, r->stored_bytes);
+    if (r->whole)
+        buf_u32(out, 1);
     record_end(out, start);
 }
 
@@ -184,6 +186,9 @@ enum ckpt_status record_rank_held_decode(const void *bytes, size_t len, const ch
     r.rank = record_get_rank(&c);
     r.pack_count = cursor_u32(&c);
     r.stored_bytes = cursor_u64(&c);
+    r.whole = cursor_left(&c) > 0; /* absent: not */
+    if (r.whole && cursor_u32(&c) != 1)
+        cursor_fail(&c);
     st = record_close(&c, key, err);
     if (st == CKPT_OK)
         *ret = r;

@@ -89,6 +89,7 @@ enum wire_mode { WIRE_TRAIN = 1, WIRE_READ = 2 };
 enum wire_hello_flags {
     WIRE_HELLO_RESUMED = 1, /* a reconnect of a session that already had HELLO_OK */
     WIRE_HELLO_SOLO = 2,    /* a launch of its own: refused while a trainer is attached */
+    WIRE_HELLO_NODES = 4,   /* its launcher says that other ranks are on other nodes */
 };
 /* fd 0: the client's pidfd.  tail: job, launch, resume (each u16 length + bytes). */
 struct wire_hello {

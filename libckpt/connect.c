@@ -325,6 +325,19 @@ static enum ckpt_status random_token(char *ret, size_t cap, struct ckpt_err *err
     return CKPT_OK;
 }
 
+bool connect_several_nodes(uint32_t world)
+{
+    static const char *const here[] = { "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                        "MPI_LOCALNRANKS" };
+    for (size_t i = 0; i < ARRAY_COUNT(here); i++) {
+        const char *text = env(here[i]);
+        unsigned long n = text ? strtoul(text, NULL, 10) : 0;
+        if (n > 0)
+            return n < world;
+    }
+    return false;
+}
+
 /* CKPT_LAUNCH, joined with torchrun's restart count when there is one agent: several
  * agents count apart, so the number would not be the same on all ranks.  Slurm's numbers
  * likewise; with several agents a restart inside one step is then a reused launch id,

@@ -291,7 +291,8 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     c->world = o->world;
     c->timeout_ms = o->timeout_ms;
     c->arena_want = o->arena_bytes;
-    c->hello_flags = o->flags & CKPT_OPEN_SOLO ? WIRE_HELLO_SOLO : 0;
+    c->hello_flags = (o->flags & CKPT_OPEN_SOLO ? WIRE_HELLO_SOLO : 0) |
+                     (connect_several_nodes(o->world) ? WIRE_HELLO_NODES : 0);
     c->shared.next_seq = 1;
     c->shared.next_op = 1;
     c->shared.next_state = 1;

@@ -343,6 +343,9 @@ void list_take(struct ckpt *c, struct wire_msg *m);
 void list_lost(struct ckpt *c); /* the connection is gone: nobody answers */
 
 /* -- connect.c -- */
+/* True if the launcher (torchrun, Open MPI, MPICH) says that fewer ranks than `world` run on
+ * this node. */
+bool connect_several_nodes(uint32_t world);
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the
  * socket was not named by the caller.  Fills c->fd and c->private_daemon.
  * CKPT_UNREACHABLE when there is none. */

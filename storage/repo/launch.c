@@ -14,6 +14,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "storage/repo/adopt.h"
 #include "storage/repo/life.h"
 
 /* ---- claim ---- */
@@ -89,18 +90,68 @@ enum ckpt_status launch_claim(struct store *home, const struct launch_who *who, 
     return st;
 }
 
-enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
-                             uint64_t *ret_epoch, struct ckpt_err *err)
+struct finding {
+    struct store *s;
+    const char *job, *token;
+    size_t prefix_len;
+    unsigned looked;
+    uint64_t floor, newest, found;
+    bool any;
+    struct ckpt_err *err;
+};
+
+/* Newest first; a damaged claim is nobody's. */
+static enum ckpt_status find_each(void *arg, const struct store_entry *e)
 {
-    struct lineage l = { 0 };
-    enum ckpt_status st = launch_claims(home, job, &l, err);
-    const struct lineage_launch *mine = st == CKPT_OK ? claim_of(&l, token) : NULL;
-    if (mine)
-        *ret_epoch = mine->epoch;
-    else if (st == CKPT_OK)
-        st = CKPT_NOT_FOUND;
-    lineage_fini(&l);
-    return st;
+    struct finding *f = arg;
+    const char *at = e->key + f->prefix_len;
+    char digits[17] = "";
+    struct record_claim claim;
+    uint64_t epoch;
+    if (strlen(at) != 22 || strcmp(at + 16, "/claim") != 0)
+        return CKPT_OK;
+    memcpy(digits, at, 16);
+    if (!key_number_parse(digits, &epoch))
+        return CKPT_OK;
+    if (epoch <= f->floor || f->looked++ == LAUNCH_FIND_CLAIMS)
+        return CKPT_CANCELLED;
+    f->newest = max_u64(f->newest, epoch);
+    struct key key = key_claim(f->job, epoch);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    enum ckpt_status st = repo_get_listed(f->s, &key, e->stat.bytes, &bytes, &len, f->err);
+    if (st == CKPT_OK && record_claim_decode(bytes, len, key.text, &claim, NULL) == CKPT_OK &&
+        strcmp(claim.token, f->token) == 0) {
+        f->found = epoch;
+        f->any = true;
+        return CKPT_CANCELLED;
+    }
+    return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+}
+
+enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
+                             uint64_t *floor, uint64_t *ret_epoch, struct ckpt_err *err)
+{
+    enum ckpt_status st = job_name_check(job, err);
+    if (st != CKPT_OK)
+        return st;
+    struct key prefix = key_launches(job);
+    struct finding f = { .s = home,
+                         .job = job,
+                         .token = token,
+                         .prefix_len = strlen(prefix.text),
+                         .floor = *floor,
+                         .newest = *floor,
+                         .err = err };
+    st = repo_list(home, prefix.text, false, find_each, &f, err);
+    if (st != CKPT_OK)
+        return st;
+    if (!f.any) {
+        *floor = f.newest;
+        return CKPT_NOT_FOUND;
+    }
+    *ret_epoch = f.found;
+    return CKPT_OK;
 }
 
 /* ---- resolved ---- */
@@ -228,11 +279,26 @@ enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t ep
     return launch_resolve_with(home, job, epoch, wish, NULL, ret, err);
 }
 
+/* *ret: all that can be restored beside what the home holds. */
+static enum ckpt_status within_reach(struct store *home, const char *job,
+                                     const struct launch_reach *reach, struct roster *ret,
+                                     struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    if (reach && reach->tier)
+        st = launch_hold(home, reach->tier, job, err);
+    if (st == CKPT_OK && reach && reach->tier)
+        st = adopt_held(reach->tier, job, ret, err);
+    return st == CKPT_OK && reach && reach->also ? roster_merge(ret, reach->also, err) : st;
+}
+
 enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
-                                     const struct lineage_wish *wish, const struct roster *also,
-                                     struct record_resolved *ret, struct ckpt_err *err)
+                                     const struct lineage_wish *wish,
+                                     const struct launch_reach *reach, struct record_resolved *ret,
+                                     struct ckpt_err *err)
 {
     struct record_resolved r = { 0 };
+    CLEANUP_ROSTER struct roster also = { 0 };
     enum ckpt_status st = job_name_check(job, err);
     if (st == CKPT_OK)
         st = find_own(home, job, epoch, &r, err);
@@ -241,7 +307,9 @@ enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64
         if (st == CKPT_OK)
             st = launch_decide(home, job, epoch, err);
         if (st == CKPT_OK)
-            st = pick_and_put(home, job, epoch, wish, also, &r, err);
+            st = within_reach(home, job, reach, &also, err);
+        if (st == CKPT_OK)
+            st = pick_and_put(home, job, epoch, wish, &also, &r, err);
     }
     if (st != CKPT_OK)
         return st;
@@ -341,15 +409,6 @@ static enum ckpt_status put_report(struct store *home, const struct key *key, co
     if (st == CKPT_OK || st == CKPT_CONFLICT)
         return CKPT_OK;
     return err_set(err, st, "%s", err_text(&lost));
-}
-
-enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
-                                 const struct record_node *n, struct ckpt_err *err)
-{
-    struct key key = key_node(job, epoch, n->node);
-    CLEANUP_BUF struct buf b = { 0 };
-    record_node_encode(n, key.text, &b);
-    return put_report(home, &key, &b, err);
 }
 
 enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,

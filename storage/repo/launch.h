@@ -20,10 +20,14 @@ struct launch_who {
  * CKPT_LAUNCH_REUSED. */
 enum ckpt_status launch_claim(struct store *home, const struct launch_who *who, uint64_t *ret_epoch,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Finds the newest epoch that a token claimed; CKPT_NOT_FOUND while rank 0 has not.  (After
- * a rollback inside the process: poll until it is above the old one.) */
+/* Finds the newest epoch above *floor that a token claimed; CKPT_NOT_FOUND, without words,
+ * while rank 0 has not: then *floor is raised to what was looked at, so that looking again
+ * costs one listing.  Only the newest claims are read: who is further behind than that is
+ * not waited for any more. */
+#define LAUNCH_FIND_CLAIMS 4
 enum ckpt_status launch_find(struct store *home, const char *job, const char *token,
-                             uint64_t *ret_epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
+                             uint64_t *floor, uint64_t *ret_epoch, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Reads the launches alone. */
 enum ckpt_status launch_claims(struct store *home, const char *job, struct lineage *ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -55,11 +59,15 @@ enum ckpt_status launch_branch_listed(struct store *home, const char *job, struc
 enum ckpt_status launch_resolve(struct store *home, const char *job, uint64_t epoch,
                                 const struct lineage_wish *wish, struct record_resolved *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The same with what other tiers hold. */
+/* The same with what can be restored beside what the home holds (H3). */
+struct launch_reach {
+    struct store *tier; /* where all ranks' packs are saved, if not in the home; NULL: none */
+    const struct roster *also;
+};
 enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
-                                     const struct lineage_wish *wish, const struct roster *also,
-                                     struct record_resolved *ret, struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+                                     const struct lineage_wish *wish,
+                                     const struct launch_reach *reach, struct record_resolved *ret,
+                                     struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Reads `resolved` of an epoch; CKPT_NOT_FOUND while it is not there. */
 enum ckpt_status launch_resolved(struct store *home, const char *job, uint64_t epoch,
                                  struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -75,8 +83,6 @@ enum ckpt_status launch_names(struct store *home, const char *job, const struct 
 enum ckpt_status launch_current(struct store *home, const char *job, uint64_t epoch,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Reports: the first one of its key stands, putting another is CKPT_OK. */
-enum ckpt_status launch_put_node(struct store *home, const char *job, uint64_t epoch,
-                                 const struct record_node *n, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_step(struct store *home, const char *job, enum record_kind kind,
                                  const struct record_step *r, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status launch_put_bad(struct store *home, const char *job, const struct record_bad *r,
@@ -86,6 +92,7 @@ enum ckpt_status launch_put_bad(struct store *home, const char *job, const struc
  * left. */
 enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Every (name, rank) of the job whose `.h` lies in this store: a node's inventory. */
-enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
-                                  struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Puts h/ into the tier for the newest commits of the home of which all parts lie in the
+ * tier, but whose committer died before it said so (or was a resolver elsewhere). */
+enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -1,5 +1,4 @@
-/* What a new launch does with what the old ones left (rules I2, S4, S5), and what a node
- * says it holds (H3).
+/* What a new launch does with what the old ones left (rules I2, S4, S5).
  *
  * An attempt without c/ is undecided.  All parts there: it is committed, as its own
  * committer would have done.  A part that says it failed, or parts that do not fit
@@ -10,6 +9,7 @@
 
 #include "formats/manifest.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/life.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
 
@@ -157,57 +157,41 @@ enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epo
     return st == CKPT_OK ? finish_held(home, job, epoch, &commits, err) : st;
 }
 
-/* ---- inventory ---- */
-
-struct inventory {
-    const char *job;
-    struct ckpt_name name;
-    size_t prefix_len;
-    struct record_node *node;
-    uint32_t cap;
-    struct ckpt_err *err;
-};
-
-static enum ckpt_status inventory_each(void *arg, const struct store_entry *e)
+/* What the home has put out of the way stays out of the way (D6). */
+static enum ckpt_status hold_one(struct store *home, struct store *tier, const char *job,
+                                 const struct ckpt_name *name, struct ckpt_err *err)
 {
-    struct inventory *v = arg;
-    const char *at = e->key + v->prefix_len;
-    struct key_data_parts part = { 0 };
-    if (strlen(at) < NAME_TEXT || at[NAME_TEXT - 1] != '/' ||
-        !name_parse(at, NAME_TEXT - 1, &part.name) ||
-        key_parse_data(at + NAME_TEXT, &part) != KEY_RANK_HELD)
-        return CKPT_OK;
-    struct record_node *n = v->node;
-    if (n->count == RECORD_HOLDINGS_MAX)
-        return err_set(v->err, CKPT_LIMIT, "more than %u parts of job %s lie here", n->count,
-                       v->job);
-    if (n->count == v->cap) {
-        uint32_t cap = v->cap ? 2 * v->cap : 64;
-        struct record_holding *grown = realloc(n->holdings, cap * sizeof(*grown));
-        if (!grown)
-            return err_set(v->err, CKPT_NO_MEMORY, "no memory for %u holdings", cap);
-        n->holdings = grown;
-        v->cap = cap;
-    }
-    n->holdings[n->count++] = (struct record_holding){ .name = part.name, .rank = part.rank };
-    return CKPT_OK;
+    struct record_commit commit;
+    enum life life;
+    uint64_t n;
+    bool held;
+    enum ckpt_status st = life_look(home, job, name, false, &life, &n, NULL, err);
+    if (st != CKPT_OK || life != LIFE_LIVE)
+        return st;
+    struct key key = key_commit(job, name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    st = repo_get(home, &key, &bytes, &len, err);
+    if (st != CKPT_OK || record_commit_decode(bytes, len, key.text, &commit, NULL) != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st; /* collected; damaged: nobody can use it */
+    return publish_held(tier, job, &commit, &held, err);
 }
 
-enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
-                                  struct ckpt_err *err)
+enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
+                             struct ckpt_err *err)
 {
-    struct record_node n = { 0 };
-    enum ckpt_status st = job_name_check(job, err);
-    struct inventory v = { .job = job, .node = &n, .err = err };
-    for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
-        struct key prefix = key_data_shard(job, h);
-        v.prefix_len = strlen(prefix.text);
-        st = repo_list(local, prefix.text, false, inventory_each, &v, err);
+    CLEANUP_ROSTER struct roster commits = { 0 };
+    CLEANUP_ROSTER struct roster helds = { 0 };
+    enum ckpt_status st = roster_commits(home, job, &commits, err);
+    if (st == CKPT_OK)
+        st = roster_helds(tier, job, &helds, err);
+    unsigned tries = 0;
+    for (size_t i = 0; i < commits.count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
+        const struct roster_entry *e = &commits.entries[i];
+        if (roster_is_abort(e) || roster_find(&helds, &e->name))
+            continue;
+        tries++;
+        st = hold_one(home, tier, job, &e->name, err);
     }
-    if (st != CKPT_OK) {
-        record_node_fini(&n);
-        return st;
-    }
-    *ret = n;
-    return CKPT_OK;
+    return st;
 }

@@ -62,7 +62,8 @@ static void launch(struct history *h)
     CHECK_OK(launch_claim(h->home, &w, &h->epoch, NULL));
     struct lineage_wish wish = { .below = h->epoch };
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = launch_resolve_with(h->home, KIT_JOB, h->epoch, &wish, &held, &r, &err);
+    enum ckpt_status st = launch_resolve_with(h->home, KIT_JOB, h->epoch, &wish,
+                                              &(struct launch_reach){ .also = &held }, &r, &err);
     roster_fini(&held);
     if (st != CKPT_OK)
         fprintf(stderr, "resolve: %s\n", err_text(&err));

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 
-PATIENCE_S = 100
+PATIENCE_S = 300  # on a machine that does much else, too
 POLL_S = 0.02
 NOISE_PART = 16 << 20
 
@@ -231,6 +231,6 @@ class Trainer:
 
     def finish(self):
         """Its output."""
-        out, _ = self.process.communicate(timeout=300)
+        out, _ = self.process.communicate(timeout=2 * PATIENCE_S)
         self.world.said.append(out)
         return out

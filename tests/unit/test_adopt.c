@@ -80,7 +80,8 @@ static void new_home(void)
     CHECK_OK(launch_claim(home, &w, &epoch, NULL));
     CHECK_EQ(epoch, 2);
     CHECK_EQ(launch_resolve(home, FX_JOB, 2, &wish, &r, &err), CKPT_REFUSED);
-    CHECK_OK(launch_resolve_with(home, FX_JOB, 2, &wish, &held, &r, NULL));
+    CHECK_OK(launch_resolve_with(home, FX_JOB, 2, &wish, &(struct launch_reach){ .also = &held },
+                                 &r, NULL));
     CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &names[4]));
     record_resolved_fini(&r);
     /* Again: nothing changes; what is new in the home goes to the tier. */

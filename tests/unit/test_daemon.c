@@ -1,8 +1,8 @@
 /* A real ckptd on a temporary directory, driven by ranks that are real processes and
  * speak raw wire.h: saves and restores, and the death of everybody at every phase.
  * (It covers main.c, worker.c, keep.c, keeper.c, conn.c, control.c, control_act.c,
- * control_decide.c, control_done.c, control_hello.c, control_load.c, control_msg.c, jobs.c,
- * launch_jobs.c, node_restore.c, notify.c, rundir.c, status_page.c, arena.c, peer.c,
+ * control_decide.c, control_done.c, control_hello.c, control_launch.c, control_load.c, control_msg.c, jobs.c,
+ * launch_jobs.c, restore_jobs.c, node_restore.c, notify.c, rundir.c, status_page.c, arena.c, peer.c,
  * proc_text.c and log.c too.) */
 #include <dirent.h>
 #include <fcntl.h>

@@ -44,11 +44,43 @@ static enum publish_state state_of(struct store *s, const struct ckpt_name *name
     return state;
 }
 
+/* 0: nobody claimed with it. */
+static uint64_t find(struct store *s, const char *token)
+{
+    uint64_t floor = 0, epoch = 0;
+    enum ckpt_status st = launch_find(s, FX_JOB, token, &floor, &epoch, NULL);
+    CHECK(st == CKPT_OK || st == CKPT_NOT_FOUND);
+    return epoch;
+}
+
+/* A node that looks for its launch again and again: what was looked at is not read again. */
+static int test_finding(void)
+{
+    struct store *s = fx_open();
+    uint64_t floor = 0, epoch = 99;
+    CHECK_EQ(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(floor, 0);
+    for (char name[2] = "a"; name[0] <= 'f'; name[0]++)
+        claim(s, name);
+    CHECK_EQ(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK(floor == 6 && epoch == 99);
+    CHECK_EQ(launch_find(s, FX_JOB, "f", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    claim(s, "x");
+    CHECK_OK(store_put_record(s, key_claim(FX_JOB, 8).text, "junk", 4, NULL));
+    CHECK_OK(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL));
+    CHECK_EQ(epoch, 7);
+    CHECK_EQ(find(s, "e"), 5); /* the last of those that are read */
+    CHECK_EQ(find(s, "d"), 0);
+    CHECK_EQ(launch_find(s, "../x", "x", &floor, &epoch, NULL), CKPT_BAD_NAME);
+    store_close(s);
+    return 9;
+}
+
 static int test_tokens(void)
 {
     struct store *s = fx_open();
     uint64_t epoch = 99;
-    CHECK_EQ(launch_find(s, FX_JOB, "a", &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(find(s, "a"), 0);
     CHECK_EQ(claim(s, "a"), 1);
     CHECK_EQ(claim(s, "a"), 1); /* a retry of the same process */
     struct launch_who other = who_is("a", 2);
@@ -58,8 +90,7 @@ static int test_tokens(void)
     CHECK_EQ(epoch, 99);
     CHECK_EQ(claim(s, "b"), 2);
     CHECK_EQ(claim(s, "a"), 1);
-    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
-    CHECK_EQ(epoch, 2);
+    CHECK_EQ(find(s, "b"), 2);
     /* A rollback inside the process: the next epoch, found again by a retry. */
     struct launch_who again = who_is("b", 1);
     again.after = 2;
@@ -68,8 +99,7 @@ static int test_tokens(void)
     CHECK_OK(launch_claim(s, &again, &epoch, NULL));
     CHECK_EQ(epoch, 3);
     CHECK_EQ(claim(s, "b"), 3);
-    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
-    CHECK_EQ(epoch, 3);
+    CHECK_EQ(find(s, "b"), 3);
     /* Above all claims, also above those that left nothing else. */
     CHECK_EQ(claim(s, "c"), 4);
     struct launch_who none = who_is("", 1), bad = who_is("d", 1);
@@ -186,6 +216,59 @@ static int test_decides(void)
     return 10;
 }
 
+/* A part whose pack lies in a tier of the node. */
+static void part_apart(struct store *home, struct store *tier, const struct ckpt_name *name,
+                       uint32_t rank)
+{
+    struct decl d = { 0 };
+    struct manifest_header h = { .name = *name, .rank = rank, .world = FX_WORLD };
+    const struct manifest_source from = { .d = &d };
+    snprintf(h.job, sizeof(h.job), "%s", FX_JOB);
+    CHECK_OK(decl_finish(&d, CKPT_SLOT_BYTES, NULL));
+    CHECK_OK(save_settle(tier, &h, &from, 100, NULL));
+    CHECK_OK(save_tell(home, &h, &from, NULL));
+    decl_fini(&d);
+}
+
+/* The committer died, and packs are in a tier of the node alone: what the resolver commits it
+ * resumes from. */
+static int test_hold(void)
+{
+    struct store *home = fx_open(), *tier = fx_open();
+    struct record_resolved r = resolve(home, claim(home, "one"));
+    struct ckpt_name whole = fx_name(1, 10), partly = fx_name(1, 20), deleted = fx_name(1, 30);
+    struct lineage_wish wish = { 0 };
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++) {
+        part_apart(home, tier, &whole, rank);
+        part_apart(home, rank ? home : tier, &partly, rank);
+        part_apart(home, tier, &deleted, rank);
+    }
+    record_resolved_fini(&r);
+    CHECK_OK(launch_decide(home, FX_JOB, 2, NULL));
+    fx_life(home, &deleted, 1, LIFE_DELETED, 5);
+    uint64_t e2 = claim(home, "two");
+    const struct launch_reach reach = { .tier = tier };
+    CHECK_OK(launch_resolve_with(home, FX_JOB, e2, &wish, &reach, &r, NULL));
+    CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &whole));
+    record_resolved_fini(&r);
+    CHECK(fx_there(tier, key_held(FX_JOB, &whole)));
+    CHECK(!fx_there(home, key_held(FX_JOB, &whole)));
+    CHECK(!fx_there(tier, key_held(FX_JOB, &partly)));
+    CHECK(!fx_there(tier, key_held(FX_JOB, &deleted)));
+    /* Undecided until the resolver comes. */
+    struct ckpt_name late = fx_name(e2, 40);
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++)
+        part_apart(home, tier, &late, rank);
+    uint64_t e3 = claim(home, "three");
+    wish.below = e3;
+    CHECK_OK(launch_resolve_with(home, FX_JOB, e3, &wish, &reach, &r, NULL));
+    CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &late));
+    record_resolved_fini(&r);
+    store_close(home);
+    store_close(tier);
+    return 6;
+}
+
 static int test_brings_back(void)
 {
     struct store *s = fx_open();
@@ -297,32 +380,10 @@ static int test_damaged_records(void)
     return 7;
 }
 
-static int test_inventory(void)
-{
-    struct store *s = fx_open();
-    fx_commit(s, 1, 10);
-    struct ckpt_name half = fx_name(1, 20);
-    CHECK_OK(fx_part(s, &half, 1, false, NULL));
-    struct record_node n;
-    CHECK_OK(launch_inventory(s, FX_JOB, &n, NULL));
-    CHECK_EQ(n.count, 3);
-    unsigned of_half = 0;
-    for (uint32_t i = 0; i < n.count; i++)
-        of_half += name_equal(&n.holdings[i].name, &half) && n.holdings[i].rank == 1;
-    CHECK_EQ(of_half, 1);
-    CHECK_OK(launch_put_node(s, FX_JOB, 1, &n, NULL));
-    record_node_fini(&n);
-    CHECK_OK(launch_inventory(s, "empty", &n, NULL));
-    CHECK_EQ(n.count, 0);
-    record_node_fini(&n);
-    store_close(s);
-    return 4;
-}
-
 int main(void)
 {
-    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() +
+    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() + test_hold() +
                test_brings_back() + test_history_reads_reports() + test_damaged_records() +
-               test_inventory());
+               test_finding());
     return 0;
 }

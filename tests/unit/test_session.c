@@ -221,6 +221,12 @@ static void finished(enum ckpt_status st)
     CHECK_OK(step((struct session_event){ .kind = SESSION_FINISHED, .op = 1, .status = st }));
 }
 
+static void home_away(enum ckpt_status st)
+{
+    CHECK_OK(step(
+        (struct session_event){ .kind = SESSION_FINISHED, .op = 1, .status = st, .away = true }));
+}
+
 static void tick(int64_t later_ns)
 {
     now += later_ns;
@@ -240,12 +246,12 @@ static void begin_finish(void)
 /* H5: a staged save waits for a home that is away, soon at first, and until its deadline. */
 static void test_home_away(void)
 {
-    static const enum ckpt_status away[] = { CKPT_UNREACHABLE, CKPT_TIMEOUT };
+    static const enum ckpt_status away[] = { CKPT_UNREACHABLE, CKPT_TIMEOUT, CKPT_IO };
     const int64_t least = SESSION_AWAY_MIN_NS, most = SESSION_AWAY_MAX_NS;
     begin_finish();
     int64_t pause = least;
     for (int i = 0; i < 8; i++) {
-        finished(away[i % 2]);
+        home_away(away[i % 3]);
         CHECK_EQ(acts.count, 0);
         CHECK_EQ(s.ops[0].phase, OP_FINISH);
         tick(pause - 10);
@@ -261,14 +267,14 @@ static void test_home_away(void)
     CHECK_EQ(count(ACT_PUT), 1);
     /* The worker dies while it waits. */
     begin_finish();
-    finished(CKPT_UNREACHABLE);
+    home_away(CKPT_UNREACHABLE);
     CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY }));
     CHECK_EQ(count(ACT_FINISH), 1);
     tick(most);
     CHECK_EQ(count(ACT_FINISH), 0);
     /* Others decide meanwhile. */
     begin_finish();
-    finished(CKPT_UNREACHABLE);
+    home_away(CKPT_UNREACHABLE);
     CHECK_OK(
         step((struct session_event){ .kind = SESSION_DECIDED, .op = 1, .status = CKPT_ABORTED }));
     CHECK_EQ(count(ACT_SEND_FINAL), 1);
@@ -278,7 +284,10 @@ static void test_home_away(void)
     /* Not for ever, and not for what waiting does not mend. */
     begin_finish();
     now = s.ops[0].deadline_ns;
-    finished(CKPT_UNREACHABLE);
+    home_away(CKPT_UNREACHABLE);
+    CHECK_EQ(count(ACT_FAIL_PART), 1);
+    begin_finish();
+    finished(CKPT_TIMEOUT); /* of the node's own disk */
     CHECK_EQ(count(ACT_FAIL_PART), 1);
     begin_finish();
     finished(CKPT_DENIED);
