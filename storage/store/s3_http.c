@@ -10,10 +10,11 @@
 #include <sys/socket.h>
 #include <time.h>
 
-/* A body passes through one buffer of its connection, small enough to stay in the cache
- * between our copy and the kernel's. */
+/* A body passes through one buffer of its connection.  Up: small enough to stay in the cache
+ * between our copy and the kernel's (larger ones gain nothing).  Down: the more is taken at
+ * a time, the fewer times we are woken; 1 MiB takes a fifth less CPU than 256 KiB. */
 #define UPLOAD_BUFFER   (256L << 10)
-#define DOWNLOAD_BUFFER (256L << 10)
+#define DOWNLOAD_BUFFER (1024L << 10)
 /* S3 closes connections that were idle for some 5 seconds. */
 #define IDLE_S    4L
 #define CONNECT_S 10L

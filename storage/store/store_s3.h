@@ -6,7 +6,7 @@
  *   store_s3_probe.c  what this server can do          s3_trouble.c words
  *
  * Memory of a handle: `connections` tries of about 50 KiB, and per open connection
- * libcurl's buffers (256 KiB each way). */
+ * libcurl's buffers (256 KiB up, 1 MiB down, touched as far as they are used). */
 #pragma once
 
 #include "storage/store/s3_call.h"

@@ -8,7 +8,9 @@
  * sendfile: byte i of every big object is that of the pattern at i modulo its length
  * (sink_pattern_byte).  Objects of at most 64 KiB are kept and checked, so that records and
  * probes of clients work.  Signatures are not looked at.  GET /-/counts answers with JSON:
- * requests, connections, bytes in and out, CPU seconds of the server itself.
+ * requests (and of them, as they are charged for: writes, which are PUT, POST and lists;
+ * reads; removes, which are free), connections, bytes in and out, those put with the SHA-256
+ * of the body signed and those with UNSIGNED-PAYLOAD, CPU seconds of the server itself.
  *
  * One thread is one epoll loop with a listening socket of its own on the same port. */
 #include <arpa/inet.h>
@@ -40,7 +42,8 @@ static struct {
     int pattern_fd;
     char *pattern;
     struct sockaddr_in address;
-    atomic_ullong requests, connections, bytes_in, bytes_out;
+    atomic_ullong requests, writes, reads, removes;
+    atomic_ullong connections, bytes_in, bytes_out, bytes_signed, bytes_unsigned;
 } site;
 
 enum step { STEP_AGAIN, STEP_BLOCKED, STEP_CLOSE };
@@ -178,11 +181,16 @@ static double cpu_seconds(void)
 static void answer_counts(struct conn *c)
 {
     char *text = NULL;
-    int n = asprintf(&text,
-                     "{\"requests\": %llu, \"connections\": %llu, \"bytes_in\": %llu, "
-                     "\"bytes_out\": %llu, \"cpu_seconds\": %.6f}\n",
-                     atomic_load(&site.requests), atomic_load(&site.connections),
-                     atomic_load(&site.bytes_in), atomic_load(&site.bytes_out), cpu_seconds());
+    int n =
+        asprintf(&text,
+                 "{\"requests\": %llu, \"writes\": %llu, \"reads\": %llu, "
+                 "\"removes\": %llu, \"connections\": %llu, \"bytes_in\": %llu, "
+                 "\"bytes_out\": %llu, \"bytes_signed\": %llu, \"bytes_unsigned\": %llu, "
+                 "\"cpu_seconds\": %.6f}\n",
+                 atomic_load(&site.requests), atomic_load(&site.writes), atomic_load(&site.reads),
+                 atomic_load(&site.removes), atomic_load(&site.connections),
+                 atomic_load(&site.bytes_in), atomic_load(&site.bytes_out),
+                 atomic_load(&site.bytes_signed), atomic_load(&site.bytes_unsigned), cpu_seconds());
     CHECK(n > 0);
     answer(c, 200, "Content-Type: application/json\r\n", text, 0, (uint64_t)n);
 }
@@ -224,6 +232,10 @@ static void answer_put(struct conn *c)
         answer_error(c, 400, wrong);
         return;
     }
+    if (strlen(h->sha256) == 64)
+        atomic_fetch_add(&site.bytes_signed, h->length);
+    else if (!strcmp(h->sha256, "UNSIGNED-PAYLOAD"))
+        atomic_fetch_add(&site.bytes_unsigned, h->length);
     if (h->part)
         status = sink_objects_part(site.objects, h->key, len);
     else if (h->key[0])
@@ -266,11 +278,18 @@ static void answer_get(struct conn *c)
     }
 }
 
+static void count_request(const struct sink_head *h)
+{
+    bool read = (h->verb == SINK_GET || h->verb == SINK_HEAD) && !h->list;
+    atomic_fetch_add(&site.requests, 1);
+    atomic_fetch_add(read ? &site.reads : h->verb == SINK_DELETE ? &site.removes : &site.writes, 1);
+}
+
 /* The request is whole. */
 static void answer_request(struct conn *c)
 {
     if (!c->head.counts)
-        atomic_fetch_add(&site.requests, 1);
+        count_request(&c->head);
     switch (c->head.verb) {
     case SINK_GET:
     case SINK_HEAD:

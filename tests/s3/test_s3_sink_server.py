@@ -97,7 +97,30 @@ def test_big(caller):
     checks.true(after["bytes_in"] - before["bytes_in"] >= size, "bytes in")
     checks.true(after["bytes_out"] - before["bytes_out"] >= size, "bytes out")
     checks.equal(after["requests"] - before["requests"], 28)
+    checks.equal([after[n] - before[n] for n in ("writes", "reads", "removes")], [1, 27, 0])
     checks.true(after["cpu_seconds"] > 0, "CPU")
+
+
+def test_charges(caller):
+    """What is counted as what, and how the bodies are signed."""
+    def difference(method, path, body=None, **headers):
+        before = caller.counts()
+        caller.call(method, path, body, **headers)
+        after = caller.counts()
+        return {n: after[n] - before[n] for n in after
+                if n not in ("cpu_seconds", "bytes_in", "bytes_out") and after[n] != before[n]}
+
+    body = bytes(100000)
+    for sha, more in ((hashlib.sha256(body).hexdigest(), {"bytes_signed": 100000}),
+                      ("UNSIGNED-PAYLOAD", {"bytes_unsigned": 100000}),
+                      ("STREAMING-UNSIGNED-PAYLOAD-TRAILER", {}), ("", {})):
+        checks.equal(difference("PUT", "/b/ch", body, x_amz_content_sha256=sha),
+                     {"requests": 1, "writes": 1, **more}, sha)
+    for method, path, kind in (("GET", "/b/ch", "reads"), ("HEAD", "/b/ch", "reads"),
+                               ("GET", "/b/?list-type=2", "writes"),
+                               ("POST", "/b/ch2?uploads=", "writes"), ("GET", "/b/no", "reads"),
+                               ("DELETE", "/b/ch", "removes")):
+        checks.equal(difference(method, path), {"requests": 1, kind: 1}, method + path)
 
 
 def test_parts(caller):
@@ -243,6 +266,7 @@ def main():
             caller = Caller(address)
             test_small(caller)
             test_big(caller)
+            test_charges(caller)
             test_parts(caller)
             test_list(caller)
             caller.connection.close()

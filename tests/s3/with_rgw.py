@@ -8,6 +8,7 @@ The commands, one after the other, find in their environment
     CKPT_TEST_BUCKET       a bucket that exists, empty
     CKPT_TEST_RGW          the process to signal: SIGUSR1 kills the gateway without warning,
                            SIGUSR2 starts it again on the same port, over the same objects
+    CEPH_CONF              what radosgw-admin needs
 and the first exit status that is not 0 is ours; 77 with "SKIP: reason" when Debian's packages are not there.
 The daemons die with this process, however it ends.  Starting takes some 12 seconds.
 
@@ -233,7 +234,8 @@ def main():
     gateway = Gateway(memory)
     try:
         gateway.start()
-        environment = {**os.environ, **gateway.user(), "CKPT_TEST_RGW": str(os.getpid())}
+        environment = {**os.environ, **gateway.user(), "CKPT_TEST_RGW": str(os.getpid()),
+                       "CEPH_CONF": gateway.env["CEPH_CONF"]}
         signal.signal(signal.SIGUSR1, lambda *_: gateway.kill_gateway())
         signal.signal(signal.SIGUSR2, lambda *_: gateway.start_gateway())
         for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
