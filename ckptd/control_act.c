@@ -150,10 +150,11 @@ static void submit_part(struct control *c, struct client *cl, enum job_kind kind
         j->part.memory = cl->states[op->state].arena.base +
                          (uint64_t)(a->slot - t->first) * c->config->slot_bytes;
     }
-    /* Where the home is a place apart, no save waits behind records for it; else it does, so that
-     * saves begin no faster than they are committed. */
-    struct crew *records = kind == JOB_BEGIN && c->tiers.home != 0 ? c->begins : c->records;
-    control_submit(c, kind == JOB_DIGEST ? c->digests : records, j);
+    control_submit(c,
+                   kind == JOB_DIGEST  ? c->digests
+                   : kind == JOB_BEGIN ? c->begins
+                                       : c->records,
+                   j);
 }
 
 /* -- actions ---------------------------------------------------------------------------- */

@@ -59,7 +59,7 @@ struct session_state {
 };
 enum session_phase {
     OP_NONE = 0,
-    OP_HOLD,    /* an earlier try of this step is undecided */
+    OP_HOLD,    /* an earlier try of this step is undecided, or all other places are taken */
     OP_BEGIN,   /* job out: is the launch current, is the step committed? */
     OP_COPYING, /* slots go back and forth; `staged` once all are in */
     OP_FINISH,  /* job out: sync, manifest, .h; or away_ns is waited for (H5) */

@@ -88,6 +88,8 @@ void session_grant(struct session *s, struct session_actions *out)
     }
 }
 
+/* An earlier save of the same step: its fate is waited for, so that all ranks find the same
+ * answer to "is it committed?". */
 static bool same_step_above(const struct session *s, const struct session_op *op)
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
@@ -99,13 +101,26 @@ static bool same_step_above(const struct session *s, const struct session_op *op
     return false;
 }
 
-/* A second save of one step waits for the first one's fate, so that all ranks find the
- * same answer to "is it committed?". */
+/* All other places are taken: one of them is waited for, so that saves begin no faster than
+ * they are committed, and a trainer that saves too often waits at its fence instead of being
+ * refused the save after this one.  Not while the home is away: then training goes on (H5). */
+static bool in_last_place(const struct session *s, const struct session_op *op)
+{
+    uint32_t above = 0;
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
+        const struct session_op *o = &s->ops[i];
+        if (o->phase == OP_FINISH && o->away_pause_ns)
+            return false;
+        above += o->phase != OP_NONE && o->id < op->id;
+    }
+    return above == SESSION_OPS_MAX - 1;
+}
+
 static void start_held(struct session *s, struct session_actions *out)
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
         struct session_op *op = &s->ops[i];
-        if (op->phase != OP_HOLD || same_step_above(s, op))
+        if (op->phase != OP_HOLD || same_step_above(s, op) || in_last_place(s, op))
             continue;
         op->phase = OP_BEGIN;
         op->job_out = true;
@@ -343,8 +358,12 @@ void session_look_for_home(struct session *s, int64_t now, struct session_action
 void session_on_finished(struct session *s, struct session_op *op, const struct session_event *ev,
                          int64_t now, struct session_actions *out)
 {
-    if (op->phase != OP_FINISH || failed_meanwhile(s, op, out) || wait_for_home(op, ev, now))
+    if (op->phase != OP_FINISH || failed_meanwhile(s, op, out))
         return;
+    if (wait_for_home(op, ev, now)) {
+        start_held(s, out);
+        return;
+    }
     if (ev->status != CKPT_OK) {
         session_fail_op(s, op, ev->status, ev->text, out);
         return;

@@ -294,6 +294,33 @@ static void test_home_away(void)
     CHECK_EQ(count(ACT_FAIL_PART), 1);
 }
 
+/* The save in the last place begins when another one has ended, or when the home is away. */
+static void test_last_place(void)
+{
+    begin_finish();
+    for (uint64_t op = 2; op < SESSION_OPS_MAX; op++) {
+        CHECK_OK(save(op, 120 + op, 0));
+        CHECK_EQ(count(ACT_BEGIN), 1);
+    }
+    struct session before = s;
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    CHECK_EQ(acts.count, 0);
+    CHECK_OK(save(SESSION_OPS_MAX + 1, 201, 0)); /* has none */
+    CHECK_EQ(count(ACT_SEND_FINAL) + count(ACT_PART_FAILED), 2);
+    finished(CKPT_OK);
+    CHECK_EQ(count(ACT_BEGIN), 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_DECIDED, .op = 1 }));
+    CHECK_EQ(count(ACT_BEGIN), 1);
+    s = before;
+    home_away(CKPT_UNREACHABLE); /* seen before it comes */
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    CHECK_EQ(count(ACT_BEGIN), 1);
+    s = before;
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    home_away(CKPT_UNREACHABLE); /* and behind */
+    CHECK_EQ(count(ACT_BEGIN), 1);
+}
+
 static void test_dead_after_staged(void)
 {
     begin(2, 1);
@@ -554,6 +581,7 @@ int main(void)
     test_holds();
     test_failures();
     test_home_away();
+    test_last_place();
     test_dead_after_staged();
     test_forget();
     test_forget_early();
