@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 
 from nodes_kit import Cluster, Training, await_true, commits, committed, held, names, step_of
 
@@ -68,18 +69,18 @@ class Run:
         training.await_steps(count)
         return training
 
-    def ends_as_undisturbed(self, name, nodes, home, what, from_step=None, **more):
+    def ends_as_undisturbed(self, name, nodes, home, what, meanwhile=None, **more):
         """The next launch of the job; returns the step from which it resumed."""
         training = Training(self.world, self.losses(name), STEPS, nodes, home, save_every=EVERY,
                             **more)
+        if meanwhile:
+            meanwhile()
         out = training.finish()
         self.checks.equal(training.process.returncode, 0, f"{what}: {out}")
         self.checks.equal(training.lines(), self.reference, f"losses of {what}")
         said = [line for line in out.splitlines() if line.startswith("resumed after step")]
         self.checks.equal(len(said), 1, f"{what}: {out}")
         step = int(said[0].split()[-1])
-        if from_step is not None:
-            self.checks.equal(step, from_step, f"{what}: resumed")
         print(f"  {what}: resumed after step {step} of {STEPS}, losses as undisturbed")
         return step
 
@@ -112,6 +113,29 @@ def part_comes_back(run):
     run.verified(home, place)
     a.stop()
     b.stop()
+
+
+def part_late_node(run):
+    """The same, and one node is late when it comes back: it is waited for."""
+    home, place, a, b = run.two("late", "--remote-rate", "4K")  # what is saved stays on the nodes
+    training = run.begin("late", [a, b], home, 2)
+    await_true("two commits", lambda: committed(place) >= 2)
+    run.disturb(training, training.kill)
+    newest = min(commits(place))
+    if newest in names(place, "h"):
+        raise TooLate
+    b.freeze()
+
+    def late():
+        try:
+            await_true("the other node has told of its ranks",
+                       lambda: names(place, "l", 1, "node-"))
+            time.sleep(2)  # it looks for the late one's word meanwhile
+        finally:
+            b.freeze(stop=False)
+    step = run.ends_as_undisturbed("late", [a, b], home, "a node that is late", meanwhile=late)
+    run.checks.true(step >= step_of(newest), f"step {step_of(newest)} was committed and is lost")
+    run.stop(a, b)
 
 
 def part_lost_held(run):
@@ -303,7 +327,7 @@ def part_private_home(run):
 
 
 SHORT = ("comes_back", "private_home")
-PARTS = SHORT + ("lost_held", "lost_not_held", "remote", "world_size", "jobs", "straggler", "zombie", "home_away")
+PARTS = SHORT + ("late_node", "lost_held", "lost_not_held", "remote", "world_size", "jobs", "straggler", "zombie", "home_away")
 
 
 def scenario(run, part):
