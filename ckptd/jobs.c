@@ -143,14 +143,15 @@ static enum ckpt_status ask_begin(struct store *home, const struct job_part *p,
     return st;
 }
 
-/* H5: packs go to the node's own tier, so a save begins also while the home is out of reach.
+/* H5: packs go to the node's own tier or wait in the arena, so a save begins also while a home
+ * that is no disk of this node is out of reach.
  * What an older launch saves unasked sorts behind all the same, and a step that is
  * committed already is saved twice at worst. */
 static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
     int64_t now = jobs_now_ns();
-    if (w->local == w->home)
+    if (w->local == w->home && !store_url_shared(w->home->url))
         return ask_begin(w->home, p, err);
     p->away = now < w->ask_ns;
     if (p->away)
@@ -199,15 +200,6 @@ static enum ckpt_status run_digest(const struct jobs_work *w, struct job_part *p
     return CKPT_OK;
 }
 
-static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
-{
-    uint64_t first = p->decl->slots[p->image_slot].first_chunk;
-    struct save_slot in = slot_of(w, p);
-    p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
-    return save_pack(w->local, w->save, &in, p->area.digests + first, p->area.crcs + first,
-                     &p->packed, err);
-}
-
 static void fill_header(const struct job_part *p, const uint8_t node[16], struct manifest_header *h)
 {
     *h = (struct manifest_header){
@@ -247,6 +239,17 @@ static bool only_home_fails(const struct jobs_work *w, bool settled, enum ckpt_s
     if (st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT)
         return settled || !apart;
     return st == CKPT_IO && settled && apart;
+}
+
+static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    uint64_t first = p->decl->slots[p->image_slot].first_chunk;
+    struct save_slot in = slot_of(w, p);
+    p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
+    enum ckpt_status st = save_pack(w->local, w->save, &in, p->area.digests + first,
+                                    p->area.crcs + first, &p->packed, err);
+    p->away = only_home_fails(w, false, st);
+    return st;
 }
 
 static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)

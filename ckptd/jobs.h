@@ -88,7 +88,7 @@ struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's sa
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
     bool settled;     /* FINISH, a result: packs are named for good and accounted for */
-    bool away;        /* a result.  FINISH: only the home fails, and may come back; BEGIN: it
+    bool away;        /* a result.  FINISH, PACK: only the home fails, and may come back; BEGIN: it
                          was not asked (H5) */
     bool has_witness; /* FINISH */
     uint64_t witness; /* decl_witness_at */

@@ -294,6 +294,73 @@ static void test_home_away(void)
     CHECK_EQ(count(ACT_FAIL_PART), 1);
 }
 
+static void pack_away(uint32_t slot)
+{
+    CHECK_OK(step((struct session_event){ .kind = SESSION_PACKED,
+                                          .op = 1,
+                                          .slot = slot,
+                                          .image_slot = slot,
+                                          .status = CKPT_UNREACHABLE,
+                                          .away = true,
+                                          .packs = packs[0] }));
+}
+
+/* H5: so does what is filled, in its slots, where the home is where packs go. */
+static void test_home_away_packs(void)
+{
+    for (int end = 0; end < 5; end++) {
+        begin(2, 2);
+        CHECK_OK(save(1, 120, 0));
+        CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 1 }));
+        CHECK_OK(full(1, 0, 0, false));
+        CHECK_OK(full(1, 1, 1, true));
+        pack_away(0);
+        pack_away(1);
+        CHECK_EQ(acts.count, 0);
+        CHECK_EQ(s.ops[0].queued, 2);
+        CHECK_EQ(s.ops[0].away_pause_ns, SESSION_AWAY_MIN_NS); /* one pause for both */
+        tick(SESSION_AWAY_MIN_NS / 2);
+        CHECK_EQ(acts.count, 0);
+        struct session before = s;
+        packed(1, 0, CKPT_OK); /* of no job */
+        CHECK(memcmp(&before, &s, sizeof(s)) == 0);
+        if (end == 0) { /* it is back */
+            tick(SESSION_AWAY_MIN_NS);
+            CHECK_EQ(count(ACT_PACK), 2);
+            packed(1, 0, CKPT_OK);
+            CHECK_EQ(s.ops[0].away_pause_ns, 0);
+            packed(1, 1, CKPT_OK);
+            CHECK_EQ(count(ACT_FINISH), 1);
+            continue;
+        }
+        if (end == 1) { /* not in time */
+            now = s.ops[0].deadline_ns;
+            tick(SESSION_AWAY_MIN_NS);
+            CHECK_EQ(count(ACT_PACK), 2);
+            pack_away(0);
+            CHECK_EQ(count(ACT_FAIL_PART), 1);
+            pack_away(1);
+        } else if (end == 2) { /* the worker dies meanwhile */
+            CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY }));
+            CHECK_EQ(count(ACT_PACK), 2);
+            packed(1, 1, CKPT_IO);
+            packed(1, 0, CKPT_OK);
+        } else if (end == 3) { /* others decide */
+            CHECK_OK(step((struct session_event){
+                .kind = SESSION_DECIDED, .op = 1, .status = CKPT_ABORTED }));
+            CHECK(!session_busy(&s));
+        } else { /* one of the two fails for good */
+            tick(SESSION_AWAY_MIN_NS);
+            pack_away(0);
+            packed(1, 1, CKPT_IO);
+            CHECK_EQ(count(ACT_FAIL_PART), 1);
+        }
+        CHECK_EQ(session_count(&s, 0, SLOT_FREE), 2);
+        tick(SESSION_AWAY_MAX_NS);
+        CHECK_EQ(count(ACT_PACK), 0);
+    }
+}
+
 /* The save in the last place begins when another one has ended, or when the home is away. */
 static void test_last_place(void)
 {
@@ -581,6 +648,7 @@ int main(void)
     test_holds();
     test_failures();
     test_home_away();
+    test_home_away_packs();
     test_last_place();
     test_dead_after_staged();
     test_forget();
