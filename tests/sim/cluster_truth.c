@@ -558,12 +558,13 @@ static bool held_anywhere(const struct sim_attempt *a)
 {
     struct key held = key_held(job_of(a), &a->name);
     return place_find(PLACE_HOME, held.text) || place_find(PLACE_FAR, held.text) ||
-           (sim_near && place_find(PLACE_NEAR, held.text));
+           (sim_near && !sim_anything_lost() && place_find(PLACE_NEAR, held.text));
 }
 
 /* An operator may have deleted all there was.  And where nodes have disks of their own a
  * resolver commits what is complete by the home's manifests, which nobody holds: the disk
- * may be gone, or the node puts h/ only when it drains. */
+ * may be gone, or the node puts h/ only when it drains.  After a loss drains are not waited for,
+ * and the last launch runs on other nodes. */
 bool sim_store_resumable(uint32_t job)
 {
     bool any = false;
