@@ -3,12 +3,12 @@
 #include "fakes/lib_fixture.h"
 #include "libckpt/gpu.h"
 
-_Static_assert(GPU_PIN_SLICE <= UINT64_C(1) << 30, "slices of this size stall devices for seconds");
-
 int main(void)
 {
+    uint64_t slice_max = UINT64_C(1) << 30; /* larger ones stall devices for seconds */
     struct gpu *g = NULL;
     struct gpu_event *e = NULL;
+    CHECK(GPU_PIN_SLICE <= slice_max);
     struct ckpt_err err = { 0 };
     float tensor[12], slot[4] = { 0 }, back[12] = { 0 };
     struct box held = { .ndim = 2, .len = { 3, 4 } };
