@@ -1,6 +1,7 @@
 /* What a new launch does with what the old ones left (rules I2, S4, S5).
  *
- * An attempt without c/ is undecided.  All parts there: it is committed, as its own
+ * An attempt without c/ is undecided; one without rank 0's part cannot be complete, so only where
+ * that would be is looked.  All parts there: it is committed, as its own
  * committer would have done.  A part that says it failed, or parts that do not fit
  * together: ABORT.  Else it is left alone: its nodes may still bring the rest, and gc
  * gives it up later.  A commit whose committer died before h/ gets its h/. */
@@ -140,7 +141,7 @@ enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epo
 {
     CLEANUP_ROSTER struct roster data = { 0 };
     CLEANUP_ROSTER struct roster commits = { 0 };
-    enum ckpt_status st = roster_data(home, job, &data, err);
+    enum ckpt_status st = roster_data_rank0(home, job, &data, err);
     if (st == CKPT_OK)
         st = roster_commits(home, job, &commits, err);
     for (size_t i = 0; i < data.count && st == CKPT_OK; i++) {

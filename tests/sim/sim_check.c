@@ -261,7 +261,7 @@ void sim_check_stuck(void)
 static bool drain_goes_on(const struct drainer *d)
 {
     for (uint32_t t = 1; t < d->tier_count; t++)
-        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out)
+        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out || d->tiers[t].scan_ns <= sim.now)
             return true;
     return false;
 }

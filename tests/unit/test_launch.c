@@ -186,12 +186,14 @@ static int test_decides(void)
     uint64_t e1 = claim(s, "one");
     struct record_resolved r = resolve(s, e1);
     struct ckpt_name complete = fx_name(e1, 10), half = fx_name(e1, 20), failed = fx_name(e1, 30),
-                     no_held = fx_name(e1, 40), only_failed = fx_name(e1, 50);
+                     no_held = fx_name(e1, 40), only_failed = fx_name(e1, 50),
+                     without_0 = fx_name(e1, 55);
     fx_parts(s, &complete);
     CHECK_OK(fx_part(s, &half, 1, false, NULL));
     CHECK_OK(fx_part(s, &failed, 0, false, NULL));
     CHECK_OK(fx_part(s, &failed, 1, true, NULL));
-    CHECK_OK(fx_part(s, &only_failed, 1, true, NULL));
+    CHECK_OK(fx_part(s, &only_failed, 0, true, NULL));
+    CHECK_OK(fx_part(s, &without_0, 1, true, NULL));
     fx_commit(s, e1, 40);
     CHECK_OK(store_remove(s, key_held(FX_JOB, &no_held).text, NULL));
     uint64_t e2 = claim(s, "two");
@@ -203,7 +205,8 @@ static int test_decides(void)
     CHECK_EQ(state_of(s, &half), PUBLISH_UNDECIDED);
     CHECK_EQ(state_of(s, &failed), PUBLISH_ABORTED);
     CHECK_EQ(state_of(s, &only_failed), PUBLISH_ABORTED);
-    CHECK_EQ(state_of(s, &mine), PUBLISH_UNDECIDED); /* not below its own epoch */
+    CHECK_EQ(state_of(s, &without_0), PUBLISH_UNDECIDED); /* nobody looks for it */
+    CHECK_EQ(state_of(s, &mine), PUBLISH_UNDECIDED);      /* not below its own epoch */
     CHECK(fx_there(s, key_held(FX_JOB, &no_held)));
     CHECK_EQ(resolve_step(s, e2), 40);
     /* What the old launch brings later is decided by the next. */
