@@ -347,7 +347,10 @@ static void check_newest(uint32_t job, uint64_t epoch)
     if (s->j->kind != JOB_LAUNCH || e->superseded || e->forced || !w->known ||
         !newest(job, epoch, &has, &top))
         return;
-    if (w->has_floor && !w->may_pass && !may_be_skipped(job, &w->floor))
+    /* (What was committed since may have moved the head to another branch, all of which is
+     * still on its nodes: then it is where that branch began.) */
+    bool moved = has && top.epoch != w->floor.epoch;
+    if (w->has_floor && !w->may_pass && !moved && !may_be_skipped(job, &w->floor))
         SIM_CHECK(e->has_point && order(&e->point, &w->floor) >= 0,
                   "epoch %llu resumes from step %llu~%llu, behind step %llu~%llu",
                   (unsigned long long)epoch, (unsigned long long)e->point.step,
