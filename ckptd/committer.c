@@ -29,7 +29,7 @@ static struct committer_attempt *find_or_add(struct committer *c, const struct c
             .begun_ns = now,
             .deadline_ns = INT64_MAX,
             .poll_ns = now,
-            .poll_every_ns = COMMITTER_POLL_MIN_NS,
+            .poll_every_ns = COMMITTER_POLL_FIRST_NS,
             .bad_rank = UINT32_MAX,
             .by_epoch = ev->name.epoch,
         };
@@ -126,11 +126,15 @@ static void check_deadlines(const struct committer *c, struct committer_attempt 
     if (a->status != CKPT_OK || a->put == a->world)
         return;
     bool late = now >= a->deadline_ns;
-    if (!late && (a->joined >= a->world || now - a->begun_ns < c->arrival_ns))
+    if (!late && (a->joined >= a->world || a->several || now - a->begun_ns < c->arrival_ns))
         return;
-    name_missing(a, false, ranks, sizeof(ranks));
-    bool came = !ranks[0];
-    if (came)
+    bool elsewhere = a->several && a->put >= a->joined; /* the parts of this node are there */
+    if (elsewhere)
+        snprintf(ranks, sizeof(ranks), "%u", a->missing);
+    else
+        name_missing(a, a->several, ranks, sizeof(ranks));
+    bool came = elsewhere || a->several || !ranks[0];
+    if (!ranks[0])
         name_missing(a, true, ranks, sizeof(ranks));
     snprintf(text, sizeof(text), "rank %s did not %s the save of step %llu in time", ranks,
              came ? "finish" : "come to", (unsigned long long)a->name.step);
@@ -166,7 +170,7 @@ static void poll_later(struct committer_attempt *a, int64_t now)
 static void poll_now(struct committer_attempt *a, int64_t now)
 {
     a->poll_ns = now;
-    a->poll_every_ns = COMMITTER_POLL_MIN_NS;
+    a->poll_every_ns = COMMITTER_POLL_FIRST_NS;
 }
 
 static void on_published(struct committer *c, struct committer_attempt *a,
@@ -220,6 +224,22 @@ static void on_looked(struct committer *c, struct committer_attempt *a,
     }
 }
 
+/* Given up by another node: no job of ours has to. */
+static void on_missing(struct committer *c, struct committer_attempt *a,
+                       const struct committer_event *ev, int64_t now, struct committer_actions *out)
+{
+    if (ev->status == CKPT_ABORTED) {
+        on_looked(c, a, ev, now, out);
+        return;
+    }
+    if (ev->status == CKPT_OK)
+        a->missing = ev->rank;
+    if (ev->status == CKPT_OK && ev->rank >= a->world)
+        a->put = a->world;
+    else
+        poll_later(a, now);
+}
+
 static void on_done(struct committer *c, struct committer_attempt *a,
                     const struct committer_event *ev, int64_t now, struct committer_actions *out)
 {
@@ -232,10 +252,7 @@ static void on_done(struct committer *c, struct committer_attempt *a,
         on_aborted(c, a, ev->status, now, out);
         break;
     case COMMITTER_MISSING:
-        if (ev->status == CKPT_OK && ev->rank >= a->world)
-            a->put = a->world;
-        else
-            poll_later(a, now);
+        on_missing(c, a, ev, now, out);
         break;
     case COMMITTER_LOOK:
         on_looked(c, a, ev, now, out);
@@ -253,6 +270,7 @@ static void on_rank(struct committer *c, struct committer_attempt *a,
     if (ev->kind == COMMITTER_JOINED) {
         a->joined += set_bit(a->joined_map, ev->rank);
         a->rank0_here |= ev->rank == 0;
+        a->several |= ev->several;
         a->deadline_ns = (int64_t)min_u64((uint64_t)a->deadline_ns, (uint64_t)ev->deadline_ns);
     } else if (ev->kind == COMMITTER_PUT_DONE) {
         a->put += set_bit(a->put_map, ev->rank);

@@ -5,20 +5,21 @@
  * tell it everything again (JOIN, PUT, FAILED) and publish and abort are idempotent.
  *
  *   GATHER ──all parts put──► job PUBLISH ──► decided
- *      │ ▲ some ranks are on other nodes: job MISSING (rank 0 here) or LOOK, 1 → 10 s
+ *      │ ▲ some ranks are on other nodes: job MISSING (rank 0 here) or LOOK, 1/8 → 10 s
  *      └──a part failed, deadline──► job ABORT ──► decided
  */
 #pragma once
 
 #include "formats/key.h"
 
-#define COMMITTER_ATTEMPTS_MAX 1024
-#define COMMITTER_RANKS_NAMED  1024 /* ranks below this are named one by one */
-#define COMMITTER_ARRIVAL_NS   INT64_C(600000000000)
-#define COMMITTER_POLL_MIN_NS  INT64_C(1000000000)
-#define COMMITTER_POLL_MAX_NS  INT64_C(10000000000)
-#define COMMITTER_TEXT_MAX     400
-#define COMMITTER_ACTIONS_MAX  (COMMITTER_ATTEMPTS_MAX + 8)
+#define COMMITTER_ATTEMPTS_MAX  1024
+#define COMMITTER_RANKS_NAMED   1024 /* ranks below this are named one by one */
+#define COMMITTER_ARRIVAL_NS    INT64_C(600000000000)
+#define COMMITTER_POLL_FIRST_NS INT64_C(125000000) /* what nodes put, they put at one time */
+#define COMMITTER_POLL_MIN_NS   INT64_C(1000000000)
+#define COMMITTER_POLL_MAX_NS   INT64_C(10000000000)
+#define COMMITTER_TEXT_MAX      400
+#define COMMITTER_ACTIONS_MAX   (COMMITTER_ATTEMPTS_MAX + 8)
 
 enum committer_job {
     COMMITTER_IDLE = 0,
@@ -34,6 +35,8 @@ struct committer_attempt {
     uint32_t world;
     uint32_t joined, put; /* ranks of this node */
     bool rank0_here;
+    bool several;     /* ranks of other nodes take part: when they began is not known here */
+    uint32_t missing; /* several: the first rank whose manifest was not in the home */
     bool told;        /* DECIDED went out; only the store does not know yet */
     uint32_t job_out; /* enum committer_job */
     int64_t begun_ns, deadline_ns, poll_ns, poll_every_ns;
@@ -62,6 +65,7 @@ struct committer_event {
     struct ckpt_name name;
     uint32_t world, rank;
     int64_t deadline_ns;
+    bool several; /* JOINED: not all ranks of the launch are on this node */
     enum committer_job done;
     enum ckpt_status status; /* LOOK: OK = committed, BUSY = undecided, else as aborted */
     const char *text;

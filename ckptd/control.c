@@ -359,6 +359,7 @@ static void begin_stop(struct control *c, const char *why)
         return;
     c->stopping = true;
     c->stop_by_ns = c->now + (int64_t)c->config->stop_s * 1000000000;
+    c->stop_others_ns = c->now + CONTROL_OTHERS_NS;
     notify_systemd("STOPPING=1");
     control_drain_stop(c);
     log_info("ending", "why=\"%s\" sessions=%u", why, c->client_count);
@@ -392,11 +393,22 @@ static void on_keeper(struct control *c)
     begin_stop(c, "the keeper died");
 }
 
-static bool anything_staged(const struct control *c)
+static bool is_ours(const struct control *c, const struct client *cl)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
-        if (c->clients[i] && c->clients[i]->open && session_busy(c->clients[i]->s))
+    for (uint32_t k = 0; k < SESSION_OPS_MAX; k++)
+        if (cl->s->ops[k].phase != OP_NONE && !control_waits_for_others(c, cl, &cl->s->ops[k]))
             return true;
+    return false;
+}
+
+/* others: what only other nodes can end counts, too. */
+static bool anything_staged(const struct control *c, bool others)
+{
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        if (cl && cl->open && session_busy(cl->s) && (others || is_ours(c, cl)))
+            return true;
+    }
     return false;
 }
 
@@ -417,7 +429,7 @@ static void say_what_is_left(const struct control *c)
 static bool at_end(struct control *c)
 {
     if (c->stopping) {
-        if (!anything_staged(c) && c->jobs_out == c->drains_out)
+        if (!anything_staged(c, c->now < c->stop_others_ns) && c->jobs_out == c->drains_out)
             return true; /* a drain is gone on with by the next ckptd */
         if (c->now < c->stop_by_ns)
             return false;
@@ -447,7 +459,7 @@ static void on_jobs(struct control *c)
     (void)rc; /* the lists say what is done */
     struct crew_job *j;
     while ((j = crew_done(c->digests)) != NULL || (j = crew_done(c->records)) != NULL ||
-           (j = crew_done(c->data)) != NULL) {
+           (j = crew_done(c->data)) != NULL || (j = crew_done(c->begins)) != NULL) {
         control_job_done(c, (struct job *)j);
         control_settle(c);
     }
@@ -555,7 +567,7 @@ int control_run(struct control *c)
         reap_clients(c);
         watch_writers(c);
     }
-    bool left = anything_staged(c);
+    bool left = anything_staged(c, true);
     log_info("ended", "committed=%" PRIu64 " aborted=%" PRIu64 " left=%s", c->committer->committed,
              c->committer->aborted, left ? "yes" : "no");
     return 0;

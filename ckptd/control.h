@@ -3,7 +3,8 @@
  * writes each changed session to its ledger, and then executes the actions.
  *
  *   control.c         the loop: accept, signals, timers, ends of jobs
- *   control_hello.c   HELLO, launches
+ *   control_hello.c   HELLO
+ *   control_launch.c  launches
  *   control_msg.c     a session's messages → events
  *   control_act.c     actions → messages, jobs
  *   control_decide.c  words to the committer, and its decisions
@@ -32,8 +33,10 @@
 #define CONTROL_HELLO_NS       INT64_C(10000000000) /* a connection must say something by then */
 #define CONTROL_LINGER_NS      INT64_C(1000000000)  /* private: after the last session */
 #define CONTROL_NO_MEMORY_EXIT 5 /* status of a worker that the keeper shall replace */
-#define CONTROL_DRAIN_NS       INT64_C(120000000000) /* a launch waits so long for older saves */
+#define CONTROL_DRAIN_NS       INT64_C(120000000000) /* a launch waits so long for older saves, at most */
 #define CONTROL_ARRIVAL_MS     600000
+#define CONTROL_OTHERS_NS      INT64_C(10000000000) /* a stop waits so long for other nodes */
+#define CONTROL_JOIN_NS        INT64_C(200000000)   /* ranks of a node come together */
 #define CONTROL_TIER_NS        INT64_C(30000000000) /* a launch waits so long for other tiers */
 
 /* What a session has beside its machine. */
@@ -53,9 +56,11 @@ struct client {
     bool open; /* HELLO_OK was sent once: ledger and keeper have it */
     bool over; /* the machine says that nothing is left */
     bool restored_ok, restored_bad;
+    bool told;       /* the home knows that this rank is on this node */
     uint64_t launch; /* key; 0 = reader */
     uint32_t jobs_out;
     int64_t hello_deadline_ns;
+    uint64_t was; /* HELLO's epoch */
     char resume[128];
     struct lineage_wish wish;
     struct select asked;       /* of the LOAD that came last, until a group has it */
@@ -71,6 +76,8 @@ enum launch_phase {
     LAUNCH_CLAIMING,  /* job out */
     LAUNCH_CLAIMED,   /* the claim goes to other tiers */
     LAUNCH_DRAINING,  /* waits for what older launches have staged here */
+    LAUNCH_TELLING,   /* several nodes: job out */
+    LAUNCH_GATHERING, /* rank 0 here: all nodes must have told; else it must have resolved */
     LAUNCH_RESOLVING, /* job out */
     LAUNCH_RESOLVED,  /* that, too, goes to other tiers */
     LAUNCH_READY,
@@ -85,16 +92,27 @@ struct launch {
     uint32_t world;
     bool rank0_here, reader, job_out;
     uint8_t nonce[16];
-    uint64_t epoch, after; /* after: the epoch that a rollback leaves */
+    uint64_t epoch;
+    uint64_t was;    /* the one that rank 0's process is in, if it had to start over */
+    uint64_t after;  /* epochs up to here are old: what a rollback leaves, or what is taken */
+    uint64_t leaves; /* the one that the last rollback left; 0 = none did */
     struct lineage_wish wish;
     struct job_launch result;
     /* what is asked of other tiers: a round at a time */
     uint64_t tier_round;
     uint32_t tiers_out;  /* bit t: tier t is waited for */
+    uint32_t unheard;    /* bit t: what tier t holds of the job is not known to this launch */
     uint32_t tiers_late; /* it did not answer in time, and has not since: no longer waited for */
     int64_t tiers_by_ns;
-    bool taken;         /* a tier has another claim of that epoch: the next one */
-    struct roster held; /* in other tiers */
+    bool taken;              /* a tier has another claim of that epoch: the next one */
+    struct roster held;      /* in other tiers */
+    struct roster held_here; /* in those that only this node can reach */
+    /* several nodes */
+    struct launch_nodes nodes;
+    uint64_t floor;    /* claims up to here are others' */
+    uint32_t missing;  /* the first rank of which no node has told */
+    int64_t tell_ns;   /* not before: ranks of a node come together */
+    int64_t rescan_ns; /* GATHERING: this node looks what it has to bring home */
     enum ckpt_status status;
     char text[SESSION_TEXT_MAX];
     int64_t claimed_ns, poll_ns;
@@ -143,6 +161,7 @@ struct control {
     uint8_t node[16];
     int epoll_fd, listen_fd, signal_fd, done_fd;
     struct crew *digests, *data, *records;
+    struct crew *begins; /* apart: no save waits for records to begin */
     struct client *clients[CONTROL_CLIENTS_MAX];
     uint32_t client_count;
     struct conn *conns;
@@ -165,6 +184,7 @@ struct control {
     int64_t tier_ns; /* how long a launch waits for other tiers */
     struct later *later, **later_last;
     int64_t now, started_ns, idle_ns, stop_by_ns;
+    int64_t stop_others_ns; /* until then a stop waits for other nodes' parts, too */
     bool stopping, orphan, served, shared_store;
     bool accept_waits; /* for descriptors or memory */
     uint64_t jobs_out;
@@ -197,13 +217,22 @@ struct wire_msg *control_msg(void); /* the one buffer for messages being built *
 /* control_hello.c */
 void control_hello(struct control *c, struct conn *conn, struct wire_msg *m);
 void control_refuse(struct conn *conn, enum wire_type what, enum ckpt_status st, const char *text);
+/* Answers everybody who waits for a launch that is decided; and those whose time is over. */
+void control_answer(struct control *c, struct launch *l);
+void control_answer_late(struct control *c, struct launch *l);
+
+/* control_launch.c */
+struct launch *launch_by_key(struct control *c, uint64_t key);
+struct launch *launch_by_token(struct control *c, const char *job, const char *token);
+struct launch *launch_new(struct control *c, const struct session *s); /* NULL: no memory */
+/* Tells sessions apart; never 0. */
+uint64_t launch_mark(const struct session *s);
+/* Rank 0 (or a reader) is here. */
+void control_launch_begin(struct control *c, struct launch *l);
 void control_launch_done(struct control *c, struct job *j);
 /* The other tiers have answered, or will not in time. */
 void control_launch_go_on(struct control *c, struct launch *l);
 void control_launch_tick(struct control *c);
-struct launch *launch_by_key(struct control *c, uint64_t key);
-/* Tells sessions apart; never 0. */
-uint64_t launch_mark(const struct session *s);
 /* Ties sessions found in ledgers to launches again. */
 void control_launch_adopt(struct control *c, struct client *cl);
 bool control_rollback(struct control *c, struct launch *l, uint32_t group,
@@ -234,6 +263,10 @@ void control_absent(struct control *c, const struct client *cl);
 /* After a rank joined: are others gone that would have to? */
 void control_check_absent(struct control *c, const struct client *cl, const struct ckpt_name *name);
 void control_attempt_done(struct control *c, struct job *j);
+/* True if the op is for other nodes to end: this node's parts of it are in the home, theirs
+ * are missing.  (The next launch's resolver finds what is complete.) */
+bool control_waits_for_others(const struct control *c, const struct client *cl,
+                              const struct session_op *op);
 
 /* control_done.c */
 void control_job_done(struct control *c, struct job *j);

@@ -150,7 +150,11 @@ static void submit_part(struct control *c, struct client *cl, enum job_kind kind
         j->part.memory = cl->states[op->state].arena.base +
                          (uint64_t)(a->slot - t->first) * c->config->slot_bytes;
     }
-    control_submit(c, kind == JOB_DIGEST ? c->digests : c->records, j);
+    control_submit(c,
+                   kind == JOB_DIGEST  ? c->digests
+                   : kind == JOB_BEGIN ? c->begins
+                                       : c->records,
+                   j);
 }
 
 /* -- actions ---------------------------------------------------------------------------- */

@@ -19,6 +19,19 @@ void control_later(struct control *c, const struct committer_event *ev)
     c->later_last = &l->next;
 }
 
+/* True if ranks of the session's launch are on other nodes: the home is shared, and they are
+ * not here.  (A rank that was here and is gone is not on another one.) */
+static bool several_nodes(const struct control *c, const struct client *cl)
+{
+    const struct launch *l = launch_by_key((struct control *)(uintptr_t)c, cl->launch);
+    uint32_t known = 0;
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+        known += c->clients[i] && c->clients[i]->launch == cl->launch;
+    for (uint32_t r = 0; l && r < min_u64(l->world, COMMITTER_RANKS_NAMED); r++)
+        known += l->absent[r] != 0;
+    return c->shared_store && known < cl->s->world;
+}
+
 static void say(struct control *c, const struct client *cl, enum committer_event_kind kind,
                 const struct session_op *op)
 {
@@ -28,6 +41,7 @@ static void say(struct control *c, const struct client *cl, enum committer_event
                                                 .world = cl->s->world,
                                                 .rank = cl->s->rank,
                                                 .deadline_ns = op->deadline_ns,
+                                                .several = several_nodes(c, cl),
                                                 .status = op->status,
                                                 .text = op->text });
 }
@@ -74,6 +88,13 @@ static void say_absent(struct control *c, const struct launch *l, uint32_t rank,
                                                 .rank = rank,
                                                 .status = CKPT_ABORTED,
                                                 .text = text });
+}
+
+bool control_waits_for_others(const struct control *c, const struct client *cl,
+                              const struct session_op *op)
+{
+    const struct committer_attempt *a = committer_find(c->committer, cl->s->job, &op->name);
+    return op->phase == OP_COMMIT && a && a->put < a->world && a->put >= a->joined;
 }
 
 void control_absent(struct control *c, const struct client *cl)
@@ -125,6 +146,7 @@ static void submit_attempt(struct control *c, const struct committer_attempt *a)
     memcpy(j->attempt.job, a->job, sizeof(j->attempt.job));
     j->attempt.name = a->name;
     j->attempt.world = a->world;
+    j->attempt.from = a->missing; /* what was there stays there */
     j->attempt.abort =
         (struct record_abort){ .status = a->status == CKPT_OK ? CKPT_ABORTED : a->status,
                                .rank = a->bad_rank,

@@ -81,6 +81,7 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         .slot = j->part.slot,
         .image_slot = j->part.image_slot,
         .status = j->status,
+        .away = j->part.away,
         .text = text,
         .id = j->part.packed.id,
         .stored = j->part.packed.stored_bytes,
@@ -96,10 +97,11 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         c->counters->node[METER_NODE_PACK_BYTES] += j->part.raw_bytes;
         c->counters->node[METER_NODE_PACK_SECONDS] += (uint64_t)j->took_ns;
     }
-    control_tell(c, cl, &ev);
     uint32_t at = session_op_of(cl->s, j->op);
-    if (j->kind == JOB_FINISH && at != UINT32_MAX && cl->s->ops[at].away_ns &&
-        cl->s->ops[at].away_pause_ns == SESSION_AWAY_MIN_NS)
+    bool waited = at != UINT32_MAX && cl->s->ops[at].away_pause_ns;
+    control_tell(c, cl, &ev);
+    at = session_op_of(cl->s, j->op);
+    if (!waited && at != UINT32_MAX && cl->s->ops[at].away_pause_ns)
         log_warn("the home is away: a save waits for it",
                  "job=%s rank=%u step=%" PRIu64 " why=\"%s\"", cl->s->job, cl->s->rank,
                  cl->s->ops[at].step, err_text(&j->err));

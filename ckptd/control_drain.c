@@ -77,6 +77,7 @@ static void submit(struct control *c, const struct drainer_action *a)
         memcpy(j->drain.job, to->job, sizeof(j->drain.job));
         j->drain.name = to->name;
         j->drain.last = !trains(c, to->job);
+        j->drain.wait = to->wait;
     }
     if (a->what == DRAINER_PACK)
         j->drain.pack = c->drain_lists[a->tier].packs[a->pack];
@@ -207,7 +208,8 @@ void control_drain_done(struct control *c, struct job *j)
                                 .status = j->status,
                                 .text = err_text(&j->err),
                                 .world = d->world,
-                                .bytes = d->bytes };
+                                .bytes = d->bytes,
+                                .wait = d->wait };
     if (d->what == DRAINER_PART && j->status == CKPT_OK) {
         struct drain_list *list = &c->drain_lists[d->tier];
         free(list->packs);
@@ -255,7 +257,9 @@ static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
 bool control_tiers_adopt(struct control *c, struct launch *l)
 {
     roster_fini(&l->held);
+    roster_fini(&l->held_here);
     ask_tiers(c, l, JOB_ADOPT, NULL);
+    l->unheard = l->tiers_late;
     return l->tiers_out != 0;
 }
 
@@ -271,6 +275,8 @@ void control_tiers_done(struct control *c, struct job *j)
     const uint32_t bit = UINT32_C(1) << j->tier.tier;
     if (l && j->status == CKPT_OK)
         l->tiers_late &= ~bit;
+    if (l && j->status == CKPT_OK && j->kind == JOB_ADOPT)
+        l->unheard &= ~bit;
     if (!l || l->tier_round != j->tier.round || !(l->tiers_out & bit))
         return; /* it went on without us */
     if (j->status != CKPT_OK && j->status != CKPT_CONFLICT)
@@ -278,8 +284,11 @@ void control_tiers_done(struct control *c, struct job *j)
                  c->tiers.urls[j->tier.tier], status_name(j->status), err_text(&j->err));
     if (j->kind == JOB_SPREAD && j->status == CKPT_CONFLICT)
         l->taken = true;
+    if (j->kind == JOB_ADOPT && j->status != CKPT_OK)
+        l->unheard |= bit;
+    bool shared = store_url_shared(c->tiers.urls[j->tier.tier]);
     if (j->kind == JOB_ADOPT && j->status == CKPT_OK &&
-        roster_merge(&l->held, &j->tier.held, NULL) != CKPT_OK)
+        roster_merge(shared ? &l->held : &l->held_here, &j->tier.held, NULL) != CKPT_OK)
         control_out_of_memory(l->job);
     l->tiers_out &= ~bit;
     if (!l->tiers_out)

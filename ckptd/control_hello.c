@@ -1,9 +1,4 @@
-/* HELLO and launches: a session opens when its launch is resolved.
- *
- *   rank 0 here   NEW ► ADOPTING ► CLAIMING ► CLAIMED ► DRAINING (older saves on this node
- *                 end) ► RESOLVING ► RESOLVED ► READY; in those that end in -ED and in
- *                 ADOPTING other tiers are asked or told, where there are any (H1)
- *   else          NEW ► (FIND job each second while the store is shared) ► READY */
+/* HELLO: sessions come, join their launch, and are answered when it is decided. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -19,137 +14,6 @@ void control_refuse(struct conn *conn, enum wire_type what, enum ckpt_status st,
     wire_begin(m, WIRE_REFUSED, &(struct wire_refused){ .status = st, .type = what });
     (void)wire_tail(m, text, strlen(text));
     conn_send(conn, m);
-}
-
-struct launch *launch_by_key(struct control *c, uint64_t key)
-{
-    for (struct launch *l = c->launches; l; l = l->next)
-        if (l->key == key)
-            return l;
-    return NULL;
-}
-
-uint64_t launch_mark(const struct session *s)
-{
-    uint64_t mark;
-    memcpy(&mark, s->id, sizeof(mark)); /* random */
-    return mark | 1;
-}
-
-static struct launch *launch_by_token(struct control *c, const char *job, const char *token)
-{
-    for (struct launch *l = c->launches; l; l = l->next)
-        if (!l->reader && l->phase != LAUNCH_FAILED && strcmp(l->job, job) == 0 &&
-            strcmp(l->token, token) == 0)
-            return l;
-    return NULL;
-}
-
-static struct launch *launch_new(struct control *c, const struct session *s)
-{
-    struct launch *l = calloc(1, sizeof(*l));
-    if (!l)
-        return NULL;
-    l->key = c->next_key++;
-    l->world = s->world;
-    l->reader = s->mode == WIRE_READ;
-    memcpy(l->job, s->job, sizeof(l->job));
-    memcpy(l->token, s->token, sizeof(l->token));
-    l->next = c->launches;
-    c->launches = l;
-    return l;
-}
-
-/* Forgets launches that no session belongs to. */
-void control_launch_reap(struct control *c)
-{
-    for (struct launch **at = &c->launches; *at;) {
-        struct launch *l = *at;
-        bool used = l->job_out || l->rollback;
-        for (uint32_t i = 0; !used && i < CONTROL_CLIENTS_MAX; i++)
-            used = c->clients[i] && c->clients[i]->launch == l->key;
-        if (used) {
-            at = &l->next;
-            continue;
-        }
-        *at = l->next;
-        roster_fini(&l->held);
-        free(l);
-    }
-}
-
-void control_launch_adopt(struct control *c, struct client *cl)
-{
-    const struct session *s = cl->s;
-    struct launch *l = s->mode == WIRE_TRAIN ? launch_by_token(c, s->job, s->token) : NULL;
-    if (!l)
-        l = launch_new(c, s);
-    if (!l)
-        return;
-    l->phase = LAUNCH_READY;
-    if (s->epoch >= l->epoch) { /* some ranks may not have gone back with the others yet */
-        l->epoch = s->epoch;
-        l->result.epoch = l->epoch;
-        l->result.has_point = s->flags & WIRE_HAS_POINT;
-        l->result.stop = s->flags & WIRE_STOP;
-        l->result.point = s->point;
-        memcpy(l->result.why, s->why, sizeof(l->result.why));
-    }
-    if (s->rank == 0) {
-        l->rank0_here = true;
-        memcpy(l->nonce, s->id, sizeof(l->nonce));
-    }
-    cl->launch = l->key;
-}
-
-/* -- steps in the store ------------------------------------------------------------- */
-
-static void submit(struct control *c, struct launch *l, enum launch_step what)
-{
-    struct job *j = job_new(JOB_LAUNCH);
-    if (!j) {
-        l->phase = LAUNCH_FAILED;
-        l->status = CKPT_NO_MEMORY;
-        return;
-    }
-    j->launch.what = what;
-    j->launch.launch = l->key;
-    memcpy(j->launch.job, l->job, sizeof(l->job));
-    memcpy(j->launch.token, l->token, sizeof(l->token));
-    memcpy(j->launch.nonce, l->nonce, sizeof(l->nonce));
-    j->launch.world = l->world;
-    j->launch.wish = l->wish;
-    j->launch.epoch = l->epoch;
-    j->launch.after = l->after;
-    j->launch.also = &l->held;
-    l->job_out = true;
-    control_submit(c, c->records, j);
-}
-
-/* A launch that failed a moment ago may still be writing that its checkpoint is bad or was
- * restored: the next one waits for reports, too, or it would choose without them.
- * True while a save that an older launch of the job began here is undecided. */
-static bool older_undecided(const struct control *c, const struct launch *l)
-{
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
-        const struct client *cl = c->clients[i];
-        if (!cl || !cl->open || cl->launch == l->key || strcmp(cl->s->job, l->job) != 0)
-            continue;
-        for (uint32_t k = 0; k < SESSION_OPS_MAX; k++) {
-            const struct session_op *op = &cl->s->ops[k];
-            if (op->phase != OP_NONE && op->phase != OP_LOAD && op->begun_ns <= l->claimed_ns)
-                return true;
-        }
-    }
-    return false;
-}
-
-static void fail_launch(struct launch *l, enum ckpt_status st, const char *text)
-{
-    l->phase = LAUNCH_FAILED;
-    l->status = st;
-    snprintf(l->text, sizeof(l->text), "%s", text);
-    log_warn("launch failed", "job=%s status=%s why=\"%s\"", l->job, status_name(st), text);
 }
 
 /* -- answering ------------------------------------------------------------------------ */
@@ -201,8 +65,7 @@ static void open_session(struct control *c, struct client *cl, const struct laun
     send_hello_ok(c, cl);
 }
 
-/* Answers everybody who waits for a launch that is decided. */
-static void answer_waiting(struct control *c, struct launch *l)
+void control_answer(struct control *c, struct launch *l)
 {
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         struct client *cl = c->clients[i];
@@ -218,184 +81,34 @@ static void answer_waiting(struct control *c, struct launch *l)
     }
 }
 
-static void launch_ready(struct launch *l)
+static void say_late(const struct control *c, const struct launch *l, char *text, size_t cap)
 {
-    const struct job_launch *r = &l->result;
-    l->phase = LAUNCH_READY;
-    log_info("launch resolved", "job=%s epoch=%" PRIu64 " resume=%s step=%" PRIu64 " why=\"%s\"",
-             l->job, l->epoch, r->has_point ? "yes" : "no", r->has_point ? r->point.step : 0,
-             r->why);
+    if (l->phase == LAUNCH_NEW && !c->shared_store)
+        snprintf(text, cap,
+                 "rank 0 did not arrive in time; if it is on another node: all nodes need one "
+                 "store that they share (--store s3://... or dir:///PATH?shared=1)");
+    else if (l->phase == LAUNCH_NEW)
+        snprintf(text, cap, "rank 0 did not arrive in time");
+    else if (l->phase == LAUNCH_GATHERING && l->rank0_here && l->missing < l->world)
+        snprintf(text, cap, "rank %u did not arrive in time on any node", l->missing);
+    else
+        snprintf(text, cap,
+                 "the launch was not resolved in time: the store is slow, or older saves do "
+                 "not end");
 }
 
-/* Whoever waits for the launch, when it is decided. */
-static void answer(struct control *c, struct launch *l)
+void control_answer_late(struct control *c, struct launch *l)
 {
-    if (l->rollback && (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED))
-        control_rolled_back(c, l);
-    if (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED)
-        answer_waiting(c, l);
-}
-
-/* The home first learns what other tiers know of the job. */
-static void begin_launch(struct control *c, struct launch *l)
-{
-    l->phase = LAUNCH_ADOPTING;
-    l->taken = false;
-    if (!control_tiers_adopt(c, l))
-        control_launch_go_on(c, l);
-}
-
-static void claimed(struct control *c, struct launch *l, uint64_t epoch)
-{
-    struct key key = key_claim(l->job, epoch);
-    l->epoch = epoch;
-    l->phase = LAUNCH_CLAIMED;
-    if (!control_tiers_spread(c, l, &key))
-        control_launch_go_on(c, l);
-}
-
-static void resolved(struct control *c, struct launch *l, bool ours)
-{
-    struct key key = key_resolved(l->job, l->epoch);
-    l->phase = LAUNCH_RESOLVED;
-    if (!ours || !control_tiers_spread(c, l, &key))
-        control_launch_go_on(c, l);
-}
-
-void control_launch_done(struct control *c, struct job *j)
-{
-    struct launch *l = launch_by_key(c, j->launch.launch);
-    if (!l)
-        return;
-    l->job_out = false;
-    if (j->launch.what == LAUNCH_FIND && j->status == CKPT_NOT_FOUND) {
-        l->poll_ns = c->now + COMMITTER_POLL_MIN_NS;
-        if (l->rank0_here && l->phase == LAUNCH_NEW) /* rank 0 came while we looked */
-            begin_launch(c, l);
-        return;
-    }
-    if (j->status != CKPT_OK) {
-        fail_launch(l, j->status, err_text(&j->err));
-    } else if (j->launch.what == LAUNCH_CLAIM) {
-        claimed(c, l, j->launch.epoch);
-    } else {
-        l->result = j->launch;
-        l->epoch = j->launch.epoch;
-        resolved(c, l, j->launch.what == LAUNCH_RESOLVE);
-    }
-    answer(c, l);
-}
-
-void control_launch_go_on(struct control *c, struct launch *l)
-{
-    if (l->phase == LAUNCH_ADOPTING) {
-        l->phase = l->reader ? LAUNCH_RESOLVING : LAUNCH_CLAIMING;
-        submit(c, l, l->reader ? LAUNCH_READ : LAUNCH_CLAIM);
-    } else if (l->phase == LAUNCH_CLAIMED && l->taken) {
-        log_warn("the epoch is taken in another tier", "job=%s epoch=%" PRIu64, l->job, l->epoch);
-        l->after = l->epoch;
-        begin_launch(c, l);
-    } else if (l->phase == LAUNCH_CLAIMED) {
-        l->claimed_ns = c->now;
-        l->phase = LAUNCH_DRAINING;
-    } else if (l->phase == LAUNCH_RESOLVED) {
-        launch_ready(l);
-        /* Its resolver may have committed what older launches left. */
-        control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_RESCAN });
-    }
-    answer(c, l);
-}
-
-static void time_out_waiting(struct control *c, struct launch *l)
-{
+    char text[SESSION_TEXT_MAX];
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         struct client *cl = c->clients[i];
         if (!cl || cl->launch != l->key || cl->open || cl->over || c->now < cl->hello_deadline_ns)
             continue;
-        control_refuse(cl->conn, WIRE_HELLO, CKPT_TIMEOUT,
-                       l->phase == LAUNCH_NEW ? "rank 0 did not arrive in time"
-                                              : "the launch was not resolved in time: the store is "
-                                                "slow, or older saves do not end");
+        say_late(c, l, text, sizeof(text));
+        control_refuse(cl->conn, WIRE_HELLO, CKPT_TIMEOUT, text);
         c->counters->node[METER_NODE_REFUSED]++;
         cl->over = true;
     }
-}
-
-/* Rank 0's node did not go back with the ranks of this one: they stay where they are, in
- * an epoch that may be old by now, and learn that when they save. */
-static void time_out_rollback(struct control *c, struct launch *l)
-{
-    if (!l->rollback || l->phase != LAUNCH_NEW || l->job_out ||
-        c->now - l->rollback_ns < COMMITTER_ARRIVAL_NS)
-        return;
-    fail_launch(l, CKPT_TIMEOUT, "rank 0 did not go back to the same checkpoint in time");
-    control_rolled_back(c, l);
-}
-
-/* Rule I2: a start that dies early harms nobody.  Nobody waits for this one any more, so it
- * must not be resolved: that would shut out a launch that lives. */
-static bool anybody_waits(const struct control *c, const struct launch *l)
-{
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
-        if (c->clients[i] && c->clients[i]->launch == l->key && !c->clients[i]->over)
-            return true;
-    return false;
-}
-
-/* H1: the launch goes on without the tiers that did not answer, and says so. */
-static void tiers_late(struct control *c, struct launch *l)
-{
-    log_warn("other tiers do not answer: the launch goes on without them", "job=%s tiers=%d",
-             l->job, __builtin_popcount(l->tiers_out));
-    l->tiers_late |= l->tiers_out;
-    l->tiers_out = 0;
-    l->tier_round = 0;
-    control_launch_go_on(c, l);
-}
-
-void control_launch_tick(struct control *c)
-{
-    for (struct launch *l = c->launches; l; l = l->next) {
-        time_out_rollback(c, l);
-        if (l->tiers_out != 0 && c->now >= l->tiers_by_ns)
-            tiers_late(c, l);
-        if (l->phase == LAUNCH_DRAINING && (l->rollback || anybody_waits(c, l)) &&
-            ((!older_undecided(c, l) && c->reports_out == 0) ||
-             c->now - l->claimed_ns > CONTROL_DRAIN_NS)) {
-            l->phase = LAUNCH_RESOLVING;
-            submit(c, l, LAUNCH_RESOLVE);
-        }
-        if (l->phase == LAUNCH_NEW && !l->job_out && !l->rank0_here && c->shared_store &&
-            c->now >= l->poll_ns)
-            submit(c, l, LAUNCH_FIND);
-        if (l->phase == LAUNCH_READY || l->phase == LAUNCH_FAILED)
-            answer_waiting(c, l);
-        else
-            time_out_waiting(c, l);
-    }
-}
-
-/* -- a rollback inside the process (I6): the same launch, a new epoch ------------------ */
-
-bool control_rollback(struct control *c, struct launch *l, uint32_t group,
-                      const struct ckpt_name *point)
-{
-    if (l->phase != LAUNCH_READY || l->job_out || l->rollback)
-        return false;
-    l->rollback = (uint64_t)group + 1;
-    l->rollback_ns = c->now;
-    l->after = l->epoch;
-    l->restored_put = false;
-    l->progress_put = false;
-    l->tiers_late = 0; /* that was long ago */
-    l->wish = (struct lineage_wish){
-        .forced = true, .step = point->step, .has_epoch = true, .epoch = point->epoch
-    };
-    l->phase = LAUNCH_NEW;
-    l->poll_ns = c->now;
-    if (l->rank0_here)
-        begin_launch(c, l);
-    return true;
 }
 
 /* -- HELLO ------------------------------------------------------------------------------ */
@@ -431,6 +144,7 @@ static enum ckpt_status parse(const struct wire_msg *m, struct wire_hello *h, st
     s->mode = h->mode;
     s->rank = h->rank;
     s->world = h->world;
+    cl->was = h->epoch;
     return CKPT_OK;
 }
 
@@ -498,14 +212,16 @@ static enum ckpt_status join_launch(struct control *c, struct client *cl, struct
     if (!l)
         return err_set(err, CKPT_NO_MEMORY, "out of memory for a launch");
     cl->launch = l->key;
+    l->tell_ns = c->now + CONTROL_JOIN_NS;
     if (absent)
         *absent = 0;
     if (s->rank == 0 || l->reader) {
         l->rank0_here = !l->reader;
         memcpy(l->nonce, s->id, sizeof(l->nonce));
         l->wish = cl->wish;
+        l->was = cl->was;
         if (l->phase == LAUNCH_NEW && !l->job_out)
-            begin_launch(c, l);
+            control_launch_begin(c, l);
     }
     return CKPT_OK;
 }
@@ -521,6 +237,12 @@ static enum ckpt_status admit(struct control *c, struct conn *conn, struct clien
     if ((h->flags & WIRE_HELLO_SOLO) && trainer_attached(c, cl->s))
         return err_set(err, CKPT_REFUSED, "a trainer of job %s is attached: end it first",
                        cl->s->job);
+    if ((h->flags & WIRE_HELLO_NODES) && cl->s->mode == WIRE_TRAIN && !c->shared_store)
+        return err_set(err, CKPT_REFUSED,
+                       "the ranks are on several nodes, but only this node reaches the store "
+                       "%.200s: give ckptd on all nodes one that they share: --store s3://..., or "
+                       "dir:///PATH?shared=1 if PATH is the same directory on all",
+                       c->config->store);
     const char *scoped = getenv("CKPT_SCOPED");
     cl->s->pid = (uint32_t)conn->peer.pid;
     cl->s->uid = conn->peer.uid;

@@ -188,7 +188,8 @@ static void submit_plan(struct control *c, struct restore_group *g)
     j->plan.group = group_index(c, g);
     j->plan.name = g->name;
     const struct launch *l = launch_by_key(c, g->key);
-    bool all = l && !l->reader && g->count == l->world; /* else others may ask for the rest */
+    /* Else others may ask for the rest, or would have: who left does not count. */
+    bool all = l && !l->reader && restore_waiting(g) == l->world;
     j->plan.flags = (all ? 0 : PLAN_NO_UNASKED) |
                     (g->flags & WIRE_LOAD_PARTIAL ? PLAN_PARTIAL : 0) |
                     (g->flags & WIRE_LOAD_CONVERT ? PLAN_CONVERT : 0);
@@ -449,8 +450,12 @@ void control_load_gone(struct control *c, struct client *cl, uint64_t op)
     uint32_t lent = session_count(cl->s, who->state, SLOT_LOADING);
     restore_gone(g, cl->number, op);
     who->lent = lent; /* what the client held is taken back by the machine */
+    /* No timer may come to end it: one for which nothing was begun, and one that is through but
+     * for this client. */
     if (g->phase == RESTORE_GATHER && restore_over(g))
-        control_load_free(g); /* nothing was begun for it, and no timer may come to end it */
+        control_load_free(g);
+    else if (g->phase != RESTORE_GATHER && g->phase != RESTORE_PLAN)
+        go_on(c, g);
 }
 
 /* How many ranks of the launch are here and alive. */

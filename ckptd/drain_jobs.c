@@ -101,7 +101,7 @@ static enum ckpt_status step(struct jobs_work *w, struct job_drain *j, const str
     case DRAINER_ACCOUNT:
         return drain_account(&d, j->rank, j->stored_bytes, err);
     case DRAINER_FINISH:
-        return drain_finish(&d, err);
+        return drain_finish(&d, &j->wait, err);
     case DRAINER_IDLE:
     case DRAINER_SCAN:
     case DRAINER_REPAIR:

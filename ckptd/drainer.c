@@ -52,6 +52,14 @@ uint64_t drainer_raw_done(const struct drainer_tier *t)
     return t->raw_done + part;
 }
 
+/* What only other nodes can bring is not waited for, unless they wait for this one's word. */
+static bool worth_waiting(const struct drainer_target *t)
+{
+    if (t->phase == TARGET_WAITING)
+        return t->wait.ours && t->wait.looks < DRAINER_OURS_LOOKS;
+    return t->pause_ns < DRAINER_BAD_NS;
+}
+
 bool drainer_busy(const struct drainer *d)
 {
     for (uint32_t i = 0; i < d->tier_count; i++) {
@@ -59,8 +67,7 @@ bool drainer_busy(const struct drainer *d)
         if (t->out > 0 || t->scan_out || t->scan_again)
             return true;
         for (size_t k = 0; k < DRAINER_TARGETS_MAX && t->pause_ns < DRAINER_GIVE_UP_NS; k++)
-            if (d->targets[k].used && d->targets[k].tier == i &&
-                d->targets[k].phase != TARGET_WAITING && d->targets[k].pause_ns < DRAINER_BAD_NS)
+            if (d->targets[k].used && d->targets[k].tier == i && worth_waiting(&d->targets[k]))
                 return true;
     }
     return false;
@@ -274,7 +281,9 @@ static void on_failure(struct drainer *d, uint32_t tier, const struct drainer_ev
     if (ev->what == DRAINER_FINISH && ev->status == CKPT_BUSY) {
         struct drainer_target *to = &d->targets[t->target];
         int64_t pause = to->pause_ns;
-        to->pause_ns = longer(to->pause_ns, DRAINER_WAIT_MAX_NS);
+        to->wait = ev->wait;
+        to->pause_ns =
+            longer(to->pause_ns, ev->wait.ours ? DRAINER_OURS_MAX_NS : DRAINER_WAIT_MAX_NS);
         set_aside(d, t, TARGET_WAITING, now + pause);
         return;
     }

@@ -16,6 +16,7 @@
 #pragma once
 
 #include "formats/key.h"
+#include "storage/repo/drain.h"
 
 #define DRAINER_TIERS_MAX    8
 #define DRAINER_TARGETS_MAX  256 /* more are found by the next scan */
@@ -25,6 +26,8 @@
 #define DRAINER_PAUSE_MAX_NS INT64_C(60000000000)
 #define DRAINER_GIVE_UP_NS   INT64_C(16000000000)   /* pauses that long: nobody waits for it */
 #define DRAINER_WAIT_MAX_NS  INT64_C(10000000000)   /* for parts of other nodes */
+#define DRAINER_OURS_MAX_NS  INT64_C(2000000000)    /* and when all others wait for this one */
+#define DRAINER_OURS_LOOKS   300                    /* ten minutes of them are to be waited for */
 #define DRAINER_DOUBT_NS     INT64_C(10000000000)   /* it looks like that: once more */
 #define DRAINER_BAD_NS       INT64_C(3600000000000) /* damaged here, or two homes */
 #define DRAINER_SCAN_NS      INT64_C(900000000000)
@@ -54,6 +57,7 @@ struct drainer_target {
     int64_t since_ns; /* wanted since */
     int64_t due_ns, pause_ns;
     bool doubted; /* it seemed bad once: bytes may have been changed on their way */
+    struct drain_wait wait;
 };
 struct drainer_tier {
     bool on;
@@ -107,6 +111,7 @@ struct drainer_event {
     uint32_t world, rank, packs, total; /* OPEN: world; PART: rank, packs missing, of total */
     uint64_t bytes;                     /* OPEN: raw; PART: there already; PACK: put */
     uint64_t raw_bytes;                 /* PART: of the rank */
+    struct drain_wait wait;             /* FINISH */
 };
 enum drainer_action_kind {
     DRAINER_RUN = 1,     /* target, what; PACK: pack */

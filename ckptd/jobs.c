@@ -10,9 +10,17 @@
 #include "ckptd/drain_jobs.h"
 #include "ckptd/launch_jobs.h"
 #include "ckptd/prune_jobs.h"
+#include "ckptd/restore_jobs.h"
 #include "formats/desc.h"
-#include "formats/report.h"
 #include "formats/wire.h"
+
+#define BEGIN_NS INT64_C(3000000000)  /* a save waits so long for the home */
+#define AWAY_NS  INT64_C(10000000000) /* and then those behind it do not ask so long */
+
+bool jobs_out_of_reach(enum ckpt_status st)
+{
+    return st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT || st == CKPT_IO;
+}
 
 static int64_t clock_ns(clockid_t clock)
 {
@@ -117,7 +125,7 @@ static enum ckpt_status run_seal(struct job_seal *s, uint64_t slot_bytes, struct
 /* -- a rank's part -------------------------------------------------------------- */
 
 /* Is this launch still the newest, and is the step not committed yet by an earlier try? */
-static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
+static enum ckpt_status ask_begin(struct store *home, const struct job_part *p,
                                   struct ckpt_err *err)
 {
     enum ckpt_status st = launch_current(home, p->job, p->epoch, err);
@@ -133,6 +141,31 @@ static enum ckpt_status run_begin(struct store *home, const struct job_part *p,
                          p->job);
     }
     return st;
+}
+
+/* H5: packs go to the node's own tier or wait in the arena, so a save begins also while a home
+ * that is no disk of this node is out of reach.
+ * What an older launch saves unasked sorts behind all the same, and a step that is
+ * committed already is saved twice at worst. */
+static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    struct ckpt_err why = { 0 };
+    int64_t now = jobs_now_ns();
+    if (w->local == w->home && !store_url_shared(w->home->url))
+        return ask_begin(w->home, p, err);
+    p->away = now < w->ask_ns;
+    if (p->away)
+        return CKPT_OK;
+    store_set_limits(w->home, now + BEGIN_NS, w->cancel);
+    enum ckpt_status st = ask_begin(w->home, p, &why);
+    store_set_limits(w->home, 0, w->cancel);
+    if (st == CKPT_OK)
+        return CKPT_OK;
+    if (!jobs_out_of_reach(st))
+        return err_set(err, st, "%s", err_text(&why));
+    w->ask_ns = jobs_now_ns() + AWAY_NS;
+    p->away = true;
+    return CKPT_OK;
 }
 
 /* What the tiles of a slot hold; `used` counts the gaps between them, too. */
@@ -167,15 +200,6 @@ static enum ckpt_status run_digest(const struct jobs_work *w, struct job_part *p
     return CKPT_OK;
 }
 
-static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
-{
-    uint64_t first = p->decl->slots[p->image_slot].first_chunk;
-    struct save_slot in = slot_of(w, p);
-    p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
-    return save_pack(w->local, w->save, &in, p->area.digests + first, p->area.crcs + first,
-                     &p->packed, err);
-}
-
 static void fill_header(const struct job_part *p, const uint8_t node[16], struct manifest_header *h)
 {
     *h = (struct manifest_header){
@@ -207,6 +231,27 @@ static size_t witness_seen(const struct job_part *p, struct manifest_seen *ret)
     return 1;
 }
 
+/* What the node's own tier cannot do is no matter of waiting: it is not known what is left of
+ * the packs that a sync has failed for. */
+static bool only_home_fails(const struct jobs_work *w, bool settled, enum ckpt_status st)
+{
+    bool apart = w->local != w->home;
+    if (st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT)
+        return settled || !apart;
+    return st == CKPT_IO && settled && apart;
+}
+
+static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
+{
+    uint64_t first = p->decl->slots[p->image_slot].first_chunk;
+    struct save_slot in = slot_of(w, p);
+    p->raw_bytes = slot_raw_bytes(p->decl, p->image_slot);
+    enum ckpt_status st = save_pack(w->local, w->save, &in, p->area.digests + first,
+                                    p->area.crcs + first, &p->packed, err);
+    p->away = only_home_fails(w, false, st);
+    return st;
+}
+
 static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl *d = p->decl;
@@ -229,7 +274,12 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     const struct manifest_source from = {
         .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
     };
-    return save_finish_apart(w->local, w->home, &h, &from, p->stored_bytes, err);
+    enum ckpt_status st = save_settle(w->local, &h, &from, p->stored_bytes, err);
+    p->settled = st == CKPT_OK;
+    if (p->settled)
+        st = save_tell(w->home, &h, &from, err);
+    p->away = only_home_fails(w, p->settled, st);
+    return st;
 }
 
 static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,
@@ -255,243 +305,46 @@ static enum ckpt_status run_publish(struct jobs_work *w, struct job_attempt *a,
     return publish_held(w->local, a->job, &commit, &held, err);
 }
 
+/* CKPT_BUSY: nothing is decided. */
+static enum ckpt_status look(struct store *home, const struct job_attempt *a, struct ckpt_err *err)
+{
+    enum publish_state state;
+    struct record_abort abort;
+    enum ckpt_status st = publish_look(home, a->job, &a->name, &state, &abort, err);
+    if (st == CKPT_OK && state == PUBLISH_UNDECIDED)
+        st = CKPT_BUSY;
+    if (st == CKPT_OK && state == PUBLISH_ABORTED)
+        st = err_set(err, CKPT_ABORTED, "the save was given up: %s (rank %u)",
+                     status_sentence(abort.status), abort.rank);
+    return st;
+}
+
+/* A part that is missing may be one that will never come: then its node has given up. */
+static enum ckpt_status run_missing(struct store *home, struct job_attempt *a, struct ckpt_err *err)
+{
+    enum ckpt_status st = publish_missing(home, a->job, &a->name, a->world, a->from, &a->rank, err);
+    if (st == CKPT_OK && a->rank < a->world)
+        st = look(home, a, err);
+    return st == CKPT_BUSY ? CKPT_OK : st;
+}
+
 static enum ckpt_status run_attempt(struct jobs_work *w, struct job_attempt *a,
                                     struct ckpt_err *err)
 {
     struct store *home = w->home;
-    enum publish_state state;
-    struct record_abort abort;
-    enum ckpt_status st = CKPT_OK;
     switch (a->what) {
     case COMMITTER_PUBLISH:
         return run_publish(w, a, err);
     case COMMITTER_ABORT:
         return publish_abort(home, a->job, &a->name, &a->abort, err);
     case COMMITTER_MISSING:
-        return publish_missing(home, a->job, &a->name, a->world, a->from, &a->rank, err);
+        return run_missing(home, a, err);
     case COMMITTER_LOOK:
-        st = publish_look(home, a->job, &a->name, &state, &abort, err);
-        if (st == CKPT_OK && state == PUBLISH_UNDECIDED)
-            st = CKPT_BUSY;
-        if (st == CKPT_OK && state == PUBLISH_ABORTED)
-            st = err_set(err, CKPT_ABORTED, "the save was given up: %s (rank %u)",
-                         status_sentence(abort.status), abort.rank);
-        return st;
+        return look(home, a, err);
     case COMMITTER_IDLE:
         break;
     }
     return CKPT_BUG;
-}
-
-/* -- restores --------------------------------------------------------------------- */
-
-/* Of the plan's gaps and notes, those of one consumer, merged by tensor; they borrow. */
-static enum ckpt_status fill_report(const struct plan *p, uint32_t consumer, struct report *r,
-                                    const struct decl *d, struct ckpt_err *err)
-{
-    size_t g = 0, n = 0;
-    r->notes = calloc(p->gap_count + p->note_count + 1, sizeof(*r->notes));
-    if (!r->notes)
-        return err_set(err, CKPT_NO_MEMORY, "out of memory for a restore's report");
-    while (g < p->gap_count && p->gaps[g].consumer < consumer)
-        g++;
-    while (n < p->note_count && p->notes[n].consumer < consumer)
-        n++;
-    for (;;) {
-        bool gap = g < p->gap_count && p->gaps[g].consumer == consumer;
-        bool note = n < p->note_count && p->notes[n].consumer == consumer;
-        if (!gap && !note)
-            return CKPT_OK;
-        struct report_note *to = &r->notes[r->note_count++];
-        if (gap && (!note || p->gaps[g].tensor < p->notes[n].tensor)) {
-            *to = (struct report_note){ .tensor = p->gaps[g++].tensor, .missing = true };
-            continue;
-        }
-        const struct plan_note *from = &p->notes[n++];
-        const struct decl_tensor *t = &d->tensors[from->tensor];
-        *to = (struct report_note){ .tensor = from->tensor };
-        if (from->saved->dtype != t->dtype)
-            to->dtype = from->saved->dtype;
-        if (strcmp(from->saved->name, t->name) != 0)
-            to->saved = from->saved->name;
-    }
-}
-
-/* Nothing is written for a consumer who gets what he declared. */
-static enum ckpt_status make_reports(struct job_plan *p, struct ckpt_err *err)
-{
-    enum ckpt_status st = CKPT_OK;
-    p->reports = calloc(max_u64(p->count, 1), sizeof(*p->reports));
-    if (!p->reports)
-        return err_set(err, CKPT_NO_MEMORY, "out of memory for a restore's report");
-    for (size_t i = 0; st == CKPT_OK && i < p->count; i++) {
-        struct report r = { .unasked = p->plan->unasked,
-                            .unasked_count = min_u64(p->plan->unasked_count, REPORT_UNASKED_MAX),
-                            .unasked_total = p->plan->unasked_count };
-        if (p->flags & PLAN_NO_UNASKED)
-            r.unasked_total = REPORT_UNASKED_UNKNOWN;
-        st = fill_report(p->plan, (uint32_t)i, &r, p->decls[i], err);
-        if (st == CKPT_OK && r.note_count + r.unasked_count > 0)
-            report_encode(&r, &p->reports[i]);
-        if (p->reports[i].failed)
-            st = err_set(err, CKPT_NO_MEMORY, "out of memory for a restore's report");
-        free(r.notes);
-    }
-    return st;
-}
-
-/* True if farther places may have what the near ones have not, or not right. */
-static bool ask_farther(enum ckpt_status st)
-{
-    return st == CKPT_NOT_FOUND || st == CKPT_IO || st == CKPT_CORRUPT || st == CKPT_UNREACHABLE;
-}
-
-static enum ckpt_status plan_over(struct jobs_work *w, struct job_plan *p, bool near,
-                                  struct ckpt_err *err)
-{
-    struct store *stores[TIERS_MAX];
-    uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
-    struct reader *reader;
-    enum ckpt_status st = reader_open(stores, n, p->job, &p->name, &reader, err);
-    if (st != CKPT_OK)
-        return st;
-    const struct plan_ask ask = { .consumers = p->decls,
-                                  .count = p->count,
-                                  .slot_bytes = w->slot_bytes,
-                                  .flags = p->flags,
-                                  .select = p->select,
-                                  .ranks = p->ranks };
-    st = plan_make(reader, &ask, &p->plan, err);
-    if (st == CKPT_OK)
-        st = make_reports(p, err);
-    if (st == CKPT_OK) {
-        p->reader = reader;
-        p->damaged = reader_damaged(reader) & 1;
-        return CKPT_OK;
-    }
-    plan_free(p->plan);
-    p->plan = NULL;
-    reader_close(reader);
-    return st;
-}
-
-static void encode_listed(const struct index_tensor *t, struct buf *out)
-{
-    struct desc desc = { .name = t->name, .alias = t->alias };
-    DESC_COPY(&desc, t);
-    desc_encode(&desc, out);
-}
-
-static enum ckpt_status list_tensors(struct reader *r, const struct job_list *l, struct buf *out,
-                                     struct ckpt_err *err)
-{
-    uint64_t count = 0;
-    buf_u64(out, 0);
-    for (uint64_t i = 0; i < reader_tensor_count(r); i++) {
-        const struct index_tensor *t;
-        enum ckpt_status st = reader_tensor_at(r, i, &t, err);
-        if (st != CKPT_OK)
-            return st;
-        if ((l->objects && !(t->flags & DECL_OBJECT)) || !select_wants(&l->select, t->name))
-            continue;
-        encode_listed(t, out);
-        if (++count > JOBS_LIST_MAX || out->len > JOBS_LIST_BYTES_MAX)
-            return err_set(err, CKPT_LIMIT,
-                           "more than %u tensors, or names too long: ask with patterns",
-                           JOBS_LIST_MAX);
-    }
-    if (!out->failed)
-        buf_patch_u64(out, 0, count);
-    return out->failed ? err_set(err, CKPT_NO_MEMORY, "out of memory for a list") : CKPT_OK;
-}
-
-static enum ckpt_status list_over(struct jobs_work *w, const struct job_list *l, bool near,
-                                  struct buf *out, struct ckpt_err *err)
-{
-    struct store *stores[TIERS_MAX];
-    uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
-    struct reader *reader;
-    enum ckpt_status st = reader_open(stores, n, l->job, &l->name, &reader, err);
-    if (st != CKPT_OK)
-        return st;
-    out->len = 0;
-    st = list_tensors(reader, l, out, err);
-    reader_close(reader);
-    return st;
-}
-
-static enum ckpt_status run_list(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
-{
-    CLEANUP_BUF struct buf out = { 0 };
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st = list_over(w, l, true, &out, &why);
-    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
-        st = list_over(w, l, false, &out, err);
-    else if (st != CKPT_OK)
-        return err_set(err, st, "%s", err_text(&why));
-    if (st != CKPT_OK)
-        return st;
-    l->fd = wire_memfd("ckpt-list", out.data, out.len, err); /* here: control copies nothing */
-    l->bytes = out.len;
-    return l->fd < 0 ? err->status : CKPT_OK;
-}
-
-void jobs_part_drop(struct restore_part *part)
-{
-    if (part->bytes > 0)
-        close(part->fd);
-    *part = (struct restore_part){ .fd = -1 };
-}
-
-/* The declaration that a rank sent in place of its state's.  What it declares is its own to
- * say: fragments go to the rank alone, which checks them against what it sent. */
-static enum ckpt_status take_part(struct job_part_decl *part, uint64_t slot_bytes)
-{
-    const void *bytes;
-    enum ckpt_status st = wire_memfd_map(part->given.fd, part->given.bytes, &bytes, &part->err);
-    if (st != CKPT_OK)
-        return st;
-    st = decl_decode(bytes, part->given.bytes, slot_bytes, &part->decl, &part->err);
-    munmap((void *)(uintptr_t)bytes, part->given.bytes);
-    return st;
-}
-
-/* A part that cannot be taken is its rank's trouble alone, which gets nothing. */
-static void take_parts(struct job_plan *p, uint64_t slot_bytes)
-{
-    for (size_t i = 0; i < p->count; i++)
-        if (p->parts[i].given.bytes > 0 && take_part(&p->parts[i], slot_bytes) == CKPT_OK)
-            p->decls[i] = &p->parts[i].decl;
-}
-
-static enum ckpt_status run_plan(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
-{
-    struct ckpt_err why = { 0 };
-    take_parts(p, w->slot_bytes);
-    enum ckpt_status st = plan_over(w, p, true, &why);
-    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
-        return plan_over(w, p, false, err);
-    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
-}
-
-static enum ckpt_status load_over(struct jobs_work *w, struct job_batch *b, bool near,
-                                  struct ckpt_err *err)
-{
-    struct store *stores[TIERS_MAX];
-    uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
-    return load_batch(w->load, stores, n, b->job, &b->name, b->plan, b->memory, &b->stats, err);
-}
-
-static enum ckpt_status run_batch(struct jobs_work *w, struct job_batch *b, struct ckpt_err *err)
-{
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st = load_over(w, b, true, &why);
-    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
-        return load_over(w, b, false, err);
-    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
 static enum ckpt_status run_report(struct store *home, const struct job_report *r,
@@ -510,7 +363,7 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
     case JOB_SEAL:
         return run_seal(&j->seal, w->slot_bytes, &j->err);
     case JOB_BEGIN:
-        return run_begin(w->home, &j->part, &j->err);
+        return run_begin(w, &j->part, &j->err);
     case JOB_DIGEST:
         return run_digest(w, &j->part);
     case JOB_PACK:
@@ -524,13 +377,13 @@ static enum ckpt_status run_once(struct job *j, struct jobs_work *w)
     case JOB_LAUNCH:
         return launch_job_run(w, &j->launch, &j->err);
     case JOB_PLAN:
-        return run_plan(w, &j->plan, &j->err);
+        return plan_job_run(w, &j->plan, &j->err);
     case JOB_BATCH:
-        return run_batch(w, &j->batch, &j->err);
+        return batch_job_run(w, &j->batch, &j->err);
     case JOB_REPORT:
         return run_report(w->home, &j->report, &j->err);
     case JOB_LIST:
-        return run_list(w, &j->list, &j->err);
+        return list_job_run(w, &j->list, &j->err);
     case JOB_DRAIN:
         return drain_job_run(w, &j->drain, &j->err);
     case JOB_ADOPT:
@@ -548,8 +401,9 @@ static void run(struct crew_job *base, void *work)
     struct job *j = (struct job *)base;
     int64_t begun = jobs_now_ns();
     j->status = run_once(j, work);
-    if (j->status == CKPT_IO && (j->kind == JOB_PACK || j->kind == JOB_FINISH)) {
-        j->err = (struct ckpt_err){ 0 }; /* once more, to a new file, from memory */
+    bool again = j->kind == JOB_PACK || (j->kind == JOB_FINISH && j->part.settled);
+    if (j->status == CKPT_IO && again) { /* once more, to a new file, from memory */
+        j->err = (struct ckpt_err){ 0 };
         j->status = run_once(j, work);
     }
     j->took_ns = jobs_now_ns() - begun;
@@ -590,6 +444,8 @@ void job_free(struct job *j)
     }
     if (j->kind == JOB_ADOPT)
         roster_fini(&j->tier.held);
+    if (j->kind == JOB_LAUNCH)
+        free(j->launch.ranks);
     if (j->kind == JOB_PLAN) {
         free((void *)(uintptr_t)j->plan.decls);
         free(j->plan.clients);

@@ -12,6 +12,7 @@
 #include "storage/crew.h"
 #include "storage/repo/drain.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/launch_nodes.h"
 #include "storage/repo/life_copy.h"
 #include "storage/repo/load.h"
 #include "storage/repo/prune.h"
@@ -27,6 +28,7 @@ struct jobs_work {
     struct load_work *load;
     struct drain_work *drain;
     const atomic_bool *cancel; /* drains end early when it is set */
+    int64_t ask_ns;            /* BEGIN: the home was out of reach: not asked until then */
     uint64_t slot_bytes;
     struct save_codec codec;
     uint8_t node[16];
@@ -85,6 +87,9 @@ struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's sa
     const struct decl *decl;
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
+    bool settled;     /* FINISH, a result: packs are named for good and accounted for */
+    bool away;        /* a result.  FINISH, PACK: only the home fails, and may come back; BEGIN: it
+                         was not asked (H5) */
     bool has_witness; /* FINISH */
     uint64_t witness; /* decl_witness_at */
     struct digest witness_digest;
@@ -104,7 +109,10 @@ struct job_attempt {
 enum launch_step {
     LAUNCH_CLAIM,   /* rank 0: an epoch for the token */
     LAUNCH_RESOLVE, /* rank 0: from where */
-    LAUNCH_FIND,    /* others: has rank 0's node resolved? */
+    LAUNCH_TELL,    /* several nodes: which ranks are here, and what this node holds */
+    LAUNCH_GATHER,  /* rank 0: have all nodes told? */
+    LAUNCH_FIND,    /* others: has rank 0's node claimed? */
+    LAUNCH_LOOK,    /* others: has it resolved? */
     LAUNCH_READ,    /* reader: what a restore would take */
 };
 struct job_launch {
@@ -114,10 +122,23 @@ struct job_launch {
     char token[RECORD_TOKEN_MAX + 1];
     uint32_t world;
     uint8_t nonce[16];
-    uint64_t after; /* a rollback: epochs up to here are old */
+    uint64_t was;        /* CLAIM: the process is in this one; 0 = in none yet */
+    uint64_t after;      /* epochs up to here are old */
+    uint64_t leaves;     /* a rollback: the launch's epoch; else 0 */
+    const char *unheard; /* URL of a tier that could not be asked; NULL: none.  Borrowed */
     struct lineage_wish wish;
-    const struct roster *also; /* what other tiers hold; borrowed from the launch */
+    bool alone;                     /* all ranks of the launch are on this node */
+    const struct roster *also;      /* what other tiers hold; borrowed from the launch */
+    const struct roster *also_here; /* what only this node can reach; the same */
+    struct launch_nodes *nodes; /* GATHER, RESOLVE: the launch's, which leaves it alone meanwhile */
+    uint32_t *ranks;            /* TELL: rising; owned */
+    uint32_t rank_count;
+    uint64_t floor; /* FIND: claims up to here are others'; also a result */
+    bool waits;     /* RESOLVE: for what is on its way from nodes to the home */
     /* results */
+    uint32_t missing; /* GATHER: the first rank of which no node has told; world: none */
+    bool pending;     /* RESOLVE: the newest checkpoint is on that way: nothing is resolved */
+    bool away;        /* any: the home was out of reach, and nothing else failed */
     uint64_t epoch;
     bool has_point, stop;
     struct ckpt_name point;
@@ -191,6 +212,7 @@ struct job_drain { /* one step of the drainer */
     uint32_t world, from, rank;
     struct manifest_pack pack;           /* PACK */
     uint64_t stored_bytes;               /* ACCOUNT */
+    struct drain_wait wait;              /* FINISH: also a result */
     char (*busy)[CKPT_JOB_NAME_MAX + 1]; /* SCAN: jobs that train here; owned */
     size_t busy_count;
     bool last;            /* OPEN: nobody trains the job */
@@ -250,6 +272,8 @@ struct job {
  * them has taken them out. */
 struct job *job_new(enum job_kind kind);
 void job_free(struct job *j);
+/* True if a store may do later what it could not do now. */
+bool jobs_out_of_reach(enum ckpt_status st);
 int64_t jobs_now_ns(void);  /* CLOCK_MONOTONIC */
 int64_t jobs_wall_ns(void); /* CLOCK_REALTIME */
 

@@ -171,7 +171,10 @@ int keeper_run(int (*worker)(void *arg, const struct keep *k, const struct keep_
             _exit(worker(arg, &keep, &k.table));
         int status = watch_worker(&k);
         if ((WIFEXITED(status) && WEXITSTATUS(status) == 0) || !k.ready) {
+            bool told = k.stopping && WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM;
             table_fini(&k.table);
+            if (told) /* before it served: there was nothing to bring to an end */
+                return 0;
             return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
         }
         log_error("worker died", "worker=%d signal=%d status=%d kept=%zu", (int)k.worker,

@@ -13,6 +13,7 @@ static enum ckpt_status run_claim(struct store *home, const uint8_t node[16], st
         .token = l->token,
         .world = l->world,
         .time_ns = jobs_wall_ns(),
+        .was = l->was,
         .after = l->after,
     };
     memcpy(who.nonce, l->nonce, sizeof(who.nonce));
@@ -35,36 +36,80 @@ static enum ckpt_status take_resolved(struct job_launch *l, struct record_resolv
     return st;
 }
 
-/* What can be restored here beside what the home holds: in the node's own tier, and in those
- * that were asked before (H3). */
+/* What can be restored here and now beside what the home holds (H3): in tiers that all can
+ * reach; and when all ranks are on this node, in its own, else what every rank finds on the
+ * node where it is.  (In the node's own a resolver looks later, behind what it decides.) */
 static enum ckpt_status at_hand(struct jobs_work *w, const struct job_launch *l, struct roster *ret,
                                 struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
-    if (w->local != w->home)
+    if (!l->alone)
+        st = launch_nodes_held(l->nodes, l->job, l->world, ret, err);
+    else if (l->what == LAUNCH_READ && w->local != w->home)
         st = adopt_held(w->local, l->job, ret, err);
+    if (st == CKPT_OK && l->alone && l->also_here)
+        st = roster_merge(ret, l->also_here, err);
     return st == CKPT_OK && l->also ? roster_merge(ret, l->also, err) : st;
+}
+
+/* Packs that lie in the home are there for all, so nothing is said of them. */
+static enum ckpt_status run_tell(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
+{
+    struct record_node n = { 0 };
+    enum ckpt_status st = CKPT_OK;
+    if (w->local != w->home)
+        st = launch_inventory(w->local, l->job, &n, err);
+    if (st != CKPT_OK)
+        return st;
+    memcpy(n.node, w->node, sizeof(n.node));
+    n.time_ns = jobs_wall_ns();
+    n.ranks = l->ranks;
+    n.rank_count = l->rank_count;
+    st = launch_put_node(w->home, l->job, l->epoch, &n, err);
+    l->away = jobs_out_of_reach(st);
+    n.ranks = NULL; /* the job's */
+    record_node_fini(&n);
+    return st;
+}
+
+static enum ckpt_status run_gather(struct store *home, struct job_launch *l, struct ckpt_err *err)
+{
+    enum ckpt_status st = launch_nodes_read(home, l->job, l->epoch, l->world, l->nodes, err);
+    return st == CKPT_OK ? launch_nodes_missing(l->nodes, l->world, &l->missing, err) : st;
 }
 
 static enum ckpt_status run_resolve(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     struct record_resolved r = { 0 };
     CLEANUP_ROSTER struct roster also = { 0 };
+    struct launch_index *gathered =
+        l->alone || !l->nodes->launches.count ? NULL : &l->nodes->launches;
+    const struct launch_reach reach = { .tier = l->alone && w->local != w->home ? w->local : NULL,
+                                        .also = &also,
+                                        .leaves = l->leaves,
+                                        .token = l->token,
+                                        .unheard = l->unheard,
+                                        .launches = gathered,
+                                        .nodes = l->waits ? l->nodes : NULL,
+                                        .ret_pending = &l->pending };
     l->wish.below = l->epoch;
     enum ckpt_status st = at_hand(w, l, &also, err);
     if (st == CKPT_OK)
-        st = launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &also, &r, err);
-    return st == CKPT_OK ? take_resolved(l, &r, err) : st;
+        st = launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &reach, &r, err);
+    launch_index_fini(&l->nodes->launches); /* it was of now */
+    return st == CKPT_OK && !l->pending ? take_resolved(l, &r, err) : st;
 }
 
 static enum ckpt_status run_find(struct store *home, struct job_launch *l, struct ckpt_err *err)
 {
+    l->floor = max_u64(l->floor, l->after);
+    return launch_find(home, l->job, l->token, &l->floor, &l->epoch, err);
+}
+
+static enum ckpt_status run_look(struct store *home, struct job_launch *l, struct ckpt_err *err)
+{
     struct record_resolved r = { 0 };
-    enum ckpt_status st = launch_find(home, l->job, l->token, &l->epoch, err);
-    if (st == CKPT_OK && l->epoch <= l->after)
-        st = CKPT_NOT_FOUND;
-    if (st == CKPT_OK)
-        st = launch_resolved(home, l->job, l->epoch, &r, err);
+    enum ckpt_status st = launch_resolved(home, l->job, l->epoch, &r, err);
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
@@ -89,6 +134,13 @@ static enum ckpt_status run_read(struct jobs_work *w, struct job_launch *l, stru
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
+/* Steps that ask the home alone, and are repeated. */
+static enum ckpt_status polled(struct job_launch *l, enum ckpt_status st)
+{
+    l->away = jobs_out_of_reach(st);
+    return st;
+}
+
 enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     switch (l->what) {
@@ -96,8 +148,14 @@ enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struc
         return run_claim(w->home, w->node, l, err);
     case LAUNCH_RESOLVE:
         return run_resolve(w, l, err);
+    case LAUNCH_TELL:
+        return run_tell(w, l, err);
+    case LAUNCH_GATHER:
+        return polled(l, run_gather(w->home, l, err));
     case LAUNCH_FIND:
-        return run_find(w->home, l, err);
+        return polled(l, run_find(w->home, l, err));
+    case LAUNCH_LOOK:
+        return polled(l, run_look(w->home, l, err));
     case LAUNCH_READ:
         return run_read(w, l, err);
     }

@@ -309,7 +309,7 @@ static void step_op(struct session *s, const struct session_event *ev, int64_t n
         session_on_begun(s, &s->ops[at], ev, out);
         break;
     case SESSION_PACKED:
-        session_on_packed(s, &s->ops[at], ev, out);
+        session_on_packed(s, &s->ops[at], ev, now, out);
         break;
     case SESSION_FINISHED:
         session_on_finished(s, &s->ops[at], ev, now, out);

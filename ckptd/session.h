@@ -42,7 +42,8 @@ struct session_slot {
     uint64_t op;         /* id; 0 = none */
     uint32_t image_slot; /* which part of the save is in it */
     uint8_t owner;       /* enum slot_owner; changed in session*.c alone */
-    uint8_t reserved[3];
+    bool away;           /* QUEUED: in no job; goes out again when the op's away_ns has come */
+    uint8_t reserved[2];
 };
 enum session_state_phase { STATE_NONE = 0, STATE_SEALING, STATE_READY, STATE_REFUSED };
 struct session_state {
@@ -59,7 +60,7 @@ struct session_state {
 };
 enum session_phase {
     OP_NONE = 0,
-    OP_HOLD,    /* an earlier try of this step is undecided */
+    OP_HOLD,    /* an earlier try of this step is undecided, or all other places are taken */
     OP_BEGIN,   /* job out: is the launch current, is the step committed? */
     OP_COPYING, /* slots go back and forth; `staged` once all are in */
     OP_FINISH,  /* job out: sync, manifest, .h; or away_ns is waited for (H5) */
@@ -79,8 +80,8 @@ struct session_op {
     struct ckpt_name parent; /* of the attempt, with has_parent: the same on all ranks */
     bool has_parent;
     int64_t begun_ns, deadline_ns, staged_ns, time_ns;
-    int64_t away_ns, away_pause_ns; /* FINISH: the home is away; when the job goes out again, 0 =
-                                       it is out */
+    int64_t away_ns, away_pause_ns; /* the home is away: when FINISH, or the slots that are
+                                       `away`, go out again; 0 = nothing waits */
     uint32_t image_slots, out, filled, packed; /* out: granted and not back */
     uint32_t queued;                           /* slots at the crew */
     bool job_out;                              /* begin, finish or failed-manifest */
@@ -173,6 +174,7 @@ struct session_event {
     uint32_t state, slot, image_slot, flags;
     uint32_t try_, deadline_ms, slots, image_slots, missing, unasked;
     enum ckpt_status status;
+    bool away;        /* FINISHED, PACKED: only the home fails, and may come back (H5) */
     const char *text; /* NULL = the status's sentence */
     uint64_t step, bytes, want, chunks, stored;
     int64_t time_ns;

@@ -55,7 +55,7 @@ void session_on_fail(struct session *s, const struct session_event *ev,
 void session_on_begun(struct session *s, struct session_op *op, const struct session_event *ev,
                       struct session_actions *out);
 void session_on_packed(struct session *s, struct session_op *op, const struct session_event *ev,
-                       struct session_actions *out);
+                       int64_t now, struct session_actions *out);
 void session_on_finished(struct session *s, struct session_op *op, const struct session_event *ev,
                          int64_t now, struct session_actions *out);
 /* Sends out again what waits for its home, when it is time. */

@@ -101,6 +101,7 @@ static void replay_op(struct session *s, uint32_t i, struct session_actions *out
         struct session_slot *slot = &s->slots[k];
         if (slot->op != op->id)
             continue;
+        slot->away = false;
         if (slot->owner == SLOT_QUEUED && copying) {
             struct session_action *a = session_act(out, ACT_PACK, i);
             a->slot = k;
@@ -116,8 +117,8 @@ static void replay_op(struct session *s, uint32_t i, struct session_actions *out
     if (!op->decided &&
         (op->phase == OP_COPYING || op->phase == OP_FINISH || op->phase == OP_COMMIT))
         session_act(out, ACT_JOIN, i);
+    op->away_ns = 0;
     if (op->phase == OP_FINISH) {
-        op->away_ns = 0;
         op->job_out = true;
         session_act(out, ACT_FINISH, i);
     }

@@ -21,6 +21,17 @@ void session_end_if_quiet(struct session *s, struct session_op *op, struct sessi
     session_drop_quiet(s, out);
 }
 
+/* Slots that wait for the home wait no longer. */
+static void drop_away(struct session *s, struct session_op *op)
+{
+    for (uint32_t i = 0; i < s->slot_count; i++) {
+        if (s->slots[i].op != op->id || !s->slots[i].away)
+            continue;
+        session_release(s, i);
+        op->queued--;
+    }
+}
+
 /* The rank's part failed: tells the client, gives the slots back, makes it known. */
 void session_fail_op(struct session *s, struct session_op *op, enum ckpt_status status,
                      const char *text, struct session_actions *out)
@@ -30,6 +41,7 @@ void session_fail_op(struct session *s, struct session_op *op, enum ckpt_status 
     if (!op->told)
         session_tell(s, op, out);
     session_release_op(s, op->id, SLOT_CLIENT);
+    drop_away(s, op);
     op->out = 0;
     if (op->decided) {
         op->phase = OP_OVER;
@@ -88,6 +100,8 @@ void session_grant(struct session *s, struct session_actions *out)
     }
 }
 
+/* An earlier save of the same step: its fate is waited for, so that all ranks find the same
+ * answer to "is it committed?". */
 static bool same_step_above(const struct session *s, const struct session_op *op)
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
@@ -99,13 +113,26 @@ static bool same_step_above(const struct session *s, const struct session_op *op
     return false;
 }
 
-/* A second save of one step waits for the first one's fate, so that all ranks find the
- * same answer to "is it committed?". */
+/* All other places are taken: one of them is waited for, so that saves begin no faster than
+ * they are committed, and a trainer that saves too often waits at its fence instead of being
+ * refused the save after this one.  Not while the home is away: then training goes on (H5). */
+static bool in_last_place(const struct session *s, const struct session_op *op)
+{
+    uint32_t above = 0;
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
+        const struct session_op *o = &s->ops[i];
+        if ((o->phase == OP_FINISH || o->phase == OP_COPYING) && o->away_pause_ns)
+            return false;
+        above += o->phase != OP_NONE && o->id < op->id;
+    }
+    return above == SESSION_OPS_MAX - 1;
+}
+
 static void start_held(struct session *s, struct session_actions *out)
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
         struct session_op *op = &s->ops[i];
-        if (op->phase != OP_HOLD || same_step_above(s, op))
+        if (op->phase != OP_HOLD || same_step_above(s, op) || in_last_place(s, op))
             continue;
         op->phase = OP_BEGIN;
         op->job_out = true;
@@ -291,12 +318,30 @@ void session_on_begun(struct session *s, struct session_op *op, const struct ses
     session_grant(s, out);
 }
 
+/* H5: what is staged or filled waits for its home until the save's deadline. */
+static bool wait_for_home(struct session_op *op, const struct session_event *ev, int64_t now)
+{
+    if (!ev->away || now >= op->deadline_ns)
+        return false;
+    if (op->away_ns) /* another slot of it came back before */
+        return true;
+    int64_t longer = op->away_pause_ns ? op->away_pause_ns * 2 : SESSION_AWAY_MIN_NS;
+    op->away_pause_ns = longer < SESSION_AWAY_MAX_NS ? longer : SESSION_AWAY_MAX_NS;
+    op->away_ns = now + op->away_pause_ns;
+    return true;
+}
+
 void session_on_packed(struct session *s, struct session_op *op, const struct session_event *ev,
-                       struct session_actions *out)
+                       int64_t now, struct session_actions *out)
 {
     if (op->queued == 0 || s->slots[ev->slot].owner != SLOT_QUEUED ||
-        s->slots[ev->slot].op != op->id)
+        s->slots[ev->slot].op != op->id || s->slots[ev->slot].away)
         return;
+    if (op->status == CKPT_OK && !op->decided && wait_for_home(op, ev, now)) {
+        s->slots[ev->slot].away = true;
+        start_held(s, out);
+        return;
+    }
     op->queued--;
     session_release(s, ev->slot);
     if (ev->status != CKPT_OK && op->status == CKPT_OK && !op->decided) {
@@ -305,6 +350,7 @@ void session_on_packed(struct session *s, struct session_op *op, const struct se
         ev->packs[ev->image_slot].id = ev->id;
         ev->packs[ev->image_slot].stored_bytes = ev->stored;
         op->packed++;
+        op->away_pause_ns = 0;
         op->stored_bytes += ev->stored;
         op->done_bytes += ev->bytes;
         if (op->status == CKPT_OK) {
@@ -317,24 +363,29 @@ void session_on_packed(struct session *s, struct session_op *op, const struct se
     session_drop_quiet(s, out);
 }
 
-/* H5: what is staged waits for its home until the save's deadline. */
-static bool wait_for_home(struct session_op *op, enum ckpt_status status, int64_t now)
+static void pack_again(struct session *s, struct session_op *op, struct session_actions *out)
 {
-    if ((status != CKPT_UNREACHABLE && status != CKPT_TIMEOUT) || now >= op->deadline_ns)
-        return false;
-    int64_t longer = op->away_pause_ns ? op->away_pause_ns * 2 : SESSION_AWAY_MIN_NS;
-    op->away_pause_ns = longer < SESSION_AWAY_MAX_NS ? longer : SESSION_AWAY_MAX_NS;
-    op->away_ns = now + op->away_pause_ns;
-    return true;
+    for (uint32_t k = 0; k < s->slot_count; k++) {
+        if (s->slots[k].op != op->id || !s->slots[k].away)
+            continue;
+        s->slots[k].away = false;
+        struct session_action *a = session_act(out, ACT_PACK, session_op_index(s, op));
+        a->slot = k;
+        a->image_slot = s->slots[k].image_slot;
+    }
 }
 
 void session_look_for_home(struct session *s, int64_t now, struct session_actions *out)
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
         struct session_op *op = &s->ops[i];
-        if (op->phase != OP_FINISH || !op->away_ns || now < op->away_ns)
+        if (!op->away_ns || now < op->away_ns)
             continue;
         op->away_ns = 0;
+        if (op->phase == OP_COPYING)
+            pack_again(s, op, out);
+        if (op->phase != OP_FINISH)
+            continue;
         op->job_out = true;
         session_act(out, ACT_FINISH, i);
     }
@@ -343,9 +394,12 @@ void session_look_for_home(struct session *s, int64_t now, struct session_action
 void session_on_finished(struct session *s, struct session_op *op, const struct session_event *ev,
                          int64_t now, struct session_actions *out)
 {
-    if (op->phase != OP_FINISH || failed_meanwhile(s, op, out) ||
-        wait_for_home(op, ev->status, now))
+    if (op->phase != OP_FINISH || failed_meanwhile(s, op, out))
         return;
+    if (wait_for_home(op, ev, now)) {
+        start_held(s, out);
+        return;
+    }
     if (ev->status != CKPT_OK) {
         session_fail_op(s, op, ev->status, ev->text, out);
         return;
@@ -381,6 +435,7 @@ void session_on_decided(struct session *s, struct session_op *op, const struct s
     else if (op->status == CKPT_OK)
         session_set_failure(op, ev->status, ev->text);
     session_release_op(s, op->id, SLOT_CLIENT);
+    drop_away(s, op);
     op->out = 0;
     if (!op->told)
         session_tell(s, op, out);

@@ -80,7 +80,10 @@ static json_t *busy_json(const struct control *c, const struct busy *b)
                   (json_int_t)b->done_bytes, "bytes_total", (json_int_t)b->total_bytes, "rate",
                   b->rate, "age", (double)(c->now - b->op->begun_ns) / 1e9);
     status_left(j, b->done_bytes, b->total_bytes, b->rate);
-    if (b->slowest_done < 1)
+    uint32_t rank;
+    if (status_elsewhere(c, b->slowest->job, &b->op->name, &rank))
+        json_object_set_new(j, "slowest", json_pack("{s:I}", "rank", (json_int_t)rank));
+    else if (b->slowest_done < 1)
         json_object_set_new(j, "slowest",
                             json_pack("{s:I, s:I, s:f}", "rank", (json_int_t)b->slowest->rank,
                                       "pid", (json_int_t)b->slowest->pid, "done", b->slowest_done));

@@ -19,5 +19,10 @@ void status_left(json_t *to, uint64_t done_bytes, uint64_t total_bytes, double r
 #define STATUS_TIER_TEXT 24
 char *status_tier_name(const struct control *c, uint32_t tier, char ret[STATUS_TIER_TEXT]);
 
+/* status_page.c: true if a save waits for other nodes alone; *ret: the first rank whose part is
+ * missing. */
+bool status_elsewhere(const struct control *c, const char *job, const struct ckpt_name *name,
+                      uint32_t *ret);
+
 /* status_jobs.c: the jobs that this ckptd has seen: what is lost when, what is under way. */
 json_t *status_jobs(const struct control *c);

@@ -68,12 +68,24 @@ static json_t *op_json(const struct control *c, const struct client *cl,
     return j;
 }
 
+bool status_elsewhere(const struct control *c, const char *job, const struct ckpt_name *name,
+                      uint32_t *ret)
+{
+    const struct committer_attempt *a = committer_find(c->committer, job, name);
+    if (!a || !a->several || !a->rank0_here || a->put < a->joined || a->missing >= a->world)
+        return false;
+    *ret = a->missing;
+    return true;
+}
+
 /* The rank of the same attempt that has the smallest part of it done. */
 static void add_slowest(const struct control *c, const struct session_op *op, const char *job,
                         json_t *j)
 {
     double least = 2;
     uint32_t rank = 0;
+    if (status_elsewhere(c, job, &op->name, &rank))
+        least = 0;
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && k < SESSION_OPS_MAX; k++) {
@@ -120,12 +132,13 @@ static json_t *session_json(const struct control *c, const struct client *cl)
                   (json_int_t)s->epoch, "mode", s->mode == WIRE_TRAIN ? "train" : "read", "pid",
                   (json_int_t)s->pid, "attached", cl->conn != NULL, "dead", s->dead,
                   "staged_is_process", (s->flags & WIRE_STAGED_IS_PROCESS) != 0, "launch",
-                  !l                            ? "none"
-                  : l->phase == LAUNCH_READY    ? "ready"
-                  : l->phase == LAUNCH_FAILED   ? "failed"
-                  : l->phase == LAUNCH_NEW      ? "waiting for rank 0"
-                  : l->phase == LAUNCH_DRAINING ? "waiting for older saves"
-                                                : "resolving",
+                  !l                             ? "none"
+                  : l->phase == LAUNCH_READY     ? "ready"
+                  : l->phase == LAUNCH_FAILED    ? "failed"
+                  : l->phase == LAUNCH_NEW       ? "waiting for rank 0"
+                  : l->phase == LAUNCH_DRAINING  ? "waiting for older saves"
+                  : l->phase == LAUNCH_GATHERING ? "waiting for other nodes"
+                                                 : "resolving",
                   "states", states, "ops", ops);
     status_count(j, METER_RANK_PROGRESS, s->progress);
     status_count(j, METER_RANK_BEGUN, s->saves_begun);

@@ -68,6 +68,10 @@ static enum ckpt_status start_crews(struct control *c, struct jobs_setup *setup,
         st = crew_new(&digests, &c->digests, err);
     if (st == CKPT_OK)
         st = crew_new(&records, &c->records, err);
+    struct crew_options begins = records;
+    begins.name = "ckptd-begin";
+    if (st == CKPT_OK)
+        st = crew_new(&begins, &c->begins, err);
     return st == CKPT_OK ? start_drains(c, setup, err) : st;
 }
 
@@ -171,26 +175,12 @@ static void adopt(struct control *c, const struct keep_table *kept, const struct
              cl->s->rank, cl->s->seq, session_busy(cl->s) ? "yes" : "no");
 }
 
-/* A worker that died between two words to the keeper, at the start or the end of a session,
- * leaves descriptors that no ledger speaks of. */
-static void drop_rest(struct control *c, const struct keep_table *kept)
-{
-    for (size_t i = 0; i < kept->count; i++) {
-        const struct keep_entry *e = &kept->entries[i];
-        if (kept_fd(kept, e->session, KEEP_LEDGER, 0) >= 0)
-            continue;
-        keep_drop(c->keep, e->session, e->kind, e->index);
-        close(e->fd);
-    }
-}
-
 static void adopt_all(struct control *c, const struct keep_table *kept)
 {
     drop_unclaimed(c, kept);
     for (size_t i = 0; i < kept->count; i++)
         if (kept->entries[i].kind == KEEP_LEDGER)
             adopt(c, kept, &kept->entries[i]);
-    drop_rest(c, kept);
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
         if (c->clients[i])
             control_tell(c, c->clients[i], &(struct session_event){ .kind = SESSION_REPLAY });
@@ -272,6 +262,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     crew_free(c->digests);
     crew_free(c->data);
     crew_free(c->records);
+    crew_free(c->begins);
     for (uint32_t i = 0; i < TIERS_MAX; i++)
         if (c->drains[i])
             crew_free(c->drains[i]);

@@ -236,16 +236,6 @@ copy_runs(unsigned char *dst, const unsigned char *src, size_t run, const struct
     }
 }
 
-static void copy_long_runs(unsigned char *dst, const unsigned char *src, size_t run,
-                           const struct copy_loop *loop)
-{
-    for (uint64_t i = 0; i < loop->count; i++) {
-        bulk_copy(dst, src, run);
-        dst += loop->dst;
-        src += loop->src;
-    }
-}
-
 static void copy_innermost(unsigned char *dst, const unsigned char *src, size_t run,
                            const struct copy_loop *loop)
 {
@@ -266,7 +256,7 @@ static void copy_innermost(unsigned char *dst, const unsigned char *src, size_t 
         copy_runs(dst, src, 16, loop);
         break;
     default:
-        copy_long_runs(dst, src, run, loop);
+        bulk_copy_runs(dst, (size_t)loop->dst, src, loop->src, run, loop->count);
         break;
     }
 }

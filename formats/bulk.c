@@ -1,7 +1,8 @@
 /* Copying past the caches: non-temporal stores where the processor has them. */
 #include "formats/bulk.h"
 
-#define STREAM_MIN (UINT64_C(256) << 10) /* a shorter run may be in a cache, and stay there */
+#define STREAM_MIN (UINT64_C(256) << 10) /* what is less in all may be in a cache, and stay there */
+#define RUN_MIN    1024                  /* in shorter runs too many lines are written by halves */
 
 #if defined(__x86_64__)
 
@@ -22,29 +23,47 @@ static void stream_lines(unsigned char *to, const unsigned char *from, size_t by
         _mm_stream_si128(out + 2, c);
         _mm_stream_si128(out + 3, d);
     }
-    _mm_sfence(); /* such stores are ordered by nothing else: who is told next must see them */
 }
 
-void bulk_copy(void *restrict to, const void *restrict from, size_t bytes)
+static void stream_run(unsigned char *to, const unsigned char *from, size_t bytes)
+{
+    size_t head = -(uintptr_t)to % LINE;
+    size_t lines = (bytes - head) / LINE * LINE;
+    memcpy(to, from, head);
+    stream_lines(to + head, from + head, lines);
+    memcpy(to + head + lines, from + head + lines, bytes - head - lines);
+}
+
+void bulk_copy_runs(void *restrict to, size_t to_step, const void *restrict from,
+                    ptrdiff_t from_step, size_t bytes, size_t count)
 {
     unsigned char *out = to;
     const unsigned char *in = from;
-    if (bytes < STREAM_MIN) {
-        memcpy(out, in, bytes);
-        return;
+    bool stream = bytes >= RUN_MIN && count >= div_up(STREAM_MIN, bytes);
+    for (size_t i = 0; i < count; i++, out += to_step, in += from_step) {
+        if (stream)
+            stream_run(out, in, bytes);
+        else
+            memcpy(out, in, bytes);
     }
-    size_t head = -(uintptr_t)out % LINE;
-    size_t lines = (bytes - head) / LINE * LINE;
-    memcpy(out, in, head);
-    stream_lines(out + head, in + head, lines);
-    memcpy(out + head + lines, in + head + lines, bytes - head - lines);
+    if (stream)
+        _mm_sfence(); /* such stores are ordered by nothing else: who is told next must see them */
 }
 
 #else
 
-void bulk_copy(void *restrict to, const void *restrict from, size_t bytes)
+void bulk_copy_runs(void *restrict to, size_t to_step, const void *restrict from,
+                    ptrdiff_t from_step, size_t bytes, size_t count)
 {
-    memcpy(to, from, bytes);
+    unsigned char *out = to;
+    const unsigned char *in = from;
+    for (size_t i = 0; i < count; i++, out += to_step, in += from_step)
+        memcpy(out, in, bytes);
 }
 
 #endif
+
+void bulk_copy(void *restrict to, const void *restrict from, size_t bytes)
+{
+    bulk_copy_runs(to, 0, from, 0, bytes, 1);
+}

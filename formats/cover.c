@@ -142,7 +142,8 @@ static bool sweep_overlap(struct cover_search *s, struct cover_entry *e, size_t 
 static bool group_overlap(struct cover_search *s, struct cover_entry *e, size_t n, uint32_t skip,
                           unsigned depth)
 {
-    if (n <= COVER_PAIRS_MAX)
+    /* Without a dimension any two are the same one element: there is nothing to cut. */
+    if (n <= COVER_PAIRS_MAX || s->ndim == 0)
         return pairs_overlap(s, e, n);
     for (uint32_t d = 0; d < s->ndim && depth < COVER_DEPTH_MAX; d++) {
         if (d == skip || !sort_along(e, n, d) || first_group(e, n) == n)

@@ -267,8 +267,9 @@ bool decl_share(const struct decl_tensor *t, const struct decl_piece *p, uint32_
                 struct box *ret)
 {
     uint64_t hash = share_hash(t, &p->box);
-    /* A locked tensor comes back only as the boxes that were saved: never split. */
-    if (t->kind == DECL_LOCKED) {
+    /* A locked tensor comes back only as the boxes that were saved; and the replicas of an object
+     * need not hold the same bytes, of the same length: parts of several would be nobody's. */
+    if (t->kind == DECL_LOCKED || (t->flags & DECL_OBJECT)) {
         *ret = p->box;
         return hash % p->replica_count == replica;
     }

@@ -17,9 +17,11 @@
 #include "formats/image.h"
 #include "formats/tile.h"
 
+#ifndef DECL_CHUNKS_MAX                     /* a fuzzer has less time for numbering them */
+#define DECL_CHUNKS_MAX (UINT32_C(1) << 24) /* tiles one rank writes: 64 TiB */
+#endif
 #define DECL_VERSION         1
 #define DECL_PIECES_MAX      (UINT32_C(1) << 24) /* pieces of one rank */
-#define DECL_CHUNKS_MAX      (UINT32_C(1) << 24) /* tiles one rank writes: 64 TiB */
 #define DECL_SLOTS_MAX       (UINT32_C(1) << 21)
 #define DECL_BYTES_MAX       (UINT64_C(1) << 50)  /* what one rank holds */
 #define DECL_TABLE_BYTES_MAX (UINT64_C(60) << 20) /* one tensor's boxes in a manifest */
@@ -110,8 +112,8 @@ enum ckpt_status decl_decode(const void *bytes, size_t len, uint64_t slot_bytes,
 /* The tensor of that name, or NULL. */
 const struct decl_tensor *decl_find(const struct decl *d, const char *name);
 /* What replica number `replica` writes of a finished declaration's piece: with
- * another's number this says what that rank writes of the same box (G4).  False if
- * it writes nothing. */
+ * another's number this says what that rank writes of the same box (G4).  Of a locked
+ * tensor and of an object one replica writes the whole.  False if it writes nothing. */
 bool decl_share(const struct decl_tensor *t, const struct decl_piece *p, uint32_t replica,
                 struct box *ret);
 /* One tile that this rank holds and another replica writes (not of objects): it digests one of them each

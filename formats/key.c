@@ -137,10 +137,21 @@ struct key key_progress(const char *job, uint64_t epoch)
     return launch_key(job, epoch, "progress");
 }
 
-struct key key_node(const char *job, uint64_t epoch, const uint8_t node[16])
+struct key key_node(const char *job, uint64_t epoch, const uint8_t node[16], const uint32_t *ranks,
+                    uint32_t count)
 {
-    char last[5 + 32 + 1] = "node-";
-    hex_encode(node, 16, last + 5);
+    char hex[33], sum[17], last[5 + 32 + 1 + 16 + 1];
+    struct digest_state state;
+    digest_begin(&state);
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t le[4] = { (uint8_t)ranks[i], (uint8_t)(ranks[i] >> 8),
+                                (uint8_t)(ranks[i] >> 16), (uint8_t)(ranks[i] >> 24) };
+        digest_add(&state, le, sizeof(le));
+    }
+    struct digest all = digest_end(&state);
+    hex_encode(node, 16, hex);
+    hex_encode(all.b, 8, sum);
+    snprintf(last, sizeof(last), "node-%s-%s", hex, sum);
     return launch_key(job, epoch, last);
 }
 

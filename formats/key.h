@@ -1,7 +1,7 @@
 /* Names of everything in a store (FORMAT.md, "Keys").
  *
  *   ckpt.repo
- *   <job>/l/<~epoch>/{claim,resolved,restored,progress,node-<node>,bad-<rank>}
+ *   <job>/l/<~epoch>/{claim,resolved,restored,progress,node-<node>-<ranks>,bad-<rank>}
  *   <job>/c/<name>            <job>/h/<name>
  *   <job>/d/<h>/<name>/<rank>.m   <rank>.h   <rank>-<slot>-<id>   i<k>
  *   <job>/t/<name>/<tag>/<~n>
@@ -46,7 +46,9 @@ struct key key_claim(const char *job, uint64_t epoch);
 struct key key_resolved(const char *job, uint64_t epoch);
 struct key key_restored(const char *job, uint64_t epoch);
 struct key key_progress(const char *job, uint64_t epoch);
-struct key key_node(const char *job, uint64_t epoch, const uint8_t node[16]);
+/* ranks: those that the record names, rising. */
+struct key key_node(const char *job, uint64_t epoch, const uint8_t node[16], const uint32_t *ranks,
+                    uint32_t count);
 struct key key_bad(const char *job, uint64_t epoch, uint32_t rank);
 /* c/ h/ d/ */
 struct key key_commits(const char *job); /* prefix */

@@ -18,6 +18,7 @@
 #define RECORD_METRICS_MAX     64
 #define RECORD_SKIPS_MAX       4096
 #define RECORD_HOLDINGS_MAX    (UINT32_C(1) << 18)
+#define RECORD_NODE_RANKS_MAX  4096
 #define RECORD_METRIC_NAME_MAX 64
 
 enum record_kind {
@@ -72,12 +73,17 @@ struct record_resolved {
 struct record_holding {
     struct ckpt_name name;
     uint32_t rank;
+    bool whole; /* as in its RANK_HELD */
 };
-struct record_node { /* what a node holds: every (checkpoint, rank) whose packs lie there */
+/* What a node holds: every (checkpoint, rank) whose packs lie there; and which ranks of the
+ * launch run on it. */
+struct record_node {
     uint8_t node[16];
     int64_t time_ns;
     struct record_holding *holdings; /* decode: malloc'ed, record_node_fini */
     uint32_t count;                  /* <= RECORD_HOLDINGS_MAX */
+    uint32_t rank_count;             /* <= RECORD_NODE_RANKS_MAX */
+    uint32_t *ranks;                 /* rising; decode: malloc'ed */
 };
 #define RECORD_STEP_FINISHED UINT64_MAX /* PROGRESS: nothing was left to do */
 struct record_step {                    /* RESTORED and PROGRESS */
@@ -125,6 +131,7 @@ struct record_rank_held {
     struct ckpt_name name;
     uint32_t rank, pack_count;
     uint64_t stored_bytes;
+    bool whole; /* the packs hold all that the rank declared: no replica wrote a part of it */
 };
 struct record_tag {
     char tag[CKPT_JOB_NAME_MAX + 1];

@@ -1,6 +1,7 @@
 /* Records of a checkpoint: commit, abort, held, rank held, tag, life. */
 #include <assert.h>
 
+#include "formats/index.h"
 #include "formats/record.h"
 #include "formats/record_envelope.h"
 
@@ -69,7 +70,8 @@ static void commit_get_fixed(struct cursor *c, struct record_commit *r)
     r->vanished_allowed = flags & COMMIT_FLAG_VANISHED;
     if (flags & ~(COMMIT_FLAG_PARENT | COMMIT_FLAG_VANISHED) ||
         (!r->has_parent && !name_equal(&r->parent, &none)) ||
-        r->metric_count > RECORD_METRICS_MAX || r->tensor_count > CKPT_TENSORS_MAX)
+        r->metric_count > RECORD_METRICS_MAX || r->tensor_count > CKPT_TENSORS_MAX ||
+        r->index_header_bytes > INDEX_HEADER_BYTES_MAX) /* readers make room for it */
         cursor_fail(c);
 }
 
@@ -169,6 +171,8 @@ void record_rank_held_encode(const struct record_rank_held *r, const char *key, 
     buf_u32(out, r->rank);
     buf_u32(out, r->pack_count);
     buf_u64(out, r->stored_bytes);
+    if (r->whole)
+        buf_u32(out, 1);
     record_end(out, start);
 }
 
@@ -184,6 +188,9 @@ enum ckpt_status record_rank_held_decode(const void *bytes, size_t len, const ch
     r.rank = record_get_rank(&c);
     r.pack_count = cursor_u32(&c);
     r.stored_bytes = cursor_u64(&c);
+    r.whole = cursor_left(&c) > 0; /* absent: not */
+    if (r.whole && cursor_u32(&c) != 1)
+        cursor_fail(&c);
     st = record_close(&c, key, err);
     if (st == CKPT_OK)
         *ret = r;

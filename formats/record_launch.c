@@ -130,18 +130,41 @@ void record_resolved_fini(struct record_resolved *r)
 
 void record_node_encode(const struct record_node *r, const char *key, struct buf *out)
 {
-    assert(r->count <= RECORD_HOLDINGS_MAX);
+    assert(r->count <= RECORD_HOLDINGS_MAX && r->rank_count <= RECORD_NODE_RANKS_MAX);
     size_t start = record_begin(out, RECORD_NODE, key);
     buf_bytes(out, r->node, sizeof(r->node));
     buf_u64(out, (uint64_t)r->time_ns);
     buf_u32(out, r->count);
-    buf_zero(out, 4);
+    buf_u32(out, r->rank_count);
     for (uint32_t i = 0; i < r->count; i++) {
         record_put_name(out, &r->holdings[i].name);
         buf_u32(out, r->holdings[i].rank);
-        buf_zero(out, 4);
+        buf_u32(out, r->holdings[i].whole);
     }
+    for (uint32_t i = 0; i < r->rank_count; i++)
+        buf_u32(out, r->ranks[i]);
     record_end(out, start);
+}
+
+static void get_holdings(struct cursor *c, struct record_holding *holdings, uint32_t count)
+{
+    for (uint32_t i = 0; cursor_ok(c) && i < count; i++) {
+        holdings[i].name = record_get_name(c);
+        holdings[i].rank = record_get_rank(c);
+        uint32_t whole = cursor_u32(c);
+        holdings[i].whole = whole;
+        if (whole > 1)
+            cursor_fail(c);
+    }
+}
+
+static void get_ranks(struct cursor *c, uint32_t *ranks, uint32_t count)
+{
+    for (uint32_t i = 0; cursor_ok(c) && i < count; i++) {
+        ranks[i] = record_get_rank(c);
+        if (i > 0 && ranks[i] <= ranks[i - 1])
+            cursor_fail(c);
+    }
 }
 
 enum ckpt_status record_node_decode(const void *bytes, size_t len, const char *key,
@@ -150,29 +173,30 @@ enum ckpt_status record_node_decode(const void *bytes, size_t len, const char *k
     struct cursor c;
     struct record_node r = { 0 };
     CLEANUP_FREE struct record_holding *holdings = NULL;
+    CLEANUP_FREE uint32_t *ranks = NULL;
     enum ckpt_status st = record_open(bytes, len, RECORD_NODE, key, &c, err);
     if (st != CKPT_OK)
         return st;
     cursor_copy(&c, r.node, sizeof(r.node));
     r.time_ns = (int64_t)cursor_u64(&c);
     r.count = cursor_u32(&c);
-    cursor_zero(&c, 4);
-    if (r.count > RECORD_HOLDINGS_MAX || r.count > cursor_left(&c) / HOLDING_BYTES)
+    r.rank_count = cursor_u32(&c);
+    if (r.count > RECORD_HOLDINGS_MAX || r.rank_count > RECORD_NODE_RANKS_MAX ||
+        r.count * HOLDING_BYTES + r.rank_count * sizeof(*ranks) > cursor_left(&c))
         cursor_fail(&c);
-    if (cursor_ok(&c) && r.count) {
-        holdings = calloc(r.count, sizeof(*holdings));
-        if (!holdings)
+    if (cursor_ok(&c)) {
+        holdings = r.count ? calloc(r.count, sizeof(*holdings)) : NULL;
+        ranks = r.rank_count ? calloc(r.rank_count, sizeof(*ranks)) : NULL;
+        if ((r.count && !holdings) || (r.rank_count && !ranks))
             return err_set(err, CKPT_NO_MEMORY, "no memory for the record %s", key);
-    }
-    for (uint32_t i = 0; cursor_ok(&c) && i < r.count; i++) {
-        holdings[i].name = record_get_name(&c);
-        holdings[i].rank = record_get_rank(&c);
-        cursor_zero(&c, 4);
+        get_holdings(&c, holdings, r.count);
+        get_ranks(&c, ranks, r.rank_count);
     }
     st = record_close(&c, key, err);
     if (st != CKPT_OK)
         return st;
     r.holdings = TAKE_PTR(holdings);
+    r.ranks = TAKE_PTR(ranks);
     *ret = r;
     return CKPT_OK;
 }
@@ -182,8 +206,10 @@ void record_node_fini(struct record_node *r)
     if (!r)
         return;
     free(r->holdings);
+    free(r->ranks);
     r->holdings = NULL;
-    r->count = 0;
+    r->ranks = NULL;
+    r->count = r->rank_count = 0;
 }
 
 void record_step_encode(enum record_kind kind, const struct record_step *r, const char *key,

@@ -8,20 +8,36 @@
 
 #include "formats/wire.h"
 
-static enum ckpt_status dial(const char *path, int *ret, struct ckpt_err *err)
+#define RETRY_MS 20
+
+/* A full queue (EAGAIN) is that of a ckptd that does not accept: it is waited out, as long as
+ * there is something left of *ms. */
+static int connect_within(int fd, const struct sockaddr_un *a, int *ms)
+{
+    for (; connect(fd, (const struct sockaddr *)a, sizeof(*a)) < 0; *ms -= RETRY_MS) {
+        if (errno != EAGAIN || *ms <= 0)
+            return -1;
+        poll(NULL, 0, RETRY_MS);
+    }
+    return 0;
+}
+
+static enum ckpt_status dial(const char *path, int *ms, int *ret, struct ckpt_err *err)
 {
     struct sockaddr_un a = { .sun_family = AF_UNIX };
     size_t len = strlen(path);
     if (len >= sizeof(a.sun_path))
         return err_set(err, CKPT_INVALID, "a socket's path of %zu bytes is too long", len);
     memcpy(a.sun_path, path, len + 1);
-    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+    CLEANUP_FD int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0)
         return err_errno(err, errno, "cannot make a socket");
-    if (connect(fd, (const struct sockaddr *)&a, sizeof(a)) == 0) {
+    if (connect_within(fd, &a, ms) == 0) {
         *ret = TAKE_FD(fd);
         return CKPT_OK;
     }
+    if (errno == EAGAIN)
+        return err_set(err, CKPT_TIMEOUT, "ckptd at %s accepts no connections", path);
     if (errno != ENOENT && errno != ECONNREFUSED)
         return err_errno(err, errno, "cannot reach ckptd at %s", path);
     return err_set(err, CKPT_NOT_FOUND,
@@ -54,12 +70,13 @@ enum ckpt_status status_ask(const char *path, int ms, const char **ret, size_t *
     CLEANUP_FREE struct wire_msg *m = calloc(1, sizeof(*m));
     if (!m)
         return err_set(err, CKPT_NO_MEMORY, "no memory for a message");
-    enum ckpt_status st = dial(path, &fd, err);
+    int left = ms;
+    enum ckpt_status st = dial(path, &left, &fd, err);
     wire_begin(m, WIRE_STATUS, NULL);
     if (st == CKPT_OK)
         st = wire_send(fd, m, err);
     struct pollfd p = { .fd = fd, .events = POLLIN };
-    if (st == CKPT_OK && poll(&p, 1, ms) <= 0)
+    if (st == CKPT_OK && poll(&p, 1, left > 0 ? left : 0) <= 0)
         st = err_set(err, CKPT_TIMEOUT, "ckptd did not answer within %d s", ms / 1000);
     if (st == CKPT_OK)
         st = wire_recv(fd, m, err);

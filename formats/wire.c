@@ -243,14 +243,16 @@ enum ckpt_status wire_recv(int fd, struct wire_msg *m, struct ckpt_err *err)
     while (n < 0 && errno == EINTR);
     if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return CKPT_BUSY;
-    if (n == 0 || (n < 0 && errno == ECONNRESET))
+    if (n < 0 && errno == ECONNRESET)
         return err_set(err, CKPT_DAEMON_GONE, "the other side of the socket is gone");
     if (n < 0)
         return err_errno(err, errno, "receive a message");
     m->len = (uint32_t)n;
     take_fds(m, &msg);
     enum ckpt_status st = CKPT_OK;
-    if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+    if (n == 0) /* or an empty message, which looks the same but for its descriptors */
+        st = err_set(err, CKPT_DAEMON_GONE, "the other side of the socket is gone");
+    else if (msg.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
         st = err_set(err, CKPT_CORRUPT,
                      "a message is longer than %u bytes or has more than %u "
                      "descriptors",

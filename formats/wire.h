@@ -41,7 +41,7 @@
 #include "formats/key.h"
 
 #define WIRE_MAGIC     UINT32_C(0x31504b43) /* "CKP1" */
-#define WIRE_VERSION   2
+#define WIRE_VERSION   3
 #define WIRE_BYTES_MAX (64 << 10) /* a whole message */
 #define WIRE_FDS_MAX   2
 #define WIRE_DECL_MAX  (UINT64_C(1) << 30) /* bytes of a declaration */
@@ -89,6 +89,7 @@ enum wire_mode { WIRE_TRAIN = 1, WIRE_READ = 2 };
 enum wire_hello_flags {
     WIRE_HELLO_RESUMED = 1, /* a reconnect of a session that already had HELLO_OK */
     WIRE_HELLO_SOLO = 2,    /* a launch of its own: refused while a trainer is attached */
+    WIRE_HELLO_NODES = 4,   /* its launcher says that other ranks are on other nodes */
 };
 /* fd 0: the client's pidfd.  tail: job, launch, resume (each u16 length + bytes). */
 struct wire_hello {
@@ -97,6 +98,7 @@ struct wire_hello {
     uint32_t pid;
     uint32_t rank, world;
     uint32_t arrival_ms; /* how long to wait for the other ranks and the resolver; 0 = default */
+    uint64_t epoch;      /* where the session was before it had to start over; 0 = it is new */
 };
 struct wire_name {
     uint64_t epoch, step, attempt;
@@ -281,7 +283,7 @@ struct wire_op {
 };
 
 _Static_assert(sizeof(struct wire_head) == 32, "wire layout");
-_Static_assert(sizeof(struct wire_hello) == 40, "wire layout");
+_Static_assert(sizeof(struct wire_hello) == 48, "wire layout");
 _Static_assert(sizeof(struct wire_name) == 24, "wire layout");
 _Static_assert(sizeof(struct wire_hello_ok) == 56, "wire layout");
 _Static_assert(sizeof(struct wire_refused) == 16, "wire layout");

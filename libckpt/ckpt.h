@@ -214,7 +214,8 @@ CKPT_API enum ckpt_status ckpt_tensor(struct ckpt_state *s, const struct ckpt_te
                                       const struct ckpt_piece *pieces, size_t count);
 
 enum ckpt_object_scope {
-    CKPT_OBJECT_SHARED = 0, /* the same on all ranks; one of them writes it */
+    CKPT_OBJECT_SHARED = 0, /* the same on all ranks; one of them, chosen by name, writes it whole:
+                               where they differ, all get what that one had */
     CKPT_OBJECT_RANK = 1,   /* this rank's own: stored as "NAME@RANK" */
     CKPT_OBJECT_SOLE = 2,   /* by key: only this rank declares it, under the name as it is: what
                                moves between ranks when their number changes */
@@ -343,7 +344,9 @@ enum ckpt_save_flags {
  * Tensors may lie in host memory and on any CUDA devices of the process, each buffer where it
  * is; objects lie in host memory.  stream (cudaStream_t): the copy waits for what is on it
  * now, on private streams; the host does not wait.  It belongs to the calling thread's
- * current device; NULL = that device's default stream.  Volatile tensors on devices are copied
+ * current device, in a thread that has not used CUDA yet to the one that the state lies on;
+ * NULL = the default streams of all devices that the state lies on and of the thread's own (here,
+ * in ckpt_fence_stream and in ckpt_restore).  Volatile tensors on devices are copied
  * before later work on `stream` runs; everything else may be used, but not changed, until a
  * fence.  Without device memory it must be NULL (CKPT_UNSUPPORTED).  A stream that is being
  * captured into a graph is refused (CKPT_WRONG_STATE); captures of other threads are left
@@ -369,7 +372,10 @@ CKPT_API enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save
 
 /* Blocks until every save begun on `s` has copied the state out of the caller's memory;
  * call it before anything changes the state.  Returns at once when nothing is being
- * copied.  A save that failed meanwhile is not an error here. */
+ * copied.  A save that failed meanwhile is not an error here.
+ * Error: CKPT_TIMEOUT: it is still being copied.  With a timeout_ms above 0 that save is given up,
+ * since the state is about to change: training may go on, and the memory must stay where it is
+ * until a fence returns CKPT_OK.  With 0 this is a look, which ends nothing. */
 CKPT_API enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms);
 /* The same for work on a CUDA stream: later work on `stream` waits for the last copy; the host
  * waits only until that is queued (with an arena as large as the state: not at all in
@@ -377,7 +383,8 @@ CKPT_API enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms);
  * With host memory alone it is ckpt_fence.  On a stream that is being captured it becomes a
  * node of the graph, which waits at each launch for what was queued by then: after a later
  * save launch the graph behind another fence, or it may run ahead of copies that are not
- * queued yet.  The state must outlive the graph. */
+ * queued yet.  The state must outlive the graph.  Before the state's first save or restore there is
+ * nothing to wait for, and on a capturing stream this is CKPT_WRONG_STATE. */
 CKPT_API enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream);
 
 /* How safe a save is. */
@@ -400,7 +407,9 @@ CKPT_API enum ckpt_status ckpt_cancel(struct ckpt *c, uint64_t op);
 /* -- restoring ----------------------------------------------------------- */
 
 enum ckpt_restore_flags {
-    CKPT_RESTORE_PARTIAL = 1, /* tensors the checkpoint does not have are left as they are */
+    /* Tensors the checkpoint does not have are left as they are.  It forgives nothing else: what
+     * the checkpoint has and the patterns take comes whole, or the restore fails. */
+    CKPT_RESTORE_PARTIAL = 1,
     /* A tensor that was saved as another floating-point type than it is declared is converted,
      * element by element: F64, F32, BF16, F16, F8_E4M3, F8_E5M2 and the FNUZ ones, any to any.
      * Without it such a tensor is CKPT_MISMATCH.  The rule: rounded once, to the nearest, ties
@@ -451,8 +460,10 @@ struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
     int timeout_ms; /* 0 = 3,600,000 */
     /* Of what is declared, by declared name (a per-rank object's is NAME@RANK): restored is
      * what matches any of `only` (none: everything) and none of `except`; the rest stays as it
-     * is.  `*` is any run of bytes, `?` one byte, all else itself.  Patterns and renames: 1,024
-     * and 48 KiB together.  All ranks of a launch give the same ones. */
+     * is.  A tied tensor has no memory of its own, so it can be asked for only together with
+     * its target (CKPT_INVALID names both).  `*` is any run of bytes, `?` one byte, all else
+     * itself.  Patterns and renames: 1,024 and 48 KiB together.  All ranks of a launch give the
+     * same ones. */
     const char *const *only;
     size_t only_count;
     const char *const *except;
@@ -469,7 +480,7 @@ struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
  * buffers[i].bytes of an object is set to its length.
  * Errors: CKPT_NOT_FOUND (the point, or a tensor: named), CKPT_MISMATCH (dtype, shape, or a
  * tied tensor that has bytes of its own in the checkpoint; tensor and rank are named),
- * CKPT_INVALID and CKPT_LIMIT (a pattern or rename: named),
+ * CKPT_INVALID and CKPT_LIMIT (a pattern or rename, a tied tensor without its target: named),
  * CKPT_CORRUPT (no copy has the right bytes: tensor and object named; the launch must
  * end, the next one goes further back), STORE class, CKPT_TIMEOUT, CKPT_REFUSED (the other
  * ranks have gone back to another point since: ask for that one).
@@ -485,7 +496,8 @@ CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_p
 enum ckpt_fate {
     CKPT_FATE_LOADED = 1,   /* converted if dtype and saved_dtype differ, renamed if the names do */
     CKPT_FATE_TIED = 2,     /* no memory of its own: its target was restored */
-    CKPT_FATE_MISSING = 3,  /* not in the checkpoint: left as it was (partial, optional) */
+    CKPT_FATE_MISSING = 3,  /* it, or what it is tied to, is not in the checkpoint: left as it was
+                               (partial, optional) */
     CKPT_FATE_LEFT_OUT = 4, /* by the patterns: left as it was */
     CKPT_FATE_UNASKED = 5,  /* in the checkpoint, and no rank of the launch declared it */
 };

@@ -195,6 +195,7 @@ static enum ckpt_status send_hello(struct ckpt *c, bool resumed, int64_t deadlin
     };
     int64_t left = (deadline_ns - lib_now_ns()) / 1000000;
     hello.arrival_ms = left > 0 ? (uint32_t)left : 1;
+    hello.epoch = c->shared.epoch; /* written by this thread alone */
     memcpy(hello.session, c->session, sizeof(c->session));
     wire_begin(c->out, WIRE_HELLO, &hello);
     if (!wire_tail_str(c->out, c->job) || !wire_tail_str(c->out, c->launch) ||

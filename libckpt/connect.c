@@ -14,6 +14,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
@@ -23,6 +24,8 @@
 #define LISTEN_FD    3 /* where a private ckptd finds its socket */
 #define LISTEN_QUEUE 1024
 #define RETRY_MS     50
+#define START_NS     INT64_C(10000000000) /* ckptd is in the background after half of it */
+#define WAIT_PIDFD   ((idtype_t)3)        /* P_PIDFD, which older C libraries do not name */
 
 static const char *env(const char *name)
 {
@@ -149,7 +152,8 @@ static int bind_listener(const char *path)
 
 /* Starts argv in a session of its own, with default signals, the log as its output and
  * the listener as fd 3; none of the trainer's other descriptors: ckptd outlives it, and
- * a pipe or a port kept open would be noticed. */
+ * a pipe or a port kept open would be noticed.  It returns when the program is loaded: a
+ * file server that hangs then hangs us, which nothing in this process could end. */
 static int spawn_quietly(pid_t *ret, char *const argv[], const char *log, int listener)
 {
     posix_spawn_file_actions_t fa;
@@ -179,8 +183,38 @@ static int spawn_quietly(pid_t *ret, char *const argv[], const char *log, int li
 }
 
 /* ckptd goes to the background by itself once it runs; what we spawned then exits with 0.
- * A trainer that ignores SIGCHLD or reaps every child takes that status away (ECHILD):
+ * 0: it has; -ECHILD: it could not; -ETIMEDOUT: neither until the deadline, and c->starter
+ * stays.  A trainer that ignores SIGCHLD or reaps every child takes the status away: 0, as
  * whether ckptd runs is then seen by connecting. */
+static int await_starter(struct ckpt *c, int64_t deadline_ns)
+{
+    int fd = c->starter;
+    siginfo_t end = { 0 };
+    while (fd >= 0) {
+        int e = waitid(WAIT_PIDFD, (id_t)fd, &end, WEXITED | WNOHANG) < 0 ? errno : 0;
+        if (end.si_pid != 0 || (e && e != EINTR))
+            break;
+        int64_t left = deadline_ns - lib_now_ns();
+        struct pollfd p = { .fd = fd, .events = POLLIN };
+        if (left <= 0)
+            return -ETIMEDOUT;
+        poll(&p, 1, (int)min_u64((uint64_t)left / 1000000 + 1, 1000));
+    }
+    c->starter = -1; /* first: a forked child must never find a closed number here */
+    if (fd >= 0)
+        close(fd);
+    return end.si_pid == 0 || (end.si_code == CLD_EXITED && end.si_status == 0) ? 0 : -ECHILD;
+}
+
+void connect_fini(struct ckpt *c)
+{
+    (void)await_starter(c, 0);
+    int fd = c->starter;
+    c->starter = -1;
+    if (fd >= 0)
+        close(fd);
+}
+
 static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
 {
     char log[SOCKPATH_MAX + 8], fd_text[] = "3", socket_arg[SOCKPATH_MAX];
@@ -188,20 +222,17 @@ static int spawn_ckptd(struct ckpt *c, const char *path, int listener)
     char *argv[] = {
         c->ckptd, arg[0], arg[1], c->store, arg[2], socket_arg, arg[3], fd_text, NULL
     };
-    pid_t pid, got;
-    int status = 0;
+    pid_t pid;
     snprintf(log, sizeof(log), "%s.log", path);
     snprintf(socket_arg, sizeof(socket_arg), "%s", path);
     int e = spawn_quietly(&pid, argv, log, listener);
-    if (e)
-        return -e;
-    do
-        got = waitpid(pid, &status, 0);
-    while (got < 0 && errno == EINTR);
-    return got < 0 || (WIFEXITED(status) && WEXITSTATUS(status) == 0) ? 0 : -ECHILD;
+    if (e == 0)
+        c->starter = (int)syscall(SYS_pidfd_open, pid, 0); /* fails: as if it were gone */
+    return -e;
 }
 
-/* Under the start lock: somebody may have been quicker. */
+/* Under the start lock: somebody may have been quicker.  What was started and says neither
+ * that it runs nor that it cannot is taken by its word on the socket. */
 static enum ckpt_status start_locked(struct ckpt *c, const char *path, int64_t deadline_ns,
                                      struct ckpt_err *err)
 {
@@ -210,12 +241,20 @@ static enum ckpt_status start_locked(struct ckpt *c, const char *path, int64_t d
         return CKPT_OK;
     if (!nobody_listens(e))
         return connect_named(c, path, deadline_ns, err);
+    int64_t until = (int64_t)min_u64((uint64_t)deadline_ns, (uint64_t)(lib_now_ns() + START_NS));
+    if (await_starter(c, until) == -ETIMEDOUT)
+        return err_set(err, CKPT_UNREACHABLE,
+                       "no ckptd listens on %s, and the %s that was started for it has not ended: "
+                       "see %s.log",
+                       path, c->ckptd, path);
     int listener = bind_listener(path);
     if (listener < 0)
         return err_errno(err, -listener, "binding %s", path);
     e = spawn_ckptd(c, path, listener);
     close(listener); /* before connecting: then only a ckptd that lives accepts */
     if (e == 0)
+        e = await_starter(c, until);
+    if (e == 0 || e == -ETIMEDOUT)
         e = try_connect(c, path);
     if (e < 0 && e != -EAGAIN) {
         char why[96];
@@ -323,6 +362,19 @@ static enum ckpt_status random_token(char *ret, size_t cap, struct ckpt_err *err
     hex_encode(bytes, sizeof(bytes), hex);
     snprintf(ret, cap, "random-%s", hex);
     return CKPT_OK;
+}
+
+bool connect_several_nodes(uint32_t world)
+{
+    static const char *const here[] = { "LOCAL_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE",
+                                        "MPI_LOCALNRANKS" };
+    for (size_t i = 0; i < ARRAY_COUNT(here); i++) {
+        const char *text = env(here[i]);
+        unsigned long n = text ? strtoul(text, NULL, 10) : 0;
+        if (n > 0)
+            return n < world;
+    }
+    return false;
 }
 
 /* CKPT_LAUNCH, joined with torchrun's restart count when there is one agent: several

@@ -285,13 +285,14 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     pthread_cond_init(&c->changed, &attr);
     pthread_condattr_destroy(&attr);
     c->pid = getpid();
-    c->fd = -1;
+    c->fd = c->starter = -1;
     c->mode = o->mode;
     c->rank = o->rank;
     c->world = o->world;
     c->timeout_ms = o->timeout_ms;
     c->arena_want = o->arena_bytes;
-    c->hello_flags = o->flags & CKPT_OPEN_SOLO ? WIRE_HELLO_SOLO : 0;
+    c->hello_flags = (o->flags & CKPT_OPEN_SOLO ? WIRE_HELLO_SOLO : 0) |
+                     (connect_several_nodes(o->world) ? WIRE_HELLO_NODES : 0);
     c->shared.next_seq = 1;
     c->shared.next_op = 1;
     c->shared.next_state = 1;
@@ -326,6 +327,7 @@ static void context_free(struct ckpt *c)
     devices_free(c->devices, c->pid == getpid());
     if (c->fd >= 0)
         close(c->fd);
+    connect_fini(c);
     if (c->wake_fd >= 0)
         close(c->wake_fd);
     if (c->pid == getpid()) { /* in a forked child others may seem to wait for ever */

@@ -124,6 +124,7 @@ struct ckpt_state {
     uint8_t *on;        /* and on which device (devices.h) */
     uint64_t devices;   /* a bit for each CUDA device among them */
     bool look_for_devices;
+    bool prepared;           /* an operation was: `devices` is right, and each has its `last` */
     bool host_memory;        /* some of it is the caller's host memory */
     struct gpu_event *last;  /* one for each device ever used: behind the last copy there */
     uint64_t *need_bytes;    /* per tensor: length the buffer must have */
@@ -170,6 +171,7 @@ struct ckpt {
     enum audit_when audit_when;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
+    int starter;               /* pidfd of a ckptd that is being started; -1: none is */
     bool fresh;                /* no answer has come to this session's HELLO yet */
     struct pace pace;          /* of saves */
     int64_t pace_ns;           /* the next slot waits until then; 0: none does */
@@ -343,11 +345,17 @@ void list_take(struct ckpt *c, struct wire_msg *m);
 void list_lost(struct ckpt *c); /* the connection is gone: nobody answers */
 
 /* -- connect.c -- */
+/* True if the launcher (torchrun, Open MPI, MPICH) says that fewer ranks than `world` run on
+ * this node. */
+bool connect_several_nodes(uint32_t world);
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the
  * socket was not named by the caller.  Fills c->fd and c->private_daemon.
- * CKPT_UNREACHABLE when there is none. */
+ * CKPT_UNREACHABLE when there is none.  What was started is waited for until the deadline
+ * at most, kept in c->starter while it has not ended, and no other is started meanwhile. */
 enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* Lets go of c->starter; one that runs on is left alone. */
+void connect_fini(struct ckpt *c);
 /* The launch token (rule I1); malloc'ed. */
 enum ckpt_status connect_launch(const struct ckpt_open_opts *o, char **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -27,26 +27,17 @@ static const char *take_all(void *lib, struct cuda_api *api)
 static void take_driver(void *runtime, struct cuda_api *api)
 {
     void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
-    if (!dynlib_take(driver ? driver : runtime, "cuCtxGetCurrent", &api->CtxGetCurrent))
-        api->CtxGetCurrent = NULL;
+    void *from = driver ? driver : runtime;
+    (void)dynlib_take(from, "cuCtxGetCurrent", &api->CtxGetCurrent);
+    (void)dynlib_take(from, "cuDevicePrimaryCtxGetState", &api->DevicePrimaryCtxGetState);
+    (void)dynlib_take(from, "cuPointerGetAttributes", &api->PointerGetAttributes);
 }
 
-enum ckpt_status cuda_api_load(struct cuda_api *ret, struct ckpt_err *err)
+/* Fills *ret from one library. */
+static enum ckpt_status take_runtime(void *lib, const char *from, struct cuda_api *ret,
+                                     struct ckpt_err *err)
 {
-    static const char *const names[] = { "libcudart.so.13", "libcudart.so.12" };
-    static const struct dynlib_wish wish = {
-        .variable = "CKPT_CUDART",
-        .function = "cudaRuntimeGetVersion",
-        .names = names,
-        .count = ARRAY_COUNT(names),
-        .absent =
-            "no CUDA runtime: neither libcudart.so.13 nor .12 is loaded or on the search path",
-    };
     struct cuda_api api = { 0 };
-    const char *from = "";
-    void *lib = dynlib_find(&wish, &from, err);
-    if (!lib)
-        return CKPT_UNSUPPORTED;
     snprintf(api.from, sizeof(api.from), "%s", from);
     const char *missing = take_all(lib, &api);
     if (missing)
@@ -62,6 +53,39 @@ enum ckpt_status cuda_api_load(struct cuda_api *ret, struct ckpt_err *err)
         (void)dynlib_take(lib, "cudaMemcpyBatchAsync", &api.MemcpyBatch12);
     take_driver(lib, &api);
     *ret = api;
+    return CKPT_OK;
+}
+
+/* A driver serves runtimes of its own major version and of older ones. */
+static bool too_new(const struct cuda_api *api)
+{
+    return api->driver_version && api->driver_version / 1000 < api->runtime_version / 1000;
+}
+
+enum ckpt_status cuda_api_load(struct cuda_api *ret, struct ckpt_err *err)
+{
+    static const char *const names[] = { "libcudart.so.13", "libcudart.so.12" };
+    struct dynlib_wish wish = {
+        .variable = "CKPT_CUDART",
+        .function = "cudaRuntimeGetVersion",
+        .names = names,
+        .count = ARRAY_COUNT(names),
+        .absent =
+            "no CUDA runtime: neither libcudart.so.13 nor .12 is loaded or on the search path",
+    };
+    const char *from = "";
+    void *lib = dynlib_find(&wish, &from, err);
+    if (!lib)
+        return CKPT_UNSUPPORTED;
+    enum ckpt_status st = take_runtime(lib, from, ret, err);
+    if (st != CKPT_OK || !too_new(ret) || from != names[0])
+        return st;
+    struct cuda_api older;
+    wish.names++;
+    wish.count--;
+    lib = dynlib_find(&wish, &from, NULL);
+    if (lib && take_runtime(lib, from, &older, NULL) == CKPT_OK)
+        *ret = older;
     return CKPT_OK;
 }
 

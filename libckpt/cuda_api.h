@@ -2,7 +2,8 @@
  * to build or to load this library.
  *
  * Which runtime (dynlib.h): CKPT_CUDART's, else the process's own (streams and events are then of
- * one kind with a framework's), else libcudart.so.13, else .12.
+ * one kind with a framework's), else libcudart.so.13, else .12, also if the driver is too old for
+ * the former.
  *
  * The types below are those of the C interface of CUDA 12 and 13, as far as used here;
  * the layouts are checked against the real header where a toolkit is at hand
@@ -29,7 +30,9 @@ enum {
     CUDA_NOT_SUPPORTED = 801,
     CUDA_CAPTURE_IMPLICIT = 906,
 };
-enum { CUDA_MEMORY_UNREGISTERED = 0, CUDA_MEMORY_HOST, CUDA_MEMORY_DEVICE, CUDA_MEMORY_MANAGED };
+/* Of the driver: what it can be asked about a pointer, and what memory that is. */
+enum { CUDA_POINTER_MEMORY_TYPE = 2, CUDA_POINTER_IS_MANAGED = 8, CUDA_POINTER_DEVICE = 9 };
+enum { CUDA_MEMORY_HOST = 1, CUDA_MEMORY_DEVICE = 2 };
 enum { CUDA_HOST_TO_DEVICE = 1, CUDA_DEVICE_TO_HOST = 2 };
 enum {
     CUDA_STREAM_NON_BLOCKING = 1,
@@ -40,12 +43,6 @@ enum {
 enum { CUDA_CAPTURE_GLOBAL = 0, CUDA_CAPTURE_THREAD_LOCAL = 1, CUDA_CAPTURE_RELAXED = 2 };
 enum { CUDA_SRC_ACCESS_STREAM = 1 };
 
-struct cuda_pointer_attributes {
-    int type; /* CUDA_MEMORY_* */
-    int device;
-    void *device_pointer, *host_pointer;
-    long reserved[8]; /* CUDA 13 has them, CUDA 12 writes less */
-};
 struct cuda_mem_location {
     int type, id;
 };
@@ -64,7 +61,6 @@ struct cuda_memcpy_attributes {
     F(SetDevice, (int device))                                                          \
     F(DeviceGetPCIBusId, (char *id, int len, int device))                               \
     F(GetLastError, (void))                                                             \
-    F(PointerGetAttributes, (struct cuda_pointer_attributes * ret, const void *p))      \
     F(HostRegister, (void *p, size_t bytes, unsigned flags))                            \
     F(HostUnregister, (void *p))                                                        \
     F(StreamCreateWithFlags, (cuda_stream * ret, unsigned flags))                       \
@@ -93,8 +89,11 @@ struct cuda_api {
     cuda_error (*MemcpyBatch13)(void *const *dsts, const void *const *srcs, const size_t *sizes,
                                 size_t count, struct cuda_memcpy_attributes *attrs,
                                 size_t *attrs_first, size_t attr_count, cuda_stream s);
-    /* Of the driver; NULL: not loaded. */
+    /* Of the driver; NULL: not loaded.  These make no context, as the runtime's would. */
     cuda_error (*CtxGetCurrent)(void **ret);
+    cuda_error (*DevicePrimaryCtxGetState)(int device, unsigned *flags, int *active);
+    cuda_error (*PointerGetAttributes)(unsigned count, int *attributes, void **data,
+                                       unsigned long long p);
     int runtime_version, driver_version; /* 13000 = 13.0; driver 0 = there is none */
     char from[256];                      /* which library */
 };

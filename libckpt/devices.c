@@ -2,9 +2,10 @@
 #include "libckpt/devices.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <sys/uio.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "libckpt/gpu_cuda.h"
@@ -93,33 +94,44 @@ bool devices_any(struct devices *d)
     return any;
 }
 
-/* Can this process read there?  Device memory it cannot; asking the kernel is safe. */
+bool devices_possible(struct devices *d)
+{
+    return devices_any(d) || may_have_device_memory();
+}
+
+/* Can this process read there?  Device memory it cannot.  The kernel reads the signals to block
+ * before it refuses the rest of the call: nothing happens, and no sandbox forbids it. */
 static bool readable(const void *p)
 {
-    char byte;
-    union {
-        const void *from;
-        void *base;
-    } u = { .from = p };
-    struct iovec to = { &byte, 1 }, from = { u.base, 1 };
-    return process_vm_readv(getpid(), &to, 1, &from, 1, 0) == 1;
+    uintptr_t word = (uintptr_t)p / sizeof(uint64_t) * sizeof(uint64_t);
+    return syscall(SYS_rt_sigprocmask, ~0, word, NULL, sizeof(uint64_t)) == 0 || errno != EFAULT;
+}
+
+/* Lock held. */
+static enum ckpt_status find(struct devices *d, const void *p, unsigned *ret, struct ckpt_err *err)
+{
+    int device = -1;
+    enum ckpt_status st = CKPT_OK;
+    if (d->cuda.devices > 0)
+        st = cuda_device_of(&d->cuda, p, &device, err);
+    if (st == CKPT_OK && device >= 0)
+        return use_device(d, device, ret, err);
+    if (!readable(p)) /* reading it would end the process */
+        return st != CKPT_OK
+                   ? st
+                   : err_set(err, CKPT_UNSUPPORTED,
+                             "a buffer at %p is not host memory, and on no device that can "
+                             "be used: %.200s",
+                             p, d->cuda.devices > 0 ? "CUDA does not know it" : d->why_not);
+    *ret = 0; /* also when CUDA answers nothing any more, after a lost device */
+    return CKPT_OK;
 }
 
 enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, struct ckpt_err *err)
 {
-    enum ckpt_status st = CKPT_OK;
-    int device = -1;
-    unsigned found = 0;
     pthread_mutex_lock(&d->lock);
-    if (p && d->cuda.devices > 0)
-        st = cuda_device_of(&d->cuda, p, &device, err);
-    if (st != CKPT_OK && readable(p))
-        st = CKPT_OK; /* CUDA answers nothing any more after a lost device: host memory goes on */
-    if (st == CKPT_OK && device >= 0)
-        st = use_device(d, device, &found, err);
+    enum ckpt_status st = find(d, p, ret, err);
     pthread_mutex_unlock(&d->lock);
-    if (st == CKPT_OK)
-        *ret = found;
     return st;
 }
 
@@ -142,6 +154,17 @@ bool devices_in_use(struct devices *d, unsigned *ret)
         in_use = cuda_context_here(&d->cuda);
     pthread_mutex_unlock(&d->lock);
     return in_use && devices_current(d, ret, NULL) == CKPT_OK;
+}
+
+enum ckpt_status devices_capturing(struct devices *d, void *stream, bool *ret, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    *ret = false;
+    pthread_mutex_lock(&d->lock);
+    if (stream && look_for_cuda(d))
+        st = cuda_capturing(&d->cuda, stream, ret, err);
+    pthread_mutex_unlock(&d->lock);
+    return st;
 }
 
 enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **ret,

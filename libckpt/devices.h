@@ -19,7 +19,11 @@ enum ckpt_status devices_new(struct devices **ret, struct ckpt_err *err) CKPT_MU
 void devices_free(struct devices *d, bool own);
 /* Can there be anything but host memory?  Looks for a runtime unless it did. */
 bool devices_any(struct devices *d);
-/* The device that holds the memory at `p`: 0 = host.  After devices_any. */
+/* The same, but also when the process has the driver and no runtime that can be used: then memory on
+ * a device must not be taken for the host's. */
+bool devices_possible(struct devices *d);
+/* The device that holds the memory at `p`: 0 = host.  After one of these.  Memory that is neither
+ * host memory nor on a device that can be used: CKPT_UNSUPPORTED, or the DEVICE class. */
 enum ckpt_status devices_find(struct devices *d, const void *p, unsigned *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* The device whose streams the calling thread uses. */
@@ -27,6 +31,9 @@ enum ckpt_status devices_current(struct devices *d, unsigned *ret, struct ckpt_e
     CKPT_MUST_CHECK;
 /* The same, only if that thread has a context on it already: else false, and none is made. */
 bool devices_in_use(struct devices *d, unsigned *ret);
+/* Is it being captured into a graph?  Without CUDA, and of NULL: no. */
+enum ckpt_status devices_capturing(struct devices *d, void *stream, bool *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* One more queue on a CUDA device, the caller's to free; `index` is never 0. */
 enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;

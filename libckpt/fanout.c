@@ -25,7 +25,7 @@ struct fanout {
     unsigned device; /* of devices.h */
     uint64_t *words; /* a pinned page: this rank's vote, and at PAGE / 2 what all said */
     struct gpu_event *ended[AHEAD]; /* behind each group under way */
-    struct digest asked;            /* the plan, and what of which checkpoint */
+    struct digest asked;            /* the plan, of which checkpoint, by which rules */
     bool bad;                       /* what this rank sends is not what was saved */
     bool stuck;                     /* the device does not come to an end */
 };
@@ -202,7 +202,27 @@ static enum ckpt_status make_queue(struct fanout *f, void *stream, struct ckpt_e
     return st;
 }
 
-/* What this rank would do; the digest also says of which checkpoint. */
+/* Ranks whose digests are equal do the same: the plan names tensors as declared, the rules say
+ * which ones of the checkpoint those are. */
+static enum ckpt_status digest_ask(const struct fanout *f, const struct wire_load *load,
+                                   const struct fanout_plan *p, struct digest *ret,
+                                   struct ckpt_err *err)
+{
+    CLEANUP_BUF struct buf rules = { 0 };
+    struct digest_state all;
+    enum ckpt_status st = select_encode(&f->s->select, &rules, err);
+    if (st != CKPT_OK)
+        return st;
+    digest_begin(&all);
+    digest_add(&all, &load->point, sizeof(load->point));
+    digest_add(&all, &load->flags, sizeof(load->flags));
+    digest_add(&all, p->digest.b, sizeof(p->digest.b));
+    digest_add(&all, rules.data, rules.len);
+    *ret = digest_end(&all);
+    return CKPT_OK;
+}
+
+/* What this rank would do. */
 static enum ckpt_status make_plan(struct fanout *f, const struct wire_load *load,
                                   struct ckpt_err *err)
 {
@@ -222,16 +242,13 @@ static enum ckpt_status make_plan(struct fanout *f, const struct wire_load *load
     if (!p)
         return err_set(err, CKPT_NO_MEMORY, "out of memory");
     enum ckpt_status st = fanout_plan_make(&ask, p, err);
+    if (st == CKPT_OK)
+        st = digest_ask(f, load, p, &f->asked, err);
     if (st != CKPT_OK) {
+        fanout_plan_fini(p);
         free(p);
         return st;
     }
-    struct digest_state all;
-    digest_begin(&all);
-    digest_add(&all, &load->point, sizeof(load->point));
-    digest_add(&all, &load->flags, sizeof(load->flags));
-    digest_add(&all, p->digest.b, sizeof(p->digest.b));
-    f->asked = digest_end(&all);
     pthread_mutex_lock(&s->ctx->lock);
     s->fan = p;
     pthread_mutex_unlock(&s->ctx->lock);
@@ -360,7 +377,7 @@ static enum ckpt_status broadcast_group(const struct fanout *f, size_t first, si
     nccl_result r = f->api.GroupStart();
     if (r != NCCL_SUCCESS)
         return nccl_fail(&f->api, r, "broadcasting", err);
-    for (size_t i = first; r == NCCL_SUCCESS && i < end; i++)
+    for (size_t i = first; (r == NCCL_SUCCESS || r == NCCL_IN_PROGRESS) && i < end; i++)
         r = f->api.Broadcast(p->units[i].at, p->units[i].at, p->units[i].bytes, NCCL_U8,
                              (int)p->units[i].owner, f->comm, gpu_cuda_stream(f->gpu));
     nccl_result ended = f->api.GroupEnd();

@@ -19,13 +19,29 @@ static void pause_to_look(void)
     nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
 }
 
-/* Goes through the devices of a state: the next one's number after `i`, or 0. */
-static unsigned next_device(const struct ckpt_state *s, unsigned i)
+/* Goes through a set of CUDA devices: the next one's number after `i`, or 0. */
+static unsigned next_of(uint64_t set, unsigned i)
 {
     for (i++; i < DEVICES_MAX; i++)
-        if (s->devices >> i & 1)
+        if (set >> i & 1)
             return i;
     return 0;
+}
+
+static unsigned next_device(const struct ckpt_state *s, unsigned i)
+{
+    return next_of(s->devices, i);
+}
+
+/* The devices that a caller's stream is of: NULL is the default stream of each that the state
+ * lies on, and of his own.  A thread that has none yet gets none made. */
+static uint64_t places_of(const struct ckpt_state *s, const void *stream)
+{
+    unsigned own = 0;
+    bool has = devices_in_use(s->ctx->devices, &own);
+    if (!stream)
+        return s->devices | (has ? UINT64_C(1) << own : 0);
+    return UINT64_C(1) << (has ? own : next_device(s, 0));
 }
 
 static enum ckpt_status add_event(struct gpu *g, struct gpu_event **list, struct ckpt_err *err)
@@ -63,6 +79,31 @@ static void pin_side(struct lib_side *side, struct gpu *g)
         side->pinned_by = g; /* else the copy waits for the stream here: slow, not wrong */
 }
 
+/* Queues the copy of one volatile tensor, slice by slice as it is pinned. */
+static enum ckpt_status copy_side(struct lib_side *side, struct gpu *g, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    pin_side(side, g);
+    for (uint64_t at = 0; st == CKPT_OK && at < side->len; at += GPU_PIN_SLICE) {
+        struct box all = { .ndim = 1, .len = { min_u64(GPU_PIN_SLICE, side->len - at) } };
+        struct strided from = dense_at(&all, 8, (uint8_t *)side->from + at);
+        st = g->ops->copy_out(g, side->bytes + at, &all, 8, &all, &from, err);
+    }
+    return st;
+}
+
+static enum ckpt_status stream_waits(struct ckpt_state *s, void *stream, const struct gpu_event *e,
+                                     struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    uint64_t places = places_of(s, stream);
+    for (unsigned i = next_of(places, 0); st == CKPT_OK && i; i = next_of(places, i)) {
+        struct gpu *g = devices_gpu(s->ctx->devices, i);
+        st = g->ops->wait_user(g, stream, e, err);
+    }
+    return st;
+}
+
 /* Queues the copies of volatile tensors on one device; later work on the stream waits. */
 static enum ckpt_status copy_aside(struct ckpt_state *s, unsigned on, void *stream,
                                    struct ckpt_err *err)
@@ -72,21 +113,18 @@ static enum ckpt_status copy_aside(struct ckpt_state *s, unsigned on, void *stre
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; st == CKPT_OK && i < s->side_count; i++) {
         struct lib_side *side = &s->sides[i];
-        struct box all = { .ndim = 1, .len = { side->len } };
-        struct strided from = dense_at(&all, 8, side->from);
         if (side->on != on || side->len == 0)
             continue;
         if (!done && (st = add_event(g, &done, err)) != CKPT_OK)
             break;
-        pin_side(side, g);
-        st = g->ops->copy_out(g, side->bytes, &all, 8, &all, &from, err);
+        st = copy_side(side, g, err);
     }
     if (!done)
         return st;
     enum ckpt_status recorded = g->ops->record(g, done, st == CKPT_OK ? err : NULL);
     st = st == CKPT_OK ? recorded : st;
     if (st == CKPT_OK)
-        st = g->ops->wait_user(g, stream, done, err);
+        st = stream_waits(s, stream, done, err);
     events_free(&done);
     return st;
 }
@@ -107,60 +145,49 @@ static enum ckpt_status await_stream(const struct gpu_event *e, int64_t deadline
     }
 }
 
-/* Our queues wait for `e`, at the stream's present end. */
-static enum ckpt_status queues_wait(struct ckpt_state *s, struct gpu_event *e, void *stream,
+/* Our queues wait for the stream's present end, which *ret_ends are made for. */
+static enum ckpt_status queues_wait(struct ckpt_state *s, void *stream, struct gpu_event **ret_ends,
                                     struct ckpt_err *err)
 {
-    enum ckpt_status st = e->gpu->ops->record_user(e->gpu, e, stream, err);
-    for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i)) {
-        struct gpu *g = devices_gpu(s->ctx->devices, i);
-        st = g->ops->wait(g, e, err);
+    enum ckpt_status st = CKPT_OK;
+    uint64_t places = places_of(s, stream);
+    for (unsigned p = next_of(places, 0); st == CKPT_OK && p; p = next_of(places, p)) {
+        struct gpu *at = devices_gpu(s->ctx->devices, p);
+        st = add_event(at, ret_ends, err);
+        if (st == CKPT_OK)
+            st = at->ops->record_user(at, *ret_ends, stream, err);
+        for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i)) {
+            struct gpu *g = devices_gpu(s->ctx->devices, i);
+            st = g->ops->wait(g, *ret_ends, err);
+        }
     }
-    return st;
-}
-
-/* Everything after `e`. */
-static enum ckpt_status order_after(struct ckpt_state *s, struct gpu_event *e, void *stream,
-                                    bool load, int64_t deadline_ns, struct ckpt_err *err)
-{
-    enum ckpt_status st = queues_wait(s, e, stream, err);
-    if (st == CKPT_OK && load && s->host_memory)
-        st = await_stream(e, deadline_ns, err);
-    for (unsigned i = next_device(s, 0); st == CKPT_OK && !load && i; i = next_device(s, i))
-        st = copy_aside(s, i, stream, err);
     return st;
 }
 
 enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, int64_t deadline_ns,
                                 struct ckpt_err *err)
 {
-    unsigned current = 0;
     struct gpu *host = devices_gpu(s->ctx->devices, 0);
     struct gpu_event *begun = NULL;
-    if (!s->devices)
-        return host->ops->record_user(host, NULL, stream, err);
     enum ckpt_status st = make_last(s, err);
+    s->prepared = st == CKPT_OK;
+    if (st == CKPT_OK && !s->devices)
+        return host->ops->record_user(host, NULL, stream, err);
     if (st == CKPT_OK)
-        st = devices_current(s->ctx->devices, &current, err);
-    if (st == CKPT_OK)
-        st = add_event(devices_gpu(s->ctx->devices, current), &begun, err);
-    if (st != CKPT_OK)
-        return st;
-    st = order_after(s, begun, stream, load, deadline_ns, err);
+        st = queues_wait(s, stream, &begun, err);
+    for (const struct gpu_event *e = begun; st == CKPT_OK && load && s->host_memory && e;
+         e = e->next)
+        st = await_stream(e, deadline_ns, err);
+    for (unsigned i = next_device(s, 0); st == CKPT_OK && !load && i; i = next_device(s, i))
+        st = copy_aside(s, i, stream, err);
     events_free(&begun);
     return st;
 }
 
 enum ckpt_status flight_follow(struct ckpt_state *s, void *stream, struct ckpt_err *err)
 {
-    unsigned current = 0;
     struct gpu_event *here = NULL;
-    enum ckpt_status st = devices_current(s->ctx->devices, &current, err);
-    if (st == CKPT_OK)
-        st = add_event(devices_gpu(s->ctx->devices, current), &here, err);
-    if (st != CKPT_OK)
-        return st;
-    st = queues_wait(s, here, stream, err);
+    enum ckpt_status st = queues_wait(s, stream, &here, err);
     events_free(&here);
     return st == CKPT_WRONG_STATE ? CKPT_OK : st;
 }
@@ -169,7 +196,7 @@ enum ckpt_status flight_join(struct ckpt_state *s, void *stream, struct ckpt_err
 {
     enum ckpt_status st = CKPT_OK;
     for (const struct gpu_event *e = s->last; st == CKPT_OK && e; e = e->next)
-        st = e->gpu->ops->wait_user(e->gpu, stream, e, err);
+        st = stream_waits(s, stream, e, err);
     return st;
 }
 

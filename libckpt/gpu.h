@@ -3,22 +3,24 @@
  *
  * A `gpu` is one device with a private queue of copies on it.  Copies of one queue start
  * in order, asynchronously to the caller; an event marks a point in a queue, ours or the
- * user's (`user_stream`: a cudaStream_t; NULL = the default stream).
+ * user's (`user_stream`: a cudaStream_t; NULL = the default stream of this device).
  *
  *   save:     event E recorded on the user's stream;  our queue waits for E;  copies;
  *             an event behind each slot's copies, and one behind the last;  the fence
  *             waits for them (host) or makes the user's stream wait for the last
  *   restore:  the same, slot to tensor; the user's stream waits for the last one
  *
- * Copies may be gathered; `record` and `wait` hand over what was gathered before.
- * Threads: any, at once; calls leave the calling thread's current device as it was.
+ * Copies may be gathered; `record` and `wait` hand over what their own thread gathered before,
+ * and say what became of it to nobody else.
+ * Threads: any, at once; calls leave the calling thread's current device as it was, unless nothing
+ * in this process works with that one.
  * No callbacks: nothing of ours runs in a thread of the driver. */
 #pragma once
 
 #include "formats/box.h"
 
 /* Memory is pinned in slices of so many bytes from where it begins: one call stalls the devices
- * for as long as it runs. */
+ * for as long as it runs.  No copy may reach from one slice into the next. */
 #ifndef GPU_PIN_SLICE /* a test has less memory */
 #define GPU_PIN_SLICE (UINT64_C(1) << 30)
 #endif
@@ -44,8 +46,8 @@ struct gpu_ops {
     enum ckpt_status (*record)(struct gpu *g, struct gpu_event *e, struct ckpt_err *err);
     enum ckpt_status (*record_user)(struct gpu *g, struct gpu_event *e, void *user_stream,
                                     struct ckpt_err *err);
-    /* Later work of our queue, or of the user's, waits for the event (of any device); the
-     * host does not.  On a user's stream that is capturing: a node that waits, at each
+    /* Later work of our queue, or of the user's (a stream of this device), waits for the event
+     * (of any device); the host does not.  On a user's stream that is capturing: a node that waits, at each
      * launch of the graph, for the event as it was recorded last. */
     enum ckpt_status (*wait)(struct gpu *g, const struct gpu_event *e, struct ckpt_err *err);
     enum ckpt_status (*wait_user)(struct gpu *g, void *user_stream, const struct gpu_event *e,

@@ -3,7 +3,8 @@
  * Every verb runs inside enter/leave: our device is the current one, other threads'
  * captures of graphs are not disturbed (and ours cannot be: relaxed in a caller's thread,
  * which may be capturing; thread-local in our own), and the caller's device comes back.
- * Restoring a device may make a context on it, so in our own thread it is left.
+ * Making a device current makes a context on it, half a gigabyte of its memory: so the caller's
+ * comes back only if there is one, and our own thread is left where it was.
  *
  * Errors: an error that comes back after it was cleared is sticky: the device is lost to
  * this process, and every later verb says so at once. */
@@ -24,7 +25,7 @@ struct cuda_gpu {
     struct {
         bool lost;
         bool no_batch;
-        size_t gathered;
+        size_t gathered; /* by our own thread: there is one for each device */
         const void *src[BATCH_MAX];
         void *dst[BATCH_MAX];
         size_t bytes[BATCH_MAX];
@@ -58,6 +59,14 @@ static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
     return st == CKPT_UNSUPPORTED ? CKPT_DEVICE : st;
 }
 
+/* Does anybody in this process work with the device? */
+static bool in_use(const struct cuda *c, int device)
+{
+    unsigned flags;
+    int active = 0;
+    return c->api.DevicePrimaryCtxGetState(device, &flags, &active) == CUDA_SUCCESS && active;
+}
+
 static enum ckpt_status enter(struct cuda_gpu *g, struct guest *guest, struct ckpt_err *err)
 {
     const struct cuda_api *api = &g->cuda->api;
@@ -72,8 +81,8 @@ static enum ckpt_status enter(struct cuda_gpu *g, struct guest *guest, struct ck
     }
     cuda_error e = api->GetDevice(&guest->device);
     if (e == CUDA_SUCCESS && guest->device != g->device) {
+        guest->device_changed = !own_thread && in_use(g->cuda, guest->device);
         e = api->SetDevice(g->device);
-        guest->device_changed = e == CUDA_SUCCESS && !own_thread;
     }
     if (e == CUDA_SUCCESS)
         e = api->ThreadExchangeStreamCaptureMode(&guest->mode);
@@ -176,11 +185,12 @@ static cuda_error copy_batch(struct cuda_gpu *g)
                               &first, 1, &failed, g->stream);
 }
 
-/* Hands over what was gathered.  Lock held. */
+/* Hands over what was gathered.  Of our own thread, which gathers: what of it fails must be heard
+ * by it, or it takes memory that was not written for a copy.  Lock held. */
 static enum ckpt_status submit(struct cuda_gpu *g, struct ckpt_err *err)
 {
     const struct cuda_api *api = &g->cuda->api;
-    if (g->shared.gathered == 0)
+    if (g->shared.gathered == 0 || !own_thread)
         return CKPT_OK;
     bool batch =
         (api->MemcpyBatch13 || api->MemcpyBatch12) && !g->shared.no_batch && g->shared.gathered > 1;
@@ -219,6 +229,9 @@ static enum ckpt_status copy_one(void *arg, const struct copy_rect *r, struct ck
                                                out ? r->tensor_pitch : r->dense_pitch, r->width,
                                                r->rows, c->kind, g->stream),
                     "copying rows", err);
+    if (!own_thread)
+        return said(g, g->cuda->api.MemcpyAsync(dst, src, r->width, c->kind, g->stream), "copying",
+                    err);
     size_t i = g->shared.gathered++;
     g->shared.dst[i] = dst;
     g->shared.src[i] = src;
@@ -313,18 +326,16 @@ static enum ckpt_status cuda_record(struct gpu *gpu, struct gpu_event *e, struct
     return st;
 }
 
-/* Asking is allowed at any time and disturbs no capture. */
-static enum ckpt_status is_capturing(struct cuda_gpu *g, cuda_stream s, bool *ret,
-                                     struct ckpt_err *err)
+static cuda_error is_capturing(const struct cuda *c, cuda_stream s, bool *ret)
 {
     int capturing = 0;
-    cuda_error e = g->cuda->api.StreamIsCapturing(s, &capturing);
+    cuda_error e = c->api.StreamIsCapturing(s, &capturing);
     *ret = capturing != 0 || e == CUDA_CAPTURE_IMPLICIT;
     if (e == CUDA_CAPTURE_IMPLICIT) { /* the default stream, while another is captured */
-        (void)g->cuda->api.GetLastError();
+        (void)c->api.GetLastError();
         e = CUDA_SUCCESS;
     }
-    return said(g, e, "looking at the stream", err);
+    return e;
 }
 
 static enum ckpt_status cuda_record_user(struct gpu *gpu, struct gpu_event *e, void *user,
@@ -336,7 +347,7 @@ static enum ckpt_status cuda_record_user(struct gpu *gpu, struct gpu_event *e, v
     enum ckpt_status st = enter(g, &guest, err);
     if (st != CKPT_OK)
         return st;
-    st = is_capturing(g, user, &capturing, err);
+    st = said(g, is_capturing(g->cuda, user, &capturing), "looking at the stream", err);
     if (st == CKPT_OK && capturing)
         st = err_set(err, CKPT_WRONG_STATE,
                      "the stream is being captured into a graph: save and restore outside of it");
@@ -371,7 +382,7 @@ static enum ckpt_status cuda_wait_user(struct gpu *gpu, void *user, const struct
     enum ckpt_status st = enter(g, &guest, err);
     if (st != CKPT_OK)
         return st;
-    st = is_capturing(g, user, &capturing, err);
+    st = said(g, is_capturing(g->cuda, user, &capturing), "looking at the stream", err);
     if (st == CKPT_OK)
         st = said(g,
                   g->cuda->api.StreamWaitEvent(user, event_of(e),
@@ -467,25 +478,22 @@ enum ckpt_status cuda_open(struct cuda *ret, struct ckpt_err *err)
     cuda_error e = c.api.GetDeviceCount(&c.devices);
     if (e != CUDA_SUCCESS)
         return cuda_fail(&c.api, e, "counting devices", err);
+    if (!c.api.CtxGetCurrent || !c.api.DevicePrimaryCtxGetState || !c.api.PointerGetAttributes)
+        return err_set(err, CKPT_UNSUPPORTED, "libcuda.so.1 is not loaded, or too old");
     *ret = c;
     return CKPT_OK;
 }
 
 enum ckpt_status cuda_device_of(const struct cuda *c, const void *p, int *ret, struct ckpt_err *err)
 {
-    struct cuda_pointer_attributes at = { .device = -1 };
-    int mode = CUDA_CAPTURE_RELAXED;
-    (void)c->api.ThreadExchangeStreamCaptureMode(&mode);
-    cuda_error e = c->api.PointerGetAttributes(&at, p);
-    (void)c->api.ThreadExchangeStreamCaptureMode(&mode);
-    if (e == CUDA_INVALID_VALUE) { /* older runtimes say that of plain memory */
-        (void)c->api.GetLastError();
-        *ret = -1;
-        return CKPT_OK;
-    }
+    unsigned type = 0, managed = 0;
+    int device = -1;
+    int what[] = { CUDA_POINTER_MEMORY_TYPE, CUDA_POINTER_IS_MANAGED, CUDA_POINTER_DEVICE };
+    void *answers[] = { &type, &managed, &device };
+    cuda_error e = c->api.PointerGetAttributes(ARRAY_COUNT(what), what, answers, (uintptr_t)p);
     if (e != CUDA_SUCCESS)
-        return cuda_fail(&c->api, e, "asking where a buffer lies", err);
-    *ret = at.type == CUDA_MEMORY_DEVICE || at.type == CUDA_MEMORY_MANAGED ? at.device : -1;
+        return err_set(err, CKPT_DEVICE, "asking the CUDA driver where a buffer lies: error %d", e);
+    *ret = type == CUDA_MEMORY_DEVICE || managed ? device : -1;
     return CKPT_OK;
 }
 
@@ -495,8 +503,14 @@ enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt
     return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "asking for the device", err);
 }
 
+enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
+{
+    cuda_error e = is_capturing(c, stream, ret);
+    return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "looking at the stream", err);
+}
+
 bool cuda_context_here(const struct cuda *c)
 {
     void *context = NULL;
-    return c->api.CtxGetCurrent && c->api.CtxGetCurrent(&context) == CUDA_SUCCESS && context;
+    return c->api.CtxGetCurrent(&context) == CUDA_SUCCESS && context;
 }

@@ -11,7 +11,8 @@ struct cuda {
 
 /* CKPT_UNSUPPORTED: no runtime, no driver or no device; the text says which. */
 enum ckpt_status cuda_open(struct cuda *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The CUDA device that holds the memory at `p`, or -1: host memory. */
+/* The CUDA device that holds the memory at `p`, or -1: CUDA knows it as host memory, or not at all.
+ * Makes no context. */
 enum ckpt_status cuda_device_of(const struct cuda *c, const void *p, int *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* The calling thread's. */
@@ -19,10 +20,14 @@ enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt
     CKPT_MUST_CHECK;
 /* The calling thread has a context on its device: asking makes none. */
 bool cuda_context_here(const struct cuda *c);
+/* Is the stream being captured into a graph?  Asking is allowed at any time and disturbs none. */
+enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* A device with its queue; borrows `c`. */
 enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The cudaStream_t of a device's queue. */
 void *gpu_cuda_stream(const struct gpu *g);
-/* The calling thread is one of ours: its current device is nobody's business. */
+/* The calling thread is ours, the only one that works with its devices for long: its current device
+ * is nobody's business, and its copies are gathered. */
 void gpu_cuda_own_thread(void);

@@ -114,7 +114,7 @@ static enum ckpt_status check_tensor(const struct ckpt_state *s, size_t i,
                        t->name);
     uint64_t owed = f->wanted && !missing ? f->held_bytes : 0;
     if (t->flags & DECL_OBJECT)
-        return check_object(t, f, side, !partial && !missing && f->wanted, err);
+        return check_object(t, f, side, !missing && f->wanted, err);
     if (f->came_bytes != owed)
         return err_set(err, CKPT_CORRUPT,
                        "restore: ckptd brought %" PRIu64 " of %" PRIu64
@@ -135,6 +135,19 @@ enum ckpt_status report_check(const struct ckpt_state *s, struct ckpt_err *err)
     return st;
 }
 
+/* An alias has no memory: what came of it is what came of the tensor that it is tied to. */
+static enum ckpt_fate fate_of(const struct ckpt_state *s, size_t i)
+{
+    const struct decl_tensor *t = &s->decl.tensors[i];
+    size_t target = t->alias ? (size_t)(decl_find(&s->decl, t->alias) - s->decl.tensors) : i;
+    const struct report_note *note = report_find(&s->report, target);
+    if (!s->fates[i].wanted || !s->fates[target].wanted)
+        return CKPT_FATE_LEFT_OUT;
+    if (note && note->missing)
+        return CKPT_FATE_MISSING;
+    return t->alias ? CKPT_FATE_TIED : CKPT_FATE_LOADED;
+}
+
 static void fill_declared(const struct ckpt_state *s, size_t i, struct ckpt_restored *ret)
 {
     const struct decl_tensor *t = &s->decl.tensors[i];
@@ -143,17 +156,11 @@ static void fill_declared(const struct ckpt_state *s, size_t i, struct ckpt_rest
     ret->dtype = ret->saved_dtype = t->dtype;
     ret->bytes = s->fates[i].came_bytes;
     ret->overflowed = s->fates[i].overflowed;
-    ret->fate = CKPT_FATE_LOADED;
+    ret->fate = fate_of(s, i);
     if (note && note->saved)
         ret->saved_name = note->saved;
     if (note && note->dtype)
         ret->saved_dtype = note->dtype;
-    if (t->flags & DECL_ALIAS)
-        ret->fate = CKPT_FATE_TIED;
-    if (!s->fates[i].wanted)
-        ret->fate = CKPT_FATE_LEFT_OUT;
-    else if (note && note->missing)
-        ret->fate = CKPT_FATE_MISSING;
     if (ret->fate != CKPT_FATE_LOADED) {
         ret->saved_name = NULL;
         ret->saved_dtype = 0;

@@ -263,6 +263,19 @@ enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save_opts *op
     return CKPT_OK;
 }
 
+/* The caller will change its memory, whatever we say: what is copied from now on would be of
+ * another step.  So the save ends here, and so do the fences' waits for it.  Lock held. */
+static void give_up_copy(struct ckpt_state *s)
+{
+    struct lib_op *op = lib_op_find(s->ctx, s->shared.copying);
+    if (!op || op->load)
+        return;
+    lib_op_give_up(s->ctx, op, CKPT_TIMEOUT,
+                   "save: the fence's time limit was over before its copy had ended");
+    while (s->shared.queueing) /* one slot: not all of it is to be torn */
+        (void)lib_wait_changed(s->ctx, lib_now_ns() + LIB_LAND_NS);
+}
+
 enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
@@ -274,6 +287,8 @@ enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms)
     pthread_mutex_lock(&c->lock);
     bool waited = s->shared.copying || s->shared.busy;
     st = state_wait_idle(s, now + (int64_t)timeout_ms * 1000000, &err);
+    if (st == CKPT_TIMEOUT && timeout_ms > 0)
+        give_up_copy(s);
     if (waited)
         c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
     pthread_mutex_unlock(&c->lock);
@@ -314,12 +329,28 @@ static enum ckpt_status audit_at(struct ckpt_state *s, void *stream, struct ckpt
     return CKPT_OK;
 }
 
+/* Nothing was saved or restored yet: there is nothing to wait for, and nothing that a graph could
+ * wait for. */
+static enum ckpt_status fence_nothing(struct ckpt_state *s, void *stream)
+{
+    struct ckpt_err err = { 0 };
+    bool capturing = false;
+    enum ckpt_status st = devices_capturing(s->ctx->devices, stream, &capturing, &err);
+    if (st == CKPT_OK && capturing)
+        st = err_set(&err, CKPT_WRONG_STATE,
+                     "the stream is being captured into a graph: save or restore the state before "
+                     "its fence is captured");
+    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+}
+
 enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
 {
     struct ckpt_err err = { 0 };
     enum ckpt_status st = lib_enter_state(s);
     if (st != CKPT_OK)
         return st;
+    if (!s->prepared)
+        return fence_nothing(s, stream);
     struct ckpt *c = s->ctx;
     struct gpu *host = devices_gpu(c->devices, 0);
     int64_t now = lib_now_ns();
@@ -335,6 +366,8 @@ enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
         return st;
     pthread_mutex_lock(&c->lock);
     st = wait_queued(s, now + (int64_t)c->timeout_ms * 1000000, &err);
+    if (st == CKPT_TIMEOUT)
+        give_up_copy(s);
     if (!s->host_memory)
         c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
     pthread_mutex_unlock(&c->lock);

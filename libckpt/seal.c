@@ -325,7 +325,8 @@ enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buff
     }
     if (load)
         report_reset(s);
-    s->look_for_devices = devices_any(s->ctx->devices);
+    s->look_for_devices = devices_possible(s->ctx->devices);
+    s->prepared = false;
     s->devices = 0;
     s->host_memory = false;
     for (size_t i = 0; i < count; i++) {

@@ -67,11 +67,18 @@ static void say_pinned(struct ckpt_state *s, const struct ckpt_err *err)
     pthread_mutex_unlock(&c->lock);
 }
 
+/* The arena is pinned in slices of whole slots: no copy may reach from one into the next. */
+static uint64_t slice_at(const struct ckpt_state *s, uint64_t at)
+{
+    uint64_t whole = max_u64(GPU_PIN_SLICE / s->slot_bytes, 1) * s->slot_bytes;
+    return min_u64(whole, s->slots * s->slot_bytes - at);
+}
+
 static void unpin(struct ckpt_state *s)
 {
     struct gpu *g = s->pin.by;
-    if (g && s->pin.bytes)
-        g->ops->unpin(g, s->arena, s->pin.bytes);
+    for (uint64_t at = 0; g && at < s->pin.bytes; at += slice_at(s, at))
+        g->ops->unpin(g, s->arena + at, slice_at(s, at));
     if (g && s->pin.tile)
         g->ops->unpin(g, s->tile, CKPT_CHUNK_BYTES_MAX);
     s->pin = (struct lib_pin){ 0 };
@@ -80,7 +87,7 @@ static void unpin(struct ckpt_state *s)
 /* The next slice of the arena; the tile comes last. */
 static enum ckpt_status pin_more(struct ckpt_state *s, struct gpu *g, struct ckpt_err *err)
 {
-    uint64_t all = s->slots * s->slot_bytes, more = min_u64(GPU_PIN_SLICE, all - s->pin.bytes);
+    uint64_t all = s->slots * s->slot_bytes, more = slice_at(s, s->pin.bytes);
     enum ckpt_status st = CKPT_OK;
     if (more)
         st = g->ops->pin(g, s->arena + s->pin.bytes, more, err);

@@ -445,9 +445,14 @@ static void *transfer_main(void *arg)
 
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err)
 {
-    sigset_t all, old;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &old); /* the trainer's signals are not ours */
+    /* The trainer's signals are not ours, but what this thread's own instructions raise is: a
+     * buffer may be a file that became shorter.  Blocked, it would kill past the handler. */
+    static const int raised[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
+    sigset_t mask, old;
+    sigfillset(&mask);
+    for (size_t i = 0; i < ARRAY_COUNT(raised); i++)
+        sigdelset(&mask, raised[i]);
+    pthread_sigmask(SIG_SETMASK, &mask, &old);
     int e = pthread_create(&c->thread, NULL, transfer_main, c);
     pthread_sigmask(SIG_SETMASK, &old, NULL);
     if (e)

@@ -56,7 +56,7 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
 {
     static const struct option options[] = { { "all", no_argument, NULL, 'a' },
                                              { "grace", required_argument, NULL, 'g' },
-                                             { "keep-undecided", no_argument, NULL, 'u' },
+                                             { "undecided", no_argument, NULL, 'u' },
                                              { "dry-run", no_argument, NULL, 'n' },
                                              { 0 } };
     int c;
@@ -65,7 +65,7 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
         if (c == 'a')
             *ret_all = true;
         else if (c == 'u')
-            g->options.undecided = false;
+            g->options.undecided = true;
         else if (c == 'n')
             g->options.dry_run = true;
         else if (c != 'g')
@@ -105,8 +105,7 @@ static int run(struct tool *t, int argc, char **argv)
 {
     struct gc g = { .options = { .grace_ns = LIFE_GRACE_NS,
                                  .abort_keep_ns = LIFE_ABORT_KEEP_NS,
-                                 .abort_wait_ns = LIFE_ABORT_WAIT_NS,
-                                 .undecided = true } };
+                                 .abort_wait_ns = LIFE_ABORT_WAIT_NS } };
     bool all = false;
     int code = parse(&g, argc, argv, &all);
     if (code)
@@ -127,15 +126,17 @@ const struct tool_verb cmd_gc = {
     .arguments = "JOB|--all [--grace DURATION] [--dry-run]",
     .summary = "free the space of what was deleted, pruned or never finished",
     .help =
-        "Removes the data of checkpoints that were deleted or pruned longer than the grace ago,\n"
-        "of saves that failed, and of saves that an earlier launch left unfinished.  Looks again\n"
-        "before it removes anything: what the newest launch resumed from or what has a tag\n"
-        "comes back to life instead.  May run at any time, beside training, restores, prunes\n"
-        "and other gcs; one that was killed is finished by the next.\n"
+        "Removes the data of checkpoints that were deleted or pruned longer than the grace ago\n"
+        "and of saves that failed.  Looks again before it removes anything: what the newest\n"
+        "launch resumed from or what has a tag comes back to life instead.  May run at any\n"
+        "time, beside training, restores, prunes and other gcs; one that was killed is finished\n"
+        "by the next.\n"
         "\n"
         "  --all              all jobs of the store\n"
         "  --grace DURATION   how long a deleted checkpoint can be undeleted (72h); 0s: now\n"
-        "  --keep-undecided   leave what earlier launches did not finish\n"
+        "  --undecided        also give up saves that an earlier launch left unfinished; only\n"
+        "                     in the store that the job saves to (--store of its ckptd): in one\n"
+        "                     that it is drained to, what is still on its way looks the same\n"
         "  --remote URL       another store of the job: what is gone here goes there too\n"
         "  --dry-run          only say what would be removed\n"
         "\n"

@@ -120,7 +120,9 @@ static void job_row(struct output_table *t, const json_t *job)
     output_cell(t, 5, "%.0f %%", total > 0 ? 100 * number(busy, "bytes") / total : 0);
     rate_cell(t, 6, busy);
     seconds_cell(t, 7, busy, "eta");
-    if (slow)
+    if (slow && !json_object_get(slow, "pid"))
+        output_cell(t, 8, "rank %" PRIu64 ", on another node", bytes(number(slow, "rank")));
+    else if (slow)
         output_cell(t, 8, "rank %" PRIu64 " (pid %" PRIu64 ") at %.0f %%",
                     bytes(number(slow, "rank")), bytes(number(slow, "pid")),
                     100 * number(slow, "done"));

@@ -143,10 +143,23 @@ static unsigned signal_launch(const char *token, int signal, char *buf)
     return found;
 }
 
+/* Takes the ends of all that came to us; true: `pid` is among them, and how it ended. */
+static bool reap(pid_t pid, int *ret_status)
+{
+    bool ended = false;
+    int status;
+    for (pid_t got; (got = waitpid(-1, &status, WNOHANG)) > 0;) {
+        if (got == pid) {
+            ended = true;
+            *ret_status = status;
+        }
+    }
+    return ended;
+}
+
 static void reap_orphans(void)
 {
-    while (waitpid(-1, NULL, WNOHANG) > 0)
-        continue;
+    (void)reap(0, NULL);
 }
 
 /* Until nothing of the launch is left, or the time is over; how many are left. */
@@ -194,19 +207,21 @@ static enum ckpt_status start(const struct supervisor *s, char *const *argv, con
     return failed ? err_errno(err, failed, "cannot run %s", argv[0]) : CKPT_OK;
 }
 
-/* Until the command has ended; after a stop signal for `grace_s` at most. */
+/* Until the command has ended; after a stop signal for `grace_s` at most.  Its orphans end
+ * here, too: unreaped, they would use up the processes that the machine allows it. */
 static void wait_command(struct supervisor *s, pid_t pid, double grace_s, struct supervise_end *ret)
 {
     double until = 0;
-    while (waitpid(pid, &ret->status, WNOHANG) == 0) {
-        take_signals(s, pid);
+    for (;;) {
+        take_signals(s, pid); /* first: a SIGCHLD that comes later ends the wait below */
+        if (reap(pid, &ret->status))
+            return;
         if (s->stop_signal && until == 0)
             until = output_monotonic() + grace_s;
         if (until > 0 && output_monotonic() >= until && !ret->grace_over) {
             ret->grace_over = true;
             kill(pid, SIGKILL);
         }
-        /* An end announces itself by SIGCHLD. */
         wait_signals(s, until > 0 && !ret->grace_over ? until - output_monotonic() : 1);
     }
 }

@@ -7,100 +7,6 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 
-/* --- what is missing ------------------------------------------------------------- */
-
-struct keys { /* in byte order, as listings come */
-    char (*list)[KEY_MAX];
-    size_t count, cap;
-    struct ckpt_err *err;
-};
-
-static enum ckpt_status add_key(void *arg, const struct store_entry *e)
-{
-    struct keys *k = arg;
-    if (strlen(e->key) >= KEY_MAX) /* a stranger's */
-        return CKPT_OK;
-    if (k->count == k->cap) {
-        size_t cap = k->cap ? 2 * k->cap : 64;
-        void *grown = realloc(k->list, cap * sizeof(*k->list));
-        if (!grown)
-            return err_set(k->err, CKPT_NO_MEMORY, "no memory to list %s", e->key);
-        k->list = grown;
-        k->cap = cap;
-    }
-    snprintf(k->list[k->count++], KEY_MAX, "%s", e->key);
-    return CKPT_OK;
-}
-
-static int order_keys(const void *a, const void *b)
-{
-    return strcmp(a, b);
-}
-
-struct missing {
-    struct keys have;
-    struct store *from, *to;
-    struct ckpt_err *err;
-};
-
-enum ckpt_status adopt_record(struct store *from, struct store *to, const struct key *key,
-                              bool *ret_there, struct ckpt_err *err)
-{
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    *ret_there = false;
-    enum ckpt_status st = repo_get(from, key, &bytes, &len, err);
-    if (st == CKPT_NOT_FOUND)
-        return CKPT_OK;
-    if (st == CKPT_OK && record_kind_of(bytes, len) == 0)
-        return err_set(err, CKPT_CORRUPT, "%s in %s is no record", key->text, from->url);
-    if (st == CKPT_OK)
-        st = store_put_record(to, key->text, bytes, len, err);
-    *ret_there = st == CKPT_OK;
-    return st;
-}
-
-/* A damaged record is not passed on, and one that was put meanwhile stays: both are for
- * whoever reads it. */
-static enum ckpt_status copy_if_missing(void *arg, const struct store_entry *e)
-{
-    struct missing *m = arg;
-    struct key key;
-    struct ckpt_err why = { 0 };
-    bool there;
-    if (strlen(e->key) >= KEY_MAX || (m->have.count && bsearch(e->key, m->have.list, m->have.count,
-                                                               sizeof(*m->have.list), order_keys)))
-        return CKPT_OK;
-    snprintf(key.text, sizeof(key.text), "%s", e->key);
-    enum ckpt_status st = adopt_record(m->from, m->to, &key, &there, &why);
-    if (st == CKPT_OK || st == CKPT_CONFLICT || st == CKPT_CORRUPT)
-        return CKPT_OK;
-    return err_set(m->err, st, "%s", err_text(&why));
-}
-
-static enum ckpt_status copy_prefix(struct store *from, struct store *to, const char *prefix,
-                                    struct ckpt_err *err)
-{
-    struct missing m = { .have = { .err = err }, .from = from, .to = to, .err = err };
-    enum ckpt_status st = repo_list(to, prefix, false, add_key, &m.have, err);
-    if (st == CKPT_OK)
-        st = repo_list(from, prefix, false, copy_if_missing, &m, err);
-    free(m.have.list);
-    return st;
-}
-
-enum ckpt_status adopt_launches(struct store *from, struct store *to, const char *job,
-                                struct ckpt_err *err)
-{
-    return copy_prefix(from, to, key_launches(job).text, err);
-}
-
-enum ckpt_status adopt_tags(struct store *from, struct store *to, const char *job,
-                            struct ckpt_err *err)
-{
-    return copy_prefix(from, to, key_tags(job).text, err);
-}
-
 /* --- two homes ------------------------------------------------------------------- */
 
 /* *ret: 0 = one of them is missing, 1 = equal, 2 = different. */
@@ -146,6 +52,137 @@ enum ckpt_status adopt_check_epoch(struct store *home, struct store *tier, const
                    "two homes: launch %" PRIu64 " of job %s in %s is another than in %s; give one "
                    "of the jobs another name or another store",
                    epoch, job, home->url, tier->url);
+}
+
+/* --- what is missing ------------------------------------------------------------- */
+
+struct keys { /* in byte order, as listings come */
+    char (*list)[KEY_MAX];
+    size_t count, cap;
+    struct ckpt_err *err;
+};
+
+static enum ckpt_status add_key(void *arg, const struct store_entry *e)
+{
+    struct keys *k = arg;
+    if (strlen(e->key) >= KEY_MAX) /* a stranger's */
+        return CKPT_OK;
+    if (k->count == k->cap) {
+        size_t cap = k->cap ? 2 * k->cap : 64;
+        void *grown = realloc(k->list, cap * sizeof(*k->list));
+        if (!grown)
+            return err_set(k->err, CKPT_NO_MEMORY, "no memory to list %s", e->key);
+        k->list = grown;
+        k->cap = cap;
+    }
+    snprintf(k->list[k->count++], KEY_MAX, "%s", e->key);
+    return CKPT_OK;
+}
+
+static int order_keys(const void *a, const void *b)
+{
+    return strcmp(a, b);
+}
+
+struct missing {
+    struct keys have, want;
+    struct store *from, *to;
+    const char *job; /* NULL, or of launches, for a home: the newest that both have is compared */
+    size_t prefix_len;
+    struct ckpt_err *err;
+};
+
+/* Launches that both know are the same, if the newest of them is: behind different ones each
+ * home has gone on with its own. */
+static enum ckpt_status compare_newest(struct missing *m, const char *key)
+{
+    uint64_t epoch;
+    const char *what = m->job ? launch_key_what(key + m->prefix_len, &epoch) : NULL;
+    if (!what || strcmp(what, "claim") != 0)
+        return CKPT_OK;
+    const char *job = m->job;
+    m->job = NULL;
+    return adopt_check_epoch(m->to, m->from, job, epoch, m->err);
+}
+
+enum ckpt_status adopt_record(struct store *from, struct store *to, const struct key *key,
+                              bool *ret_there, struct ckpt_err *err)
+{
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    *ret_there = false;
+    enum ckpt_status st = repo_get(from, key, &bytes, &len, err);
+    if (st == CKPT_NOT_FOUND)
+        return CKPT_OK;
+    if (st == CKPT_OK && record_kind_of(bytes, len) == 0)
+        return err_set(err, CKPT_CORRUPT, "%s in %s is no record", key->text, from->url);
+    if (st == CKPT_OK)
+        st = store_put_record(to, key->text, bytes, len, err);
+    *ret_there = st == CKPT_OK;
+    return st;
+}
+
+static enum ckpt_status find_missing(void *arg, const struct store_entry *e)
+{
+    struct missing *m = arg;
+    if (strlen(e->key) < KEY_MAX && m->have.count &&
+        bsearch(e->key, m->have.list, m->have.count, sizeof(*m->have.list), order_keys))
+        return compare_newest(m, e->key);
+    return add_key(&m->want, e);
+}
+
+/* A damaged record is not passed on, and one that was put meanwhile stays: both are for
+ * whoever reads it. */
+static enum ckpt_status copy_missing(const struct missing *m)
+{
+    for (size_t i = 0; i < m->want.count; i++) {
+        struct key key;
+        struct ckpt_err why = { 0 };
+        bool there;
+        memcpy(key.text, m->want.list[i], sizeof(key.text));
+        enum ckpt_status st = adopt_record(m->from, m->to, &key, &there, &why);
+        if (st != CKPT_OK && st != CKPT_CONFLICT && st != CKPT_CORRUPT)
+            return err_set(m->err, st, "%s", err_text(&why));
+    }
+    return CKPT_OK;
+}
+
+static enum ckpt_status copy_prefix_of(struct store *from, struct store *to, const char *prefix,
+                                       const char *job, struct ckpt_err *err)
+{
+    struct missing m = { .have = { .err = err },
+                         .want = { .err = err },
+                         .from = from,
+                         .to = to,
+                         .job = job,
+                         .prefix_len = strlen(prefix),
+                         .err = err };
+    enum ckpt_status st = repo_list(to, prefix, false, add_key, &m.have, err);
+    if (st == CKPT_OK)
+        st = repo_list(from, prefix, false, find_missing, &m, err);
+    if (st == CKPT_OK)
+        st = copy_missing(&m);
+    free(m.have.list);
+    free(m.want.list);
+    return st;
+}
+
+static enum ckpt_status copy_prefix(struct store *from, struct store *to, const char *prefix,
+                                    struct ckpt_err *err)
+{
+    return copy_prefix_of(from, to, prefix, NULL, err);
+}
+
+enum ckpt_status adopt_launches(struct store *from, struct store *to, const char *job,
+                                struct ckpt_err *err)
+{
+    return copy_prefix(from, to, key_launches(job).text, err);
+}
+
+enum ckpt_status adopt_tags(struct store *from, struct store *to, const char *job,
+                            struct ckpt_err *err)
+{
+    return copy_prefix(from, to, key_tags(job).text, err);
 }
 
 /* --- what a tier holds ----------------------------------------------------------- */
@@ -261,7 +298,7 @@ enum ckpt_status adopt_job(struct store *tier, struct store *home, const char *j
     if (st == CKPT_OK)
         st = adopt_held(tier, job, &held, err);
     if (st == CKPT_OK)
-        st = adopt_launches(tier, home, job, err);
+        st = copy_prefix_of(tier, home, key_launches(job).text, job, err);
     if (st == CKPT_OK)
         st = adopt_tags(tier, home, job, err);
     if (st == CKPT_OK)

@@ -25,7 +25,8 @@ enum ckpt_status adopt_check_epoch(struct store *home, struct store *tier, const
                                    uint64_t epoch, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Everything of a job that a home must know of its tier: launches, tags, and the commits
  * (with the logs of their lives) of what the tier has and does not call GONE.  *ret_held:
- * what lies in the tier complete and alive there, for a resolver (H3); roster_fini. */
+ * what lies in the tier complete and alive there, for a resolver (H3); roster_fini.
+ * CKPT_CONFLICT: two homes, as above, by the newest launch that both know. */
 enum ckpt_status adopt_job(struct store *tier, struct store *home, const char *job,
                            struct roster *ret_held, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The last part alone: names held by a store whose own log, and whose log of its copy, say

@@ -55,6 +55,25 @@ static enum ckpt_status is_there(struct store *s, struct key key, bool *ret, str
     return st == CKPT_OK || st == CKPT_NOT_FOUND ? CKPT_OK : err_set(err, st, "%s", err_text(&why));
 }
 
+/* What is held there under this name may be another home's, which began the job anew with the
+ * same numbers: then it is not this checkpoint (H1). */
+static enum ckpt_status is_same(const struct drain *d, const void *bytes, size_t len,
+                                struct ckpt_err *err)
+{
+    struct key key = key_commit(d->job, &d->name);
+    CLEANUP_FREE void *there = NULL;
+    size_t there_len = 0;
+    enum ckpt_status st = repo_get(d->to, &key, &there, &there_len, err);
+    if (st == CKPT_NOT_FOUND || (st == CKPT_OK && len == there_len && !memcmp(bytes, there, len)))
+        return CKPT_OK;
+    if (st != CKPT_OK)
+        return st;
+    return err_set(err, CKPT_CONFLICT,
+                   "two homes: %s in %s is another than in %s; give one of the jobs another name "
+                   "or another store",
+                   key.text, d->home->url, d->to->url);
+}
+
 static enum ckpt_status ask_policy(const struct drain *d, const struct record_commit *commit,
                                    struct ckpt_err *err)
 {
@@ -79,6 +98,8 @@ enum ckpt_status drain_open(const struct drain *d, struct record_commit *ret, st
         st = look_alive(d, err);
     if (st == CKPT_OK)
         st = is_there(d->to, key_held(d->job, &d->name), &held, err);
+    if (st == CKPT_OK && held)
+        st = d->to == d->home ? CKPT_OK : is_same(d, bytes, len, err);
     if (st == CKPT_OK && held)
         return CKPT_EXISTS;
     if (st == CKPT_OK)
@@ -107,30 +128,49 @@ static enum ckpt_status open_reader(const struct drain *d, struct reader **ret,
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
+/* A reader that is opened by the first who needs it; close with reader_close. */
+static enum ckpt_status need_reader(const struct drain *d, struct reader **r, struct ckpt_err *err)
+{
+    return *r ? CKPT_OK : open_reader(d, r, err);
+}
+
+/* True if the rank's packs lie here, and are this node's to bring. */
+static enum ckpt_status has_part(const struct drain *d, uint32_t rank, struct reader **r, bool *ret,
+                                 struct ckpt_err *err)
+{
+    const struct manifest_header *h;
+    enum ckpt_status st = is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), ret, err);
+    if (st != CKPT_OK || !*ret || !d->node)
+        return st;
+    st = need_reader(d, r, err);
+    if (st == CKPT_OK)
+        st = reader_manifest(*r, rank, &h, err);
+    if (st == CKPT_OK)
+        *ret = memcmp(h->node, d->node, sizeof(h->node)) == 0;
+    return st;
+}
+
+/* True if the part of the rank is whole there. */
+static enum ckpt_status part_there(const struct drain *d, uint32_t rank, bool *ret,
+                                   struct ckpt_err *err)
+{
+    enum ckpt_status st = is_there(d->to, key_rank_held(d->job, &d->name, rank), ret, err);
+    if (st == CKPT_OK && *ret && d->to != d->home) /* the home has all manifests of a commit */
+        st = is_there(d->to, key_manifest(d->job, &d->name, rank), ret, err);
+    return st;
+}
+
 /* True if this node is to bring the rank's packs there: they lie here, and are not there. */
-static enum ckpt_status wants_part(const struct drain *d, uint32_t rank, struct reader *r,
+static enum ckpt_status wants_part(const struct drain *d, uint32_t rank, struct reader **r,
                                    bool *ret, struct ckpt_err *err)
 {
-    bool here, held, named;
-    *ret = false;
+    bool here, there = false;
     enum ckpt_status st =
         is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), &here, err);
-    if (st != CKPT_OK || !here)
-        return st;
-    st = is_there(d->to, key_rank_held(d->job, &d->name, rank), &held, err);
-    if (st == CKPT_OK)
-        st = is_there(d->to, key_manifest(d->job, &d->name, rank), &named, err);
-    if (st != CKPT_OK || (held && named))
-        return st;
-    if (d->node) {
-        const struct manifest_header *h;
-        st = reader_manifest(r, rank, &h, err);
-        if (st == CKPT_OK)
-            *ret = memcmp(h->node, d->node, sizeof(h->node)) == 0;
-        return st;
-    }
-    *ret = true;
-    return CKPT_OK;
+    if (st == CKPT_OK && here)
+        st = part_there(d, rank, &there, err);
+    *ret = false;
+    return st == CKPT_OK && here && !there ? has_part(d, rank, r, ret, err) : st;
 }
 
 /* What of a rank's packs is there: one listing, from the first key that can be one. */
@@ -199,16 +239,16 @@ enum ckpt_status drain_part(const struct drain *d, uint32_t world, uint32_t from
                             struct drain_part *ret, struct ckpt_err *err)
 {
     struct drain_part p = { .rank = from };
-    struct reader *r;
+    struct reader *r = NULL;
     bool wanted = false;
-    enum ckpt_status st = open_reader(d, &r, err);
-    if (st != CKPT_OK)
-        return st;
+    enum ckpt_status st = CKPT_OK;
     for (; st == CKPT_OK && p.rank < world; p.rank++) {
-        st = wants_part(d, p.rank, r, &wanted, err);
+        st = wants_part(d, p.rank, &r, &wanted, err);
         if (wanted)
             break;
     }
+    if (st == CKPT_OK && p.rank < world)
+        st = need_reader(d, &r, err);
     if (st == CKPT_OK && p.rank < world)
         st = fill_part(d, r, &p, err);
     reader_close(r);
@@ -234,7 +274,8 @@ static enum ckpt_status read_sound(struct store *s, const struct drain *d, struc
     enum ckpt_status st;
     if (!o->manifest) {
         CLEANUP_FREE void *bytes = NULL;
-        st = store_get_all(s, o->key.text, MERGE_MANIFEST_BYTES_MAX, &bytes, ret_len, err);
+        uint64_t max = reader_index(r)->segment_bytes[o->k];
+        st = store_get_all(s, o->key.text, max, &bytes, ret_len, err);
         if (st == CKPT_OK)
             st = scrub_index_sound(r, o->k, bytes, *ret_len, err);
         if (st == CKPT_OK)
@@ -336,19 +377,35 @@ static enum ckpt_status copy_index(const struct drain *d, struct ckpt_err *err)
     return st;
 }
 
-static enum ckpt_status all_parts(const struct drain *d, uint32_t world, struct ckpt_err *err)
+/* Goes on from the rank where the last look stopped. */
+static enum ckpt_status all_parts(const struct drain *d, uint32_t world, uint32_t *from,
+                                  struct ckpt_err *err)
 {
-    for (uint32_t rank = 0; rank < world; rank++) {
-        bool held = false, named = false;
-        enum ckpt_status st = is_there(d->to, key_rank_held(d->job, &d->name, rank), &held, err);
-        if (st == CKPT_OK)
-            st = is_there(d->to, key_manifest(d->job, &d->name, rank), &named, err);
+    for (; *from < world; ++*from) {
+        bool there = false;
+        enum ckpt_status st = part_there(d, *from, &there, err);
         if (st != CKPT_OK)
             return st;
-        if (!held || !named)
-            return err_set(err, CKPT_BUSY, "the part of rank %u is not there yet", rank);
+        if (!there)
+            return err_set(err, CKPT_BUSY, "the part of rank %u is not there yet", *from);
     }
     return CKPT_OK;
+}
+
+/* Whether this node is to look if all parts are there.  If each of N did, they would ask for N
+ * parts each, again and again: so the node that has rank 0's does, and in case that is lost the
+ * others take turns, rank r's with its look number r. */
+static enum ckpt_status take_turn(const struct drain *d, uint32_t world, struct drain_wait *w,
+                                  bool *ret, struct ckpt_err *err)
+{
+    struct reader *r = NULL;
+    uint32_t turn = w->looks++ % world;
+    enum ckpt_status st = has_part(d, 0, &r, &w->ours, err);
+    *ret = w->ours;
+    if (st == CKPT_OK && !w->ours && turn > 0)
+        st = has_part(d, turn, &r, ret, err);
+    reader_close(r);
+    return st;
 }
 
 /* The tags of this checkpoint go along: a home that is made anew learns them from here. */
@@ -360,45 +417,53 @@ static enum ckpt_status put_commit(const struct drain *d, const void *bytes, siz
     return st == CKPT_OK ? store_put_record(d->to, key.text, bytes, len, err) : st;
 }
 
-/* Some part is missing.  It may come from another node; but of a checkpoint that was deleted
- * meanwhile, and perhaps collected, none will. */
-static enum ckpt_status wait_for_parts(const struct drain *d, const struct ckpt_err *why,
-                                       struct ckpt_err *err)
+/* All parts are there: c/, unless it decides itself, and h/. */
+static enum ckpt_status say_held(const struct drain *d, const struct record_commit *commit,
+                                 const void *bytes, size_t len, struct drain_wait *w,
+                                 struct ckpt_err *err)
 {
+    bool held = false;
     enum ckpt_status st = look_alive(d, err);
-    return st == CKPT_OK ? err_set(err, CKPT_BUSY, "%s", err_text(why)) : st;
+    if (st == CKPT_OK && d->to != d->home) {
+        st = put_commit(d, bytes, len, err);
+        /* A crash here leaves a commit there that is not held: nobody resumes from it, and
+         * whoever drains it next puts h/. */
+        if (st == CKPT_OK)
+            st = look_alive(d, err);
+    }
+    if (st == CKPT_OK)
+        st = publish_held(d->to, d->job, commit, &held, err);
+    if (st != CKPT_OK || held)
+        return st;
+    w->from = 0;
+    return err_set(err, CKPT_BUSY, "a part came and went");
 }
 
-enum ckpt_status drain_finish(const struct drain *d, struct ckpt_err *err)
+enum ckpt_status drain_finish(const struct drain *d, struct drain_wait *w, struct ckpt_err *err)
 {
     struct record_commit commit;
     struct ckpt_err why = { 0 };
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    bool held = false;
+    bool held = false, turn = false;
     enum ckpt_status st = read_commit(d, &commit, &bytes, &len, err);
+    if (st == CKPT_OK) /* of one that was deleted, and perhaps collected, no part will come */
+        st = look_alive(d, err);
+    if (st == CKPT_OK)
+        st = is_there(d->to, key_held(d->job, &d->name), &held, err);
+    if (st != CKPT_OK || held)
+        return st;
+    st = take_turn(d, commit.world, w, &turn, err);
+    if (st == CKPT_OK && !turn)
+        return err_set(err, CKPT_BUSY,
+                       "the node of rank 0 has not said yet that it is whole there");
     if (st == CKPT_OK && d->to != d->home)
         st = copy_index(d, err);
     if (st != CKPT_OK)
         return st;
-    st = all_parts(d, commit.world, &why);
-    if (st == CKPT_BUSY)
-        return wait_for_parts(d, &why, err);
-    if (st != CKPT_OK)
-        return err_set(err, st, "%s", err_text(&why));
-    st = look_alive(d, err);
-    if (st == CKPT_OK && d->to != d->home)
-        st = put_commit(d, bytes, len, err);
-    /* A crash here leaves a commit there that is not held: nobody resumes from it, and
-     * whoever drains it next puts h/. */
-    if (st == CKPT_OK)
-        st = look_alive(d, err);
-    if (st == CKPT_OK)
-        st = publish_held(d->to, d->job, &commit, &held, err);
-    if (st != CKPT_OK || held)
-        return st;
-    err_set(&why, CKPT_BUSY, "a part came and went");
-    return wait_for_parts(d, &why, err);
+    st = all_parts(d, commit.world, &w->from, &why);
+    return st == CKPT_OK ? say_held(d, &commit, bytes, len, w, err)
+                         : err_set(err, st, "%s", err_text(&why));
 }
 
 /* --- what is to go --------------------------------------------------------------- */

@@ -4,7 +4,8 @@
  *   drain_part     a rank whose packs lie here, and which of them are not there yet
  *   drain_pack     one pack: read, checked, coded if the tier's policy says so, put
  *   drain_account  the rank's packs are named for good there: `.h`, manifest
- *   drain_finish   index; when the parts of all ranks are there: the log, c/, the log, h/
+ *   drain_finish   one node of all: index; when the parts of all ranks are there: the log, c/,
+ *                  the log, h/
  *
  * Each is one blocking job that may be repeated at any time: what is there whole is found
  * and not put again, so a drain that dies anywhere is gone on with by whoever begins it
@@ -70,9 +71,18 @@ enum ckpt_status drain_pack(const struct drain *d, struct drain_work *w, uint32_
 /* stored_bytes: of all packs of the rank, as they are there. */
 enum ckpt_status drain_account(const struct drain *d, uint32_t rank, uint64_t stored_bytes,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
-/* CKPT_BUSY: parts of other nodes are missing (the text names the first rank): again
- * later.  CKPT_ABORTED as above. */
-enum ckpt_status drain_finish(const struct drain *d, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* What a node remembers while it waits for the parts of others; zeros at first. */
+struct drain_wait {
+    uint32_t looks; /* so many there were */
+    uint32_t from;  /* parts of ranks below this were there */
+    bool ours;      /* rank 0's part is this node's, which has the last word */
+};
+/* CKPT_BUSY: parts of other nodes are missing (the text names the first rank), or nobody has
+ * said yet that all are there: again later.  CKPT_ABORTED as above.
+ * The node of rank 0 looks for the parts, each once; the others ask for h/, and look themselves
+ * only when it is their turn, in case that node is lost. */
+enum ckpt_status drain_finish(const struct drain *d, struct drain_wait *wait, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 
 /* Which checkpoints of a job are to go, newest first, at most `cap`: live in the home, with
  * a part here, wanted, not held there.  Tags that the tier lacks are put on the way.

@@ -1,7 +1,7 @@
-/* What a new launch does with what the old ones left (rules I2, S4, S5), and what a node
- * says it holds (H3).
+/* What a new launch does with what the old ones left (rules I2, S4, S5).
  *
- * An attempt without c/ is undecided.  All parts there: it is committed, as its own
+ * An attempt without c/ is undecided; one without rank 0's part cannot be complete, so only where
+ * that would be is looked.  All parts there: it is committed, as its own
  * committer would have done.  A part that says it failed, or parts that do not fit
  * together: ABORT.  Else it is left alone: its nodes may still bring the rest, and gc
  * gives it up later.  A commit whose committer died before h/ gets its h/. */
@@ -10,6 +10,7 @@
 
 #include "formats/manifest.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/life.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
 
@@ -113,15 +114,16 @@ static enum ckpt_status decide_one(const struct undecided *u)
 
 /* The committer died between c/ and h/: publishing again puts h/, if all parts are here. */
 static enum ckpt_status finish_held(struct store *home, const char *job, uint64_t epoch,
-                                    const struct roster *commits, struct ckpt_err *err)
+                                    const struct launch_listings *at, bool *ret_tried,
+                                    struct ckpt_err *err)
 {
-    CLEANUP_ROSTER struct roster helds = { 0 };
-    enum ckpt_status st = roster_helds(home, job, &helds, err);
+    enum ckpt_status st = CKPT_OK;
     unsigned tries = 0;
-    for (size_t i = 0; i < commits->count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
-        const struct roster_entry *e = &commits->entries[i];
-        if (e->name.epoch >= epoch || roster_is_abort(e) || roster_find(&helds, &e->name))
+    for (size_t i = 0; i < at->commits.count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
+        const struct roster_entry *e = &at->commits.entries[i];
+        if (e->name.epoch >= epoch || roster_is_abort(e) || roster_find(&at->helds, &e->name))
             continue;
+        *ret_tried = true;
         struct undecided u = { .s = home,
                                .job = job,
                                .name = &e->name,
@@ -135,18 +137,27 @@ static enum ckpt_status finish_held(struct store *home, const char *job, uint64_
     return st;
 }
 
-enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
-                               struct ckpt_err *err)
+static enum ckpt_status list_decided(struct store *home, const char *job,
+                                     struct launch_listings *at, struct ckpt_err *err)
+{
+    enum ckpt_status st;
+    launch_listings_fini(at);
+    st = roster_commits(home, job, &at->commits, err);
+    return st == CKPT_OK ? roster_helds(home, job, &at->helds, err) : st;
+}
+
+/* *ret_tried: something may have been decided, so that what was listed is old. */
+static enum ckpt_status decide_all(struct store *home, const char *job, uint64_t epoch,
+                                   const struct launch_listings *at, bool *ret_tried,
+                                   struct ckpt_err *err)
 {
     CLEANUP_ROSTER struct roster data = { 0 };
-    CLEANUP_ROSTER struct roster commits = { 0 };
-    enum ckpt_status st = roster_data(home, job, &data, err);
-    if (st == CKPT_OK)
-        st = roster_commits(home, job, &commits, err);
+    enum ckpt_status st = roster_data_rank0(home, job, &data, err);
     for (size_t i = 0; i < data.count && st == CKPT_OK; i++) {
         const struct roster_entry *e = &data.entries[i];
-        if (e->name.epoch >= epoch || roster_find(&commits, &e->name))
+        if (e->name.epoch >= epoch || roster_find(&at->commits, &e->name))
             continue;
+        *ret_tried = true;
         struct undecided u = {
             .s = home, .job = job, .name = &e->name, .epoch = epoch, .err = err
         };
@@ -154,60 +165,59 @@ enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epo
         if (st == CKPT_OK && u.world)
             st = decide_one(&u);
     }
-    return st == CKPT_OK ? finish_held(home, job, epoch, &commits, err) : st;
+    return st == CKPT_OK ? finish_held(home, job, epoch, at, ret_tried, err) : st;
 }
 
-/* ---- inventory ---- */
-
-struct inventory {
-    const char *job;
-    struct ckpt_name name;
-    size_t prefix_len;
-    struct record_node *node;
-    uint32_t cap;
-    struct ckpt_err *err;
-};
-
-static enum ckpt_status inventory_each(void *arg, const struct store_entry *e)
+enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
+                               struct launch_listings *ret, struct ckpt_err *err)
 {
-    struct inventory *v = arg;
-    const char *at = e->key + v->prefix_len;
-    struct key_data_parts part = { 0 };
-    if (strlen(at) < NAME_TEXT || at[NAME_TEXT - 1] != '/' ||
-        !name_parse(at, NAME_TEXT - 1, &part.name) ||
-        key_parse_data(at + NAME_TEXT, &part) != KEY_RANK_HELD)
-        return CKPT_OK;
-    struct record_node *n = v->node;
-    if (n->count == RECORD_HOLDINGS_MAX)
-        return err_set(v->err, CKPT_LIMIT, "more than %u parts of job %s lie here", n->count,
-                       v->job);
-    if (n->count == v->cap) {
-        uint32_t cap = v->cap ? 2 * v->cap : 64;
-        struct record_holding *grown = realloc(n->holdings, cap * sizeof(*grown));
-        if (!grown)
-            return err_set(v->err, CKPT_NO_MEMORY, "no memory for %u holdings", cap);
-        n->holdings = grown;
-        v->cap = cap;
-    }
-    n->holdings[n->count++] = (struct record_holding){ .name = part.name, .rank = part.rank };
-    return CKPT_OK;
-}
-
-enum ckpt_status launch_inventory(struct store *local, const char *job, struct record_node *ret,
-                                  struct ckpt_err *err)
-{
-    struct record_node n = { 0 };
-    enum ckpt_status st = job_name_check(job, err);
-    struct inventory v = { .job = job, .node = &n, .err = err };
-    for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
-        struct key prefix = key_data_shard(job, h);
-        v.prefix_len = strlen(prefix.text);
-        st = repo_list(local, prefix.text, false, inventory_each, &v, err);
-    }
+    struct launch_listings at = { 0 };
+    bool tried = false;
+    enum ckpt_status st = list_decided(home, job, &at, err);
+    if (st == CKPT_OK)
+        st = decide_all(home, job, epoch, &at, &tried, err);
+    if (st == CKPT_OK && tried)
+        st = list_decided(home, job, &at, err);
     if (st != CKPT_OK) {
-        record_node_fini(&n);
+        launch_listings_fini(&at);
         return st;
     }
-    *ret = n;
+    *ret = at;
     return CKPT_OK;
+}
+
+/* What the home has put out of the way stays out of the way (D6). */
+static enum ckpt_status hold_one(struct store *home, struct store *tier, const char *job,
+                                 const struct ckpt_name *name, struct ckpt_err *err)
+{
+    struct record_commit commit;
+    enum life life;
+    uint64_t n;
+    bool held;
+    enum ckpt_status st = life_look(home, job, name, false, &life, &n, NULL, err);
+    if (st != CKPT_OK || life != LIFE_LIVE)
+        return st;
+    struct key key = key_commit(job, name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    st = repo_get(home, &key, &bytes, &len, err);
+    if (st != CKPT_OK || record_commit_decode(bytes, len, key.text, &commit, NULL) != CKPT_OK)
+        return st == CKPT_NOT_FOUND ? CKPT_OK : st; /* collected; damaged: nobody can use it */
+    return publish_held(tier, job, &commit, &held, err);
+}
+
+enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
+                             const struct roster *commits, struct ckpt_err *err)
+{
+    CLEANUP_ROSTER struct roster helds = { 0 };
+    enum ckpt_status st = roster_helds(tier, job, &helds, err);
+    unsigned tries = 0;
+    for (size_t i = 0; i < commits->count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
+        const struct roster_entry *e = &commits->entries[i];
+        if (roster_is_abort(e) || roster_find(&helds, &e->name))
+            continue;
+        tries++;
+        st = hold_one(home, tier, job, &e->name, err);
+    }
+    return st;
 }

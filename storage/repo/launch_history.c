@@ -11,11 +11,29 @@ struct reading {
     struct store *s;
     const char *job;
     struct lineage *l;
-    size_t prefix_len, cap;
-    bool list_only;            /* records of launches are not read: read_branch does */
-    const struct roster *also; /* what other tiers hold */
+    size_t cap;
+    struct lineage_launch *launch; /* whose record is read */
+    const struct roster *also;     /* what other tiers hold */
     struct ckpt_err *err;
 };
+
+static bool is_resolved(const struct launch_record *record)
+{
+    return strcmp(record->what, "resolved") == 0;
+}
+
+static bool is_bad(const struct launch_record *record)
+{
+    return strncmp(record->what, "bad-", 4) == 0;
+}
+
+static struct key record_key(const char *job, const struct launch_record *record)
+{
+    struct key key = key_launch(job, record->epoch);
+    size_t len = strlen(key.text);
+    snprintf(key.text + len, sizeof(key.text) - len, "%s", record->what);
+    return key;
+}
 
 /* A damaged report must not keep a job from starting: it counts as not there.  (A damaged
  * `resolved` is another matter: without it the branch is not known.) */
@@ -30,7 +48,7 @@ static enum ckpt_status tolerate(enum ckpt_status st, const struct ckpt_err *why
 static enum ckpt_status read_claim(struct reading *r, const struct key *key, const void *bytes,
                                    size_t len)
 {
-    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct lineage_launch *launch = r->launch;
     struct record_claim c;
     struct ckpt_err why = { 0 };
     enum ckpt_status st = record_claim_decode(bytes, len, key->text, &c, &why);
@@ -44,9 +62,10 @@ static enum ckpt_status read_claim(struct reading *r, const struct key *key, con
     return CKPT_OK;
 }
 
-static enum ckpt_status read_resolved(struct reading *r, struct lineage_launch *launch,
-                                      const struct key *key, const void *bytes, size_t len)
+static enum ckpt_status read_resolved(struct reading *r, const struct key *key, const void *bytes,
+                                      size_t len)
 {
+    struct lineage_launch *launch = r->launch;
     struct record_resolved res;
     enum ckpt_status st = record_resolved_decode(bytes, len, key->text, &res, r->err);
     if (st != CKPT_OK)
@@ -64,7 +83,7 @@ static enum ckpt_status read_resolved(struct reading *r, struct lineage_launch *
 static enum ckpt_status read_step(struct reading *r, enum record_kind kind, const struct key *key,
                                   const void *bytes, size_t len)
 {
-    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct lineage_launch *launch = r->launch;
     struct record_step step;
     struct ckpt_err why = { 0 };
     enum ckpt_status st = record_step_decode(kind, bytes, len, key->text, &step, &why);
@@ -83,7 +102,7 @@ static enum ckpt_status read_step(struct reading *r, enum record_kind kind, cons
 static enum ckpt_status read_bad(struct reading *r, const struct key *key, const void *bytes,
                                  size_t len)
 {
-    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
+    struct lineage_launch *launch = r->launch;
     struct record_bad bad;
     struct ckpt_err why = { 0 };
     enum ckpt_status st = record_bad_decode(bytes, len, key->text, &bad, &why);
@@ -97,28 +116,28 @@ static enum ckpt_status read_bad(struct reading *r, const struct key *key, const
     return CKPT_OK;
 }
 
-static enum ckpt_status read_record(struct reading *r, const char *text, const char *what)
+static enum ckpt_status read_record(struct reading *r, const struct launch_record *record)
 {
-    struct key key;
+    const char *what = record->what;
+    struct key key = record_key(r->job, record);
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    bool bad = strncmp(what, "bad-", 4) == 0;
-    if (!bad && strcmp(what, "claim") != 0 && strcmp(what, "resolved") != 0 &&
-        strcmp(what, "restored") != 0 && strcmp(what, "progress") != 0)
-        return CKPT_OK;
-    snprintf(key.text, sizeof(key.text), "%s", text);
-    enum ckpt_status st = repo_get(r->s, &key, &bytes, &len, r->err);
+    enum ckpt_status st = record->bytes == UINT64_MAX
+                              ? repo_get(r->s, &key, &bytes, &len, r->err)
+                              : repo_get_listed(r->s, &key, record->bytes, &bytes, &len, r->err);
+    if (is_resolved(record)) /* what was listed may be gone */
+        r->launch->resolved = false;
     if (st != CKPT_OK)
         return st == CKPT_NOT_FOUND ? CKPT_OK : st;
-    if (bad)
+    if (is_bad(record))
         return read_bad(r, &key, bytes, len);
     if (what[0] == 'c')
         return read_claim(r, &key, bytes, len);
     if (what[0] == 'p')
         return read_step(r, RECORD_PROGRESS, &key, bytes, len);
-    if (strcmp(what, "restored") == 0)
-        return read_step(r, RECORD_RESTORED, &key, bytes, len);
-    return read_resolved(r, &r->l->launches[r->l->launch_count - 1], &key, bytes, len);
+    if (is_resolved(record))
+        return read_resolved(r, &key, bytes, len);
+    return read_step(r, RECORD_RESTORED, &key, bytes, len);
 }
 
 static enum ckpt_status add_launch(struct reading *r, uint64_t epoch)
@@ -138,38 +157,54 @@ static enum ckpt_status add_launch(struct reading *r, uint64_t epoch)
     return CKPT_OK;
 }
 
-/* Keys come with the newest epoch first, all of one epoch together. */
-static enum ckpt_status take(void *arg, const struct store_entry *e)
+/* What there is, without a look at any record. */
+static enum ckpt_status enter_launches(struct reading *r, const struct launch_index *x)
 {
-    struct reading *r = arg;
-    const char *at = e->key + r->prefix_len;
-    char digits[17];
-    uint64_t epoch;
-    if (strlen(at) < 18 || at[16] != '/')
-        return CKPT_OK;
-    memcpy(digits, at, 16);
-    digits[16] = 0;
-    if (!key_number_parse(digits, &epoch))
-        return CKPT_OK;
-    enum ckpt_status st = add_launch(r, epoch);
-    if (st != CKPT_OK || !r->list_only)
-        return st == CKPT_OK ? read_record(r, e->key, at + 17) : st;
-    struct lineage_launch *launch = &r->l->launches[r->l->launch_count - 1];
-    launch->resolved = launch->resolved || strcmp(at + 17, "resolved") == 0;
-    return CKPT_OK;
+    struct lineage *l = r->l;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; i < x->count && st == CKPT_OK; i++) {
+        st = add_launch(r, x->records[i].epoch);
+        if (st == CKPT_OK)
+            l->launches[l->launch_count - 1].resolved |= is_resolved(&x->records[i]);
+    }
+    l->resolved_from = l->reports_from = UINT64_MAX;
+    return st;
 }
 
-static enum ckpt_status read_launches(struct reading *r)
+/* Reads what was not read yet of launches from these epochs up. */
+static enum ckpt_status read_from(struct reading *r, const struct launch_index *x,
+                                  uint64_t resolved_from, uint64_t reports_from)
 {
-    struct key prefix = key_launches(r->job);
-    r->prefix_len = strlen(prefix.text);
-    enum ckpt_status st = repo_list(r->s, prefix.text, false, take, r, r->err);
-    for (size_t i = 0; i < r->l->launch_count; i++) {
-        struct lineage_launch *launch = &r->l->launches[i];
+    struct lineage *l = r->l;
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0, k = 0; i < x->count && st == CKPT_OK; i++) {
+        const struct launch_record *record = &x->records[i];
+        bool report = !is_resolved(record) && !is_bad(record);
+        while (l->launches[k].epoch != record->epoch)
+            k++;
+        r->launch = &l->launches[k];
+        if (record->epoch >= (report ? reports_from : resolved_from) &&
+            record->epoch < (report ? l->reports_from : l->resolved_from))
+            st = read_record(r, record);
+    }
+    l->resolved_from = min_u64(l->resolved_from, resolved_from);
+    l->reports_from = min_u64(l->reports_from, reports_from);
+    for (size_t i = 0; i < l->launch_count; i++) {
+        struct lineage_launch *launch = &l->launches[i];
         if (launch->kind == RESOLVED_POINT && launch->progress_step <= launch->point.step)
             launch->progressed = false; /* I5: beyond its resume point */
     }
     return st;
+}
+
+/* All of it. */
+static enum ckpt_status list_and_read(struct reading *r)
+{
+    CLEANUP_INDEX struct launch_index x = { 0 };
+    enum ckpt_status st = launch_list(r->s, r->job, &x, r->err);
+    if (st == CKPT_OK)
+        st = enter_launches(r, &x);
+    return st == CKPT_OK ? read_from(r, &x, 0, 0) : st;
 }
 
 /* H3 for one store: a commit that is not GONE and everything of it lies here. */
@@ -226,15 +261,20 @@ static enum ckpt_status join(struct reading *r, const struct roster *commits,
     return CKPT_OK;
 }
 
+static enum ckpt_status read_lives(struct reading *r, struct launch_listings *at)
+{
+    roster_fini(&at->lives);
+    enum ckpt_status st = roster_lives(r->s, r->job, &at->lives, r->err);
+    return st == CKPT_OK ? join(r, &at->commits, &at->lives, &at->helds) : st;
+}
+
 /* c/ first: what is committed later is not seen, what is deleted later is. */
 static enum ckpt_status read_commits(struct reading *r, struct launch_listings *at)
 {
     enum ckpt_status st = roster_commits(r->s, r->job, &at->commits, r->err);
     if (st == CKPT_OK)
         st = roster_helds(r->s, r->job, &at->helds, r->err);
-    if (st == CKPT_OK)
-        st = roster_lives(r->s, r->job, &at->lives, r->err);
-    return st == CKPT_OK ? join(r, &at->commits, &at->lives, &at->helds) : st;
+    return st == CKPT_OK ? read_lives(r, at) : st;
 }
 
 void launch_listings_fini(struct launch_listings *l)
@@ -248,14 +288,11 @@ void launch_listings_fini(struct launch_listings *l)
 
 static enum ckpt_status read_listed(struct reading *r, struct lineage_launch *launch)
 {
-    struct key key = key_resolved(r->job, launch->epoch);
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    launch->resolved = false;
-    enum ckpt_status st = repo_get(r->s, &key, &bytes, &len, r->err);
-    if (st == CKPT_OK)
-        return read_resolved(r, launch, &key, bytes, len);
-    return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+    const struct launch_record record = { .epoch = launch->epoch,
+                                          .bytes = UINT64_MAX,
+                                          .what = "resolved" };
+    r->launch = launch;
+    return read_record(r, &record);
 }
 
 /* From the newest launch to the head of the branch: the first with commits, or forced. */
@@ -305,10 +342,12 @@ enum ckpt_status launch_branch_listed(struct store *home, const char *job, struc
 {
     struct lineage l = { 0 };
     struct launch_listings at = { 0 };
-    struct reading r = { .s = home, .job = job, .l = &l, .list_only = true, .err = err };
-    enum ckpt_status st = job_name_check(job, err);
+    CLEANUP_INDEX struct launch_index x = { 0 };
+    struct reading r = { .s = home, .job = job, .l = &l, .err = err };
+    enum ckpt_status st = launch_list(home, job, &x, err);
     if (st == CKPT_OK)
-        st = read_launches(&r);
+        st = enter_launches(&r, &x);
+    l.resolved_from = l.reports_from = 0; /* nobody asks for more than the branch */
     if (st == CKPT_OK)
         st = read_commits(&r, &at);
     if (st == CKPT_OK)
@@ -328,15 +367,70 @@ enum ckpt_status launch_claims(struct store *home, const char *job, struct linea
 {
     struct lineage l = { 0 };
     struct reading r = { .s = home, .job = job, .l = &l, .err = err };
-    enum ckpt_status st = job_name_check(job, err);
-    if (st == CKPT_OK)
-        st = read_launches(&r);
+    enum ckpt_status st = list_and_read(&r);
     if (st != CKPT_OK) {
         lineage_fini(&l);
         return st;
     }
     *ret = l;
     return CKPT_OK;
+}
+
+enum ckpt_status launch_read_claims(struct store *home, const char *job,
+                                    const struct launch_index *x, size_t most, struct lineage *ret,
+                                    struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    struct reading r = { .s = home, .job = job, .l = &l, .err = err };
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; i < x->count && st == CKPT_OK; i++) {
+        st = add_launch(&r, x->records[i].epoch);
+        if (st != CKPT_OK || l.launch_count > most || strcmp(x->records[i].what, "claim") != 0)
+            continue;
+        r.launch = &l.launches[l.launch_count - 1];
+        st = read_record(&r, &x->records[i]);
+    }
+    if (st != CKPT_OK) {
+        lineage_fini(&l);
+        return st;
+    }
+    *ret = l;
+    return CKPT_OK;
+}
+
+/* The epoch of the launch that is `more` further down than the last that was read. */
+static uint64_t further_down(const struct lineage *l, uint64_t from)
+{
+    size_t read = 0;
+    while (read < l->launch_count && l->launches[read].epoch >= from)
+        read++;
+    size_t next = 2 * read + 1;
+    return next <= l->launch_count ? l->launches[next - 1].epoch : 0;
+}
+
+enum ckpt_status launch_pick(struct store *home, const char *job, const struct launch_index *x,
+                             struct launch_listings *at, const struct roster *also,
+                             const struct lineage_wish *wish, struct record_resolved *ret,
+                             struct ckpt_err *err)
+{
+    struct lineage l = { 0 };
+    struct lineage_need need = { 0 };
+    struct reading r = { .s = home, .job = job, .l = &l, .also = also, .err = err };
+    enum ckpt_status st = enter_launches(&r, x);
+    if (st == CKPT_OK)
+        st = read_lives(&r, at);
+    while (st == CKPT_OK) {
+        st = lineage_pick_part(&l, wish, &need, ret, err);
+        if (st != CKPT_BUSY)
+            break;
+        uint64_t resolved_from =
+            need.resolved_from < l.resolved_from
+                ? min_u64(need.resolved_from, further_down(&l, l.resolved_from))
+                : l.resolved_from;
+        st = read_from(&r, x, resolved_from, min_u64(need.reports_from, l.reports_from));
+    }
+    lineage_fini(&l);
+    return st;
 }
 
 static enum ckpt_status read_history(struct store *home, const char *job, const struct roster *also,

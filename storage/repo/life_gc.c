@@ -12,6 +12,7 @@
  * that dies anywhere leaves what the next one recognises. */
 #include <inttypes.h>
 
+#include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
@@ -25,6 +26,7 @@ struct gc {
     const struct life_gc_options *o;
     struct life_gc_report report;
     int64_t now_ns;
+    uint64_t compared; /* tiers: launch that is the same in both stores */
     uint64_t resolved; /* epoch of the newest resolved launch; attempts below it are old */
     struct ckpt_err *err;
 };
@@ -198,12 +200,44 @@ static enum ckpt_status give_up(struct gc *g, const struct attempt *a)
     return remove_data(g, &a->name, a->data->shards);
 }
 
+/* As small as an ABORT may also be a commit's record that the disk has cut off: it is left for
+ * repair, and so is its data. */
+static enum ckpt_status is_abort(struct gc *g, const struct attempt *a, bool *ret)
+{
+    struct key key = key_commit(g->job, &a->name);
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len = 0;
+    struct record_abort abort_record;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = repo_get(g->s, &key, &bytes, &len, &why);
+    if (st == CKPT_OK)
+        st = record_abort_decode(bytes, len, key.text, &abort_record, &why);
+    *ret = st == CKPT_OK;
+    if (st == CKPT_OK || st == CKPT_NOT_FOUND || st == CKPT_CORRUPT)
+        return CKPT_OK;
+    return err_set(g->err, st, "%s", err_text(&why));
+}
+
 /* The same for ABORT, which may not be named for good yet either. */
 static enum ckpt_status collect_aborted(struct gc *g, const struct attempt *a)
 {
-    enum ckpt_status st =
-        g->o->dry_run ? CKPT_OK : store_sync(g->s, key_commits(g->job).text, g->err);
+    bool aborted;
+    enum ckpt_status st = is_abort(g, a, &aborted);
+    if (st != CKPT_OK || !aborted)
+        return st;
+    if (!g->o->dry_run)
+        st = store_sync(g->s, key_commits(g->job).text, g->err);
     return st == CKPT_OK ? remove_data(g, &a->name, a->data->shards) : st;
+}
+
+static enum ckpt_status forget_aborted(struct gc *g, const struct attempt *a)
+{
+    bool aborted;
+    enum ckpt_status st = is_abort(g, a, &aborted);
+    if (st != CKPT_OK || !aborted)
+        return st;
+    st = removed_for_good(g, &a->name);
+    return st == CKPT_OK ? remove_record(g, key_commit(g->job, &a->name)) : st;
 }
 
 /* Of the launch that runs: what failed, once nobody writes to it any more.  ABORT stays. */
@@ -226,10 +260,7 @@ static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
         return CKPT_OK;
     if (a->data)
         return collect_aborted(g, a);
-    if (!older(g, a->commit->stat.mtime_ns, g->o->abort_keep_ns))
-        return CKPT_OK;
-    enum ckpt_status st = removed_for_good(g, &a->name);
-    return st == CKPT_OK ? remove_record(g, key_commit(g->job, &a->name)) : st;
+    return older(g, a->commit->stat.mtime_ns, g->o->abort_keep_ns) ? forget_aborted(g, a) : CKPT_OK;
 }
 
 /* ---- the pass ---- */
@@ -358,7 +389,12 @@ static enum ckpt_status step_in_tier(struct gc *g, struct store *home, const str
     if (r.life == LIFE_GONE)
         return step_logged(g, a);
     st = gone_at_home(g, home, lives, &a->name, &gone);
-    return st == CKPT_OK && gone ? end_in_tier(g, a) : st;
+    if (st == CKPT_OK && gone && g->compared != a->name.epoch) /* H1: or it is another's */
+        st = adopt_check_epoch(home, g->s, g->job, a->name.epoch, g->err);
+    if (st != CKPT_OK || !gone)
+        return st;
+    g->compared = a->name.epoch;
+    return end_in_tier(g, a);
 }
 
 enum ckpt_status life_gc_tier(struct store *home, struct store *tier, const char *job,

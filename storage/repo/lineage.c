@@ -108,6 +108,28 @@ static void trail_add(struct trail *t, struct stretch s)
     t->stretches[t->count++] = s;
 }
 
+/* The launch of that epoch, or (not exact) the newest resolved one below it; NULL: none, or it
+ * was not read, and then the trail ends here. */
+static const struct lineage_launch *step_to(const struct lineage *l, uint64_t epoch, bool exact,
+                                            struct trail *t)
+{
+    if (exact && epoch >= l->resolved_from)
+        return resolved_at(l, epoch);
+    const struct lineage_launch *found = exact ? NULL : lineage_resolved_below(l, epoch);
+    if (found && found->epoch >= l->resolved_from)
+        return found;
+    for (size_t i = launches_below(l, exact ? epoch + 1 : epoch); i < l->launch_count; i++) {
+        const struct lineage_launch *launch = &l->launches[i];
+        if (launch->epoch >= l->resolved_from || !launch->resolved ||
+            (exact && launch->epoch != epoch))
+            continue;
+        t->cut = true;
+        t->need = launch->epoch;
+        break;
+    }
+    return NULL;
+}
+
 /* From a launch's resume point down to the root.  Each step goes to a lower epoch, so
  * that records which contradict each other cannot make it run for ever. */
 static void trail_descend(const struct lineage *l, const struct lineage_launch *from,
@@ -118,7 +140,7 @@ static void trail_descend(const struct lineage *l, const struct lineage_launch *
                                        .top = from->point.step,
                                        .is_point = true,
                                        .point = from->point });
-        from = resolved_at(l, from->point.epoch);
+        from = step_to(l, from->point.epoch, true, t);
     }
 }
 
@@ -129,15 +151,19 @@ static bool transparent(const struct lineage *l, const struct lineage_launch *la
 
 void trail_walk(const struct lineage *l, uint64_t below, struct trail *t)
 {
-    const struct lineage_launch *head = lineage_resolved_below(l, below);
+    const struct lineage_launch *head = step_to(l, below, false, t);
     const struct lineage_launch *newest = head;
     while (head && transparent(l, head))
-        head = lineage_resolved_below(l, head->epoch);
+        head = step_to(l, head->epoch, false, t);
+    if (t->cut)
+        return;
     if (head && has_commits(l, head->epoch))
         trail_add(t, (struct stretch){ .epoch = head->epoch, .top = UINT64_MAX });
     trail_descend(l, head, t);
     t->branch = t->count;
     t->off_branch = true;
+    if (t->cut)
+        return;
     /* The transparent launches' own resume points, the oldest launch's first. */
     uint64_t above = head ? head->epoch : 0;
     while (newest && newest->epoch > above) {
@@ -146,6 +172,8 @@ void trail_walk(const struct lineage *l, uint64_t below, struct trail *t)
              e = lineage_resolved_below(l, e->epoch))
             oldest = e;
         trail_descend(l, oldest, t);
+        if (t->cut)
+            return;
         above = oldest->epoch;
     }
 }

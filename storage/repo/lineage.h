@@ -41,6 +41,10 @@ struct lineage {
     size_t launch_count;
     struct lineage_commit *commits; /* newest epoch first, then highest step first */
     size_t commit_count;
+    /* What was read of launches: `resolved` and the bad reports of epochs from this one up ... */
+    uint64_t resolved_from;
+    uint64_t reports_from; /* ... the rest; 0 = of all.  Of the others only that they are there,
+                              and that `resolved` is. */
 };
 void lineage_fini(struct lineage *l);
 
@@ -57,6 +61,14 @@ struct lineage_wish {
  * text says to set CKPT_RESUME; CKPT_NOT_FOUND: the forced one does not exist. */
 enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish *wish,
                               struct record_resolved *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same where not all was read (resolved_from, reports_from).  CKPT_BUSY, without words: what
+ * it comes to depends on more; *need says on what, and at least one is lower than it was. */
+struct lineage_need {
+    uint64_t resolved_from, reports_from;
+};
+enum ckpt_status lineage_pick_part(const struct lineage *l, const struct lineage_wish *wish,
+                                   struct lineage_need *need, struct record_resolved *ret,
+                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Decides as the next launch would after its claim, if it started now: whatever ran before
  * it counts as dead (I5), which a history without that claim does not say. */
 enum ckpt_status lineage_pick_next(const struct lineage *l, struct record_resolved *ret,

@@ -1,6 +1,7 @@
 /* Which checkpoint a job continues from (rules I3, I4, I5): the first one on the trail that
  * nothing speaks against, with the reasons against those before it; or the one that
  * somebody asked for. */
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -17,6 +18,7 @@ struct choice {
     const struct lineage_commit *crashed; /* the first that crash loops rule out */
     const struct lineage_commit *taken;
     bool stop;
+    struct lineage_need *need;
 };
 
 static enum ckpt_status CKPT_PRINTF(4, 5)
@@ -52,6 +54,20 @@ static const struct lineage_launch *failed_just_now(const struct choice *c,
     return name_equal(&last->bad_name, name) ? last : NULL;
 }
 
+/* True if a launch that may have something to say of the candidate was not read: one that is
+ * younger than it. */
+static bool unread(const struct choice *c, const struct ckpt_name *name)
+{
+    const struct lineage *l = c->l;
+    bool any = false;
+    for (size_t i = 0; i < l->launch_count && l->launches[i].epoch > name->epoch; i++)
+        any |= l->launches[i].epoch < c->below &&
+               (l->launches[i].epoch < l->resolved_from || l->launches[i].epoch < l->reports_from);
+    if (any)
+        c->need->resolved_from = c->need->reports_from = name->epoch + 1;
+    return any;
+}
+
 /* Takes the candidate, or says why not. */
 static enum ckpt_status consider(struct choice *c, const struct lineage_commit *commit,
                                  bool is_point, struct ckpt_err *err)
@@ -61,6 +77,8 @@ static enum ckpt_status consider(struct choice *c, const struct lineage_commit *
         return skip(c, name, err, "deleted");
     if (commit->known && !commit->restorable)
         return skip(c, name, err, "%s", commit->why_not);
+    if (unread(c, name))
+        return CKPT_BUSY;
     const struct lineage_launch *bad = lineage_corrupt_in(c->l, name, c->below);
     if (bad)
         return skip(c, name, err, "damaged, says launch %" PRIu64 ": %.100s", bad->epoch,
@@ -116,6 +134,10 @@ static enum ckpt_status consider_all(struct choice *c, struct ckpt_err *err)
     for (size_t i = 0; i < t.count && !c->taken && st == CKPT_OK; i++)
         st = consider_stretch(c, &t.stretches[i], err);
     free(t.stretches);
+    if (st == CKPT_OK && !c->taken && t.cut) {
+        c->need->resolved_from = t.need;
+        return CKPT_BUSY;
+    }
     if (st == CKPT_OK && !c->taken && c->crashed) { /* nothing to step back to */
         c->taken = c->crashed;
         c->stop = true;
@@ -214,7 +236,8 @@ static enum ckpt_status wish_not_found(const struct lineage *l, const struct lin
 }
 
 static enum ckpt_status pick_forced(const struct lineage *l, const struct lineage_wish *wish,
-                                    struct record_resolved *out, struct ckpt_err *err)
+                                    struct lineage_need *need, struct record_resolved *out,
+                                    struct ckpt_err *err)
 {
     out->forced = true;
     if (wish->none) {
@@ -229,6 +252,10 @@ static enum ckpt_status pick_forced(const struct lineage *l, const struct lineag
     free(t.stretches);
     if (failed)
         return err_set(err, CKPT_NO_MEMORY, "no memory for the history of the job");
+    if (!commit && t.cut && !wish->has_epoch) {
+        need->resolved_from = t.need;
+        return CKPT_BUSY;
+    }
     if (!commit)
         return wish_not_found(l, wish, err);
     if (commit->life != LIFE_LIVE)
@@ -246,17 +273,19 @@ static enum ckpt_status pick_forced(const struct lineage *l, const struct lineag
     return CKPT_OK;
 }
 
-enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish *wish,
-                              struct record_resolved *ret, struct ckpt_err *err)
+enum ckpt_status lineage_pick_part(const struct lineage *l, const struct lineage_wish *wish,
+                                   struct lineage_need *need, struct record_resolved *ret,
+                                   struct ckpt_err *err)
 {
+    *need = (struct lineage_need){ l->resolved_from, l->reports_from };
     struct record_resolved out = { .epoch = wish->below };
     if (wish->forced) {
-        enum ckpt_status st = pick_forced(l, wish, &out, err);
+        enum ckpt_status st = pick_forced(l, wish, need, &out, err);
         if (st == CKPT_OK)
             *ret = out;
         return st;
     }
-    struct choice c = { .l = l, .below = wish->below };
+    struct choice c = { .l = l, .below = wish->below, .need = need };
     c.seen = calloc(l->commit_count + 1, sizeof(*c.seen));
     if (!c.seen)
         return err_set(err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", l->commit_count);
@@ -270,6 +299,14 @@ enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish
     out.skip_count = c.skip_count;
     *ret = out;
     return CKPT_OK;
+}
+
+enum ckpt_status lineage_pick(const struct lineage *l, const struct lineage_wish *wish,
+                              struct record_resolved *ret, struct ckpt_err *err)
+{
+    struct lineage_need need;
+    assert(l->resolved_from == 0 && l->reports_from == 0);
+    return lineage_pick_part(l, wish, &need, ret, err);
 }
 
 enum ckpt_status lineage_pick_next(const struct lineage *l, struct record_resolved *ret,

@@ -26,6 +26,8 @@ struct trail {
     size_t count, cap;
     size_t branch; /* the first so many are the branch; behind them the transparent ones' own */
     bool failed;   /* out of memory */
+    bool cut;      /* it ends at `need`, a launch that was not read; what is there is right */
+    uint64_t need;
     const struct ckpt_name *wanted; /* NULL, or the name that is asked about ... */
     bool off_branch, covered;       /* ... and whether the branch covers it */
 };

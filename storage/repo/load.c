@@ -469,8 +469,9 @@ static enum ckpt_status give_up(const struct plan_batch *b, const char *key, enu
     struct box tile = plan_tile(b, &b->chunks[0]);
     box_to_text(&tile, text, sizeof(text));
     if (st == CKPT_NOT_FOUND)
-        return err_set(err, CKPT_IO, "tensor %s, box %s: %s is missing in every store", tensor,
-                       text, key);
+        return err_set(err, CKPT_IO,
+                       "tensor %s, box %s: %s is missing in every store that is in reach here",
+                       tensor, text, key);
     if (strstr(err_text(why), "tensor "))
         return err_set(err, st, "%s", err_text(why));
     return err_set(err, st, "tensor %s, box %s, object %s: %s", tensor, text, key, err_text(why));

@@ -104,8 +104,9 @@ struct plan_ask {
  * CKPT_COVER cannot happen on a committed checkpoint (it is CORRUPT then). Kind LOCKED:
  * only exactly the saved boxes, else CKPT_REFUSED.  A tensor that was saved as an alias
  * takes its bytes from the saved target.  A declared alias has no memory of its own; that it
- * was saved with other bytes than its target is CKPT_MISMATCH, unless PLAN_PARTIAL.
- * Tensors that the patterns leave out are not looked at.  Two saved names that become one
+ * was saved with other bytes than its target is CKPT_MISMATCH, with PLAN_PARTIAL too.
+ * Tensors that the patterns leave out are not looked at; an alias that they take without its
+ * target, which has the memory, is CKPT_INVALID.  Two saved names that become one
  * that is asked for: CKPT_INVALID.  With PLAN_CONVERT fragments are of the saved dtype. */
 enum ckpt_status plan_make(struct reader *r, const struct plan_ask *ask, struct plan **ret,
                            struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -121,21 +121,27 @@ static void allow_longer(struct planner *pl, const struct asked *a)
     }
 }
 
-/* It has no memory of its own: its target is restored.  Bytes of its own in the checkpoint
- * would be lost. */
+/* It has no memory of its own: its target is restored, so that must be asked for, too.  Bytes of
+ * its own in the checkpoint would be lost. */
 static enum ckpt_status check_alias(struct planner *pl, const struct decl_tensor *t,
                                     struct ckpt_err *err)
 {
     const struct index_tensor *own, *target = NULL;
+    if (!select_wants(pl->renames.select, t->alias))
+        return err_set(
+            err, CKPT_INVALID,
+            "tensor %s is tied to %s, which the patterns leave out: ask for both, or for "
+            "neither",
+            t->name, t->alias);
     enum ckpt_status st = find_saved(pl, t->name, &own, err);
     if (st == CKPT_OK && own)
         st = find_saved(pl, t->alias, &target, err);
-    if (st != CKPT_OK || !own || !target || own == target || (pl->flags & PLAN_PARTIAL))
+    if (st != CKPT_OK || !own || own == target)
         return st;
     return err_set(err, CKPT_MISMATCH,
                    "tensor %s is tied to %s here, and was saved with bytes of %s: they would be "
-                   "lost",
-                   t->name, t->alias, own->name);
+                   "lost (leave %s out if they may be)",
+                   t->name, t->alias, own->name, t->name);
 }
 
 static enum ckpt_status add_note(struct planner *pl, const struct asked *a, struct ckpt_err *err)

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/lineage_trail.h"
 #include "storage/repo/tags.h"
@@ -16,6 +17,7 @@ struct fact {
     const struct lineage_commit *commit;
     struct tag_list tagged;
     struct record_commit *record; /* only for rules that ask for metrics */
+    int64_t time_ns;              /* of its commit */
     bool on_branch, quarantined, draining;
 };
 struct deciding {
@@ -24,7 +26,8 @@ struct deciding {
     const struct prune_options *o;
     struct lineage l;
     struct launch_listings at;
-    struct fact *facts; /* of the live ones, in list order */
+    struct roster *tier_helds; /* of each tier: what can be restored from it alone */
+    struct fact *facts;        /* of the live ones, in list order */
     struct keep_item *items;
     size_t count;
     int64_t now_ns;
@@ -91,19 +94,50 @@ static enum ckpt_status read_record(struct deciding *d, struct fact *f)
     return err_set(d->err, st, "%s", err_text(&why));
 }
 
-/* A drain of it has begun there and not ended. */
-static enum ckpt_status look_at_tier(struct deciding *d, struct store *tier)
+/* A home that was lost knows of its checkpoints from the tiers: their data is there alone, and
+ * its own c/ is as young as itself.  h/ came to the tier soon after the commit. */
+static void count_copies(struct deciding *d, const struct roster *helds)
+{
+    for (size_t i = 0; i < d->l.commit_count; i++) {
+        struct lineage_commit *c = &d->l.commits[i];
+        const struct roster_entry *held = roster_find(helds, &c->name);
+        struct fact *f = fact_of(d, &c->name);
+        if (!held)
+            continue;
+        c->restorable = !c->unreadable;
+        if (f && held->stat.mtime_ns < f->time_ns)
+            f->time_ns = held->stat.mtime_ns;
+    }
+}
+
+/* What it holds, and what has begun to be drained to it and has not ended. */
+static enum ckpt_status look_at_tier(struct deciding *d, struct store *tier, struct roster *held)
 {
     CLEANUP_ROSTER struct roster data = { 0 };
-    CLEANUP_ROSTER struct roster helds = { 0 };
+    CLEANUP_ROSTER struct roster ended = { 0 };
     enum ckpt_status st = roster_data(tier, d->job, &data, d->err);
     if (st == CKPT_OK)
-        st = roster_helds(tier, d->job, &helds, d->err);
+        st = roster_helds(tier, d->job, &ended, d->err);
+    if (st == CKPT_OK)
+        st = adopt_held(tier, d->job, held, d->err);
     for (size_t i = 0; st == CKPT_OK && i < data.count; i++) {
         struct fact *f = fact_of(d, &data.entries[i].name);
-        if (f && !roster_find(&helds, &data.entries[i].name))
+        if (f && !roster_find(&ended, &data.entries[i].name))
             f->draining = true;
     }
+    if (st == CKPT_OK)
+        count_copies(d, held);
+    return st;
+}
+
+static enum ckpt_status look_at_tiers(struct deciding *d)
+{
+    enum ckpt_status st = CKPT_OK;
+    d->tier_helds = calloc(d->o->tier_count + 1, sizeof(*d->tier_helds));
+    if (!d->tier_helds)
+        return err_set(d->err, CKPT_NO_MEMORY, "no memory for the tiers of job %s", d->job);
+    for (size_t i = 0; i < d->o->tier_count && st == CKPT_OK; i++)
+        st = look_at_tier(d, d->o->tiers[i], &d->tier_helds[i]);
     return st;
 }
 
@@ -121,6 +155,7 @@ static enum ckpt_status list_live(struct deciding *d)
             continue;
         d->facts[d->count++] =
             (struct fact){ .commit = c,
+                           .time_ns = roster_find(&d->at.commits, &c->name)->stat.mtime_ns,
                            .on_branch = marks[i],
                            .quarantined = lineage_quarantined(&d->l, &c->name, UINT64_MAX) };
     }
@@ -139,9 +174,7 @@ static enum ckpt_status gather(struct deciding *d)
     bool metrics = keep_policy_needs_metrics(d->o->policy);
     for (size_t i = 0; i < d->count && metrics && st == CKPT_OK; i++)
         st = read_record(d, &d->facts[i]);
-    for (size_t i = 0; i < d->o->tier_count && st == CKPT_OK; i++)
-        st = look_at_tier(d, d->o->tiers[i]);
-    return st;
+    return st == CKPT_OK ? look_at_tiers(d) : st;
 }
 
 /* ---- the policy ---- */
@@ -150,10 +183,9 @@ static void fill_items(struct deciding *d)
 {
     for (size_t i = 0; i < d->count; i++) {
         const struct fact *f = &d->facts[i];
-        const struct roster_entry *listed = roster_find(&d->at.commits, &f->commit->name);
         d->items[i] = (struct keep_item){
             .name = f->commit->name,
-            .time_ns = listed->stat.mtime_ns,
+            .time_ns = f->time_ns,
             .counts = f->on_branch && f->commit->restorable && !f->quarantined,
             .tags = (const char *const *)f->tagged.tags,
             .tag_count = f->tagged.count,
@@ -245,6 +277,51 @@ static enum ckpt_status protect_points(struct deciding *d)
     return CKPT_OK;
 }
 
+/* D6: the newest that can be restored from one store alone, and be trusted.  `where` is behind
+ * "the newest that ". */
+static void protect_newest_of(struct deciding *d, const struct roster *helds, const char *where)
+{
+    size_t best = SIZE_MAX;
+    for (size_t i = 0; i < d->count; i++) {
+        const struct fact *f = &d->facts[i];
+        if (f->quarantined || f->commit->unreadable || !roster_find(helds, &f->commit->name))
+            continue;
+        if (f->on_branch || best == SIZE_MAX)
+            best = i;
+        if (f->on_branch)
+            break;
+    }
+    if (best != SIZE_MAX && !strstr(d->items[best].why, "the newest that"))
+        protect(&d->items[best], "the newest that %s", where);
+}
+
+static void protect_newest(struct deciding *d)
+{
+    char where[128];
+    protect_newest_of(d, &d->at.helds, "can be restored from here");
+    for (size_t i = 0; i < d->o->tier_count; i++) {
+        snprintf(where, sizeof(where), "is in %.100s", d->o->tiers[i]->url);
+        protect_newest_of(d, &d->tier_helds[i], where);
+    }
+}
+
+/* Nothing of it lies here and no store that we were told of holds it: nothing would be freed,
+ * and in one that we were not told of the only copy might be lost. */
+static enum ckpt_status protect_absent(struct deciding *d)
+{
+    CLEANUP_ROSTER struct roster data = { 0 };
+    bool any = false;
+    for (size_t i = 0; i < d->count; i++)
+        any = any || !(d->items[i].keep || d->facts[i].commit->restorable);
+    enum ckpt_status st = any ? roster_data(d->s, d->job, &data, d->err) : CKPT_OK;
+    for (size_t i = 0; any && st == CKPT_OK && i < d->count; i++) {
+        struct keep_item *item = &d->items[i];
+        if (!item->keep && !d->facts[i].commit->restorable && !roster_find(&data, &item->name))
+            protect(item, "nothing of it is here, another store may hold it");
+    }
+    return st;
+}
+
 static enum ckpt_status protect_all(struct deciding *d)
 {
     bool newer_than_complete = true;
@@ -255,7 +332,11 @@ static enum ckpt_status protect_all(struct deciding *d)
         newer_than_complete = newer_than_complete && !d->items[i].counts;
         protect_one(d, i, newer_than_complete);
     }
-    return protect_points(d);
+    enum ckpt_status st = protect_points(d);
+    if (st != CKPT_OK)
+        return st;
+    protect_newest(d);
+    return protect_absent(d);
 }
 
 /* ---- the plan ---- */
@@ -304,6 +385,9 @@ static void deciding_fini(struct deciding *d)
         free(d->facts[i].tagged.tags);
         free(d->facts[i].record);
     }
+    for (size_t i = 0; d->tier_helds && i < d->o->tier_count; i++)
+        roster_fini(&d->tier_helds[i]);
+    free(d->tier_helds);
     free(d->facts);
     free(d->items);
     lineage_fini(&d->l);

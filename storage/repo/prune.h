@@ -3,8 +3,8 @@
  * Deciding reads the job's history and changes nothing.  Whatever the policy says, these
  * stay (rules D6, I5):
  *
- *   - the newest checkpoint that this store can restore, and the one that the next launch
- *     would resume from
+ *   - the newest checkpoint that can be restored, from this store alone, from each other one
+ *     alone (`tiers`) and from all together, and the one that the next launch would resume from
  *   - what the newest launch resumed from
  *   - what has a tag
  *   - what is quarantined: a human must look at it
@@ -13,6 +13,11 @@
  *   - what is being drained to another store
  *   - what a launch saved that began while prune looked
  *   - what could not be read: nothing is decided about the unknown
+ *   - what is complete in no store at hand and has no data here: it may lie where nobody looked
+ *
+ * The rules count what this store holds or any of `tiers` does: a home whose disk was lost has
+ * the records of older checkpoints again, and their data is in the tiers alone.  When a tier
+ * cannot be asked, nothing is decided.
  *
  * Nothing in a store refers to the data of another checkpoint.
  *
@@ -21,7 +26,8 @@
  * meanwhile is LIVE again.  There is no lock: saves, restores, other prunes and gcs may
  * run at any time.  A prune that dies anywhere has deleted some and harmed nothing: data
  * goes only by gc (life.h), after the grace, which looks again.  Ages come from the store:
- * the time of a checkpoint is that of its commit record, the present is store_now. */
+ * the time of a checkpoint is that of its commit record, or of its h/ in a tier if that is
+ * older (the records of a home that was lost are young); the present is store_now. */
 #pragma once
 
 #include "storage/repo/keep_policy.h"
@@ -31,7 +37,7 @@
 
 struct prune_options {
     const struct keep_policy *policy;
-    struct store *const *tiers; /* other stores that the job is drained to; each borrowed */
+    struct store *const *tiers; /* all other stores that the job is drained to; each borrowed */
     size_t tier_count;
     unsigned threads; /* that delete; 0 and 1: the caller alone */
     unsigned least;   /* so many of what can be restored stay in any case, the newest */

@@ -171,14 +171,16 @@ static void fold_shards(struct roster *r)
     r->count = kept;
 }
 
-enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
-                             struct ckpt_err *err)
+/* The shards are the bits of `which`. */
+static enum ckpt_status data_in(struct store *s, const char *job, unsigned which,
+                                struct roster *ret, struct ckpt_err *err)
 {
     struct roster r = { 0 };
     enum ckpt_status st = CKPT_OK;
     for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
         struct filling f = { .r = &r, .shard = h, .err = err };
-        st = fill(s, key_data_shard(job, h), true, &f);
+        if (which >> h & 1)
+            st = fill(s, key_data_shard(job, h), true, &f);
     }
     if (st != CKPT_OK) {
         roster_fini(&r);
@@ -187,6 +189,18 @@ enum ckpt_status roster_data(struct store *s, const char *job, struct roster *re
     fold_shards(&r);
     *ret = r;
     return CKPT_OK;
+}
+
+enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
+                             struct ckpt_err *err)
+{
+    return data_in(s, job, 0xffff, ret, err);
+}
+
+enum ckpt_status roster_data_rank0(struct store *s, const char *job, struct roster *ret,
+                                   struct ckpt_err *err)
+{
+    return data_in(s, job, 1u << key_shard(0), ret, err);
 }
 
 enum ckpt_status roster_merge(struct roster *to, const struct roster *from, struct ckpt_err *err)

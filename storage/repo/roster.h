@@ -28,6 +28,9 @@ enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *
 /* Attempts that have any object under d/ (listed by delimiter, one level). */
 enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Of them, those that may have an object of rank 0: one listing instead of sixteen. */
+enum ckpt_status roster_data_rank0(struct store *s, const char *job, struct roster *ret,
+                                   struct ckpt_err *err) CKPT_MUST_CHECK;
 void roster_fini(struct roster *r);
 /* Adds what `from` names and `to` does not. */
 enum ckpt_status roster_merge(struct roster *to, const struct roster *from, struct ckpt_err *err)

@@ -142,11 +142,14 @@ static enum ckpt_status put_manifest(struct store *s, const struct manifest_head
 /* Stored bytes are an account, not a fact of the checkpoint: a retry that coded a pack
  * to another size finds the first account, which stays. */
 static enum ckpt_status put_rank_held(struct store *s, const struct manifest_header *h,
-                                      uint64_t stored_bytes, struct ckpt_err *err)
+                                      const struct decl *d, uint64_t stored_bytes,
+                                      struct ckpt_err *err)
 {
-    const struct record_rank_held r = {
-        .name = h->name, .rank = h->rank, .pack_count = h->pack_count, .stored_bytes = stored_bytes
-    };
+    const struct record_rank_held r = { .name = h->name,
+                                        .rank = h->rank,
+                                        .pack_count = h->pack_count,
+                                        .stored_bytes = stored_bytes,
+                                        .whole = d->hold_bytes == d->raw_bytes };
     struct key key = key_rank_held(h->job, &h->name, h->rank);
     CLEANUP_BUF struct buf b = { 0 };
     record_rank_held_encode(&r, key.text, &b);
@@ -161,28 +164,29 @@ enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
                              const struct manifest_source *from, uint64_t stored_bytes,
                              struct ckpt_err *err)
 {
-    return save_finish_apart(s, s, h, from, stored_bytes, err);
+    enum ckpt_status st = save_settle(s, h, from, stored_bytes, err);
+    return st == CKPT_OK ? save_tell(s, h, from, err) : st;
 }
 
-enum ckpt_status save_finish_apart(struct store *s, struct store *home,
-                                   const struct manifest_header *h,
-                                   const struct manifest_source *from, uint64_t stored_bytes,
-                                   struct ckpt_err *err)
+enum ckpt_status save_settle(struct store *tier, const struct manifest_header *h,
+                             const struct manifest_source *from, uint64_t stored_bytes,
+                             struct ckpt_err *err)
 {
     assert(h->pack_count == from->d->slot_count && !(h->flags & MANIFEST_FLAG_FAILED));
     enum ckpt_status st = CKPT_OK;
     if (h->pack_count > 0) {
         struct key dir = key_data(h->job, key_shard(h->rank), &h->name);
-        st = store_sync(s, dir.text, err);
+        st = store_sync(tier, dir.text, err);
     }
-    if (st != CKPT_OK)
-        return st;
     /* Before the manifest: once all manifests are there anybody may commit, and a commit
      * whose parts are not all accounted for is not held, so nobody could resume from it.
      * A crash behind this line leaves an account of packs that nobody refers to. */
-    st = put_rank_held(s, h, stored_bytes, err);
-    if (st != CKPT_OK)
-        return st;
+    return st == CKPT_OK ? put_rank_held(tier, h, from->d, stored_bytes, err) : st;
+}
+
+enum ckpt_status save_tell(struct store *home, const struct manifest_header *h,
+                           const struct manifest_source *from, struct ckpt_err *err)
+{
     CLEANUP_BUF struct buf b = { 0 };
     struct sha256 sha;
     manifest_encode_source(h, from, &b, &sha);

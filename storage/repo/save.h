@@ -50,11 +50,15 @@ enum ckpt_status save_pack(struct store *s, struct save_work *w, const struct sa
 enum ckpt_status save_finish(struct store *s, const struct manifest_header *h,
                              const struct manifest_source *from, uint64_t stored_bytes,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The same when packs and `.h` lie in a tier of the node, and manifests in the home (H2). */
-enum ckpt_status save_finish_apart(struct store *s, struct store *home,
-                                   const struct manifest_header *h,
-                                   const struct manifest_source *from, uint64_t stored_bytes,
-                                   struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Its two halves, in this order, for when packs and `.h` lie in a tier of the node, and manifests
+ * in the home (H2).  An error of the first is final: what a sync that failed has lost, a second
+ * one does not find missing.  The second may be tried again. */
+enum ckpt_status save_settle(struct store *tier, const struct manifest_header *h,
+                             const struct manifest_source *from, uint64_t stored_bytes,
+                             struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status save_tell(struct store *home, const struct manifest_header *h,
+                           const struct manifest_source *from, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Says that this rank's part failed; the committer will abort. */
 enum ckpt_status save_failed(struct store *s, const struct manifest_header *h, struct ckpt_err *err)
     CKPT_MUST_CHECK;

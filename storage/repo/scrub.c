@@ -42,23 +42,29 @@ static bool is_finding(enum ckpt_status st)
            st == CKPT_MISMATCH;
 }
 
-/* A crash between remove and put leaves the record missing, which repair mends too. */
-static enum ckpt_status replace(struct scrub *sc, const struct scrub_object *o,
+/* A damaged object is replaced at one stroke: without a record for a moment, gc would give the
+ * checkpoint up, and a resolver would not see it.  A missing one goes only where nobody has
+ * decided meanwhile: c/ may be an ABORT by now. */
+static enum ckpt_status replace(struct scrub *sc, const struct scrub_object *o, bool missing,
                                 struct ckpt_err *err)
 {
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
     enum ckpt_status st =
         store_get_all(sc->good, o->key.text, MERGE_MANIFEST_BYTES_MAX, &bytes, &len, err);
-    if (st == CKPT_OK && o->record)
-        st = store_remove(sc->s, o->key.text, err);
     if (st != CKPT_OK)
         return st;
     const struct iovec iov = { bytes, len };
-    return store_put(sc->s, o->key.text, &iov, 1, o->record ? STORE_IF_ABSENT : 0, err);
+    struct key folder = o->key;
+    strrchr(folder.text, '/')[1] = 0;
+    if (o->record && missing)
+        return store_put(sc->s, o->key.text, &iov, 1, STORE_IF_ABSENT, err);
+    st = store_put(sc->s, o->key.text, &iov, 1, 0, err);
+    return st == CKPT_OK && o->record ? store_sync(sc->s, folder.text, err) : st;
 }
 
-static enum ckpt_status mend(struct scrub *sc, const struct scrub_object *o, struct ckpt_err *err)
+static enum ckpt_status mend(struct scrub *sc, const struct scrub_object *o, bool missing,
+                             struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
     enum ckpt_status st = o->check(&sc->c, sc->good, o, &why);
@@ -66,7 +72,7 @@ static enum ckpt_status mend(struct scrub *sc, const struct scrub_object *o, str
         sc->bad = true;
         return is_finding(st) ? CKPT_OK : err_set(err, st, "%s", err_text(&why));
     }
-    st = replace(sc, o, err);
+    st = replace(sc, o, missing, err);
     if (st != CKPT_OK)
         return st;
     st = o->check(&sc->c, sc->s, o, err);
@@ -92,7 +98,7 @@ static enum ckpt_status look_at(struct scrub *sc, const struct scrub_object *o,
     report(sc, st == CKPT_NOT_FOUND ? SCRUB_MISSING : SCRUB_DAMAGED, o->key.text,
            st == CKPT_NOT_FOUND ? "it is not there" : err_text(&why));
     if (sc->good)
-        return mend(sc, o, err);
+        return mend(sc, o, st == CKPT_NOT_FOUND, err);
     sc->bad = true;
     return CKPT_OK;
 }

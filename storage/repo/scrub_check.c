@@ -128,8 +128,8 @@ enum ckpt_status scrub_check_index(struct scrub_context *c, struct store *s,
 {
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
-    enum ckpt_status st =
-        store_get_all(s, o->key.text, MERGE_MANIFEST_BYTES_MAX, &bytes, &len, err);
+    uint64_t max = reader_index(c->r)->segment_bytes[o->k];
+    enum ckpt_status st = store_get_all(s, o->key.text, max, &bytes, &len, err);
     return st == CKPT_OK ? scrub_index_sound(c->r, o->k, bytes, len, err) : st;
 }
 

@@ -29,6 +29,7 @@ struct s3_transfer {
     /* where the body is that goes out */
     int iov_at;
     size_t iov_offset;
+    int64_t since_ns; /* it was asked for last; the start, if there is none */
     char trouble[CURL_ERROR_SIZE];
     struct s3_transfer *next;
 };
@@ -112,6 +113,8 @@ enum ckpt_status s3_http_new(const struct s3_http_options *options, struct s3_ht
     struct s3_http *h = calloc(1, sizeof(*h));
     if (h) {
         h->options = *options;
+        if (h->options.slow_ns == 0)
+            h->options.slow_ns = S3_SLOW_S * INT64_C(1000000000);
         h->ca_file = options->ca_file ? strdup(options->ca_file) : NULL;
         h->multi = global_rc == CURLE_OK ? curl_multi_init() : NULL;
     }
@@ -190,6 +193,7 @@ static size_t read_body(char *to, size_t size, size_t count, void *arg)
     struct s3_transfer *t = arg;
     const struct s3_exchange *x = t->x;
     size_t room = size * count, n = 0;
+    t->since_ns = now_ns();
     while (n < room && t->iov_at < x->iov_count) {
         const struct iovec *v = &x->iov[t->iov_at];
         size_t piece = (size_t)min_u64(room - n, v->iov_len - t->iov_offset);
@@ -220,16 +224,15 @@ static size_t write_body(char *bytes, size_t size, size_t count, void *arg)
     struct s3_exchange *x = t->x;
     struct s3_answer *a = &x->answer;
     size_t len = size * count;
-    if (x->take && a->status >= 200 && a->status < 300) {
-        uint64_t at = a->received;
-        a->received += len;
+    uint64_t at = a->received;
+    a->received += len;
+    if (x->take && a->status >= 200 && a->status < 300)
         return x->take(x, at, bytes, len) ? len : CURL_WRITEFUNC_ERROR;
-    }
     size_t n = (size_t)min_u64(len, S3_ERROR_BODY_MAX - a->error_len);
     memcpy(a->error + a->error_len, bytes, n);
     a->error_len += n;
     a->error[a->error_len] = 0;
-    return len; /* what is longer says nothing more */
+    return a->received <= S3_ERROR_BODY_END ? len : CURL_WRITEFUNC_ERROR;
 }
 
 /* A decimal number and nothing else; UINT64_MAX when it is none. */
@@ -454,7 +457,7 @@ enum ckpt_status s3_http_start(struct s3_http *h, struct s3_exchange *x, struct 
     t->iov_offset = 0;
     t->trouble[0] = 0;
     answer_clear(&x->answer);
-    x->started_ns = now_ns();
+    x->started_ns = t->since_ns = now_ns();
     t->x = x;
     x->transfer = t;
     if (curl_multi_add_handle(h->multi, c) == CURLM_OK)
@@ -487,16 +490,34 @@ static struct s3_exchange *finished(struct s3_http *h)
     return NULL;
 }
 
+/* The next one that is given up for being too slow, or NULL. */
+static struct s3_exchange *crawling(struct s3_http *h)
+{
+    int64_t now = now_ns();
+    for (struct s3_transfer *t = h->transfers; t; t = t->next) {
+        struct s3_exchange *x = t->x;
+        if (!x || !s3_too_slow(now - t->since_ns, h->options.slow_ns, x->answer.received))
+            continue;
+        x->answer.wire = S3_WIRE_STALLED;
+        snprintf(x->answer.trouble, sizeof(x->answer.trouble),
+                 "it goes slower than %d KiB a second", S3_SLOW_BYTES / 1024);
+        s3_http_stop(h, x);
+        return x;
+    }
+    return NULL;
+}
+
 struct s3_exchange *s3_http_next(struct s3_http *h, int wait_ms)
 {
     int running;
     curl_multi_perform(h->multi, &running);
     struct s3_exchange *x = finished(h);
-    if (x || wait_ms == 0)
-        return x;
-    curl_multi_poll(h->multi, NULL, 0, wait_ms, NULL);
-    curl_multi_perform(h->multi, &running);
-    return finished(h);
+    if (!x && wait_ms > 0) {
+        curl_multi_poll(h->multi, NULL, 0, wait_ms, NULL);
+        curl_multi_perform(h->multi, &running);
+        x = finished(h);
+    }
+    return x ? x : crawling(h);
 }
 
 void s3_http_stop(struct s3_http *h, struct s3_exchange *x)

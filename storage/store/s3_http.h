@@ -7,7 +7,11 @@
  *     s3_http_start(h, x)  ...  while ((x = s3_http_next(h, wait_ms)) == NULL) ...
  *
  * Between start and the moment when next or stop gives it back, nobody else touches it,
- * nor what it borrows (URL, headers, body, the memory behind `take`). */
+ * nor what it borrows (URL, headers, body, the memory behind `take`).
+ *
+ * Every exchange ends: silent ones after S3_STALL_S, those that only just move by
+ * s3_too_slow, an error's body after S3_ERROR_BODY_END bytes, and a 2xx when `take` wants no
+ * more of it. */
 #pragma once
 
 #include <sys/uio.h>
@@ -15,7 +19,8 @@
 #include "storage/store/s3_retry.h"
 
 #define S3_HTTP_HEADERS_MAX 16
-#define S3_ERROR_BODY_MAX   8191
+#define S3_ERROR_BODY_MAX   8191  /* kept */
+#define S3_ERROR_BODY_END   65536 /* read */
 #define S3_ETAG_MAX         127
 
 enum s3_method { S3_GET, S3_HEAD, S3_PUT, S3_DELETE };
@@ -31,7 +36,7 @@ struct s3_answer {
     char location[256];         /* of a redirect, cut off */
     uint64_t length;            /* of the body as announced; UINT64_MAX = not said */
     uint64_t range_from, total; /* Content-Range; total UINT64_MAX = not said */
-    uint64_t received;          /* body bytes that came (status 2xx) */
+    uint64_t received;          /* body bytes that came */
     int64_t date_s, modified_s; /* Unix time; 0 = not said */
     int64_t retry_after_s;
     char error[S3_ERROR_BODY_MAX + 1]; /* body of any other status, or of a 2xx without `take` */
@@ -68,6 +73,7 @@ struct s3_http_options {
     const char *ca_file;         /* borrowed; NULL = the system's */
     bool no_proxy;               /* whatever the environment says */
     unsigned connections;        /* kept open, and exchanges at a time, at most */
+    int64_t slow_ns;             /* instead of S3_SLOW_S, for tests; 0 = that */
     struct s3_http_share *share; /* borrowed */
 };
 struct s3_http;

@@ -88,6 +88,12 @@ enum s3_class s3_classify(const struct s3_outcome *outcome)
     return class_of_status(outcome->status);
 }
 
+bool s3_too_slow(int64_t waited_ns, int64_t patience_ns, uint64_t received)
+{
+    uint64_t earned_s = received / S3_SLOW_BYTES;
+    return waited_ns > patience_ns && (uint64_t)(waited_ns - patience_ns) / SECOND_NS >= earned_s;
+}
+
 int64_t s3_wait_ns(enum s3_class class_, unsigned tries, uint64_t random, int64_t retry_after_s)
 {
     int64_t cap = class_ == S3_THROTTLED ? 500 * MS_NS : 100 * MS_NS;

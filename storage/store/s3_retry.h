@@ -29,11 +29,20 @@ enum s3_wire {
     S3_WIRE_TLS,       /* broken in the handshake */
     S3_WIRE_TLS_TRUST, /* a certificate that is not to be trusted */
     S3_WIRE_BROKEN,    /* reset, cut off, protocol not kept */
-    S3_WIRE_STALLED,   /* no byte for S3_STALL_S */
+    S3_WIRE_STALLED,   /* no byte for S3_STALL_S, or too slow */
     S3_WIRE_CONFIG,    /* wrong by our own settings: CA file, proxy */
     S3_WIRE_REFUSED,   /* our receiver did not want the body */
 };
 #define S3_STALL_S 30
+
+/* A server that sends a byte now and then must not hold a thread for ever.  waited_ns: since
+ * the request began, or since a bufferful of its body went out last, so an upload may take as
+ * long as it takes.  After patience_ns (of S3_SLOW_S) an answer must have come whole, or have
+ * brought S3_SLOW_BYTES for each further second: a quarter of what a poor link gives one of
+ * several connections. */
+#define S3_SLOW_S     90
+#define S3_SLOW_BYTES 16384
+bool s3_too_slow(int64_t waited_ns, int64_t patience_ns, uint64_t received);
 
 #define S3_CODE_MAX 63
 struct s3_outcome {

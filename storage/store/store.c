@@ -284,6 +284,14 @@ enum ckpt_status store_get(struct store *s, const char *key, const struct store_
     return end(s->ops->get(s, key, ranges, count, err), err);
 }
 
+enum ckpt_status store_too_long(const struct store *s, const char *key, uint64_t bytes, size_t max,
+                                struct ckpt_err *err)
+{
+    return err_set(err, CKPT_CORRUPT,
+                   "get %s from %s: it has %llu bytes, such an object at most %zu", key, s->url,
+                   (unsigned long long)bytes, max);
+}
+
 /* For backends where a stat costs as much as a get, see their get_all. */
 static enum ckpt_status stat_and_get(struct store *s, const char *key, size_t max, void **ret,
                                      size_t *ret_len, struct ckpt_err *err)
@@ -293,8 +301,7 @@ static enum ckpt_status stat_and_get(struct store *s, const char *key, size_t ma
     if (st != CKPT_OK)
         return st;
     if (stat.bytes > max)
-        return err_set(err, CKPT_LIMIT, "get %s from %s: %llu bytes, the limit is %zu", key, s->url,
-                       (unsigned long long)stat.bytes, max);
+        return store_too_long(s, key, stat.bytes, max, err);
     CLEANUP_FREE void *bytes = malloc(stat.bytes + 1); /* malloc(0) may be NULL */
     if (!bytes)
         return err_set(err, CKPT_NO_MEMORY, "get %s: no memory for %llu bytes", key,

@@ -107,8 +107,8 @@ enum ckpt_status store_put_record(struct store *s, const char *key, const void *
  * CKPT_NOT_FOUND; CKPT_CORRUPT when a range lies beyond the object's end. */
 enum ckpt_status store_get(struct store *s, const char *key, const struct store_range *ranges,
                            size_t count, struct ckpt_err *err) CKPT_MUST_CHECK;
-/* The whole object into malloc'ed memory (caller frees), refused with CKPT_LIMIT
- * above `max` bytes.  For records and manifests, not for packs. */
+/* The whole object into malloc'ed memory (caller frees).  For records and manifests, not for
+ * packs.  max: no object of its kind is longer, so one that is, is damaged: CKPT_CORRUPT. */
 enum ckpt_status store_get_all(struct store *s, const char *key, size_t max, void **ret,
                                size_t *ret_len, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status store_stat(struct store *s, const char *key, struct store_stat *ret,

@@ -26,6 +26,9 @@ void store_base_fini(struct store *s);
 /* CKPT_CANCELLED, CKPT_TIMEOUT or CKPT_OK, by the handle's limits. */
 enum ckpt_status store_check(const struct store *s, const char *what, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* CKPT_CORRUPT: the object under `key` has `bytes`, more than store_get_all's `max`. */
+enum ckpt_status store_too_long(const struct store *s, const char *key, uint64_t bytes, size_t max,
+                                struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Sum of the lengths; UINT64_MAX when it does not fit. */
 uint64_t store_iov_bytes(const struct iovec *iov, int count);
 /* Compares `bytes` at stream position `offset` of iov with `data`. */

@@ -84,6 +84,10 @@ static bool take_part(struct s3_call *call, const struct s3_answer *answer, uint
     struct reading *r = p->reading;
     if (at == 0 && !admit(r, call, answer))
         return false;
+    if (answer->status == 206 && at > call->expect) { /* it need not ever end */
+        call->odd = true;
+        return false;
+    }
     uint64_t from = at + (answer->status == 206 ? p->from : 0), to = from + len;
     uint64_t first = max_u64(from, p->from), last = min_u64(to, p->to);
     if (first < last)
@@ -263,8 +267,7 @@ static enum ckpt_status get_known(struct store *base, const char *key, size_t ma
     if (st != CKPT_OK)
         return st;
     if (stat.bytes > max)
-        return err_set(err, CKPT_LIMIT, "get %s from %s: %llu bytes, the limit is %zu", key,
-                       base->url, (unsigned long long)stat.bytes, max);
+        return store_too_long(base, key, stat.bytes, max, err);
     CLEANUP_FREE void *bytes = malloc(stat.bytes + 1); /* malloc(0) may be NULL */
     if (!bytes)
         return no_memory(key, err);
@@ -293,8 +296,7 @@ enum ckpt_status s3_get_all(struct store *base, const char *key, size_t max, voi
     if (st != CKPT_OK)
         return err_set(err, st, "%s", err_text(&mine));
     if (r.total > max)
-        return err_set(err, CKPT_LIMIT, "get %s from %s: %llu bytes, the limit is %zu", key,
-                       base->url, (unsigned long long)r.total, max);
+        return store_too_long(base, key, r.total, max, err);
     char *fit = realloc(bytes, r.total + 1); /* many of them are kept at a time */
     if (fit)
         bytes = fit;

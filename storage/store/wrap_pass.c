@@ -38,6 +38,12 @@ enum ckpt_status wrap_pass_get(struct store *s, const char *key, const struct st
     return store_get(wrap_inner(s), key, ranges, count, err);
 }
 
+enum ckpt_status wrap_pass_get_all(struct store *s, const char *key, size_t max, void **ret,
+                                   size_t *ret_len, struct ckpt_err *err)
+{
+    return store_get_all(wrap_inner(s), key, max, ret, ret_len, err);
+}
+
 enum ckpt_status wrap_pass_stat(struct store *s, const char *key, struct store_stat *ret,
                                 struct ckpt_err *err)
 {

@@ -20,6 +20,8 @@ enum ckpt_status wrap_pass_put(struct store *s, const char *key, const struct io
                                unsigned flags, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status wrap_pass_get(struct store *s, const char *key, const struct store_range *ranges,
                                size_t count, struct ckpt_err *err) CKPT_MUST_CHECK;
+enum ckpt_status wrap_pass_get_all(struct store *s, const char *key, size_t max, void **ret,
+                                   size_t *ret_len, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status wrap_pass_stat(struct store *s, const char *key, struct store_stat *ret,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status wrap_pass_list(struct store *s, const char *prefix, bool one_level,

@@ -92,6 +92,7 @@ static const struct store_ops throttle_ops = {
     .scheme = "throttle",
     .put = throttle_put,
     .get = wrap_pass_get,
+    .get_all = wrap_pass_get_all,
     .stat = wrap_pass_stat,
     .list = wrap_pass_list,
     .remove = wrap_pass_remove,

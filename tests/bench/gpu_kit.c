@@ -41,15 +41,29 @@ static bool take(void *lib, const char *name, void *ret_function)
     return s != NULL;
 }
 
+/* Does the driver know this runtime, and are there devices? */
+static bool works(void *lib)
+{
+    int (*count)(int *ret) = NULL, n = 0;
+    return take(lib, "cudaGetDeviceCount", &count) && count(&n) == 0;
+}
+
+/* The first that works; else the first there is, which says why not. */
 static void *find_runtime(struct gpu_kit *k)
 {
     static const char *const names[] = { "libcudart.so.13", "libcudart.so.12" };
     const char *given = getenv("CKPT_CUDART");
     void *lib = NULL;
-    for (size_t i = 0; !lib && i < (given ? 1 : 2); i++) {
-        snprintf(k->from, sizeof(k->from), "%s", given ? given : names[i]);
-        lib = dlopen(k->from, RTLD_NOW);
+    for (size_t i = 0; (!lib || !works(lib)) && i < (given ? 1 : 2); i++) {
+        const char *name = given ? given : names[i];
+        void *one = dlopen(name, RTLD_NOW);
+        if (!one || (lib && !works(one)))
+            continue;
+        snprintf(k->from, sizeof(k->from), "%s", name);
+        lib = one;
     }
+    if (!lib)
+        snprintf(k->from, sizeof(k->from), "%s", given ? given : names[0]);
     return lib;
 }
 

@@ -265,9 +265,9 @@ static void check_commit(struct store *s, const struct oracle *o, int commit)
 
 static void check_acknowledged(struct store *s, const struct oracle *o)
 {
-    uint64_t epoch = 0;
+    uint64_t epoch = 0, floor = 0;
     if (o->epoch > 0)
-        MUST(launch_find(s, KIT_JOB, oracle_tokens[o->token], &epoch, &err));
+        MUST(launch_find(s, KIT_JOB, oracle_tokens[o->token], &floor, &epoch, &err));
     if (epoch != o->epoch)
         complain("the token does not lead to its", &(struct ckpt_name){ .epoch = o->epoch });
     for (int i = 0; i < ORACLE_COMMITS; i++)

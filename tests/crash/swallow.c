@@ -27,8 +27,6 @@ static const struct {
     { "save: sync kit/d/*/*/: fsync",
       "(a store must be asked for it before anything refers to packs; in dir, the put of .h "
       "that follows happens to sync the same directories)" },
-    { "repair: record kit/d/*/*/*.m: fsync", "(repair ends with a sync of its own, for packs)" },
-    { "repair: record kit/d/*/*/*.h: fsync", "(the same)" },
 };
 
 static const char *why_covered(const char *site)

@@ -234,12 +234,22 @@ static void home_elsewhere(void)
     kit.cases++;
 }
 
-/* A tier that cannot be reached holds up nobody, and another one counts. */
+static void begins_unasked(struct kit_rank *r)
+{
+    struct ckpt_open_opts o = kit_opts(r);
+    KIT_FAILS(ckpt_open(&o, &r->c), CKPT_UNREACHABLE, "/proc/nowhere/store, which may have");
+}
+
+/* A tier that cannot be reached holds up nobody, and another one counts; but nobody begins a job
+ * anew, unasked, that such a tier may know. */
 static void one_is_gone(void)
 {
     const char *args[] = { "--remote", "/proc/nowhere/store", "--remote", remote, NULL };
     restart(args);
+    kit_run("gone", 1, begins_unasked, NULL);
+    setenv("CKPT_RESUME", "none", 1);
     run_steps("gone", 1, &(struct steps){ 1, 2, false, 0 });
+    unsetenv("CKPT_RESUME");
     CHECK(kit_logged("another tier is left out"));
     run_steps("gone", 1, &(struct steps){ 3, 3, true, 0 });
     kit.cases++;

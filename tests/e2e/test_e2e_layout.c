@@ -125,6 +125,45 @@ static void test_scopes(void)
     kit_verify("scopes", 6);
 }
 
+/* A shared object in which the ranks differ, in bytes and in length (clocks, host names): all get
+ * one rank's, whole, though it is large enough to be split if it were a tensor. */
+#define UNEQUAL_CAP    (16 * MIB)
+#define UNEQUAL_LEN(r) (9 * MIB + (r) * (2 * MIB + 8))
+
+static void unequal(struct kit_rank *r)
+{
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    struct ckpt_buffer b = { malloc(UNEQUAL_CAP), UNEQUAL_LEN(r->rank) };
+    uint64_t op, *words = b.base;
+    kit_open(r);
+    KIT_OK(ckpt_state_new(r->c, &r->s));
+    KIT_OK(ckpt_object(r->s, "host", UNEQUAL_CAP, CKPT_OBJECT_SHARED));
+    KIT_OK(ckpt_seal(r->s, 40000));
+    if (r->point.size) {
+        b.bytes = UNEQUAL_CAP;
+        KIT_OK(ckpt_restore(r->s, NULL, &b, 1, NULL, NULL));
+        unsigned long long first = 0, whose = words[0] >> 32;
+        CHECK_EQ(b.bytes, UNEQUAL_LEN(whose));
+        for (uint64_t i = 0; i < b.bytes / sizeof(*words); i++)
+            CHECK_EQ(words[i], whose << 32 | i);
+        CHECK(atomic_compare_exchange_strong(&r->board->value[0], &first, whose + 1) ||
+              first == whose + 1); /* the same one for all */
+    } else {
+        for (uint64_t i = 0; i < b.bytes / sizeof(*words); i++)
+            words[i] = (uint64_t)r->rank << 32 | i;
+        KIT_OK(ckpt_save(r->s, &o, &b, 1, NULL, &op));
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    }
+    free(b.base);
+}
+
+static void test_unequal(void)
+{
+    kit_run("unequal", 4, unequal, NULL);
+    kit_run("unequal", 3, unequal, NULL);
+    CHECK_EQ(kit_verify("unequal", 1), 1);
+}
+
 /* -- very many, very large ----------------------------------------------------------------- */
 
 static struct kit_part many[20000];
@@ -177,6 +216,7 @@ int main(void)
     kit_begin("layout");
     test_worlds();
     test_scopes();
+    test_unequal();
     test_sizes();
     return kit_end();
 }

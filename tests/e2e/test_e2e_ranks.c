@@ -39,7 +39,7 @@ static void rank_2_never_opens(struct kit_rank *r)
     if (r->rank == 2)
         return;
     open_declare(r);
-    KIT_FAILS(kit_save_local(r, 1), CKPT_TIMEOUT, "rank 2");
+    KIT_FAILS(kit_save_local(r, 1), CKPT_TIMEOUT, "2 did not come"); /* another may be late */
 }
 
 static void rank_0_never_opens(struct kit_rank *r)
@@ -306,8 +306,8 @@ static void worker_stopped(struct kit_rank *r)
     kit_meet(r, 0);
     KIT_OK(kit_save(r, 2, &op));
     kit_reach(r->board, 1);
-    kit_await(r->board, 2, 1); /* stopped now */
-    enum ckpt_status fence = ckpt_fence(r->s, 30);
+    kit_await(r->board, 2, 1);                    /* stopped now */
+    enum ckpt_status fence = ckpt_fence(r->s, 0); /* a look */
     enum ckpt_status wait = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 30);
     CHECK(fence == CKPT_OK || fence == CKPT_TIMEOUT);
     CHECK(wait == CKPT_OK || wait == CKPT_TIMEOUT);
@@ -351,7 +351,8 @@ static void test_fences(void)
 
 int main(void)
 {
-    setenv("CKPT_ARRIVAL_MS", TEST_TENTH > 1 ? "4000" : "800", 1); /* sanitizers are slow */
+    setenv("CKPT_ARRIVAL_MS", "4000",
+           1); /* ranks that do come need some of it, on a busy machine */
     kit_begin("ranks");
     const struct {
         const char *name;

@@ -71,6 +71,7 @@ static void convert(struct kit_rank *r)
     kit_declare(r, a->parts, PARTS);
     KIT_FAILS(restore(r, NULL), CKPT_MISMATCH, "a restore converts only when");
     CHECK(strstr(ckpt_error(), "rank ") && strstr(ckpt_error(), "tensor "));
+    kit_meet(r, 0); /* ranks restore together, and fail together */
     struct kit_part same[PARTS];
     for (size_t i = 0; i < PARTS; i++) {
         same[i] = a->parts[i];
@@ -214,22 +215,59 @@ static void parts_and_names(struct kit_rank *r)
     KIT_OK(ckpt_progress(r->c, CKPT_FINISHED)); /* no crash: the next launch is none of many */
 }
 
-/* Ranks that leave out different parts: each gets what it asked for. */
+/* Ranks that leave out different parts: each gets what it asked for.  head is tied to model.w. */
 static void apart(struct kit_rank *r)
 {
-    static const char *const left[] = { "model.*", "opt.*", "*" };
-    struct ckpt_restore_opts o = { .size = sizeof(o), .except = &left[r->rank], .except_count = 1 };
+    static const char *const left[][2] = { { "model.*", "head" },
+                                           { "opt.*", "opt.*" },
+                                           { "*", "*" } };
+    struct ckpt_restore_opts o = { .size = sizeof(o), .except = left[r->rank], .except_count = 2 };
     kit_open(r);
     kit_declare(r, saved, PARTS);
     KIT_OK(restore(r, &o));
     for (size_t i = 0; i < PARTS; i++) {
         const char *n = saved[i].name;
-        bool out = r->rank == 2 || (r->rank == 0 && n[0] == 'm') || (r->rank == 1 && n[0] == 'o');
+        bool out = r->rank == 2 || (r->rank == 0 && (n[0] == 'm' || n[0] == 'h')) ||
+                   (r->rank == 1 && n[0] == 'o');
         CHECK_EQ(fate(r, i).fate, out              ? CKPT_FATE_LEFT_OUT
                                   : saved[i].alias ? CKPT_FATE_TIED
                                                    : CKPT_FATE_LOADED);
         CHECK(out ? scribbled(r, i) : kit_part_is(r, i, 1));
     }
+    KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
+}
+
+/* What is tied has no memory: without its target there is nothing to ask for. */
+static void ties(struct kit_rank *r)
+{
+    static const struct kit_part fresh[] = {
+        TENSOR("fresh.w", CKPT_F32, 2, KIT_ROWS, 70, 50),
+        { .name = "crown", .dtype = CKPT_F32, .ndim = 2, .shape = { 70, 50 }, .alias = "fresh.w" },
+        TENSOR("model.e", CKPT_F8_E4M3, 1, KIT_SAME, 4096),
+    };
+    static const char *const head[] = { "head", "model.w" }, *const left[] = { "model.w" };
+    struct ckpt_restore_opts o = { .size = sizeof(o), .only = head, .only_count = 1 };
+    kit_open(r);
+    kit_declare(r, saved, PARTS);
+    KIT_FAILS(restore(r, &o), CKPT_INVALID, "tensor head is tied to model.w, which");
+    CHECK(scribbled(r, 0));
+    kit_meet(r, 0); /* ranks restore together, and fail together */
+    o.flags = CKPT_RESTORE_PARTIAL;
+    KIT_FAILS(restore(r, &o), CKPT_INVALID, "ask for both, or for neither");
+    kit_meet(r, 1);
+    o = (struct ckpt_restore_opts){ .size = sizeof(o), .except = left, .except_count = 1 };
+    KIT_FAILS(restore(r, &o), CKPT_INVALID, "tensor head is tied to model.w, which");
+    kit_meet(r, 2);
+    o = (struct ckpt_restore_opts){ .size = sizeof(o), .only = head, .only_count = 2 };
+    KIT_OK(restore(r, &o));
+    CHECK(kit_part_is(r, 0, 1) && fate(r, 6).fate == CKPT_FATE_TIED);
+    o = (struct ckpt_restore_opts){ .size = sizeof(o), .flags = CKPT_RESTORE_PARTIAL };
+    kit_declare(r, fresh, ARRAY_COUNT(fresh));
+    KIT_OK(restore(r, &o));
+    CHECK(scribbled(r, 0) && kit_part_is(r, 2, 1));
+    CHECK_EQ(fate(r, 0).fate, CKPT_FATE_MISSING);
+    CHECK_EQ(fate(r, 1).fate, CKPT_FATE_MISSING); /* not tied to anything that came */
+    CHECK_EQ(fate(r, 2).fate, CKPT_FATE_LOADED);
     KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
 }
 
@@ -400,6 +438,7 @@ int main(void)
     kit_run("convert", 3, parts_and_names, NULL);
     kit_run("convert", 1, parts_and_names, NULL);
     kit_run("convert", 3, apart, NULL);
+    kit_run("convert", 2, ties, NULL);
     kit_run("convert", 2, look, NULL);
     test_keys();
     test_deal();

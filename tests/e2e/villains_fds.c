@@ -60,6 +60,18 @@ static int wrong_fd(unsigned which, int conn)
     }
 }
 
+/* Not one byte, but descriptors. */
+static void empty_messages(const int *fds)
+{
+    static const size_t counts[] = { 1, WIRE_FDS_MAX, FDS_MANY };
+    for (size_t i = 0; i < ARRAY_COUNT(counts); i++) {
+        int fd = vk_connect();
+        CHECK(vk_say(fd, "", 0, fds, counts[i]));
+        vk_hear_end(fd);
+        vk_count(1);
+    }
+}
+
 void run_pidfd(void)
 {
     int many[FDS_MANY];
@@ -80,6 +92,7 @@ void run_pidfd(void)
         vk_say_hello(vk_connect(), many, 2, 2);
         vk_say_hello(vk_connect(), many, 3, 3);
         vk_say_hello(vk_connect(), many, 1, FDS_MANY);
+        empty_messages(many);
         close(parent);
         close(dead);
     }

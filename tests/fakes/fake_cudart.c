@@ -88,7 +88,15 @@ static int broken, contexts;
 static unsigned captures; /* global ones */
 static struct named_calls calls;
 static _Thread_local int device, mode, last_error;
+static _Thread_local bool bound; /* to a context on `device` */
 static _Thread_local cuda_stream mine;
+
+/* What works on the current device makes a context there.  Lock held. */
+static void use_context(void)
+{
+    contexts |= 1 << device;
+    bound = true;
+}
 
 /* -- errors on demand ------------------------------------------------------------- */
 
@@ -490,6 +498,9 @@ API const char *cudaGetErrorName(cuda_error e);
 API const char *cudaGetErrorString(cuda_error e);
 API cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS);
 API cuda_error cuCtxGetCurrent(void **ret);
+API cuda_error cuDevicePrimaryCtxGetState(int d, unsigned *flags, int *active);
+API cuda_error cuPointerGetAttributes(unsigned count, int *attributes, void **data,
+                                      unsigned long long at);
 /* What programs call, and the library does not. */
 API cuda_error cudaMalloc(void **ret, size_t bytes), cudaFree(void *p);
 API cuda_error cudaMallocHost(void **ret, size_t bytes), cudaFreeHost(void *p);
@@ -515,15 +526,23 @@ cuda_error cudaRuntimeGetVersion(int *ret)
     return CUDA_SUCCESS;
 }
 
+static int driver_version(void)
+{
+    const char *given = getenv("FAKE_DRIVER_VERSION");
+    return given ? (int)strtol(given, NULL, 10) : FAKE_CUDART_VERSION;
+}
+
 cuda_error cudaDriverGetVersion(int *ret)
 {
-    *ret = FAKE_CUDART_VERSION;
+    *ret = driver_version();
     return CUDA_SUCCESS;
 }
 
 cuda_error cudaGetDeviceCount(int *count)
 {
     cuda_error e = begin("GetDeviceCount", false);
+    if (e == CUDA_SUCCESS && driver_version() / 1000 < FAKE_CUDART_VERSION / 1000)
+        e = CUDA_INSUFFICIENT_DRIVER;
     *count = FAKE_DEVICES;
     return end(e);
 }
@@ -539,7 +558,7 @@ cuda_error cudaSetDevice(int d)
     cuda_error e = begin("SetDevice", false);
     if (e == CUDA_SUCCESS) {
         device = d;
-        contexts |= 1 << d; /* as CUDA 12 does */
+        use_context(); /* as CUDA 12 does */
     }
     return end(e);
 }
@@ -548,7 +567,7 @@ cuda_error cudaSetDevice(int d)
 cuda_error cuCtxGetCurrent(void **ret)
 {
     pthread_mutex_lock(&lock);
-    *ret = contexts >> device & 1 ? &contexts : NULL;
+    *ret = bound ? &contexts : NULL;
     pthread_mutex_unlock(&lock);
     return CUDA_SUCCESS;
 }
@@ -566,21 +585,38 @@ cuda_error cudaGetLastError(void)
     return e;
 }
 
-cuda_error cudaPointerGetAttributes(struct cuda_pointer_attributes *ret, const void *p)
+/* Of the driver. */
+cuda_error cuDevicePrimaryCtxGetState(int d, unsigned *flags, int *active)
+{
+    pthread_mutex_lock(&lock);
+    *flags = 0;
+    *active = contexts >> d & 1;
+    pthread_mutex_unlock(&lock);
+    return CUDA_SUCCESS;
+}
+
+cuda_error cuPointerGetAttributes(unsigned count, int *attributes, void **data,
+                                  unsigned long long at)
 {
     cuda_error e = begin("PointerGetAttributes", false);
+    const void *p = (const void *)(uintptr_t)at;
     const struct range *r = range_at(p, true);
-    memset(ret, 0, sizeof(*ret));
-    ret->type = r                    ? CUDA_MEMORY_DEVICE
-                : range_at(p, false) ? CUDA_MEMORY_HOST
-                                     : CUDA_MEMORY_UNREGISTERED;
-    ret->device = r ? r->device : -1;
+    for (unsigned i = 0; i < count; i++) {
+        int *to = data[i];
+        if (attributes[i] == CUDA_POINTER_MEMORY_TYPE)
+            *to = r ? CUDA_MEMORY_DEVICE : range_at(p, false) ? CUDA_MEMORY_HOST : 0;
+        else if (attributes[i] == CUDA_POINTER_DEVICE)
+            *to = r ? r->device : -2;
+        else
+            *to = 0;
+    }
     return end(e);
 }
 
 cuda_error cudaHostRegister(void *p, size_t bytes, unsigned flags)
 {
     cuda_error e = begin("HostRegister", true);
+    use_context();
     unsigned char *at = p;
     if (e == CUDA_SUCCESS && (bytes == 0 || bytes > (size_t)1 << 30))
         e = CUDA_INVALID_VALUE;
@@ -623,6 +659,7 @@ cuda_error cudaHostUnregister(void *p)
 cuda_error cudaStreamCreateWithFlags(cuda_stream *ret, unsigned flags)
 {
     cuda_error e = begin("StreamCreateWithFlags", true);
+    use_context();
     if (flags != CUDA_STREAM_NON_BLOCKING)
         DIE("a stream that waits for the default stream");
     if (e == CUDA_SUCCESS)
@@ -676,14 +713,17 @@ cuda_error cudaStreamIsCapturing(cuda_stream given, int *ret)
 cuda_error cudaThreadExchangeStreamCaptureMode(int *m)
 {
     int before = mode;
+    cuda_error e = begin("ThreadExchangeStreamCaptureMode", false);
+    use_context();
     mode = *m;
     *m = before;
-    return CUDA_SUCCESS;
+    return end(e);
 }
 
 cuda_error cudaEventCreateWithFlags(cuda_event *ret, unsigned flags)
 {
     cuda_error e = begin("EventCreateWithFlags", true);
+    use_context();
     if (flags != CUDA_EVENT_DISABLE_TIMING)
         DIE("an event that takes the time");
     if (e == CUDA_SUCCESS) {
@@ -726,19 +766,46 @@ cuda_error cudaEventQuery(cuda_event event)
     return end(e);
 }
 
+/* What a copy of the rectangle touches on the host. */
+static struct range host_range(const struct rect *r, bool in)
+{
+    size_t dst_bytes = r->dst_pitch * (r->rows - 1) + r->width;
+    size_t src_bytes = r->src_pitch * (r->rows - 1) + r->width;
+    union { /* only compared */
+        const unsigned char *given;
+        unsigned char *p;
+    } u = { .given = in ? r->src : r->dst };
+    return (struct range){ .base = u.p, .bytes = in ? src_bytes : dst_bytes };
+}
+
+/* No copy reaches from one pinned range into another, or out of it. */
+static bool one_pinning(const struct rect *r, bool in)
+{
+    struct range at = host_range(r, in);
+    for (size_t i = 0; i < range_count; i++) {
+        const struct range *p = &ranges[i];
+        if (!p->shadow && at.base < p->base + p->bytes && p->base < at.base + at.bytes)
+            return at.base >= p->base && at.base + at.bytes <= p->base + p->bytes;
+    }
+    return true;
+}
+
 /* Resolves the addresses, poisons what the host will read, queues; waits where memory is not
  * pinned.  Lock held. */
 static cuda_error copy(cuda_stream s, struct rect *rects, size_t count, int kind)
 {
     bool in = kind == CUDA_HOST_TO_DEVICE, between = kind == BETWEEN, pinned = true;
     for (size_t i = 0; i < count; i++) {
+        if (!between && !one_pinning(&rects[i], in)) {
+            free(rects);
+            return CUDA_INVALID_VALUE;
+        }
+    }
+    for (size_t i = 0; i < count; i++) {
         struct rect *r = &rects[i];
         size_t dst_bytes = r->dst_pitch * (r->rows - 1) + r->width;
         size_t src_bytes = r->src_pitch * (r->rows - 1) + r->width;
-        const void *host = in ? (const void *)r->src : r->dst;
-        size_t host_bytes = in ? src_bytes : dst_bytes;
-        pinned &= between || (range_at(host, false) &&
-                              range_at((const unsigned char *)host + host_bytes - 1, false));
+        pinned &= between || range_at(host_range(r, in).base, false);
         r->dst = really(r->dst, dst_bytes, in || between);
         r->src = really(r->src, src_bytes, !in);
         if (!in && !between)

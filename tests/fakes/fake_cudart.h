@@ -6,10 +6,13 @@
  *   - Device memory cannot be touched by the host: its pages are mapped twice, the address that
  *     is handed out has no access.
  *   - The destination of a copy is poisoned until it has really happened.
+ *   - Contexts are made where CUDA makes them, also by mere questions of a thread that has none.
  *   - Copies of memory that is not pinned are synchronous, as they are with CUDA.
+ *   - A copy from or to memory that was pinned in two calls is refused, as CUDA does.
  *   - What CUDA leaves undefined ends the process with words: copies outside of an allocation,
  *     unpinning under a copy, an event of another device.
  *
+ * FAKE_DRIVER_VERSION: of the driver; a runtime of a newer major version finds no devices.
  * Built for the version FAKE_CUDART_VERSION; seed and longest delay: fake_seed. */
 #pragma once
 

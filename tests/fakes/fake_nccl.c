@@ -75,7 +75,8 @@ static _Thread_local struct {
 } group;
 
 extern int cudaGetDevice(int *ret);
-extern int cudaPointerGetAttributes(struct cuda_pointer_attributes *ret, const void *p);
+extern int cuPointerGetAttributes(unsigned count, int *attributes, void **data,
+                                  unsigned long long p);
 
 /* -- on demand --------------------------------------------------------------------------- */
 
@@ -416,15 +417,26 @@ nccl_result ncclGroupEnd(void)
     return r;
 }
 
+struct place {
+    int type, device;
+};
+
+static bool place_of(const void *p, struct place *ret)
+{
+    int what[] = { CUDA_POINTER_MEMORY_TYPE, CUDA_POINTER_DEVICE };
+    void *answers[] = { &ret->type, &ret->device };
+    return cuPointerGetAttributes(2, what, answers, (uintptr_t)p) == CUDA_SUCCESS;
+}
+
 /* The host's view of a buffer; NULL: NCCL would refuse it. */
 static unsigned char *view(nccl_comm c, const void *p, size_t bytes)
 {
-    struct cuda_pointer_attributes first, last;
+    struct place first, last;
     union {
         const void *given;
         unsigned char *p;
     } u = { .given = p };
-    if (cudaPointerGetAttributes(&first, p) || cudaPointerGetAttributes(&last, u.p + bytes - 1))
+    if (!place_of(p, &first) || !place_of(u.p + bytes - 1, &last))
         return NULL;
     if (first.type != last.type)
         DIE("a buffer of %zu bytes at %p is outside of its allocation", bytes, p);
@@ -457,7 +469,7 @@ static nccl_result collective(const char *name, nccl_comm c, const void *from, v
         group.tail = &group.calls;
     *group.tail = memcpy(malloc(sizeof(k)), &k, sizeof(k));
     group.tail = &(*group.tail)->next;
-    return alone ? launch() : NCCL_SUCCESS;
+    return alone ? launch() : NCCL_IN_PROGRESS; /* as one that does not block may say */
 }
 
 nccl_result ncclBroadcast(const void *from, void *to, size_t count, int type, int root, nccl_comm c,

@@ -44,9 +44,9 @@ static const struct record_resolved nothing = {
     .epoch = 1, .kind = RESOLVED_NOTHING, .stop = true, .time_ns = -1, .why = "no checkpoint"
 };
 static struct record_holding holdings[3] = {
-    { { EPOCH, STEP, ATTEMPT }, 0 },
-    { { EPOCH, STEP, ATTEMPT }, CKPT_RANKS_MAX - 1 },
-    { { EPOCH - 1, STEP - 100, 42 }, 1 },
+    { { EPOCH, STEP, ATTEMPT }, 0, false },
+    { { EPOCH, STEP, ATTEMPT }, CKPT_RANKS_MAX - 1, false },
+    { { EPOCH - 1, STEP - 100, 42 }, 1, false },
 };
 static const struct record_step step = { .epoch = EPOCH, .step = STEP, .time_ns = TIME_NS + 2 };
 static const struct record_abort abort_ = { .status = CKPT_TIMEOUT,

@@ -8,4 +8,4 @@ extern int64_t impatient_ns; /* of the test: it may wait long after all */
 #define LIB_LAND_NS     impatient_ns
 #define AUDIT_BLOCK_NS  INT64_C(300000000)
 #define AUDIT_STREAM_NS INT64_C(300000000)
-#define GPU_PIN_SLICE   (UINT64_C(12) << 20)
+#define GPU_PIN_SLICE   (UINT64_C(10) << 20) /* of whole slots of 8 MiB: 8 */

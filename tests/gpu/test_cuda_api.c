@@ -112,7 +112,43 @@ static void run(const char *path, int major, enum how how)
     cases++;
 }
 
-int main(void)
+/* With both on the search path the driver decides.  argv: the version that is to be found. */
+static int find_by_path(const char *version)
+{
+    struct cuda_api api;
+    CHECK_OK(cuda_api_load(&api, NULL));
+    CHECK_EQ(api.runtime_version / 1000, strtol(version, NULL, 10));
+    CHECK_STR(api.from, api.runtime_version < 13000 ? "libcudart.so.12" : "libcudart.so.13");
+    return 0;
+}
+
+static void run_by_path(const char *driver, const char *version)
+{
+    char dir[] = "/tmp/ckpt-runtimes-XXXXXX", name[2][64];
+    int status;
+    CHECK(mkdtemp(dir));
+    for (int i = 0; i < 2; i++) {
+        snprintf(name[i], sizeof(name[i]), "%s/libcudart.so.%d", dir, 12 + i);
+        CHECK_EQ(symlink(i ? FAKE_13 : FAKE_12, name[i]), 0);
+    }
+    pid_t pid = fork();
+    CHECK(pid >= 0);
+    if (pid == 0) {
+        unsetenv("CKPT_CUDART");
+        setenv("FAKE_DRIVER_VERSION", driver, 1);
+        setenv("LD_LIBRARY_PATH", dir, 1);
+        execl("/proc/self/exe", "test_cuda_api", version, (char *)NULL);
+        _exit(127);
+    }
+    CHECK(waitpid(pid, &status, 0) == pid);
+    CHECK_EQ(status, 0);
+    for (int i = 0; i < 2; i++)
+        unlink(name[i]);
+    rmdir(dir);
+    cases++;
+}
+
+int main(int argc, char **argv)
 {
     static const struct {
         const char *file;
@@ -120,6 +156,10 @@ int main(void)
     } runtimes[] = { { "libcudart.so.12", 12 }, { "libcudart.so.13", 13 } };
     const char *given = getenv("CKPT_TEST_CUDART");
     int found = 0;
+    if (argc > 1)
+        return find_by_path(argv[1]);
+    run_by_path("13000", "13");
+    run_by_path("12020", "12");
     run("", 0, NOTHING);
     run("", 0, WRONG_NAME);
     run("", 0, NO_RUNTIME);

@@ -28,8 +28,11 @@ static const struct kit_part plain[] = {
     TENSOR("h", CKPT_F64, 3, KIT_SAME, 3, 200, 50),
     TENSOR("s", CKPT_F32, 0, KIT_FIRST, 0),
     { .name = "cfg", .object = true, .shape = { 500, 300 } },
+    TENSOR("c", CKPT_F32, 1, KIT_SAME, 300),
 };
-#define PLAIN_BYTES (5000 * 1500 * 4 + 700 * 300 * 2 + 300 * 4 + 3 * 200 * 50 * 8)
+#define PLAIN_B     2
+#define PLAIN_C     6 /* of b's shape */
+#define PLAIN_BYTES (5000 * 1500 * 4 + 700 * 300 * 2 + 2 * 300 * 4 + 3 * 200 * 50 * 8)
 
 static struct kit nodes[NODES];
 static uint64_t seed;
@@ -106,6 +109,7 @@ struct scene {
     int timeout_ms;
     uint32_t flags;
     const char *except;
+    bool exchanges;        /* that rank takes b for c and c for b */
     const char *why;       /* part of what must be said of it; NULL = it went well */
     const char *words;     /* it ends with CKPT_CORRUPT and these words */
     bool anything_is_said; /* `why`, or nothing */
@@ -206,6 +210,14 @@ static bool left_out(const char *except, const char *name)
 static void check_bytes(struct trainer *t)
 {
     struct kit_rank *r = t->r;
+    struct kit_part parts[PARTS_MAX]; /* under their names in the checkpoint */
+    memcpy(parts, r->parts, r->count * sizeof(*parts));
+    if (t->scene->exchanges && t->scene->who == r->rank) {
+        parts[PLAIN_B].name = plain[PLAIN_C].name;
+        parts[PLAIN_C].name = plain[PLAIN_B].name;
+    }
+    const struct kit_part *declared = r->parts;
+    r->parts = parts;
     fake_sync(t->stream);
     for (size_t i = 0; i < r->count; i++) {
         if (t->on_device[i])
@@ -221,6 +233,7 @@ static void check_bytes(struct trainer *t)
             exit(1);
         }
     }
+    r->parts = declared;
 }
 
 /* Until the first vote is queued: it, and all of the fan-out, waits for this stream. */
@@ -325,6 +338,11 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
                                    .flags = m->flags,
                                    .except = &m->except,
                                    .except_count = m->except != NULL };
+    static const struct ckpt_rename exchange[] = { { "b", "c" }, { "c", "b" } };
+    if (m->exchanges && me) {
+        o.renames = exchange;
+        o.rename_count = ARRAY_COUNT(exchange);
+    }
     nccl_comm comm = m->own_comm ? make_comm(t) : NULL;
     f.comm = comm;
     kit_scribble(r);
@@ -443,8 +461,9 @@ static void play_scenes(const char *job, uint32_t world, const struct scene *sce
 }
 
 /* Placements: on two devices and in host memory, in host memory alone, on another device. */
-static const int some[PARTS_MAX] = { 0, -1, 0, 1, 0 }, host[PARTS_MAX] = { -1, -1, -1, -1, -1 };
-static const int other[PARTS_MAX] = { 1, 1, 1, 1, 1 };
+static const int some[PARTS_MAX] = { 0, -1, 0, 1, 0 },
+                 host[PARTS_MAX] = { -1, -1, -1, -1, -1, -1, -1 };
+static const int other[PARTS_MAX] = { 1, 1, 1, 1, 1, 1, 1 };
 /* It goes another way, or wrong, in every place, and in the next scene all is well again. */
 static const struct scene everything[] = {
     { .name = "plain", .once = true, .slow = true },
@@ -456,6 +475,7 @@ static const struct scene everything[] = {
     { .name = "other device", .where = other, .why = "not used: no tensor" },
     { .name = "one host", .where_else = host, .who = 1, .why = "o" },
     { .name = "differ", .where_else = some, .who = 1, .why = "do not ask for the same" },
+    { .name = "other names", .exchanges = true, .who = 1, .why = "do not ask for the same" },
     { .name = "converting", .flags = CKPT_RESTORE_CONVERT, .why = "not used: a restore that" },
     { .name = "partial", .flags = CKPT_RESTORE_PARTIAL, .why = "not used: a partial" },
     { .name = "rank 0 without", .no_nccl = true, .why = "not used: " },

@@ -10,12 +10,15 @@
 #include "fakes/fake_cudart.h"
 #include "fakes/lib_fixture.h"
 #include "gpu/impatient.h"
+#include "libckpt/context.h"
 #include "libckpt/gpu_cuda.h"
 
 #define PATIENT_NS   INT64_C(60000000000)
 #define IMPATIENT_NS INT64_C(300000000)
 
 int64_t impatient_ns = PATIENT_NS; /* see impatient.h */
+
+extern int cudaSetDevice(int device);
 
 static atomic_int gate; /* kernels of close_gate wait until it is 1 */
 
@@ -32,12 +35,28 @@ struct device_fixture {
     struct ckpt_buffer at[FIX_TENSORS]; /* "big" on a device */
 };
 
-static void open_gpu(struct device_fixture *g, const struct fake_script *s)
+static void open_gpu_on(struct device_fixture *g, const struct fake_script *s, int device)
 {
     fix_open_with(&g->f, s, FIX_BIG);
-    g->stream = fake_stream_new(0);
+    g->stream = fake_stream_new(device);
     memcpy(g->at, g->f.buf, sizeof(g->at));
-    g->at[0].base = fake_malloc(0, g->at[0].bytes);
+    g->at[0].base = fake_malloc(device, g->at[0].bytes);
+}
+
+static void open_gpu(struct device_fixture *g, const struct fake_script *s)
+{
+    open_gpu_on(g, s, 0);
+}
+
+/* The library's own copies wait for the gate. */
+static void close_queue(struct device_fixture *g)
+{
+    struct devices *devices = g->f.s->ctx->devices;
+    unsigned on = 0;
+    CHECK(devices_any(devices));
+    CHECK_OK(devices_find(devices, g->at[0].base, &on, NULL));
+    atomic_store(&gate, 0);
+    fake_launch(gpu_cuda_stream(devices_gpu(devices, on)), wait_for_gate, NULL);
 }
 
 /* The device's tensor is as the host's; copies wait for the gate. */
@@ -117,6 +136,39 @@ static void another_arena(void)
     check_saved(&g, 2, op);
 }
 
+static void set_flag(void *arg)
+{
+    atomic_store((atomic_int *)arg, 1);
+}
+
+/* The caller's default stream waits for copies on another device. */
+static void default_stream_waits(void)
+{
+    static atomic_int went_on;
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    s.slots = 4;
+    open_gpu_on(&g, &s, 1);
+    fix_fill(&g.f, 1);
+    for (int i = 0; i < 3; i++) { /* nothing that a fence waits for is in host memory */
+        g.at[i].base = fake_malloc(1, g.at[i].bytes);
+        memcpy(fake_look(g.at[i].base), g.f.mem[i], g.at[i].bytes);
+    }
+    close_queue(&g);
+    CHECK_EQ(cudaSetDevice(0), 0);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, NULL, &op));
+    CHECK_OK(ckpt_fence_stream(g.f.s, NULL));
+    fake_launch(NULL, set_flag, &went_on);
+    usleep(30000);
+    CHECK(!atomic_load(&went_on));
+    atomic_store(&gate, 1);
+    fake_sync(NULL);
+    CHECK(atomic_load(&went_on));
+    check_saved(&g, 1, op);
+}
+
 static void *open_when_given_up(void *arg)
 {
     const struct device_fixture *g = arg;
@@ -190,7 +242,7 @@ static void save_with_arena(struct device_fixture *g, unsigned refused, const ch
     if (!strstr(info.devices, words))
         fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
     CHECK(strstr(info.devices, words));
-    CHECK_EQ(fake_pinned_at_once(), GPU_PIN_SLICE);
+    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20); /* a whole slot, and not two */
 }
 
 /* An arena of 32 MiB by the transfer thread, which looks for messages between the slices. */
@@ -198,7 +250,7 @@ static void pins_arena(void)
 {
     struct device_fixture g;
     save_with_arena(&g, 0, "; 0.031 GiB pinned in ");
-    CHECK_EQ(fake_calls("HostRegister"), 3);
+    CHECK_EQ(fake_calls("HostRegister"), 4);
     CHECK_EQ(fake_pinned(), UINT64_C(32) << 20);
     fix_close(&g.f);
     CHECK_EQ(fake_pinned(), 0);
@@ -208,9 +260,114 @@ static void pins_arena(void)
 static void pins_nothing(void)
 {
     struct device_fixture g;
-    save_with_arena(&g, 3, "(after 0.023 GiB, ");
+    save_with_arena(&g, 3, "(after 0.016 GiB, ");
     CHECK_EQ(fake_pinned(), 0);
     fix_close(&g.f);
+}
+
+/* A volatile tensor that is longer than what is pinned at once. */
+static void volatile_in_slices(void)
+{
+    enum { BYTES = 2 * GPU_PIN_SLICE + 4096 };
+    struct fixture f = { .d = fake_start(NULL) };
+    struct ckpt_open_opts o = fix_opts(f.d);
+    struct ckpt_save_opts save = { .size = sizeof(save), .step = 1 };
+    struct ckpt_point p = fix_point(1);
+    uint64_t shape = BYTES, op;
+    struct ckpt_tensor_desc t = { .size = sizeof(t), .name = "v", .dtype = CKPT_U8, .ndim = 1 };
+    struct ckpt_piece whole = { .len = { BYTES }, .stride = { 1 } };
+    uint8_t *want = malloc(BYTES), *got = calloc(1, BYTES);
+    CHECK(want && got);
+    t.shape = &shape;
+    t.flags = CKPT_VOLATILE;
+    CHECK_OK(ckpt_open(&o, &f.c));
+    CHECK_OK(ckpt_state_new(f.c, &f.s));
+    CHECK_OK(ckpt_tensor(f.s, &t, &whole, 1));
+    CHECK_OK(ckpt_seal(f.s, 20000));
+    struct ckpt_buffer at = { fake_malloc(0, BYTES), BYTES }, to = { got, BYTES };
+    for (size_t i = 0; i < BYTES; i++)
+        want[i] = (uint8_t)(i * 31 + i / 251);
+    memcpy(fake_look(at.base), want, BYTES);
+    CHECK_OK(ckpt_save(f.s, &save, &at, 1, NULL, &op));
+    fake_sync(NULL);
+    memset(fake_look(at.base), 0x11, BYTES);
+    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK_OK(ckpt_restore(f.s, &p, &to, 1, NULL, NULL));
+    CHECK_EQ(memcmp(got, want, BYTES), 0);
+    ckpt_close(f.c);
+    CHECK_EQ(fake_pinned(), 0);
+    fake_stop(f.d);
+}
+
+/* -- runtimes ------------------------------------------------------------------------ */
+
+/* A program with device memory, and no runtime that works here: it is not taken for the host's. */
+static void no_usable_runtime(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    setenv("FAKE_DRIVER_VERSION", "12080", 1);
+    s.slots = 4;
+    open_gpu(&g, &s);
+    CHECK_FAILS(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, NULL, &op), CKPT_UNSUPPORTED,
+                "not host memory, and on no device that can be used: counting devices: "
+                "cudaError35");
+    CHECK_OK(ckpt_save(g.f.s, &o, g.f.buf, FIX_TENSORS, NULL, &op));
+    check_saved(&g, 1, op);
+}
+
+/* -- copies that fail ----------------------------------------------------------------- */
+
+struct gatherer {
+    struct gpu *gpu;
+    void *slot, *from;
+    atomic_int gathered, recorded;
+    enum ckpt_status said;
+};
+
+/* As the transfer thread does: copies, and an event behind them. */
+static void *gather(void *arg)
+{
+    struct gatherer *w = arg;
+    struct gpu_event *e = NULL;
+    struct box all = { .ndim = 1, .len = { 4096 } };
+    struct strided from = dense_at(&all, 8, w->from);
+    gpu_cuda_own_thread();
+    CHECK_OK(w->gpu->ops->event_new(w->gpu, &e, NULL));
+    CHECK_OK(w->gpu->ops->copy_out(w->gpu, w->slot, &all, 8, &all, &from, NULL));
+    atomic_store(&w->gathered, 1);
+    while (!atomic_load(&w->recorded))
+        usleep(500);
+    w->said = w->gpu->ops->record(w->gpu, e, NULL);
+    w->gpu->ops->event_free(e);
+    return NULL;
+}
+
+/* Whoever queued a copy that fails hears of it, and nobody else. */
+static void failure_is_its_own(void)
+{
+    struct cuda cuda;
+    struct gatherer w = { .slot = aligned_alloc(4096, 4096), .from = fake_malloc(0, 4096) };
+    struct gpu_event *e = NULL;
+    pthread_t thread;
+    CHECK(w.slot);
+    CHECK_OK(cuda_open(&cuda, NULL));
+    CHECK_OK(gpu_cuda_new(&cuda, 0, &w.gpu, NULL));
+    CHECK_OK(w.gpu->ops->event_new(w.gpu, &e, NULL));
+    CHECK_OK(w.gpu->ops->record_user(w.gpu, e, NULL, NULL));
+    CHECK_EQ(pthread_create(&thread, NULL, gather, &w), 0);
+    while (!atomic_load(&w.gathered))
+        usleep(500);
+    fake_fail("MemcpyAsync", 1, CUDA_INVALID_VALUE, false);
+    CHECK_OK(w.gpu->ops->wait(w.gpu, e, NULL));
+    CHECK_OK(w.gpu->ops->record(w.gpu, e, NULL));
+    atomic_store(&w.recorded, 1);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(w.said, CKPT_DEVICE);
+    w.gpu->ops->event_free(e);
+    w.gpu->ops->free(w.gpu);
 }
 
 /* -- a device that never ends ------------------------------------------------------ */
@@ -250,7 +407,7 @@ static void hangs_under_state(void)
     open_gpu(&g, &s);
     save_behind_gate(&g, 1, &op);
     size_t pinned = fake_pinned();
-    CHECK_FAILS(ckpt_fence(g.f.s, 50), CKPT_TIMEOUT, "still being copied");
+    CHECK_FAILS(ckpt_fence(g.f.s, 0), CKPT_TIMEOUT, "still being copied");
     ckpt_state_free(g.f.s);
     CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_CANCELLED, "freed");
     CHECK_EQ(fake_pinned(), pinned);
@@ -280,9 +437,10 @@ static void hangs_at_close(void)
 int main(void)
 {
     static void (*const each[])(
-        void) = { granted_again,     another_arena,     stream_waits_for_host,
-                  hangs_under_arena, hangs_under_state, hangs_at_close,
-                  pins_in_slices,    pins_arena,        pins_nothing };
+        void) = { granted_again,     another_arena,      stream_waits_for_host, hangs_under_arena,
+                  hangs_under_state, hangs_at_close,     pins_in_slices,        pins_arena,
+                  pins_nothing,      volatile_in_slices, default_stream_waits,  failure_is_its_own,
+                  no_usable_runtime };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     for (size_t i = 0; i < ARRAY_COUNT(each); i++) {

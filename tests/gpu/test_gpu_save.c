@@ -3,6 +3,7 @@
  *
  * What a step does is in kernels on a stream; the host never waits for it unless a case says
  * so.  A mutation is queued right behind the fence, so whatever is copied too late is seen. */
+#include <pthread.h>
 #include <sys/wait.h>
 
 #include "e2e/kit.h"
@@ -144,6 +145,7 @@ static void all_on_one(struct kit_rank *r)
     if (r->point.size)
         restore(&t);
     uint64_t first = r->point.size ? r->point.step + 1 : 1;
+    KIT_OK(ckpt_fence_stream(r->s, t.stream)); /* as before every step: nothing to wait for yet */
     for (uint64_t step = first; step < first + 2; step++) {
         compute(&t, step);
         KIT_OK(save(&t, step, &op));
@@ -376,6 +378,60 @@ static void pinned_early(struct kit_rank *r)
     CHECK_EQ(fake_pinned(), 0);
 }
 
+/* The caller's default stream waits for the copies on every device, whichever is his. */
+static void default_streams(struct kit_rank *r)
+{
+    static const int where[PARTS_MAX] = { 0, 1, 1, 0, 1 };
+    static struct kit_part parts[ARRAY_COUNT(plain)];
+    struct trainer t = { .r = r };
+    uint64_t op;
+    memcpy(parts, plain, sizeof(parts));
+    parts[1].flags = parts[3].flags = CKPT_VOLATILE;
+    setenv("CKPT_AUDIT", "0", 1); /* that one waits */
+    begin(r, 500);
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    place(&t, where);
+    for (uint64_t step = 1; step < 5; step++) {
+        CHECK_EQ(cudaSetDevice(step % 2), 0);
+        compute(&t, step);
+        KIT_OK(save(&t, step, &op));
+        fake_launch(NULL, scribble_volatile, &t);
+        KIT_OK(ckpt_fence_stream(r->s, NULL));
+        launch_change(&t, true);
+        KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
+        fake_sync(NULL);
+    }
+    finish_one(&t);
+}
+
+/* A thread that has set no device saves what lies on another one, with NULL. */
+static void *save_from_aside(void *arg)
+{
+    struct trainer *t = arg;
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    KIT_OK(ckpt_save(t->r->s, &o, t->at, t->r->count, NULL, &op));
+    KIT_OK(ckpt_fence_stream(t->r->s, NULL));
+    KIT_OK(ckpt_wait(t->r->c, op, CKPT_LEVEL_LOCAL, 60000));
+    return NULL;
+}
+
+static void from_aside(struct kit_rank *r)
+{
+    static const int where[PARTS_MAX] = { 2, 2, 2, 2, 2 };
+    struct trainer t = { .r = r };
+    pthread_t thread;
+    CHECK_EQ(cudaSetDevice(2), 0);
+    begin(r, 500);
+    kit_declare(r, plain, ARRAY_COUNT(plain));
+    place(&t, where);
+    compute(&t, 1); /* on the default stream of device 2 */
+    CHECK_EQ(pthread_create(&thread, NULL, save_from_aside, &t), 0);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(fake_contexts(), 1 << 2);
+    finish_one(&t);
+}
+
 /* A program that has not begun to use a device gets none from us. */
 static void not_begun(struct kit_rank *r)
 {
@@ -466,7 +522,7 @@ static void host_goes_on(struct kit_rank *r)
     compute(&t, 1);
     KIT_OK(save(&t, 1, &op));
     KIT_OK(ckpt_fence_stream(r->s, t.stream));
-    KIT_FAILS(ckpt_fence(r->s, 20), CKPT_TIMEOUT, "still being copied");
+    KIT_FAILS(ckpt_fence(r->s, 0), CKPT_TIMEOUT, "still being copied");
     launch_change(&t, true);
     atomic_store(&go, 1);
     KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
@@ -558,6 +614,9 @@ static void captured(struct kit_rank *r)
     uint64_t op;
     start_one(&t, r, 0);
     fake_stream graph = fake_stream_new(0), other = fake_stream_new(0);
+    fake_capture_begin(graph, false); /* its fence would be none */
+    KIT_FAILS(ckpt_fence_stream(r->s, graph), CKPT_WRONG_STATE, "before its fence is captured");
+    CHECK(fake_capture_end(graph));
     save_local(&t, 1); /* what the graph's event is made by */
     fake_capture_begin(graph, false);
     KIT_OK(ckpt_fence_stream(r->s, graph));
@@ -788,6 +847,8 @@ int main(void)
     test_mixed();
     alone("device", other_device, 1);
     alone("unpinned", not_pinned, 1);
+    alone("default", default_streams, 4);
+    alone("aside", from_aside, 1);
     alone("early", pinned_early, 1);
     alone("before", pinned_before, 1);
     kit_run("unused", 1, not_begun, NULL);

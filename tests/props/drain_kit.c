@@ -174,7 +174,7 @@ enum ckpt_status drain_kit_drive(struct drain_kit *k, struct ckpt_err *err)
         free(p.packs);
     }
     if (st == CKPT_OK)
-        st = out_of_steps(k) ? CKPT_CANCELLED : drain_finish(&k->d, err);
+        st = out_of_steps(k) ? CKPT_CANCELLED : drain_finish(&k->d, &k->wait, err);
     return st;
 }
 

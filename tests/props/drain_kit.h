@@ -32,8 +32,9 @@ bool tally_is_pack(const char *key);
 struct drain_kit {
     struct drain d;
     struct drain_work *w;
-    uint64_t packs; /* put by this drive */
-    int64_t steps;  /* that may still be done; then the drive ends with CKPT_CANCELLED */
+    struct drain_wait wait; /* of the last step; zeros: it was not there before */
+    uint64_t packs;         /* put by this drive */
+    int64_t steps;          /* that may still be done; then the drive ends with CKPT_CANCELLED */
 };
 void drain_kit_init(struct drain_kit *k, struct store *from, struct store *to,
                     const struct ckpt_name *name);

@@ -68,9 +68,14 @@ bool pw_on_branch(const struct pw_world *w, size_t i)
 
 /* ---- rules ---- */
 
+static bool complete(const struct pw_ckpt *c)
+{
+    return c->held || c->far;
+}
+
 static bool counts(const struct pw_world *w, size_t i)
 {
-    return live(&w->ckpts[i]) && w->ckpts[i].held && !w->ckpts[i].bad && pw_on_branch(w, i);
+    return live(&w->ckpts[i]) && complete(&w->ckpts[i]) && !w->ckpts[i].bad && pw_on_branch(w, i);
 }
 
 static int64_t period(const struct pw_rule *r, int64_t time_ns)
@@ -150,15 +155,15 @@ static bool rule_keeps(const struct pw_world *w, const struct pw_rule *r, size_t
 
 /* ---- what stays by itself ---- */
 
-/* Is there a better answer to "what can be restored"? */
-static bool newest_restorable(const struct pw_world *w, size_t i)
+/* Is there no better answer to "what can be restored" from this store alone? */
+static bool newest_in(const struct pw_world *w, size_t i, bool tier)
 {
     const struct pw_ckpt *c = &w->ckpts[i];
-    if (!c->held)
+    if (!(tier ? c->far : c->held))
         return false;
     for (size_t k = 0; k < w->count; k++) {
         const struct pw_ckpt *o = &w->ckpts[k];
-        if (k == i || !live(o) || !o->held)
+        if (k == i || !live(o) || o->bad || !(tier ? o->far : o->held))
             continue;
         bool mine = pw_on_branch(w, i), other = pw_on_branch(w, k);
         if ((other && !mine) || (other == mine && newer(o, c)))
@@ -177,7 +182,7 @@ static bool last_point(const struct pw_world *w, size_t i)
 
 static bool on_its_way(const struct pw_world *w, size_t i)
 {
-    if (w->ckpts[i].held)
+    if (complete(&w->ckpts[i]))
         return false;
     if (w->ckpts[i].time_ns + PW_HOUR > w->now_ns)
         return true;
@@ -192,8 +197,8 @@ bool pw_must_stay(const struct pw_world *w, size_t i)
     const struct pw_ckpt *c = &w->ckpts[i];
     if (w->has_next && name_equal(&w->next, &c->name))
         return true;
-    if (c->tags || c->bad || c->draining || last_point(w, i) || newest_restorable(w, i) ||
-        on_its_way(w, i))
+    if (c->tags || c->bad || c->draining || last_point(w, i) || newest_in(w, i, false) ||
+        newest_in(w, i, true) || on_its_way(w, i) || (c->absent && !complete(c)))
         return true;
     for (size_t r = 0; r < w->rule_count; r++)
         if (rule_keeps(w, &w->rules[r], i))

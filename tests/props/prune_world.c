@@ -3,6 +3,7 @@
 
 #include <math.h>
 
+#include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/publish.h"
@@ -59,10 +60,13 @@ static enum ckpt_status dated_list(struct store *s, const char *prefix, bool one
     enum ckpt_status st =
         wrap_pass_list(s, prefix, one_level, after, entries, cap, ret_count, ret_more, err);
     for (size_t i = 0; st == CKPT_OK && i < *ret_count; i++)
-        for (size_t k = 0; k < w->count && strstr(entries[i].key, "/c/"); k++) {
-            struct key key = key_commit(FX_JOB, &w->ckpts[k].name);
-            if (strcmp(key.text, entries[i].key) == 0)
-                entries[i].stat.mtime_ns = w->ckpts[k].time_ns;
+        for (size_t k = 0; k < w->count; k++) {
+            struct key commit = key_commit(FX_JOB, &w->ckpts[k].name);
+            struct key held = key_held(FX_JOB, &w->ckpts[k].name);
+            if (strcmp(commit.text, entries[i].key) == 0)
+                entries[i].stat.mtime_ns = w->ckpts[k].listed_ns;
+            if (strcmp(held.text, entries[i].key) == 0)
+                entries[i].stat.mtime_ns = w->ckpts[k].far_ns;
         }
     return st;
 }
@@ -171,7 +175,10 @@ static void save(struct pw_world *w, uint64_t epoch, uint64_t step, int64_t time
     if (w->count == PW_CKPTS)
         return;
     struct pw_ckpt *c = &w->ckpts[w->count++];
-    *c = (struct pw_ckpt){ .name = fx_name(epoch, step), .time_ns = time_ns, .held = true };
+    *c = (struct pw_ckpt){ .name = fx_name(epoch, step),
+                           .listed_ns = time_ns,
+                           .far_ns = time_ns + (int64_t)pick(w, 3) * PW_HOUR,
+                           .held = true };
     c->has_loss = !chance(w, 4);
     c->loss = losses[pick(w, ARRAY_COUNT(losses))];
     if (chance(w, 8)) {
@@ -287,23 +294,67 @@ static void look_at_next(struct pw_world *w)
 {
     struct lineage l = { 0 };
     struct record_resolved next = { 0 };
-    CHECK_OK(launch_history(w->raw, FX_JOB, &l, NULL));
+    struct roster far = { 0 };
+    CHECK_OK(adopt_held(w->tier, FX_JOB, &far, NULL));
+    CHECK_OK(launch_history_with(w->raw, FX_JOB, &far, &l, NULL));
+    roster_fini(&far);
     w->has_next = lineage_pick_next(&l, &next, NULL) == CKPT_OK && next.kind == RESOLVED_POINT;
     w->next = next.name;
     record_resolved_fini(&next);
     lineage_fini(&l);
 }
 
-static void drain_some(struct pw_world *w)
+static void drain_one(struct pw_world *w, struct pw_ckpt *c)
+{
+    struct record_life dropped = { .life = LIFE_DELETED };
+    struct key key = key_life(FX_JOB, &c->name, true, 1);
+    struct buf b = { 0 };
+    CHECK_OK(fx_part(w->tier, &c->name, 0, false, NULL));
+    c->draining = chance(w, 4);
+    if (c->draining)
+        return;
+    CHECK_OK(store_put_record(w->tier, key_held(FX_JOB, &c->name).text, "h", 1, NULL));
+    c->far = !chance(w, 8);
+    if (c->far)
+        return;
+    record_life_encode(&dropped, key.text, &b); /* the tier is about to drop its copy */
+    fx_put(w->tier, key, &b);
+}
+
+static void drain_some(struct pw_world *w, uint64_t one_in)
+{
+    for (size_t i = 0; i < w->count; i++)
+        if (w->ckpts[i].what == PW_COMMITTED && chance(w, one_in))
+            drain_one(w, &w->ckpts[i]);
+}
+
+/* The home's disk was lost before `epoch` began: what is older came back as records alone, and
+ * as young as the new disk. */
+static void lose_home(struct pw_world *w, uint64_t epoch, int64_t time_ns)
 {
     for (size_t i = 0; i < w->count; i++) {
         struct pw_ckpt *c = &w->ckpts[i];
-        if (c->what != PW_COMMITTED || !chance(w, 6))
+        if (c->what != PW_COMMITTED || c->name.epoch >= epoch)
             continue;
-        CHECK_OK(fx_part(w->tier, &c->name, 0, false, NULL));
-        c->draining = !chance(w, 2);
-        if (!c->draining)
-            CHECK_OK(store_put_record(w->tier, key_held(FX_JOB, &c->name).text, "h", 1, NULL));
+        CHECK_OK(store_remove(w->raw, key_held(FX_JOB, &c->name).text, NULL));
+        for (unsigned h = 0; h < 16; h++)
+            CHECK_OK(repo_list(w->raw, key_data(FX_JOB, h, &c->name).text, false, remove_each,
+                               w->raw, NULL));
+        c->absent = true;
+        c->listed_ns = time_ns;
+    }
+}
+
+static void drain_and_lose(struct pw_world *w, int64_t time_ns)
+{
+    bool lost = chance(w, 3);
+    if (lost || chance(w, 3))
+        drain_some(w, lost ? 2 : 6);
+    if (lost)
+        lose_home(w, pick(w, w->launch_count + 2), time_ns);
+    for (size_t i = 0; i < w->count; i++) {
+        struct pw_ckpt *c = &w->ckpts[i];
+        c->time_ns = c->far && c->far_ns < c->listed_ns ? c->far_ns : c->listed_ns;
     }
 }
 
@@ -340,14 +391,16 @@ static void add_rule(struct pw_world *w)
 void pw_make(struct pw_world *w, unsigned long long seed)
 {
     int64_t time_ns = INT64_C(4000000000) * 1000000000; /* after what the product dates */
-    *w = (struct pw_world){ .rng = seed, .raw = new_store("job"), .tier = new_store("tier") };
+    struct store *tier = new_store("tier");
+    *w = (struct pw_world){ .rng = seed, .raw = new_store("job") };
+    w->tier = pw_again(w, tier);
+    store_close(tier);
     for (uint64_t n = 1 + pick(w, 5); n; n--)
         live_through(w, &time_ns);
     tag_some(w);
+    drain_and_lose(w, time_ns);
     look_at_held(w);
     look_at_next(w);
-    if (chance(w, 3))
-        drain_some(w);
     w->now_ns = time_ns + (int64_t)pick(w, 3) * 11 * PW_HOUR;
     for (uint64_t n = 1 + pick(w, PW_RULES); n; n--)
         add_rule(w);

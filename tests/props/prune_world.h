@@ -16,12 +16,16 @@ enum pw_what { PW_COMMITTED, PW_ABORTED, PW_UNDECIDED };
 struct pw_ckpt {
     struct ckpt_name name;
     enum pw_what what;
-    int64_t time_ns;
-    bool held;      /* complete here */
-    enum life life; /* of the commit */
-    unsigned tags;  /* a bit for each of pw_tags */
-    bool bad;       /* somebody found wrong digests */
-    bool draining;  /* begun and not ended in the other tier */
+    int64_t listed_ns; /* of its c/ in the home */
+    int64_t far_ns;    /* of its h/ in the tier */
+    int64_t time_ns;   /* of the two, as documented */
+    bool held;         /* complete here */
+    bool far;          /* complete in the tier */
+    bool absent;       /* the home was lost and has no data of it */
+    enum life life;    /* of the commit */
+    unsigned tags;     /* a bit for each of pw_tags */
+    bool bad;          /* somebody found wrong digests */
+    bool draining;     /* begun and not ended in the other tier */
     bool has_loss;
     double loss; /* may be no number */
 };
@@ -41,7 +45,7 @@ struct pw_rule {
 struct pw_world {
     unsigned long long rng;
     struct store *raw;  /* in memory */
-    struct store *tier; /* where the job drains to */
+    struct store *tier; /* where the job drains to; of the world's time */
     int64_t now_ns;
     struct pw_ckpt ckpts[PW_CKPTS];
     size_t count;

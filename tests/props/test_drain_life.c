@@ -1,4 +1,4 @@
-/* Law: whatever drains, deletions, collections, launches and lost homes do to one another,
+/* Law: whatever drains, deletions, prunes, collections, launches and lost homes do to one another,
  * every checkpoint that is alive can be read from the stores that say they hold it; what is
  * gone stays gone; and in the end everything alive arrives.
  *
@@ -8,6 +8,7 @@
 #include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
+#include "storage/repo/prune.h"
 #include "storage/repo/roster.h"
 
 #define STEPS  40
@@ -30,7 +31,8 @@ struct history {
     bool inside; /* something happens within a drain */
 };
 static struct {
-    uint64_t saves, drains, cuts, inside, deletes, undeletes, refused, gone, homes, launches, reads;
+    uint64_t saves, drains, cuts, inside, deletes, undeletes, refused, gone, homes, launches, reads,
+        prunes, pruned, adopted;
 } seen;
 
 static uint64_t dice(struct history *h, uint64_t n)
@@ -62,7 +64,8 @@ static void launch(struct history *h)
     CHECK_OK(launch_claim(h->home, &w, &h->epoch, NULL));
     struct lineage_wish wish = { .below = h->epoch };
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = launch_resolve_with(h->home, KIT_JOB, h->epoch, &wish, &held, &r, &err);
+    enum ckpt_status st = launch_resolve_with(h->home, KIT_JOB, h->epoch, &wish,
+                                              &(struct launch_reach){ .also = &held }, &r, &err);
     roster_fini(&held);
     if (st != CKPT_OK)
         fprintf(stderr, "resolve: %s\n", err_text(&err));
@@ -113,6 +116,71 @@ static void undelete_one(struct history *h)
         c->life = LIFE_LIVE;
 }
 
+/* What is not complete is no longer new (PRUNE_ARRIVAL_NS). */
+static enum ckpt_status later_now(struct store *s, int64_t *ret_ns, struct ckpt_err *err)
+{
+    enum ckpt_status st = wrap_pass_now(s, ret_ns, err);
+    *ret_ns += 2 * PRUNE_ARRIVAL_NS;
+    return st;
+}
+
+static const struct store_ops later_ops = { .scheme = "later",
+                                            .put = wrap_pass_put,
+                                            .get = wrap_pass_get,
+                                            .stat = wrap_pass_stat,
+                                            .list = wrap_pass_list,
+                                            .remove = wrap_pass_remove,
+                                            .sync = wrap_pass_sync,
+                                            .now = later_now,
+                                            .to_text = wrap_pass_to_text,
+                                            .close = wrap_pass_close };
+
+static bool held_by(struct store *s, const struct ckpt_name *name);
+
+/* Of what a rule keeps nothing goes that any store holds. */
+static void check_kept(struct history *h, const struct prune_plan *plan, bool all)
+{
+    for (size_t i = 0, counted = 0; i < plan->count; i++) {
+        const struct prune_item *item = &plan->items[i];
+        bool here = held_by(h->home, &item->name), there = held_by(h->bare, &item->name);
+        if (!item->on_lineage || !(here || there))
+            continue;
+        CHECK(item->keep || !(all || counted == 0));
+        counted++;
+        seen.adopted += !here;
+    }
+}
+
+/* Two hours after all that was put. */
+static void decide_later(struct history *h, const struct prune_options *o, struct prune_plan *ret)
+{
+    struct store *dup;
+    struct wrap *later;
+    CHECK_OK(store_dup(h->home, &dup, NULL));
+    CHECK_OK(wrap_new(sizeof(*later), &later_ops, dup, &later, NULL));
+    CHECK_OK(prune_decide(&later->base, KIT_JOB, o, ret, NULL));
+    store_close(&later->base);
+}
+
+static void prune_some(struct history *h, bool all)
+{
+    struct keep_policy policy = { 0 };
+    struct prune_options o = { .policy = &policy, .tiers = &h->bare, .tier_count = 1 };
+    struct prune_plan plan = { 0 };
+    struct prune_report report;
+    CHECK_OK(keep_policy_add(&policy, all ? "every" : "last", "1", NULL));
+    decide_later(h, &o, &plan);
+    check_kept(h, &plan, all);
+    CHECK_OK(prune_apply(h->home, KIT_JOB, &o, &plan, &report, NULL));
+    for (size_t i = 0; i < plan.count; i++)
+        for (size_t k = 0; k < h->count && plan.items[i].done == PRUNE_DELETED; k++)
+            if (name_equal(&h->all[k].name, &plan.items[i].name))
+                h->all[k].life = LIFE_DELETED;
+    seen.prunes++;
+    seen.pruned += report.deleted;
+    prune_plan_fini(&plan);
+}
+
 static void collect(struct history *h)
 {
     const struct life_gc_options o = { .grace_ns = GRACE,
@@ -140,7 +208,7 @@ static void meddle(void *arg, const char *key)
         return;
     h->inside = true;
     seen.inside++;
-    switch (dice(h, 4)) {
+    switch (dice(h, 5)) {
     case 0:
         save(h);
         break;
@@ -149,6 +217,9 @@ static void meddle(void *arg, const char *key)
         break;
     case 2:
         undelete_one(h);
+        break;
+    case 3:
+        prune_some(h, dice(h, 2));
         break;
     default:
         delete_one(h);
@@ -167,6 +238,8 @@ static enum ckpt_status drain(struct history *h, const struct ckpt_name *name, i
     k.d.codec.codec = dice(h, 2) ? CODEC_ZSTD : CODEC_STORED;
     struct ckpt_err err = { 0 };
     enum ckpt_status st = drain_kit_drive(&k, &err);
+    if (st == CKPT_BUSY) /* a part was collected meanwhile: the next look learns of it */
+        st = drain_finish(&k.d, &k.wait, &err);
     drain_kit_fini(&k);
     seen.drains += st == CKPT_OK;
     seen.cuts += st == CKPT_CANCELLED;
@@ -265,20 +338,93 @@ static void check_end(struct history *h)
     roster_fini(&data);
 }
 
-static void one(unsigned long long seed)
+static void begin(struct history *h, unsigned long long seed)
 {
-    struct kit_model m = { 0 };
-    struct history h = { .rand = seed, .home = fresh(), .bare = fresh() };
+    static struct kit_model m;
     struct store *dup;
-    CHECK_OK(store_dup(h.bare, &dup, NULL));
-    h.tier = tally_over(dup, &h.tally);
-    h.tally.before_put = meddle;
-    h.tally.arg = &h;
+    *h = (struct history){ .rand = seed, .home = fresh(), .bare = fresh() };
+    CHECK_OK(store_dup(h->bare, &dup, NULL));
+    h->tier = tally_over(dup, &h->tally);
+    h->tally.arg = h;
+    m = (struct kit_model){ 0 };
     kit_model_add(&m, "a", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 40, 16 });
     kit_model_add(&m, "z", CKPT_DTYPE_F32, 1, (const uint64_t[]){ 5000 });
-    kit_layout_rows(&h.l, &m, 2);
+    kit_layout_rows(&h->l, &m, 2);
+    launch(h);
+    save(h);
+}
+
+static void end(struct history *h)
+{
+    kit_layout_fini(&h->l);
+    tally_fini(&h->tally);
+    store_close(h->home);
+    store_close(h->tier);
+    store_close(h->bare);
+}
+
+/* So many of them a rule would delete that is told of so many tiers. */
+static size_t would_go(struct history *h, const char *word, const char *value, size_t tiers)
+{
+    struct keep_policy policy = { 0 };
+    struct prune_options o = { .policy = &policy, .tiers = &h->bare, .tier_count = tiers };
+    struct prune_plan plan = { 0 };
+    size_t n = 0;
+    CHECK_OK(keep_policy_add(&policy, word, value, NULL));
+    decide_later(h, &o, &plan);
+    for (size_t i = 0; i < plan.count; i++)
+        n += !plan.items[i].keep;
+    prune_plan_fini(&plan);
+    return n;
+}
+
+/* Ten checkpoints in the tier, the home's disk is replaced, the job goes on: the rules keep of
+ * the ten what they kept before. */
+static void prune_after_loss(void)
+{
+    struct history h;
+    begin(&h, 1);
+    while (h.count < 10)
+        save(&h);
+    for (size_t i = 0; i < h.count; i++)
+        CHECK_OK(drain(&h, &h.all[i].name, INT64_MAX));
+    CHECK_EQ(would_go(&h, "last", "3", 1), 7);
+    lose_home(&h);
+    CHECK_EQ(h.count, 10);
+    save(&h);
+    save(&h);
+    CHECK_EQ(would_go(&h, "every", "1", 1), 0);
+    CHECK_EQ(would_go(&h, "every", "2", 1), 6); /* 1, 3, 5, 7, 9, 11 */
+    CHECK_EQ(would_go(&h, "last", "4", 1), 8);
+    CHECK_EQ(would_go(&h, "last", "1", 1), 10); /* 12 here, 10 in the tier */
+    CHECK_EQ(would_go(&h, "last", "1", 0), 1);  /* whose tier nobody names, stays */
+    end(&h);
+}
+
+/* A drain has begun under an older launch; gc in the tier, as anybody may run it, leaves it. */
+static void collect_under_way(void)
+{
+    const struct life_gc_options o = { .abort_keep_ns = INT64_MAX };
+    struct history h;
+    struct life_gc_report report;
+    begin(&h, 2);
+    save(&h);
+    CHECK_EQ(drain(&h, &h.all[1].name, 5), CKPT_CANCELLED);
     launch(&h);
     save(&h);
+    CHECK_OK(drain(&h, &h.all[2].name, INT64_MAX)); /* l/ goes with it */
+    CHECK_OK(life_gc(h.bare, KIT_JOB, &o, &report, NULL));
+    CHECK_EQ(report.aborted + report.collected + report.objects, 0);
+    CHECK_OK(drain(&h, &h.all[1].name, INT64_MAX));
+    CHECK_OK(drain_kit_verify(h.bare, KIT_JOB, &h.all[1].name));
+    end(&h);
+}
+
+static void one(unsigned long long seed)
+{
+    struct history h;
+    begin(&h, seed);
+    h.tally.before_put = meddle;
     for (int i = 0; i < STEPS; i++) {
         uint64_t r = dice(&h, 100);
         if (r < 25)
@@ -292,7 +438,9 @@ static void one(unsigned long long seed)
             undelete_one(&h);
         else if (r < 88)
             collect(&h);
-        else if (r < 95)
+        else if (r < 92)
+            prune_some(&h, dice(&h, 4));
+        else if (r < 96)
             launch(&h);
         else
             lose_home(&h);
@@ -300,30 +448,35 @@ static void one(unsigned long long seed)
             check_law(&h);
     }
     check_end(&h);
-    kit_layout_fini(&h.l);
-    tally_fini(&h.tally);
-    store_close(h.home);
-    store_close(h.tier);
-    store_close(h.bare);
+    end(&h);
+}
+
+static bool saw_all(void)
+{
+    return seen.saves && seen.drains && seen.cuts && seen.inside && seen.deletes &&
+           seen.undeletes && seen.gone && seen.homes && seen.refused && seen.pruned && seen.adopted;
 }
 
 int main(void)
 {
     unsigned long long seed = test_seed(20261122);
     int rounds = getenv("CKPT_DEEP") ? 20 * ROUNDS : ROUNDS / (TEST_TENTH > 1 ? 5 : 1);
-    for (int i = 0; i < rounds; i++) {
+    prune_after_loss();
+    collect_under_way();
+    for (int i = 0; i < rounds || (i < 20 * ROUNDS && !saw_all()); i++) {
         unsigned long long s = seed + (unsigned long long)i * 1000003;
         printf("history %llu\n", s);
         fflush(stdout);
         one(s);
     }
-    printf("%d saves, %d drains, %d cut off, %d things within them, %d deleted, %d refused, "
-           "%d brought back, %d gone, %d homes lost, %d launches\n",
-           (int)seen.saves, (int)seen.drains, (int)seen.cuts, (int)seen.inside, (int)seen.deletes,
-           (int)seen.refused, (int)seen.undeletes, (int)seen.gone, (int)seen.homes,
-           (int)seen.launches);
-    CHECK(seen.saves && seen.drains && seen.cuts && seen.inside && seen.deletes && seen.undeletes &&
-          seen.gone && seen.homes && seen.refused);
+    printf(
+        "%d saves, %d drains, %d cut off, %d things within them, %d deleted, %d refused, "
+        "%d brought back, %d gone, %d homes lost, %d launches, %d prunes of %d, %d looks at what "
+        "the tier alone has\n",
+        (int)seen.saves, (int)seen.drains, (int)seen.cuts, (int)seen.inside, (int)seen.deletes,
+        (int)seen.refused, (int)seen.undeletes, (int)seen.gone, (int)seen.homes, (int)seen.launches,
+        (int)seen.prunes, (int)seen.pruned, (int)seen.adopted);
+    CHECK(saw_all());
     TEST_CASES(seen.reads);
     return 0;
 }

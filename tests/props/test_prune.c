@@ -11,7 +11,7 @@
 
 static struct {
     uint64_t worlds, live, kept, pruned, killed_prunes, killed_gcs, abandoned, bad, draining,
-        incomplete, best, taggeds;
+        incomplete, best, taggeds, far, absent;
 } seen;
 
 static enum life life_of(struct store *s, const struct ckpt_name *name)
@@ -81,6 +81,8 @@ static void check_decision(const struct pw_world *w, unsigned long long seed)
         seen.draining += c->draining;
         seen.incomplete += !c->held;
         seen.taggeds += c->tags != 0;
+        seen.far += c->absent && c->far;
+        seen.absent += c->absent && !c->far;
         seen.best += strstr(item->why, "best=loss") != NULL;
     }
     CHECK_EQ(plan.count, live);
@@ -108,11 +110,12 @@ static void check_unharmed(const struct pw_world *w, unsigned long long seed, st
             continue;
         enum life life = life_of(s, &c->name);
         bool whole = pw_whole(s, &c->name);
-        if (!whole && life != LIFE_GONE)
+        if (!whole && !c->absent && life != LIFE_GONE)
             wrong(w, seed, i, "has lost data without being GONE", "");
         if (!is_live(c) || !pw_must_stay(w, i))
             continue;
-        if (life != LIFE_LIVE || !whole || fx_there(s, key_held(FX_JOB, &c->name)) != c->held)
+        if (life != LIFE_LIVE || whole == c->absent ||
+            fx_there(s, key_held(FX_JOB, &c->name)) != c->held)
             wrong(w, seed, i, "must stay and is harmed", "");
     }
 }
@@ -295,12 +298,14 @@ int main(void)
         world(seed + i, i % 50 == 0);
     printf("%" PRIu64 " worlds, %" PRIu64 " checkpoints: %" PRIu64 " stay, %" PRIu64
            " go; abandoned %" PRIu64 ", quarantined %" PRIu64 ", draining %" PRIu64
-           ", incomplete %" PRIu64 ", tagged %" PRIu64 ", best %" PRIu64 "; killed prunes %" PRIu64
-           ", gcs %" PRIu64 "\n",
+           ", incomplete %" PRIu64 ", in the tier alone %" PRIu64 ", nowhere %" PRIu64
+           ", tagged %" PRIu64 ", best %" PRIu64 "; killed prunes %" PRIu64 ", gcs %" PRIu64 "\n",
            seen.worlds, seen.live, seen.kept, seen.pruned, seen.abandoned, seen.bad, seen.draining,
-           seen.incomplete, seen.taggeds, seen.best, seen.killed_prunes, seen.killed_gcs);
+           seen.incomplete, seen.far, seen.absent, seen.taggeds, seen.best, seen.killed_prunes,
+           seen.killed_gcs);
     CHECK(seen.pruned && seen.kept && seen.abandoned && seen.bad && seen.draining &&
-          seen.incomplete && seen.taggeds && seen.best && seen.killed_prunes && seen.killed_gcs);
+          seen.incomplete && seen.far && seen.absent && seen.taggeds && seen.best &&
+          seen.killed_prunes && seen.killed_gcs);
     TEST_CASES(seen.worlds + seen.killed_prunes + seen.killed_gcs);
     return 0;
 }

@@ -8,7 +8,7 @@ import struct
 import subprocess
 import time
 
-PATIENCE_S = 100
+PATIENCE_S = 300  # on a machine that does much else, too
 POLL_S = 0.02
 NOISE_PART = 16 << 20
 
@@ -112,6 +112,8 @@ class World:
 class Node:
     """ckptd with a directory of its own."""
 
+    prefix = ()  # words before its command
+
     def __init__(self, world, name, *options, endpoint=None, **more):
         self.world, self.name, self.options, self.more = world, name, options, more
         self.endpoint = endpoint or os.environ["CKPT_TEST_S3"]
@@ -126,7 +128,8 @@ class Node:
     def start(self, *more):
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                [f"{self.world.build}/ckptd/ckptd", "--socket", self.socket, *self.options, *more],
+                [*self.prefix, f"{self.world.build}/ckptd/ckptd", "--socket", self.socket,
+                 *self.options, *more],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                 env=self.world.environment(self.endpoint, **self.more))
         await_true(f"{self.name} serves", self.page)
@@ -231,6 +234,6 @@ class Trainer:
 
     def finish(self):
         """Its output."""
-        out, _ = self.process.communicate(timeout=300)
+        out, _ = self.process.communicate(timeout=2 * PATIENCE_S)
         self.world.said.append(out)
         return out

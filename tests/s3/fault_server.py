@@ -3,8 +3,8 @@
 usage: fault_server.py [--bucket NAME]... [--region NAME] [--key ID:SECRET[:TOKEN]]
            [--tls CERTIFICATE KEY] [--upstream HOST:PORT] [--no-verify] [--domain NAME]
            [--seed N]
-Prints "HOST:PORT HOST:PORT": where S3 is, and where it is told what to do.  Ends with its
-parent.  With --upstream it works on nothing itself: requests go on to that server as they
+Prints "HOST:PORT HOST:PORT": where S3 is, and where it is told what to do; HOST is
+CKPT_TEST_ADDRESS, or the loopback.  Ends with its parent.  With --upstream it works on nothing itself: requests go on to that server as they
 came (its signatures are made for the Host that the client named), and the faults lie
 between.  Path style, and virtual hosts below --domain (localhost).
 
@@ -293,7 +293,8 @@ class S3Handler(BaseHTTPRequestHandler):
         if fault == "wrong_range" and "Content-Range" in answer.headers:
             answer.headers["Content-Range"] = f"bytes 1-{len(body)}/{len(body) + 1}"
         length = getattr(answer, "length", len(body)) if self.command == "HEAD" else len(body)
-        self._send_head(answer, length, close or fault == "no_length", fault != "no_length")
+        no_length = fault in ("no_length", "endless")
+        self._send_head(answer, length, close or no_length, not no_length)
         if self.command == "HEAD":
             return
         if fault in ("truncate", "reset_body", "stall_body"):
@@ -304,6 +305,8 @@ class S3Handler(BaseHTTPRequestHandler):
                 rule.cleared.wait(rule.spec.get("seconds"))
             raise Hangup
         self._send_body(body)
+        while fault == "endless":
+            self._send_body(bytes(1 << 16))
 
     def _send_head(self, answer, length, close, with_length):
         self.site.counts.add_to("statuses", str(answer.status))
@@ -391,8 +394,9 @@ class Server(ThreadingHTTPServer):
         if tls:
             self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self.tls.load_cert_chain(*tls)
-        super().__init__(("127.0.0.1", 0), type("Handler", (handler,), {"site": site}))
-        self.address = "127.0.0.1:%d" % self.server_address[1]
+        host = os.environ.get("CKPT_TEST_ADDRESS", "127.0.0.1")
+        super().__init__((host, 0), type("Handler", (handler,), {"site": site}))
+        self.address = f"{host}:{self.server_address[1]}"
 
     def get_request(self):
         connection, address = super().get_request()

@@ -29,14 +29,15 @@ After the work was done:
     ignore_range  the whole object with 200, whatever range was asked
     wrong_range   the Content-Range is another one
     flip_stored   the object is stored with a byte changed, unnoticed
-    no_length     the body has no length and ends with the connection"""
+    no_length     the body has no length and ends with the connection
+    endless       zeros follow the body until the client has enough"""
 import random
 import re
 import threading
 
 INSTEAD = {"error", "ok_error", "garbage", "reset", "reset_upload", "stall"}
 AFTER = {"lost", "truncate", "reset_body", "stall_body", "flip", "short", "long", "ignore_range",
-         "wrong_range", "flip_stored", "no_length"}
+         "wrong_range", "flip_stored", "no_length", "endless"}
 # Names for answers that are often wanted.
 ERRORS = {
     "slowdown": (503, "SlowDown", "Please reduce your request rate."),

@@ -327,10 +327,22 @@ def test_broken(server, client):
     checks.equal(client.call("PUT", "/bucket/f", data, headers=md5).status, 200)
     stored = client.call("GET", "/bucket/f").body
     checks.equal([i for i in range(len(data)) if stored[i] != data[i]], [5])
+    server.rules({"fault": "endless", "method": "GET"})
+    target, sent = client.sign("GET", "/bucket/f")
+    connection = client.connect()
+    connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
+    for name, value in sent:
+        connection.putheader(name, value)
+    connection.endheaders()
+    got = connection.getresponse()
+    checks.equal(got.read(len(data)), stored)
+    checks.equal(got.read(8 << 20), bytes(8 << 20), "and on")
+    client.connection.close()
+    client.connection = None
     checks.equal(INSTEAD | AFTER, {
         "error", "ok_error", "garbage", "reset", "reset_upload", "stall", "lost", "truncate",
         "reset_body", "stall_body", "flip", "short", "long", "ignore_range", "wrong_range",
-        "flip_stored", "no_length"}, "a fault without a test")
+        "flip_stored", "no_length", "endless"}, "a fault without a test")
 
 
 def test_cleared(server, client):

@@ -225,6 +225,25 @@ static int test_lost_commit(void)
     return 3;
 }
 
+/* What nobody asked for need not be read to its end. */
+static int test_endless(void)
+{
+    struct store *s = open_url(url);
+    void *bytes;
+    size_t n;
+    fault_server_tell(&server, "/reset", "null");
+    CHECK_OK(put(s, "old/pack", PACK, 0, NULL));
+    fault_server_tell(&server, "/faults", "[{\"fault\":\"endless\",\"count\":-1}]");
+    CHECK_EQ(store_get_all(s, "none", PACK, &bytes, &n, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(fault_server_count(&server, "faults"), 1);
+    fault_server_tell(&server, "/faults", "[{\"fault\":\"endless\"}]");
+    CHECK_OK(get(s, "old/pack", NULL));
+    CHECK_EQ(fault_server_count(&server, "faults"), 2);
+    fault_server_tell(&server, "/faults", "[]");
+    store_close(s);
+    return 2;
+}
+
 static void *cancel_main(void *arg)
 {
     nanosleep(&(struct timespec){ .tv_nsec = 200000000 }, NULL);
@@ -443,7 +462,7 @@ int main(void)
     unsetenv("AWS_SESSION_TOKEN");
     snprintf(url, sizeof(url), "s3://bucket/pre/fix?endpoint=http://%s&region=us-east-1",
              server.s3);
-    int n = test_matrix() + test_lost_commit() + test_cancel() +
+    int n = test_matrix() + test_lost_commit() + test_endless() + test_cancel() +
             outage("[{\"fault\":\"slowdown\",\"count\":-1}]") +
             outage("[{\"fault\":\"reset\",\"count\":-1}]") + test_hedge() + test_patience() +
             test_one_version() + test_random_faults();

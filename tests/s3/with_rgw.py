@@ -1,9 +1,10 @@
 """Runs a command with a Ceph object gateway (radosgw) of its own: mon, osd and gateway on
 free ports of the loopback, objects in memory, everything below one temporary directory.
+With CKPT_TEST_ADDRESS the gateway listens there instead.
 
 usage: with_rgw.py [--memory BYTES] COMMAND [ARGUMENT...] [-- COMMAND ...]
 The commands, one after the other, find in their environment
-    CKPT_TEST_S3           http://127.0.0.1:PORT
+    CKPT_TEST_S3           http://ADDRESS:PORT
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
     CKPT_TEST_BUCKET       a bucket that exists, empty
     CKPT_TEST_RGW          the process to signal: SIGUSR1 kills the gateway without warning,
@@ -71,7 +72,7 @@ osd class default list = *
 osd op num shards = 1
 osd op num threads per shard = 2
 [client.rgw.a]
-rgw frontends = beast endpoint=127.0.0.1:{port}
+rgw frontends = beast endpoint={address}
 rgw data = {dir}/rgw
 rgw enable usage log = false
 rgw gc obj min wait = 1
@@ -85,7 +86,7 @@ def free_ports(count):
     """Ports that are free now and not ours to hold: taken all at once, then let go."""
     sockets = [socket.socket() for _ in range(count)]
     for s in sockets:
-        s.bind(("127.0.0.1", 0))
+        s.bind(("0.0.0.0", 0))
     ports = [s.getsockname()[1] for s in sockets]
     for s in sockets:
         s.close()
@@ -100,14 +101,15 @@ class Gateway:
     def __init__(self, memory):
         self.dir = tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-")
         self.daemons = []
-        self.port, mon1, mon2 = free_ports(3)
+        port, mon1, mon2 = free_ports(3)
+        self.address = f"{os.environ.get('CKPT_TEST_ADDRESS', '127.0.0.1')}:{port}"
         for name in ("mon", "osd", "rgw", "run", "log"):
             os.mkdir(os.path.join(self.dir, name))
         self.fsid, self.mon1, self.mon2 = str(uuid.uuid4()), mon1, mon2
         conf = os.path.join(self.dir, "ceph.conf")
         with open(conf, "w", encoding="utf-8") as f:
             f.write(CONF.format(dir=self.dir, fsid=self.fsid, mon1=mon1, mon2=mon2,
-                                port=self.port, memory=memory))
+                                address=self.address, memory=memory))
         self.env = {**os.environ, "CEPH_CONF": conf, "CEPH_ARGS": ""}
 
     def call(self, *command):
@@ -145,7 +147,7 @@ class Gateway:
             if self.gateway.poll() is not None:
                 raise RuntimeError(f"radosgw ended with {self.gateway.returncode}")
             try:
-                connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+                connection = http.client.HTTPConnection(self.address, timeout=5)
                 connection.request("GET", "/")
                 connection.getresponse().read()
                 return
@@ -159,10 +161,10 @@ class Gateway:
         self.call("radosgw-admin", "user", "create", "--uid", "test", "--display-name", "test",
                   "--access-key", key, "--secret-key", secret)
         bucket = "ckpt-test"
-        status = put_bucket(f"127.0.0.1:{self.port}", bucket, key, secret)
+        status = put_bucket(self.address, bucket, key, secret)
         if status != 200:
             raise RuntimeError(f"the bucket was not made: HTTP {status}")
-        return {"CKPT_TEST_S3": f"http://127.0.0.1:{self.port}", "CKPT_TEST_BUCKET": bucket,
+        return {"CKPT_TEST_S3": f"http://{self.address}", "CKPT_TEST_BUCKET": bucket,
                 "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
                 "AWS_REGION": "us-east-1"}
 

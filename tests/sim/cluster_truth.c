@@ -31,6 +31,8 @@ struct sim_attempt sim_attempts[SIM_ATTEMPTS];
 uint32_t sim_attempt_count;
 
 static struct epoch {
+    char token[RECORD_TOKEN_MAX + 1];
+    bool opened; /* rank 0 was told of it: until then the launch is still being started */
     bool resolved, superseded, has_point, forced;
     struct ckpt_name point;
     uint32_t bad;
@@ -39,7 +41,8 @@ static struct epoch {
 static struct extra {
     enum life life;
     uint64_t life_n;
-    bool planned; /* for tiers */
+    bool planned;   /* for tiers */
+    bool elsewhere; /* a resolver committed it, and parts lie on nodes that need not know */
     bool far_held, home_held;
     bool near_lost[SIM_WORLD]; /* the disk that its packs were on */
 } extras[SIM_ATTEMPTS];
@@ -230,8 +233,11 @@ static void see_commit(struct sim_attempt *a, const struct place_object *o, uint
         return;
     a->state = PUBLISH_COMMITTED;
     const struct sim_job *j = sim_task_arg();
-    if (node < SIM_NODES && j->j->kind == JOB_LAUNCH)
+    if (node < SIM_NODES && j->j->kind == JOB_LAUNCH) {
         sim_saw(SEEN_committed_by_resolver);
+        for (uint32_t r = 0; r < a->world; r++)
+            extra_of(a)->elsewhere |= a->part_node[r] != node;
+    }
     sim_note("home: step %llu~%llu of %s is committed", step, (unsigned long long)a->name.epoch,
              job_of(a));
     sim_saw(SEEN_committed);
@@ -347,7 +353,10 @@ static void check_newest(uint32_t job, uint64_t epoch)
     if (s->j->kind != JOB_LAUNCH || e->superseded || e->forced || !w->known ||
         !newest(job, epoch, &has, &top))
         return;
-    if (w->has_floor && !w->may_pass && !may_be_skipped(job, &w->floor))
+    /* (What was committed since may have moved the head to another branch, all of which is
+     * still on its nodes: then it is where that branch began.) */
+    bool moved = has && top.epoch != w->floor.epoch;
+    if (w->has_floor && !w->may_pass && !moved && !may_be_skipped(job, &w->floor))
         SIM_CHECK(e->has_point && order(&e->point, &w->floor) >= 0,
                   "epoch %llu resumes from step %llu~%llu, behind step %llu~%llu",
                   (unsigned long long)epoch, (unsigned long long)e->point.step,
@@ -357,6 +366,31 @@ static void check_newest(uint32_t job, uint64_t epoch)
               "epoch %llu resumes from step %llu~%llu, which is not of the newest lineage",
               (unsigned long long)epoch, (unsigned long long)e->point.step,
               (unsigned long long)e->point.epoch);
+}
+
+/* I2: a launch that a newer one has taken over from resolves to nothing any more, also when it
+ * goes back in itself. */
+static void check_taken_over(uint32_t job, uint64_t epoch)
+{
+    const struct epoch *all = epochs[job];
+    bool before = false; /* this launch had begun in a lower epoch */
+    for (uint64_t i = 1; i < epoch; i++) {
+        bool mine = strcmp(all[i].token, all[epoch].token) == 0;
+        bool stands = all[i].resolved && !all[i].superseded;
+        SIM_CHECK(!before || mine || !stands,
+                  "launch %s resolves epoch %llu after launch %s took over with epoch %llu",
+                  all[epoch].token, (unsigned long long)epoch, all[i].token, (unsigned long long)i);
+        before |= mine && stands && all[i].opened;
+    }
+}
+
+static void see_claim(const struct place_object *o, struct epoch *e)
+{
+    struct record_claim c;
+    SIM_CHECK(record_claim_decode(o->bytes, o->len, o->key, &c, NULL) == CKPT_OK,
+              "a claim cannot be read: %s", o->key);
+    memcpy(e->token, c.token, sizeof(e->token));
+    sim_note("home: epoch %llu is claimed by %s", (unsigned long long)c.epoch, c.token);
 }
 
 static void see_resolved(const struct place_object *o, uint32_t job, uint64_t epoch)
@@ -384,6 +418,10 @@ static void see_resolved(const struct place_object *o, uint32_t job, uint64_t ep
     if (!e->superseded)
         sim_saw(e->has_point ? SEEN_resolved_point : SEEN_resolved_nothing);
     check_newest(job, epoch);
+    if (!e->superseded)
+        check_taken_over(job, epoch);
+    else if (strstr(r.why, "went back"))
+        sim_saw(SEEN_rollback_superseded);
     for (uint32_t i = 0; e->forced && i < SIM_JOBS; i++)
         windows[i].known = false; /* the head has moved back under whoever resolves now */
     record_resolved_fini(&r);
@@ -444,6 +482,8 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
     if (!key_number_parse(hex, &epoch) || epoch >= EPOCHS_MAX)
         return;
     struct epoch *e = &epochs[job_index(job)][epoch];
+    if (strcmp(last, "claim") == 0)
+        see_claim(o, e);
     if (strcmp(last, "resolved") == 0)
         see_resolved(o, job_index(job), epoch);
     e->bad += strncmp(last, "bad-", 4) == 0;
@@ -490,7 +530,8 @@ void truth_job_begins(const struct sim_job *s)
 
 static void began(const struct job_part *p, const struct window *w)
 {
-    SIM_CHECK(w->epoch <= p->epoch,
+    /* H5: a home that is out of reach is not asked; what is saved then sorts behind. */
+    SIM_CHECK(p->away || w->epoch <= p->epoch,
               "rank %u begins step %llu in epoch %llu, but epoch %llu has resolved before", p->rank,
               (unsigned long long)p->step, (unsigned long long)p->epoch,
               (unsigned long long)w->epoch);
@@ -544,6 +585,7 @@ void sim_store_opened(const struct sim_rank *r)
                   (!r->has_point || name_equal(&e->point, &point)),
               "rank %u resumes in epoch %llu from another point than was resolved", r->rank,
               (unsigned long long)r->hello_epoch);
+    e->opened |= r->rank == 0;
     sim_saw(SEEN_point_agreed);
     const struct sim_attempt *a = r->has_point ? sim_attempt_find(&point) : NULL;
     SIM_CHECK(!r->has_point || (a && a->state == PUBLISH_COMMITTED),
@@ -557,24 +599,53 @@ static bool held_anywhere(const struct sim_attempt *a)
 {
     struct key held = key_held(job_of(a), &a->name);
     return place_find(PLACE_HOME, held.text) || place_find(PLACE_FAR, held.text) ||
-           (sim_near && place_find(PLACE_NEAR, held.text));
+           (sim_near && !sim_anything_lost() && place_find(PLACE_NEAR, held.text));
+}
+
+/* Something that is held lies on the way back from the newest. */
+static bool held_on_branch(uint32_t job)
+{
+    struct ckpt_name at;
+    if (!sim_store_newest(job, &at))
+        return false;
+    for (;;) {
+        for (uint32_t i = 0; i < sim_attempt_count; i++) {
+            const struct sim_attempt *a = &sim_attempts[i];
+            bool on =
+                a->name.epoch == at.epoch && (a->name.step < at.step || name_equal(&a->name, &at));
+            if (on && a->job == job && a->state == PUBLISH_COMMITTED &&
+                extra_of(a)->life == LIFE_LIVE && held_anywhere(a))
+                return true;
+        }
+        const struct epoch *e = &epochs[job][at.epoch];
+        if (!e->has_point || e->point.epoch >= at.epoch)
+            return false;
+        at = e->point;
+    }
 }
 
 /* An operator may have deleted all there was.  And where nodes have disks of their own a
  * resolver commits what is complete by the home's manifests, which nobody holds: the disk
- * may be gone, or the node puts h/ only when it drains. */
+ * may be gone, or the node puts h/ only when it drains.  After a loss drains are not waited for,
+ * and the last launch runs on other nodes.  And he may have deleted what was on its way to the
+ * home, or the policy may not send it, so that an abandoned branch is all that is left. */
 bool sim_store_resumable(uint32_t job)
 {
-    bool any = false;
+    bool any = false, held = false;
     for (uint32_t i = 0; i < sim_attempt_count; i++) {
         const struct sim_attempt *a = &sim_attempts[i];
         if (a->job != job || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE)
             continue;
         any |= a->state == PUBLISH_COMMITTED || sim_near;
-        if (a->state == PUBLISH_COMMITTED && extra_of(a)->life == LIFE_LIVE && held_anywhere(a))
-            return true;
+        held |= a->state == PUBLISH_COMMITTED && extra_of(a)->life == LIFE_LIVE && held_anywhere(a);
     }
-    return !any;
+    return !any || (sim_near ? held_on_branch(job) : held);
+}
+
+bool sim_store_in_reach(const struct ckpt_name *name)
+{
+    const struct sim_attempt *a = sim_attempt_find(name);
+    return a && (!sim_near || a->held);
 }
 
 /* ---- tiers ---- */
@@ -594,7 +665,10 @@ uint32_t sim_not_held(void)
         const struct sim_attempt *a = &sim_attempts[i];
         const struct extra *x = extra_of(a);
         bool all = (!sim_far || x->far_held) && (!sim_near || x->home_held);
-        n += a->state == PUBLISH_COMMITTED && !all && x->planned && x->life == LIFE_LIVE;
+        /* One that was brought back, or that another node decided, is sent when drains look next:
+         * nobody waits for that. */
+        n += a->state == PUBLISH_COMMITTED && !all && x->planned && x->life == LIFE_LIVE &&
+             x->life_n == 0 && !x->elsewhere;
     }
     return n;
 }

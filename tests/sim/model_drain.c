@@ -113,8 +113,16 @@ static enum ckpt_status run_account(struct job_drain *j, struct sim_attempt *a)
     return CKPT_OK;
 }
 
-static enum ckpt_status run_held(struct sim_attempt *a)
+static enum ckpt_status run_held(struct job_drain *j, struct sim_attempt *a, uint32_t node)
 {
+    uint32_t turn = j->wait.looks++ % a->world;
+    j->wait.ours = a->part_node[0] == node;
+    if (a->held)
+        return CKPT_OK;
+    if (!j->wait.ours && (turn == 0 || a->part_node[turn] != node)) {
+        sim_saw(SEEN_drain_waits);
+        return CKPT_BUSY;
+    }
     for (uint32_t r = 0; r < a->world; r++) {
         if (!a->far[r].account) {
             sim_saw(SEEN_drain_waits);
@@ -144,7 +152,7 @@ enum ckpt_status model_drain_run(struct job_drain *j, uint32_t node)
     case DRAINER_ACCOUNT:
         return run_account(j, a);
     case DRAINER_FINISH:
-        return run_held(a);
+        return run_held(j, a, node);
     case DRAINER_REPAIR:
     case DRAINER_IDLE:
         break;

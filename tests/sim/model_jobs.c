@@ -86,6 +86,12 @@ void sim_job_run(struct sim_job *s)
     j->status = run_once(j);
     if (j->status == CKPT_IO && can_be_full(j) && j->kind != JOB_FAIL_PART)
         j->status = run_once(j); /* as jobs.c does */
+    bool away = j->status == CKPT_UNREACHABLE || j->status == CKPT_TIMEOUT;
+    if (j->kind == JOB_FINISH || j->kind == JOB_PACK)
+        j->part.away = away;
+    if (j->kind == JOB_LAUNCH)
+        j->launch.away = away && j->launch.what != LAUNCH_CLAIM &&
+                         j->launch.what != LAUNCH_RESOLVE && j->launch.what != LAUNCH_READ;
     j->err.status = j->status;
     trace(s);
     sim_job_ran(s);

@@ -18,6 +18,7 @@ struct epoch {
     uint8_t nonce[16];
     bool resolved, superseded, has_point;
     struct ckpt_name point;
+    uint64_t told; /* ranks whose nodes have said that they are there */
 };
 struct sim_attempt sim_attempts[SIM_ATTEMPTS];
 uint32_t sim_attempt_count;
@@ -339,6 +340,12 @@ static enum ckpt_status run_attempt(struct job_attempt *j, struct ckpt_err *err)
 
 /* ---- launches ---- */
 
+bool sim_store_in_reach(const struct ckpt_name *name)
+{
+    (void)name;
+    return true;
+}
+
 bool sim_store_newest(uint32_t job, struct ckpt_name *ret)
 {
     const struct sim_attempt *best = NULL;
@@ -409,6 +416,13 @@ static enum ckpt_status run_resolve(struct job_launch *l, struct ckpt_err *err)
     for (uint64_t i = 1; i < l->epoch; i++)
         if (!epochs[i].resolved)
             epochs[i].resolved = epochs[i].superseded = true;
+    for (uint64_t i = l->leaves ? l->leaves + 1 : l->epoch; i < l->epoch; i++)
+        if (!epochs[i].superseded && strcmp(epochs[i].token, l->token) != 0)
+            e->resolved = e->superseded = true;
+    if (e->resolved) {
+        sim_saw(SEEN_rollback_superseded);
+        return take_resolved(l, err);
+    }
     decide_older(l->epoch);
     e->resolved = true;
     if (l->wish.forced) {
@@ -432,13 +446,25 @@ static enum ckpt_status run_launch(struct job_launch *l, struct ckpt_err *err)
         return run_claim(l, err);
     case LAUNCH_RESOLVE:
         return run_resolve(l, err);
+    case LAUNCH_TELL:
+        for (uint32_t i = 0; i < l->rank_count; i++)
+            epochs[l->epoch].told |= UINT64_C(1) << l->ranks[i];
+        return CKPT_OK;
+    case LAUNCH_GATHER:
+        for (l->missing = 0; l->missing < l->world; l->missing++)
+            if (!(epochs[l->epoch].told >> l->missing & 1))
+                break;
+        l->nodes->resolved = epochs[l->epoch].resolved;
+        return CKPT_OK;
     case LAUNCH_FIND:
         for (uint32_t e = epoch_count; e > l->after; e--)
-            if (strcmp(epochs[e].token, l->token) == 0 && epochs[e].resolved) {
+            if (strcmp(epochs[e].token, l->token) == 0) {
                 l->epoch = e;
-                return take_resolved(l, err);
+                return CKPT_OK;
             }
         return CKPT_NOT_FOUND;
+    case LAUNCH_LOOK:
+        return epochs[l->epoch].resolved ? take_resolved(l, err) : CKPT_NOT_FOUND;
     case LAUNCH_READ:
         l->has_point = sim_store_newest(0, &l->point);
         return CKPT_OK;

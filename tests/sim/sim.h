@@ -77,6 +77,7 @@
     X(zombie_launch, BOTH)           \
     X(superseded, BOTH)              \
     X(rollback, BOTH)                \
+    X(rollback_superseded, BOTH)     \
     X(cancel, BOTH)                  \
     X(copy_failed, BOTH)             \
     X(deadline, BOTH)                \
@@ -384,6 +385,9 @@ bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
 /* False: what the job has saved was lost with disks, or deleted; a launch must be told to
  * start over. */
 bool sim_store_resumable(uint32_t job);
+/* False: only the disks of the nodes that saved it hold it, so that only ranks that want what
+ * they saved there can restore it. */
+bool sim_store_in_reach(const struct ckpt_name *name);
 /* A rank was told where its launch resumes. */
 void sim_store_opened(const struct sim_rank *r);
 /* Once at the end of a seed. */

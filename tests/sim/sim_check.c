@@ -51,7 +51,9 @@ static void check_slots(const struct sim_node *n, const struct client *cl)
             continue;
         uint32_t jobs =
             jobs_of(n, cl, JOB_DIGEST, slot->op, i) + jobs_of(n, cl, JOB_PACK, slot->op, i);
-        SIM_CHECK(jobs == 1, "slot %u is queued, and in %u jobs of the crews", i, jobs);
+        SIM_CHECK(jobs == !slot->away, "slot %u is queued, and in %u jobs of the crews", i, jobs);
+        SIM_CHECK(!slot->away || s->ops[session_op_of(s, slot->op)].away_ns,
+                  "slot %u waits for nothing", i);
     }
 }
 
@@ -259,7 +261,7 @@ void sim_check_stuck(void)
 static bool drain_goes_on(const struct drainer *d)
 {
     for (uint32_t t = 1; t < d->tier_count; t++)
-        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out)
+        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out || d->tiers[t].scan_ns <= sim.now)
             return true;
     return false;
 }

@@ -505,6 +505,17 @@ bool sim_program_last(void)
     return true;
 }
 
+/* The last launch cuts its tensors anew: what was not sent on may lie where no rank that wants it
+ * can read it. */
+static void check_last_restore(uint32_t rank, const struct sim_op *op)
+{
+    const struct ckpt_name name = { op->name.epoch, op->name.step, op->name.attempt };
+    bool away = op->status == CKPT_IO && !sim_store_in_reach(&name);
+    SIM_CHECK(away || op->status == CKPT_OK,
+              "rank %u of the last launch cannot restore step %llu: %s", rank,
+              (unsigned long long)op->name.step, status_name((enum ckpt_status)op->status));
+}
+
 void sim_program_check_last(void)
 {
     struct ckpt_name newest;
@@ -518,9 +529,7 @@ void sim_program_check_last(void)
         SIM_CHECK(op->final && op->status == CKPT_OK, "the last save did not end well for rank %u",
                   i);
         for (uint32_t k = 0; k < SIM_OPS; k++)
-            SIM_CHECK(!r->ops[k].id || !r->ops[k].load || r->ops[k].status == CKPT_OK,
-                      "rank %u of the last launch cannot restore step %llu: %s", i,
-                      (unsigned long long)r->ops[k].name.step,
-                      status_name((enum ckpt_status)r->ops[k].status));
+            if (r->ops[k].id && r->ops[k].load)
+                check_last_restore(i, &r->ops[k]);
     }
 }

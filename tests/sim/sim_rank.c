@@ -112,7 +112,8 @@ static void send_hello(struct sim_rank *r)
                             .pid = 100 + index_of(r),
                             .rank = r->rank,
                             .world = l->world,
-                            .arrival_ms = sim_suite.cluster && !l->last ? 100000 : 900000 };
+                            .arrival_ms = sim_suite.cluster && !l->last ? 100000 : 900000,
+                            .epoch = r->branch };
     memcpy(h.session, r->session, sizeof(h.session));
     wire_begin(&compose, WIRE_HELLO, &h);
     (void)wire_tail_str(&compose, sim_job_name(l->job));

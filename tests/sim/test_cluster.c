@@ -28,7 +28,7 @@ void sim_store_plan(int64_t until_ns)
 {
     bool alone = sim_node_count == 1;
     sim_far = sim_rand(2) == 0;
-    sim_near = alone && sim_rand(2) == 0;
+    sim_near = sim_rand(alone ? 2 : 3) == 0;
     sim_remote = sim_far || sim_near;
     sim_policy = (struct policy){ .some = sim_rand(4) == 0, .every_steps = 3 };
     if (alone && !sim_near)

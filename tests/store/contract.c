@@ -56,6 +56,18 @@ static void check_holds(struct store *s, const char *key, const void *bytes, siz
     free(got);
 }
 
+/* An object longer than any of its kind is damaged: no mistake of the caller. */
+static void check_too_long(struct store *s, const char *key, size_t len)
+{
+    struct ckpt_err err = { 0 };
+    void *got = NULL;
+    size_t got_len = 0;
+    if (len == 0)
+        return;
+    CHECK_EQ(store_get_all(s, key, len - 1, &got, &got_len, &err), CKPT_CORRUPT);
+    CHECK(!got && strstr(err.text, key));
+}
+
 static int test_sizes(struct store *s)
 {
     static const size_t sizes[] = {
@@ -73,11 +85,12 @@ static int test_sizes(struct store *s)
             CHECK_OK(store_stat(s, "sizes/x", &stat, NULL));
             CHECK_EQ(stat.bytes, sizes[i]);
         }
+        check_too_long(s, "sizes/x", sizes[i]);
     }
     CHECK_OK(store_put(s, "sizes/none", NULL, 0, 0, NULL));
     check_holds(s, "sizes/none", "", 0);
     free(bytes);
-    return cases + 1;
+    return cases + (int)ARRAY_COUNT(sizes);
 }
 
 /* put of any iovec, get of any ranges, is the identity. */
@@ -176,7 +189,7 @@ static int test_not_there(struct store *s)
         CHECK_EQ(store_get(s, keys[i], &r, 1, &err), CKPT_NOT_FOUND);
         CHECK(strstr(err.text, keys[i]));
     }
-    CHECK_EQ(store_get_all(s, "gone/dir/x", 0, &all, &len, NULL), CKPT_LIMIT);
+    CHECK_EQ(store_get_all(s, "gone/dir/x", 0, &all, &len, NULL), CKPT_CORRUPT);
     CHECK_EQ(store_get(s, "gone/dir/x", &r, STORE_RANGES_MAX + 1, NULL), CKPT_LIMIT);
     struct iovec huge[2] = { { &b, SIZE_MAX }, { &b, 2 } };
     CHECK_EQ(store_put(s, "gone/huge", huge, 2, 0, NULL), CKPT_LIMIT);

@@ -11,6 +11,7 @@
 #include "props/engine_kit.h"
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/launch_nodes.h"
 #include "storage/repo/life.h"
 #include "storage/repo/scrub.h"
 #include "storage/store/file_io.h"
@@ -19,6 +20,7 @@
 #include "torture/inject.h"
 
 #define WORLD     2
+#define PREPARED  3 /* saves: two committed, one undecided */
 #define BIG_BYTES (5 * MIB)
 
 static char base[200];
@@ -30,7 +32,7 @@ static uint8_t *big;
 
 static struct ckpt_name named(uint64_t epoch, uint64_t step)
 {
-    return (struct ckpt_name){ epoch, step, 1 };
+    return (struct ckpt_name){ epoch, step, attempt_of(KIT_JOB, epoch, WORLD, step, 0) };
 }
 
 static enum ckpt_status save_and_publish(struct store *s, const struct ckpt_name *name,
@@ -116,15 +118,89 @@ static enum ckpt_status work_big(struct store *s, struct ckpt_err *err)
     return st;
 }
 
+/* Each rank's node tells, as if it had one of its own. */
+static enum ckpt_status tell_nodes(struct store *s, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    for (uint32_t rank = 0; rank < WORLD && st == CKPT_OK; rank++) {
+        struct record_node n = { 0 };
+        st = launch_inventory(s, KIT_JOB, &n, err);
+        if (st != CKPT_OK)
+            return st;
+        CHECK_EQ(n.count, PREPARED * WORLD); /* all that lies there, or an error */
+        n.node[0] = (uint8_t)(rank + 1);
+        n.ranks = &rank;
+        n.rank_count = 1;
+        st = launch_put_node(s, KIT_JOB, 1, &n, err);
+        n.ranks = NULL;
+        record_node_fini(&n);
+    }
+    return st;
+}
+
+/* What nodes tell is all read, or it is an error: nobody resumes from less than there is. */
+static enum ckpt_status gather_nodes(struct store *s, struct launch_nodes *n,
+                                     struct launch_listings *at, struct ckpt_err *err)
+{
+    CLEANUP_ROSTER struct roster held = { 0 };
+    uint32_t missing = 0;
+    bool pending = true;
+    enum ckpt_status st = roster_commits(s, KIT_JOB, &at->commits, err);
+    if (st == CKPT_OK)
+        st = launch_nodes_read(s, KIT_JOB, 1, WORLD, n, err);
+    if (st == CKPT_OK)
+        st = launch_nodes_missing(n, WORLD, &missing, err);
+    if (st != CKPT_OK)
+        return st;
+    CHECK(missing == WORLD && n->count == WORLD);
+    st = launch_nodes_held(n, KIT_JOB, WORLD, &held, err);
+    if (st == CKPT_OK)
+        st = roster_helds(s, KIT_JOB, &at->helds, err);
+    if (st != CKPT_OK)
+        return st;
+    CHECK_EQ(held.count, PREPARED);
+    st = launch_nodes_pending(KIT_JOB, n, &held, at, &pending, err);
+    CHECK(st != CKPT_OK || !pending); /* the newest is there */
+    return st;
+}
+
+static enum ckpt_status work_nodes(struct store *s, struct ckpt_err *err)
+{
+    struct ckpt_name name = named(1, 2);
+    struct key held = key_held(KIT_JOB, &name);
+    struct launch_listings at = { 0 };
+    struct launch_nodes n = { 0 };
+    struct store_stat stat;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = tell_nodes(s, err);
+    if (st == CKPT_OK)
+        st = gather_nodes(s, &n, &at, err);
+    launch_nodes_fini(&n);
+    if (st == CKPT_OK)
+        st = store_remove(s, held.text, err);
+    if (st == CKPT_OK)
+        st = launch_hold(s, s, KIT_JOB, &at.commits, err);
+    launch_listings_fini(&at);
+    if (st != CKPT_OK)
+        return st;
+    st = store_stat(s, held.text, &stat, &why);
+    CHECK(st != CKPT_NOT_FOUND);
+    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
+}
+
 struct work {
     const char *name, *io;
     enum ckpt_status (*run)(struct store *s, struct ckpt_err *err);
     bool removes; /* step 1 */
 };
 static const struct work works[] = {
-    { "save+publish", "threads", work_save, false }, { "plan+load", "threads", work_load, false },
-    { "verify", "threads", work_verify, false },     { "resolve", "threads", work_resolve, false },
-    { "delete+gc", "threads", work_delete, true },   { "big", "uring", work_big, false },
+    { "save+publish", "threads", work_save, false },
+    { "plan+load", "threads", work_load, false },
+    { "verify", "threads", work_verify, false },
+    { "resolve", "threads", work_resolve, false },
+    { "delete+gc", "threads", work_delete, true },
+    { "nodes", "threads", work_nodes, false },
+    { "big", "uring", work_big, false },
 };
 
 /* ---- the prepared store ---- */

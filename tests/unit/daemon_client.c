@@ -362,17 +362,22 @@ static uint64_t take_frags(struct tc *c, uint64_t step, uint8_t *seen)
     return got;
 }
 
-enum ckpt_status tc_load(struct tc *c, const struct wire_name *point, uint64_t step, uint32_t flags)
+void tc_ask(struct tc *c, const struct wire_name *point, uint32_t flags)
 {
-    uint64_t op = ++c->op, got = 0, want = c->decl.piece_count ? c->decl.pieces[0].box.len[0] : 0;
-    uint8_t *seen = calloc(want + 1, 1);
-    struct wire_load l = { .op = op, .state = c->state, .flags = flags };
+    struct wire_load l = { .op = ++c->op, .state = c->state, .flags = flags };
     if (point)
         l.point = *point;
     else
         l.flags |= WIRE_LOAD_RESUME;
     send_numbered(c, WIRE_LOAD, &l, -1);
     note(c, 'l');
+}
+
+enum ckpt_status tc_load(struct tc *c, const struct wire_name *point, uint64_t step, uint32_t flags)
+{
+    tc_ask(c, point, flags);
+    uint64_t op = c->op, got = 0, want = c->decl.piece_count ? c->decl.pieces[0].box.len[0] : 0;
+    uint8_t *seen = calloc(want + 1, 1);
     enum ckpt_status st = CKPT_OK;
     for (;;) {
         struct wire_op o;
@@ -395,6 +400,7 @@ enum ckpt_status tc_load(struct tc *c, const struct wire_name *point, uint64_t s
             continue;
         CHECK(o.flags & WIRE_OP_FINAL);
         st = o.status;
+        c->unasked = o.unasked;
         if (st == CKPT_OK)
             CHECK_EQ(got, want);
         if (flags & WIRE_LOAD_ROLLBACK && st == CKPT_OK)

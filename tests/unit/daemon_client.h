@@ -33,6 +33,7 @@ struct tc {
     uint8_t *arena;
     uint32_t slots, state;
     uint32_t full_flags; /* of every FULL, beside what is right */
+    uint32_t unasked;    /* of the last restore's end */
     /* what goes on */
     int events; /* pipe: one byte per event; -1 = none */
     unsigned relinks;
@@ -52,6 +53,8 @@ enum ckpt_status tc_save(struct tc *c, uint64_t step, uint32_t try_, uint32_t le
                          uint32_t die_after);
 /* The end of an op that tc_save left at a lower level. */
 enum ckpt_status tc_wait_final(struct tc *c, uint64_t op);
+/* Asks for `point` (NULL = the resume point), and does not wait. */
+void tc_ask(struct tc *c, const struct wire_name *point, uint32_t flags);
 /* Restores `point` (NULL = the resume point) and checks every element against `step`. */
 enum ckpt_status tc_load(struct tc *c, const struct wire_name *point, uint64_t step,
                          uint32_t flags);

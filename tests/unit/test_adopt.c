@@ -80,7 +80,8 @@ static void new_home(void)
     CHECK_OK(launch_claim(home, &w, &epoch, NULL));
     CHECK_EQ(epoch, 2);
     CHECK_EQ(launch_resolve(home, FX_JOB, 2, &wish, &r, &err), CKPT_REFUSED);
-    CHECK_OK(launch_resolve_with(home, FX_JOB, 2, &wish, &held, &r, NULL));
+    CHECK_OK(launch_resolve_with(home, FX_JOB, 2, &wish, &(struct launch_reach){ .also = &held },
+                                 &r, NULL));
     CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &names[4]));
     record_resolved_fini(&r);
     /* Again: nothing changes; what is new in the home goes to the tier. */
@@ -106,8 +107,7 @@ static void home_decides(void)
     struct roster held = { 0 };
     launch(home, "mine", &r);
     record_resolved_fini(&r);
-    launch(tier, "theirs", &r);
-    record_resolved_fini(&r);
+    CHECK_OK(adopt_launches(home, tier, FX_JOB, NULL));
     struct ckpt_name gone = fx_name(1, 1), aborted = fx_name(1, 2), live = fx_name(1, 3);
     const struct ckpt_name *all[] = { &gone, &aborted, &live };
     for (size_t i = 0; i < 3; i++)
@@ -124,19 +124,43 @@ static void home_decides(void)
     struct store_stat stat;
     CHECK_OK(store_stat(home, key.text, &stat, NULL));
     CHECK(stat.bytes <= RECORD_ABORT_MAX); /* still the ABORT */
+    roster_fini(&held);
+    store_close(tier);
+    store_close(home);
+    cases += 5;
+}
+
+/* A home that was made anew while its tier was out of reach began with the same numbers: nothing
+ * of one is taken for the other's. */
+static void two_homes(void)
+{
+    struct store *tier = fx_open(), *home = fx_open();
+    struct record_resolved r;
+    struct roster held = { 0 };
+    launch(home, "mine", &r);
+    record_resolved_fini(&r);
+    launch(tier, "theirs", &r);
+    record_resolved_fini(&r);
+    launch(tier, "theirs again", &r);
+    record_resolved_fini(&r);
+    struct ckpt_name name = fx_name(1, 1);
+    commit_and_hold(tier, &name);
     struct ckpt_err err = { 0 };
     CHECK_EQ(adopt_check_epoch(home, tier, FX_JOB, 1, &err), CKPT_CONFLICT);
     CHECK(strstr(err.text, "two homes"));
+    err = (struct ckpt_err){ 0 };
+    CHECK_EQ(adopt_job(tier, home, FX_JOB, &held, &err), CKPT_CONFLICT);
+    CHECK(strstr(err.text, "two homes") && held.count == 0);
+    CHECK(!fx_there(home, key_commit(FX_JOB, &name)) && !fx_there(home, key_claim(FX_JOB, 2)));
     /* The claim of the tier does not take the place of the home's. */
     struct lineage l = { 0 };
     CHECK_OK(adopt_launches(tier, home, FX_JOB, NULL));
     CHECK_OK(launch_claims(home, FX_JOB, &l, NULL));
     CHECK_STR(l.launches[l.launch_count - 1].token, "mine");
     lineage_fini(&l);
-    roster_fini(&held);
     store_close(tier);
     store_close(home);
-    cases += 8;
+    cases += 6;
 }
 
 /* A record that is damaged in the tier is not passed on; a store that fails is said so. */
@@ -176,6 +200,7 @@ int main(void)
 {
     new_home();
     home_decides();
+    two_homes();
     trouble();
     TEST_CASES(cases);
     return 0;

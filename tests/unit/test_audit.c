@@ -259,7 +259,7 @@ static void slow_daemon(void)
     s.grants = 1;
     open_audited(&f, "", &s, FIX_BIG);
     CHECK_OK(save_with(&f, 1, 0, &op));
-    CHECK_FAILS(ckpt_fence(f.s, 10), CKPT_TIMEOUT, "still being copied");
+    CHECK_FAILS(ckpt_fence(f.s, 0), CKPT_TIMEOUT, "still being copied");
     s.grants = UINT32_MAX;
     fake_set(f.d, &s);
     CHECK_OK(ckpt_fence(f.s, 20000));

@@ -58,6 +58,20 @@ static void decided(enum ckpt_status st, const char *text)
         CHECK(strstr(acts.text, text));
 }
 
+/* A rank begins while others are on other nodes. */
+static void several(uint32_t rank, int64_t deadline_ns)
+{
+    struct committer_event ev = { .kind = COMMITTER_JOINED,
+                                  .job = "j",
+                                  .name = name,
+                                  .world = 3,
+                                  .rank = rank,
+                                  .deadline_ns = deadline_ns,
+                                  .several = true };
+    acts.count = 0;
+    CHECK_OK(committer_step(&c, &ev, 1, &acts));
+}
+
 static void start(uint32_t joined)
 {
     c = (struct committer){ .arrival_ns = 600 * S };
@@ -134,6 +148,31 @@ static void test_other_nodes(void)
     runs(COMMITTER_ABORT);
     done(COMMITTER_ABORT, CKPT_OK, 0, 20 * S);
     decided(CKPT_COVER, "why");
+    /* Another node has given the attempt up: told, and no job of ours. */
+    c = (struct committer){ .arrival_ns = 600 * S };
+    several(0, 3600 * S);
+    event(COMMITTER_PUT_DONE, 0, CKPT_OK, NULL, 2);
+    runs(COMMITTER_MISSING);
+    done(COMMITTER_MISSING, CKPT_OK, 2, 2);
+    CHECK_EQ(c.attempts[0].missing, 2);
+    event(COMMITTER_TICK, 0, CKPT_OK, NULL, 2 + COMMITTER_POLL_FIRST_NS);
+    runs(COMMITTER_MISSING);
+    done(COMMITTER_MISSING, CKPT_ABORTED, 0, 1 * S);
+    decided(CKPT_ABORTED, "why");
+    CHECK(!c.attempts[0].used);
+    /* When other nodes' ranks began is not known: they have until the deadline, and the one
+     * that is missing then is named. */
+    c = (struct committer){ .arrival_ns = 600 * S };
+    several(0, 3600 * S);
+    event(COMMITTER_PUT_DONE, 0, CKPT_OK, NULL, 2);
+    done(COMMITTER_MISSING, CKPT_OK, 2, 2);
+    event(COMMITTER_TICK, 0, CKPT_OK, NULL, 700 * S);
+    runs(COMMITTER_MISSING);
+    done(COMMITTER_MISSING, CKPT_OK, 2, 701 * S);
+    event(COMMITTER_TICK, 0, CKPT_OK, NULL, 3601 * S);
+    runs(COMMITTER_ABORT);
+    done(COMMITTER_ABORT, CKPT_OK, 0, 3601 * S);
+    decided(CKPT_TIMEOUT, "rank 2 did not finish");
     /* Rank 0 elsewhere: its node decides, we look. */
     c = (struct committer){ .arrival_ns = 600 * S };
     event(COMMITTER_JOINED, 1, CKPT_OK, NULL, 1);

@@ -230,6 +230,85 @@ static void starts_one(void)
     cases += 2;
 }
 
+/* The lines of dir/pids, each of them the process of one start; the last one. */
+static int pids_started(pid_t *ret_last)
+{
+    char path[80], line[32];
+    int n = 0;
+    snprintf(path, sizeof(path), "%s/pids", dir);
+    FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof(line), f) && strchr(line, '\n')) {
+        *ret_last = (pid_t)strtol(line, NULL, 10);
+        n++;
+    }
+    if (f)
+        fclose(f);
+    return n;
+}
+
+static pid_t await_start(int count)
+{
+    pid_t pid = 0;
+    while (pids_started(&pid) < count)
+        usleep(5000);
+    CHECK(pid > 0);
+    return pid;
+}
+
+/* Notes its process, does what is said, and neither goes to the background nor ends. */
+static void write_hanging(const char *first)
+{
+    char text[400];
+    snprintf(text, sizeof(text), "#!/bin/sh\necho $$ >>%s/pids\n%s\nexec sleep 1000\n", dir, first);
+    write_program(text);
+    snprintf(text, sizeof(text), "%s/pids", dir);
+    unlink(text);
+    setenv("CKPT_CKPTD", program, 1);
+}
+
+/* It has the listener but says nothing: the open ends all the same, and leaves it alone. */
+static void start_never_ends(void)
+{
+    struct ckpt_open_opts o = fix_opts(NULL);
+    clean_env();
+    write_hanging("");
+    o.store = "/tmp/store4";
+    o.timeout_ms = 300;
+    CHECK_FAILS(try_open(&o), CKPT_TIMEOUT, "did not answer");
+    pid_t pid = await_start(1);
+    CHECK(kill(pid, SIGKILL) == 0);
+    CHECK_EQ(waitpid(pid, NULL, 0), pid);
+}
+
+/* The same when the transfer thread starts one, which does not even listen: no second one
+ * beside it; one that ends is reaped and has a successor; ckpt_close does not wait for it. */
+static void restart_never_ends(void)
+{
+    struct ckpt_open_opts o = fix_opts(NULL);
+    struct ckpt *c;
+    char sock[SOCKPATH_MAX];
+    clean_env();
+    write_hanging("exec 3>&-");
+    o.store = "/tmp/store5";
+    CHECK_OK(sockpath_socket(geteuid(), dir, "/tmp/store5", sock, NULL));
+    struct fake_daemon *d = fake_start(sock);
+    CHECK_OK(ckpt_open(&o, &c));
+    fake_stop(d);
+    pid_t first = await_start(1), last;
+    while (access(sock, F_OK) == 0) /* until that start is given up */
+        usleep(5000);
+    usleep(300000); /* time enough for the mistake */
+    CHECK_EQ(pids_started(&last), 1);
+    CHECK(kill(first, SIGKILL) == 0);
+    pid_t second = await_start(2);
+    CHECK(kill(first, 0) < 0 && errno == ESRCH);
+    ckpt_close(c);
+    CHECK_EQ(pids_started(&last), 2);
+    CHECK(kill(second, SIGKILL) == 0);
+    CHECK_EQ(waitpid(second, NULL, 0), second);
+    cases++;
+}
+
 int main(void)
 {
     int fds = fix_open_fds();
@@ -241,6 +320,8 @@ int main(void)
     sockets();
     no_ckptd();
     starts_one();
+    start_never_ends();
+    restart_never_ends();
     CHECK_EQ(fix_open_fds(), fds);
     char rm[100];
     snprintf(rm, sizeof(rm), "rm -rf '%s'", dir);

@@ -470,12 +470,30 @@ static long test_edges(void)
     return 16;
 }
 
+/* Scalars: one rank holds all of it, or it is refused, however many others do too. */
+static long test_scalars(void)
+{
+    static const size_t counts[] = { 2, 8, 9, 64, 1000, BOXES_MAX };
+    for (size_t i = 0; i < ARRAY_COUNT(counts); i++) {
+        struct ckpt_err err = { 0 };
+        unsigned a, b;
+        count = 0;
+        while (count < counts[i])
+            add(&(struct box){ 0 });
+        CHECK_EQ(cover_check("w", 0, NULL, boxes, count, &err), CKPT_COVER);
+        CHECK_EQ(sscanf(err.text, "tensor w: ranks %u and %u both hold []", &a, &b), 2);
+        CHECK(a < b && b < counts[i] && strstr(err.text, " both hold []"));
+    }
+    return ARRAY_COUNT(counts);
+}
+
 int main(void)
 {
     seed = test_seed(5);
     long n = test_small();
     printf("%ld covers, %ld holes, %ld overlaps\n", covers, holes, overlaps);
-    n += test_noise() + test_large() + test_two_ways() + test_hard() + test_edges();
+    n +=
+        test_noise() + test_large() + test_two_ways() + test_hard() + test_edges() + test_scalars();
     TEST_CASES(n);
     return 0;
 }

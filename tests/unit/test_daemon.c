@@ -1,13 +1,14 @@
 /* A real ckptd on a temporary directory, driven by ranks that are real processes and
  * speak raw wire.h: saves and restores, and the death of everybody at every phase.
  * (It covers main.c, worker.c, keep.c, keeper.c, conn.c, control.c, control_act.c,
- * control_decide.c, control_done.c, control_hello.c, control_load.c, control_msg.c, jobs.c,
- * launch_jobs.c, node_restore.c, notify.c, rundir.c, status_page.c, arena.c, peer.c,
+ * control_decide.c, control_done.c, control_hello.c, control_launch.c, control_load.c, control_msg.c, jobs.c,
+ * launch_jobs.c, restore_jobs.c, node_restore.c, notify.c, rundir.c, status_page.c, arena.c, peer.c,
  * proc_text.c and log.c too.) */
 #include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -552,6 +553,70 @@ static void test_start_over(void)
     cases += 4;
 }
 
+/* A rank that asks and leaves before the restore is planned: what it would have asked for cannot
+ * be known, so nothing is said to be unasked.  (If the machine is too slow for it to meet the
+ * others the ranks do not restore together, which says the same.) */
+static void ask_and_leave(uint32_t rank, bool leaves, atomic_int *stage)
+{
+    struct tc c;
+    tc_init(&c, socket_path, "leaves", leaves ? "l1" : "l2", rank, 3);
+    CHECK_OK(tc_hello(&c, false));
+    CHECK_OK(tc_state(&c, 1000, 0));
+    atomic_fetch_add(stage, 1);
+    while (atomic_load(stage) < 3) /* all declared */
+        pause_ms(1);
+    if (leaves && rank > 0)
+        while (atomic_load(stage) < 3 + (int)rank)
+            pause_ms(1);
+    if (leaves && rank == 1) {
+        pause_ms(30); /* rank 0 has asked */
+        tc_ask(&c, NULL, 0);
+        tc_bye(&c);
+        pause_ms(30); /* and rank 1 is gone */
+        atomic_fetch_add(stage, 1);
+        exit(0);
+    }
+    if (leaves && rank == 0)
+        atomic_fetch_add(stage, 1);
+    CHECK_OK(tc_load(&c, NULL, 1, 0));
+    if (leaves)
+        CHECK_EQ(c.unasked, UINT32_MAX);
+    else /* together, or one was too late to be waited for */
+        CHECK(c.unasked == 0 || c.unasked == UINT32_MAX);
+    tc_bye(&c);
+    exit(0);
+}
+
+static void test_leaves(void)
+{
+    struct tc c;
+    atomic_int *stage =
+        mmap(NULL, sizeof(*stage), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CHECK(stage != MAP_FAILED);
+    tc_init(&c, socket_path, "leaves", "l0", 0, 1);
+    CHECK_OK(tc_hello(&c, false));
+    CHECK_OK(tc_state(&c, 1000, 0));
+    CHECK_OK(tc_save(&c, 1, 0, 99, UINT32_MAX));
+    tc_bye(&c);
+    for (int leaves = 1; leaves >= 0; leaves--, cases++) {
+        pid_t pid[3];
+        atomic_store(stage, 0);
+        fflush(NULL);
+        for (uint32_t r = 0; r < 3; r++) {
+            pid[r] = fork();
+            CHECK(pid[r] >= 0);
+            if (pid[r] == 0)
+                ask_and_leave(r, leaves, stage);
+        }
+        for (uint32_t r = 0; r < 3; r++) {
+            int status;
+            CHECK_EQ(waitpid(pid[r], &status, 0), pid[r]);
+            CHECK_EQ(status, 0);
+        }
+    }
+    munmap(stage, sizeof(*stage));
+}
+
 static void test_refusals(void)
 {
     struct tc c, d;
@@ -775,6 +840,10 @@ static void test_private(void)
 
 static void test_nothing_left(void)
 {
+    for (int i = 0; i < 5; i++) { /* the worker may not serve yet, or not hear yet */
+        CHECK_EQ(stop_daemon(), 0);
+        start_daemon(NULL);
+    }
     CHECK_EQ(stop_daemon(), 0);
     char tmp[128];
     snprintf(tmp, sizeof(tmp), "%s/.tmp", store_dir);
@@ -801,6 +870,7 @@ int main(void)
     } tests[] = {
         { "save and restore", test_save_restore },
         { "start over", test_start_over },
+        { "leaves", test_leaves },
         { "refusals", test_refusals },
         { "client killed", test_client_killed },
         { "worker killed", test_worker_killed },

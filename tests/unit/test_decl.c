@@ -198,6 +198,35 @@ static int test_replicas(unsigned long long *seed)
     return 200;
 }
 
+/* An object that all ranks hold is written whole by one of them, however large it is. */
+static int test_shared_objects(void)
+{
+    static const uint64_t bytes[] = { 100, 8 * MIB - 1, 8 * MIB, 16 * MIB, 100 * MIB };
+    int n = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(bytes); i++) {
+        for (uint32_t world = 2; world <= 8; world *= 2, n++) {
+            struct decl_tensor t = { .name = name_w,
+                                     .dtype = CKPT_DTYPE_U8,
+                                     .flags = DECL_OBJECT | DECL_VOLATILE,
+                                     .ndim = 1,
+                                     .shape = { DECL_OBJECT_HEAD + bytes[i] } };
+            struct decl_piece p = { .box = box_whole(1, t.shape), .stride = { 1 } };
+            uint32_t writers = 0;
+            p.replica_count = world;
+            for (p.replica = 0; p.replica < world; p.replica++) {
+                struct decl d = { 0 };
+                CHECK_OK(declare(&d, t, &p, 1, NULL));
+                CHECK_EQ(d.raw_bytes, d.pieces[0].writes ? t.shape[0] : 0);
+                CHECK_EQ(d.witness_count, 0);
+                writers += d.pieces[0].writes;
+                decl_fini(&d);
+            }
+            CHECK_EQ(writers, 1);
+        }
+    }
+    return n;
+}
+
 static struct {
     const char *text; /* must appear in the error */
     enum ckpt_status status;
@@ -634,6 +663,7 @@ int main(void)
 {
     unsigned long long seed = test_seed(20260101);
     int cases = test_identity(&seed) + test_replicas(&seed) + test_refusals();
+    cases += test_shared_objects();
     cases += test_pairs_refused() + test_empty() + test_signature();
     cases += test_hostile(&seed) + test_large() + test_pinwheels();
     cases += test_nonsense() + test_disjoint();

@@ -301,6 +301,34 @@ static void other_nodes(void)
     CHECK_EQ(out.list[0].kind, DRAINER_HELD);
 }
 
+/* All others wait for the node that has rank 0's part: it looks more often, keeps what it has
+ * seen, and is waited for. */
+static void last_word(void)
+{
+    struct drainer_event ev = done(DRAINER_FINISH, CKPT_BUSY);
+    begin(2, 2);
+    want(1, 5, true);
+    opened(1);
+    part(1, 0, 0);
+    const int64_t pauses[] = { 1, 2, 2 };
+    for (uint32_t i = 0; i < ARRAY_COUNT(pauses); i++) {
+        ev.wait = (struct drain_wait){ .looks = i + 1, .from = 7 * i, .ours = true };
+        give(&ev);
+        CHECK(drainer_busy(&d));
+        tick(pauses[i] * SEC - 1);
+        CHECK_EQ(out.count, 0);
+        tick(1);
+        runs(DRAINER_FINISH, 5);
+        const struct drain_wait *kept = &d.targets[out.list[0].target].wait;
+        CHECK(kept->looks == i + 1 && kept->from == 7 * i && kept->ours);
+    }
+    ev.wait.looks = DRAINER_OURS_LOOKS;
+    give(&ev);
+    CHECK(!drainer_busy(&d)); /* the others may be lost */
+    tick(2 * SEC);
+    runs(DRAINER_FINISH, 5);
+}
+
 static void scanning(void)
 {
     begin(2, 2);
@@ -475,6 +503,7 @@ int main(void)
     damaged();
     ends_early();
     other_nodes();
+    last_word();
     scanning();
     repairs();
     stops();

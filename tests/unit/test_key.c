@@ -115,8 +115,11 @@ static int test_texts(void)
     CHECK_STR(key_resolved("j", 7).text, "j/l/fffffffffffffff8/resolved");
     CHECK_STR(key_restored("j", 7).text, "j/l/fffffffffffffff8/restored");
     CHECK_STR(key_progress("j", 7).text, "j/l/fffffffffffffff8/progress");
-    CHECK_STR(key_node("j", 7, node).text,
-              "j/l/fffffffffffffff8/node-abcd0000000000000000000000000000");
+    static const uint32_t ranks[2] = { 1, 2 };
+    CHECK_STR(key_node("j", 7, node, ranks, 2).text,
+              "j/l/fffffffffffffff8/node-abcd0000000000000000000000000000-9cb99f86ae035f85");
+    CHECK(strcmp(key_node("j", 7, node, ranks, 1).text, key_node("j", 7, node, ranks, 2).text) !=
+          0);
     CHECK_STR(key_bad("j", 0, UINT32_MAX).text, "j/l/ffffffffffffffff/bad-4294967295");
     CHECK_STR(key_commits("j").text, "j/c/");
     CHECK_STR(key_commit("j", &name).text, "j/c/" NAME);

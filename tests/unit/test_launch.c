@@ -1,8 +1,9 @@
 /* Launches over a store: tokens, epochs, SUPERSEDED, deciding what was left, idempotence.
- * (It covers launch_decide.c and launch_history.c too.) */
+ * (It covers launch_decide.c, launch_history.c and launch_index.c too.) */
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/publish.h"
+#include "storage/store/wrap_pass.h"
 #include "unit/history_fixture.h"
 
 static struct launch_who who_is(const char *token, uint8_t nonce)
@@ -44,11 +45,43 @@ static enum publish_state state_of(struct store *s, const struct ckpt_name *name
     return state;
 }
 
+/* 0: nobody claimed with it. */
+static uint64_t find(struct store *s, const char *token)
+{
+    uint64_t floor = 0, epoch = 0;
+    enum ckpt_status st = launch_find(s, FX_JOB, token, &floor, &epoch, NULL);
+    CHECK(st == CKPT_OK || st == CKPT_NOT_FOUND);
+    return epoch;
+}
+
+/* A node that looks for its launch again and again: what was looked at is not read again. */
+static int test_finding(void)
+{
+    struct store *s = fx_open();
+    uint64_t floor = 0, epoch = 99;
+    CHECK_EQ(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(floor, 0);
+    for (char name[2] = "a"; name[0] <= 'f'; name[0]++)
+        claim(s, name);
+    CHECK_EQ(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK(floor == 6 && epoch == 99);
+    CHECK_EQ(launch_find(s, FX_JOB, "f", &floor, &epoch, NULL), CKPT_NOT_FOUND);
+    claim(s, "x");
+    CHECK_OK(store_put_record(s, key_claim(FX_JOB, 8).text, "junk", 4, NULL));
+    CHECK_OK(launch_find(s, FX_JOB, "x", &floor, &epoch, NULL));
+    CHECK_EQ(epoch, 7);
+    CHECK_EQ(find(s, "e"), 5); /* the last of those that are read */
+    CHECK_EQ(find(s, "d"), 0);
+    CHECK_EQ(launch_find(s, "../x", "x", &floor, &epoch, NULL), CKPT_BAD_NAME);
+    store_close(s);
+    return 9;
+}
+
 static int test_tokens(void)
 {
     struct store *s = fx_open();
     uint64_t epoch = 99;
-    CHECK_EQ(launch_find(s, FX_JOB, "a", &epoch, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(find(s, "a"), 0);
     CHECK_EQ(claim(s, "a"), 1);
     CHECK_EQ(claim(s, "a"), 1); /* a retry of the same process */
     struct launch_who other = who_is("a", 2);
@@ -58,8 +91,7 @@ static int test_tokens(void)
     CHECK_EQ(epoch, 99);
     CHECK_EQ(claim(s, "b"), 2);
     CHECK_EQ(claim(s, "a"), 1);
-    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
-    CHECK_EQ(epoch, 2);
+    CHECK_EQ(find(s, "b"), 2);
     /* A rollback inside the process: the next epoch, found again by a retry. */
     struct launch_who again = who_is("b", 1);
     again.after = 2;
@@ -68,8 +100,7 @@ static int test_tokens(void)
     CHECK_OK(launch_claim(s, &again, &epoch, NULL));
     CHECK_EQ(epoch, 3);
     CHECK_EQ(claim(s, "b"), 3);
-    CHECK_OK(launch_find(s, FX_JOB, "b", &epoch, NULL));
-    CHECK_EQ(epoch, 3);
+    CHECK_EQ(find(s, "b"), 3);
     /* Above all claims, also above those that left nothing else. */
     CHECK_EQ(claim(s, "c"), 4);
     struct launch_who none = who_is("", 1), bad = who_is("d", 1);
@@ -148,6 +179,122 @@ static int test_superseded(void)
     return 9;
 }
 
+static uint64_t claim_again(struct store *s, const char *token, uint64_t after)
+{
+    const struct launch_who who = {
+        .job = FX_JOB, .token = token, .world = FX_WORLD, .after = after
+    };
+    uint64_t epoch;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    return epoch;
+}
+
+static enum ckpt_status go_back(struct store *s, uint64_t from, uint64_t to, const char *token,
+                                uint64_t step)
+{
+    const struct lineage_wish wish = {
+        .forced = true, .step = step, .has_epoch = true, .epoch = 1
+    };
+    const struct launch_reach reach = { .leaves = from, .token = token };
+    struct record_resolved r;
+    enum ckpt_status st = launch_resolve_with(s, FX_JOB, to, &wish, &reach, &r, NULL);
+    if (st == CKPT_OK) {
+        CHECK(r.kind == RESOLVED_POINT && r.name.step == step);
+        record_resolved_fini(&r);
+    }
+    return st;
+}
+
+/* A launch goes back in itself, also twice; once a newer launch has resolved it does not take
+ * the job away from that; a newer one that only claimed is shut out. */
+static int test_goes_back(void)
+{
+    struct store *s = fx_open();
+    uint64_t one = fx_resolve(s, "one");
+    fx_commit(s, one, 10);
+    fx_commit(s, one, 20);
+    uint64_t two = claim_again(s, "one", one);
+    CHECK_OK(go_back(s, one, two, "one", 10));
+    fx_commit(s, two, 15);
+    uint64_t dead = claim(s, "died"), three = claim_again(s, "one", two);
+    CHECK_OK(go_back(s, two, three, "one", 10)); /* two is its own, the dead one is nothing */
+    struct record_resolved r;
+    CHECK_OK(launch_resolved(s, FX_JOB, dead, &r, NULL));
+    CHECK_EQ(r.kind, RESOLVED_SUPERSEDED);
+    record_resolved_fini(&r);
+    uint64_t newer = fx_resolve(s, "newer");
+    fx_commit(s, newer, 40);
+    uint64_t late = claim_again(s, "one", three);
+    CHECK(late > newer);
+    CHECK_EQ(go_back(s, three, late, "one", 10), CKPT_SUPERSEDED);
+    CHECK_EQ(go_back(s, three, late, "one", 10), CKPT_SUPERSEDED); /* asked again */
+    CHECK_OK(launch_current(s, FX_JOB, newer, NULL));
+    CHECK_EQ(launch_current(s, FX_JOB, three, NULL), CKPT_SUPERSEDED);
+    CHECK_EQ(resolve_step(s, claim(s, "next")), 40);
+    store_close(s);
+    return 9;
+}
+
+/* A process whose daemon died finds the epoch it was in, behind however many newer claims; who
+ * only says that it was there does not. */
+static int test_comes_back(void)
+{
+    struct store *s = fx_open();
+    uint64_t epoch, mine = claim(s, "mine");
+    struct launch_who who = who_is("mine", 1);
+    who.was = mine;
+    for (int i = 0; i < 2 * LAUNCH_OWN_CLAIMS; i++)
+        (void)claim(s, (const char *[]){ "a", "b", "c", "d" }[i]);
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK_EQ(epoch, mine);
+    who.nonce[3] = 1;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK(epoch > mine);
+    who = who_is("other", 1);
+    who.was = mine;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK(epoch > mine + 1);
+    who.token = "third"; /* a home that was lost has no such claim */
+    who.was = 99;
+    CHECK_OK(launch_claim(s, &who, &epoch, NULL));
+    CHECK(epoch > mine + 2);
+    store_close(s);
+    return 4;
+}
+
+/* A home that knows nothing of the job does not start it at the beginning while a tier that may
+ * know could not be asked; unless that is what was asked for. */
+static int test_unheard(void)
+{
+    struct store *s = fx_open();
+    struct launch_reach reach = { .unheard = "s3://there/p" };
+    struct lineage_wish wish = { 0 };
+    struct record_resolved r;
+    struct ckpt_err err = { 0 };
+    uint64_t one = claim(s, "one");
+    CHECK_EQ(launch_resolve_with(s, FX_JOB, one, &wish, &reach, &r, &err), CKPT_UNREACHABLE);
+    CHECK(strstr(err.text, "s3://there/p") && strstr(err.text, "CKPT_RESUME"));
+    CHECK_EQ(launch_resolved(s, FX_JOB, one, &r, NULL), CKPT_NOT_FOUND);
+    wish.forced = wish.none = true;
+    CHECK_OK(launch_resolve_with(s, FX_JOB, one, &wish, &reach, &r, NULL));
+    CHECK_EQ(r.kind, RESOLVED_NOTHING);
+    record_resolved_fini(&r);
+    fx_commit(s, one, 10);
+    wish.forced = wish.none = false;
+    CHECK_OK(launch_resolve_with(s, FX_JOB, claim(s, "two"), &wish, &reach, &r, NULL));
+    CHECK_EQ(r.name.step, 10); /* what is here is enough to go on from (H1) */
+    record_resolved_fini(&r);
+    store_close(s);
+    return 4;
+}
+
+static void decide(struct store *s, uint64_t epoch)
+{
+    struct launch_listings at = { 0 };
+    CHECK_OK(launch_decide(s, FX_JOB, epoch, &at, NULL));
+    launch_listings_fini(&at);
+}
+
 /* A lower epoch that resolves between our claim and our reading is seen; what is left
  * undecided is decided. */
 static int test_decides(void)
@@ -156,34 +303,90 @@ static int test_decides(void)
     uint64_t e1 = claim(s, "one");
     struct record_resolved r = resolve(s, e1);
     struct ckpt_name complete = fx_name(e1, 10), half = fx_name(e1, 20), failed = fx_name(e1, 30),
-                     no_held = fx_name(e1, 40), only_failed = fx_name(e1, 50);
+                     no_held = fx_name(e1, 40), only_failed = fx_name(e1, 50),
+                     without_0 = fx_name(e1, 55);
     fx_parts(s, &complete);
     CHECK_OK(fx_part(s, &half, 1, false, NULL));
     CHECK_OK(fx_part(s, &failed, 0, false, NULL));
     CHECK_OK(fx_part(s, &failed, 1, true, NULL));
-    CHECK_OK(fx_part(s, &only_failed, 1, true, NULL));
+    CHECK_OK(fx_part(s, &only_failed, 0, true, NULL));
+    CHECK_OK(fx_part(s, &without_0, 1, true, NULL));
     fx_commit(s, e1, 40);
     CHECK_OK(store_remove(s, key_held(FX_JOB, &no_held).text, NULL));
     uint64_t e2 = claim(s, "two");
     struct ckpt_name mine = fx_name(e2, 60);
     fx_parts(s, &mine);
-    CHECK_OK(launch_decide(s, FX_JOB, e2, NULL));
+    decide(s, e2);
     CHECK_EQ(state_of(s, &complete), PUBLISH_COMMITTED);
     CHECK(fx_there(s, key_held(FX_JOB, &complete)));
     CHECK_EQ(state_of(s, &half), PUBLISH_UNDECIDED);
     CHECK_EQ(state_of(s, &failed), PUBLISH_ABORTED);
     CHECK_EQ(state_of(s, &only_failed), PUBLISH_ABORTED);
-    CHECK_EQ(state_of(s, &mine), PUBLISH_UNDECIDED); /* not below its own epoch */
+    CHECK_EQ(state_of(s, &without_0), PUBLISH_UNDECIDED); /* nobody looks for it */
+    CHECK_EQ(state_of(s, &mine), PUBLISH_UNDECIDED);      /* not below its own epoch */
     CHECK(fx_there(s, key_held(FX_JOB, &no_held)));
     CHECK_EQ(resolve_step(s, e2), 40);
     /* What the old launch brings later is decided by the next. */
     CHECK_OK(fx_part(s, &half, 0, false, NULL));
-    CHECK_OK(launch_decide(s, FX_JOB, claim(s, "three"), NULL));
+    decide(s, claim(s, "three"));
     CHECK_EQ(state_of(s, &half), PUBLISH_COMMITTED);
     CHECK_EQ(state_of(s, &mine), PUBLISH_COMMITTED);
     record_resolved_fini(&r);
     store_close(s);
     return 10;
+}
+
+/* A part whose pack lies in a tier of the node. */
+static void part_apart(struct store *home, struct store *tier, const struct ckpt_name *name,
+                       uint32_t rank)
+{
+    struct decl d = { 0 };
+    struct manifest_header h = { .name = *name, .rank = rank, .world = FX_WORLD };
+    const struct manifest_source from = { .d = &d };
+    snprintf(h.job, sizeof(h.job), "%s", FX_JOB);
+    CHECK_OK(decl_finish(&d, CKPT_SLOT_BYTES, NULL));
+    CHECK_OK(save_settle(tier, &h, &from, 100, NULL));
+    CHECK_OK(save_tell(home, &h, &from, NULL));
+    decl_fini(&d);
+}
+
+/* The committer died, and packs are in a tier of the node alone: what the resolver commits it
+ * resumes from. */
+static int test_hold(void)
+{
+    struct store *home = fx_open(), *tier = fx_open();
+    struct record_resolved r = resolve(home, claim(home, "one"));
+    struct ckpt_name whole = fx_name(1, 10), partly = fx_name(1, 20), deleted = fx_name(1, 30);
+    struct lineage_wish wish = { 0 };
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++) {
+        part_apart(home, tier, &whole, rank);
+        part_apart(home, rank ? home : tier, &partly, rank);
+        part_apart(home, tier, &deleted, rank);
+    }
+    record_resolved_fini(&r);
+    decide(home, 2);
+    fx_life(home, &deleted, 1, LIFE_DELETED, 5);
+    uint64_t e2 = claim(home, "two");
+    const struct launch_reach reach = { .tier = tier };
+    CHECK_OK(launch_resolve_with(home, FX_JOB, e2, &wish, &reach, &r, NULL));
+    CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &whole));
+    record_resolved_fini(&r);
+    CHECK(fx_there(tier, key_held(FX_JOB, &whole)));
+    CHECK(!fx_there(home, key_held(FX_JOB, &whole)));
+    CHECK(!fx_there(tier, key_held(FX_JOB, &partly)));
+    CHECK(!fx_there(tier, key_held(FX_JOB, &deleted)));
+    /* Undecided until the resolver comes. */
+    struct ckpt_name late = fx_name(e2, 40);
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++)
+        part_apart(home, tier, &late, rank);
+    uint64_t e3 = claim(home, "three");
+    wish.below = e3;
+    CHECK_OK(launch_resolve_with(home, FX_JOB, e3, &wish, &reach, &r, NULL));
+    CHECK(r.kind == RESOLVED_POINT && name_equal(&r.name, &late));
+    record_resolved_fini(&r);
+    store_close(home);
+    store_close(tier);
+    return 6;
 }
 
 static int test_brings_back(void)
@@ -297,32 +500,62 @@ static int test_damaged_records(void)
     return 7;
 }
 
-static int test_inventory(void)
+/* A store in which an older launch resolves and commits just before it is shut out. */
+struct meddled {
+    struct wrap wrap;
+    struct store *raw;
+};
+
+static enum ckpt_status meddled_put(struct store *s, const char *key, const struct iovec *iov,
+                                    int count, unsigned flags, struct ckpt_err *err)
 {
-    struct store *s = fx_open();
+    struct meddled *m = (struct meddled *)s;
+    if (m->raw && strcmp(key, key_resolved(FX_JOB, 2).text) == 0) {
+        struct record_resolved r = resolve(m->raw, 2);
+        fx_commit(m->raw, 2, 20);
+        record_resolved_fini(&r);
+        m->raw = NULL;
+    }
+    return wrap_pass_put(s, key, iov, count, flags, err);
+}
+
+static const struct store_ops meddled_ops = { .scheme = "meddled",
+                                              .put = meddled_put,
+                                              .get = wrap_pass_get,
+                                              .get_all = wrap_pass_get_all,
+                                              .stat = wrap_pass_stat,
+                                              .list = wrap_pass_list,
+                                              .remove = wrap_pass_remove,
+                                              .sync = wrap_pass_sync,
+                                              .now = wrap_pass_now,
+                                              .to_text = wrap_pass_to_text,
+                                              .close = wrap_pass_close };
+
+/* What was listed before somebody had to be shut out is too old: he was faster. */
+static int test_shut_out_late(void)
+{
+    struct store *s = fx_open(), *inner;
+    struct wrap *m;
+    struct record_resolved r = resolve(s, claim(s, "one"));
     fx_commit(s, 1, 10);
-    struct ckpt_name half = fx_name(1, 20);
-    CHECK_OK(fx_part(s, &half, 1, false, NULL));
-    struct record_node n;
-    CHECK_OK(launch_inventory(s, FX_JOB, &n, NULL));
-    CHECK_EQ(n.count, 3);
-    unsigned of_half = 0;
-    for (uint32_t i = 0; i < n.count; i++)
-        of_half += name_equal(&n.holdings[i].name, &half) && n.holdings[i].rank == 1;
-    CHECK_EQ(of_half, 1);
-    CHECK_OK(launch_put_node(s, FX_JOB, 1, &n, NULL));
-    record_node_fini(&n);
-    CHECK_OK(launch_inventory(s, "empty", &n, NULL));
-    CHECK_EQ(n.count, 0);
-    record_node_fini(&n);
+    CHECK_EQ(claim(s, "two"), 2);
+    uint64_t e3 = claim(s, "three");
+    CHECK_OK(store_dup(s, &inner, NULL));
+    CHECK_OK(wrap_new(sizeof(struct meddled), &meddled_ops, inner, &m, NULL));
+    ((struct meddled *)m)->raw = s;
+    CHECK_EQ(resolve_step(&m->base, e3), 20);
+    CHECK(!((struct meddled *)m)->raw);
+    record_resolved_fini(&r);
+    store_close(&m->base);
     store_close(s);
-    return 4;
+    return 1;
 }
 
 int main(void)
 {
-    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() +
+    TEST_CASES(test_tokens() + test_resolve() + test_superseded() + test_decides() + test_hold() +
                test_brings_back() + test_history_reads_reports() + test_damaged_records() +
-               test_inventory());
+               test_finding() + test_shut_out_late() + test_goes_back() + test_comes_back() +
+               test_unheard());
     return 0;
 }

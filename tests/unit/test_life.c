@@ -1,5 +1,6 @@
 /* Delete, undelete and gc, one at a time; their races are in test_history_races.c.
  * (It covers life_gc.c too.) */
+#include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
@@ -228,6 +229,32 @@ static int test_gc_undecided(void)
     return 11;
 }
 
+/* A commit's record that the disk has cut off is as small as an ABORT. */
+static int test_gc_cut_off(void)
+{
+    const struct life_gc_options o = { .undecided = true }; /* no time to wait for */
+    const struct ckpt_name bare = fx_name(1, 5);
+    struct store *s = fx_open();
+    char zeros[64] = { 0 };
+    struct iovec iov = { zeros, 0 };
+    fx_resolve(s, "one");
+    struct ckpt_name whole = fx_commit(s, 1, 10);
+    CHECK_OK(store_put_record(s, key_commit(FX_JOB, &bare).text, zeros, 9, NULL));
+    for (int launches = 1; launches <= 2; launches++) {
+        for (iov.iov_len = 0; iov.iov_len <= sizeof(zeros); iov.iov_len += sizeof(zeros)) {
+            struct life_gc_report r;
+            CHECK_OK(store_put(s, key_commit(FX_JOB, &whole).text, &iov, 1, 0, NULL));
+            CHECK_OK(life_gc(s, FX_JOB, &o, &r, NULL));
+            CHECK_EQ(r.objects + r.aborted + r.collected, 0);
+            CHECK_EQ(count_of(s, &whole), 8);
+            CHECK_EQ(count_of(s, &bare), 1);
+        }
+        fx_resolve(s, launches == 1 ? "two" : "three");
+    }
+    store_close(s);
+    return 4;
+}
+
 /* gc dies at its n-th operation, for every n; the next one ends in the same place, and
  * nothing live is touched. */
 static int test_gc_dies_anywhere(void)
@@ -352,6 +379,7 @@ static int test_gc_tier(void)
     for (uint64_t nth = 1;; nth++, cases++) {
         struct store *home = fx_open(), *tier = fx_open(), *inner, *faulty;
         fx_resolve(home, "one");
+        CHECK_OK(adopt_launches(home, tier, FX_JOB, NULL));
         struct ckpt_name a = fx_commit(home, 1, 10), b = fx_commit(home, 1, 20), c;
         fx_commit(tier, 1, 10);
         fx_commit(tier, 1, 20);
@@ -389,10 +417,31 @@ static int test_gc_tier(void)
     }
 }
 
+/* A tier of another home, where the same job began with the same numbers, loses nothing. */
+static int test_gc_two_homes(void)
+{
+    struct store *home = fx_open(), *tier = fx_open();
+    struct life_gc_options o = { .abort_keep_ns = INT64_MAX };
+    struct life_gc_report r = { 0 };
+    struct ckpt_err err = { 0 };
+    fx_resolve(home, "one");
+    fx_resolve(tier, "another");
+    struct ckpt_name a = fx_commit(home, 1, 10);
+    fx_commit(tier, 1, 10);
+    fx_life(home, &a, 1, LIFE_GONE, 1);
+    CHECK_EQ(life_gc_tier(home, tier, FX_JOB, &o, &r, &err), CKPT_CONFLICT);
+    CHECK(strstr(err.text, "two homes") && r.collected == 0);
+    CHECK_EQ(count_of(tier, &a), 8);
+    store_close(home);
+    store_close(tier);
+    return 1;
+}
+
 int main(void)
 {
     TEST_CASES(test_delete() + test_delete_looks_again() + test_gc_deleted() + test_gc_spares() +
-               test_gc_undecided() + test_gc_dies_anywhere() + test_forgetting_dies_anywhere() +
-               test_gc_failed_lately() + test_forgets_tags() + test_gc_tier());
+               test_gc_undecided() + test_gc_cut_off() + test_gc_dies_anywhere() +
+               test_forgetting_dies_anywhere() + test_gc_failed_lately() + test_forgets_tags() +
+               test_gc_tier() + test_gc_two_homes());
     return 0;
 }

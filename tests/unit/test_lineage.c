@@ -139,6 +139,77 @@ static void answer(enum ckpt_status st, const struct record_resolved *r, char *r
                  r->stop ? " stop" : "", r->forced ? " forced" : "");
 }
 
+/* ---- read in part ---- */
+
+static uint64_t parts_read, parts_all; /* records of launches: read, and there */
+
+/* What is known of launches after reading from these epochs up. */
+static void reveal(const struct lineage *full, struct lineage *part)
+{
+    for (size_t i = 0; i < full->launch_count; i++) {
+        const struct lineage_launch *from = &full->launches[i];
+        bool told = from->epoch >= part->reports_from,
+             resolved = from->epoch >= part->resolved_from;
+        struct lineage_launch l = { .epoch = from->epoch, .resolved = from->resolved };
+        if (told) {
+            l.claimed = from->claimed;
+            memcpy(l.token, from->token, sizeof(l.token));
+            l.restored = from->restored;
+            l.progressed = from->progressed;
+        }
+        if (resolved) {
+            l.kind = from->kind;
+            l.forced = from->forced;
+            l.point = from->point;
+            l.bad_count = from->bad_count;
+            l.corrupt = from->corrupt;
+            l.bad_name = from->bad_name;
+            memcpy(l.bad_text, from->bad_text, sizeof(l.bad_text));
+        }
+        part->launches[i] = l;
+        parts_read += told + resolved;
+        parts_all += 2;
+    }
+}
+
+/* Law: a choice made over no more than it asks for is the choice over all. */
+static void check_part(const struct lineage *full, const struct lineage_wish *wish)
+{
+    struct lineage part = *full;
+    struct lineage_need need;
+    struct record_resolved whole = { 0 }, r = { 0 };
+    struct ckpt_err why_whole = { 0 }, why = { 0 };
+    enum ckpt_status st, want = lineage_pick(full, wish, &whole, &why_whole);
+    size_t rounds = 0;
+    part.launches = calloc(full->launch_count + 1, sizeof(*part.launches));
+    CHECK(part.launches);
+    part.resolved_from = part.reports_from = UINT64_MAX;
+    reveal(full, &part);
+    while ((st = lineage_pick_part(&part, wish, &need, &r, &why)) == CKPT_BUSY) {
+        CHECK(!why.text[0] && rounds++ <= 2 * full->launch_count);
+        CHECK(need.resolved_from < part.resolved_from || need.reports_from < part.reports_from);
+        part.resolved_from = min_u64(part.resolved_from, need.resolved_from);
+        part.reports_from = min_u64(part.reports_from, need.reports_from);
+        reveal(full, &part);
+    }
+    CHECK_EQ(st, want);
+    CHECK_STR(why.text, why_whole.text);
+    if (st == CKPT_OK) {
+        CHECK_EQ(r.kind, whole.kind);
+        CHECK(r.kind != RESOLVED_POINT || name_equal(&r.name, &whole.name));
+        CHECK(r.stop == whole.stop && r.forced == whole.forced);
+        CHECK_STR(r.why, whole.why);
+        CHECK_EQ(r.skip_count, whole.skip_count);
+        for (uint32_t i = 0; i < r.skip_count; i++) {
+            CHECK(name_equal(&r.skips[i].name, &whole.skips[i].name));
+            CHECK_STR(r.skips[i].why, whole.skips[i].why);
+        }
+        record_resolved_fini(&r);
+        record_resolved_fini(&whole);
+    }
+    free(part.launches);
+}
+
 static void check_pick(const char *history, const char *wished, const char *expected)
 {
     struct lineage l = { 0 };
@@ -165,6 +236,7 @@ static void check_pick(const char *history, const char *wished, const char *expe
     char text[4096];
     lineage_to_text(&l, st == CKPT_OK ? &r : NULL, text, sizeof(text));
     CHECK(strstr(text, "launch "));
+    check_part(&l, &wish);
     if (st == CKPT_OK)
         record_resolved_fini(&r);
     lineage_fini(&l);
@@ -412,6 +484,7 @@ static int test_random_histories(void)
             }
             struct record_resolved r;
             CHECK_OK(lineage_pick(&l, &wish, &r, NULL));
+            check_part(&l, &wish);
             CHECK_EQ(r.kind == RESOLVED_POINT, any);
             if (any && !wish.forced)
                 CHECK(name_equal(&r.name, &head));
@@ -441,8 +514,99 @@ static int test_random_histories(void)
     return cases;
 }
 
+/* ---- histories that nobody makes ---- */
+
+static struct ckpt_name any_name(unsigned long long *rng, const struct lineage *l, uint64_t epochs)
+{
+    if (l->commit_count && test_rand(rng) % 4)
+        return l->commits[test_rand(rng) % l->commit_count].name;
+    return name_at(1 + test_rand(rng) % epochs, 1 + test_rand(rng) % 9);
+}
+
+static bool is_there(const struct lineage *l, const struct ckpt_name *name)
+{
+    for (size_t i = 0; i < l->commit_count; i++)
+        if (name_equal(&l->commits[i].name, name))
+            return true;
+    return false;
+}
+
+static struct lineage_launch any_launch(unsigned long long *rng, const struct lineage *l,
+                                        uint64_t epoch, uint64_t epochs)
+{
+    struct lineage_launch launch = { .epoch = epoch,
+                                     .claimed = test_rand(rng) % 8 > 0,
+                                     .resolved = test_rand(rng) % 6 > 0,
+                                     .forced = test_rand(rng) % 6 == 0,
+                                     .restored = test_rand(rng) % 2,
+                                     .progressed = test_rand(rng) % 4 == 0 };
+    snprintf(launch.token, sizeof(launch.token), "t%d", (int)(test_rand(rng) % 8));
+    if (launch.resolved && test_rand(rng) % 5 == 0)
+        launch.kind = RESOLVED_SUPERSEDED;
+    else if (launch.resolved && test_rand(rng) % 4)
+        launch.kind = RESOLVED_POINT;
+    if (launch.kind == RESOLVED_POINT)
+        launch.point = any_name(rng, l, epochs);
+    if (test_rand(rng) % 6 == 0) {
+        launch.bad_count = 1;
+        launch.corrupt = test_rand(rng) % 2;
+        /* of a point that was there when it began */
+        launch.bad_name = any_name(rng, l, epochs);
+        if (launch.bad_name.epoch >= epoch)
+            launch.bad_name = launch.kind == RESOLVED_POINT && launch.point.epoch < epoch
+                                  ? launch.point
+                                  : (struct ckpt_name){ 0 };
+    }
+    if (launch.point.epoch >= epoch) /* as above; records that contradict each other stay rare */
+        launch.kind = launch.kind == RESOLVED_POINT ? RESOLVED_NOTHING : launch.kind;
+    return launch;
+}
+
+static int test_any_histories(void)
+{
+    unsigned long long rng = test_seed(4711);
+    int cases = 0;
+    for (int round = 0; round < 20000; round++) {
+        uint64_t epochs = 1 + test_rand(&rng) % 14;
+        struct lineage l = { 0 };
+        l.launches = calloc(16, sizeof(*l.launches));
+        l.commits = calloc(32, sizeof(*l.commits));
+        CHECK(l.launches && l.commits);
+        for (uint64_t n = test_rand(&rng) % 12; n; n--) {
+            struct ckpt_name name = name_at(1 + test_rand(&rng) % epochs, 1 + test_rand(&rng) % 9);
+            if (is_there(&l, &name))
+                continue;
+            l.commits[l.commit_count++] = (struct lineage_commit){
+                .name = name,
+                .life = test_rand(&rng) % 6 ? LIFE_LIVE : LIFE_DELETED,
+                .known = true,
+                .restorable = test_rand(&rng) % 5 > 0,
+                .why_not = "out of reach",
+            };
+        }
+        qsort(l.commits, l.commit_count, sizeof(l.commits[0]), newest_first);
+        for (uint64_t e = epochs; e; e--)
+            if (test_rand(&rng) % 8)
+                l.launches[l.launch_count++] = any_launch(&rng, &l, e, epochs);
+        struct lineage_wish wish = { .below = epochs + 1 - test_rand(&rng) % 2 };
+        check_part(&l, &wish);
+        wish.forced = true;
+        wish.step = 1 + test_rand(&rng) % 9;
+        check_part(&l, &wish);
+        wish.has_epoch = true;
+        wish.epoch = 1 + test_rand(&rng) % epochs;
+        check_part(&l, &wish);
+        lineage_fini(&l);
+        cases += 3;
+    }
+    printf("read %" PRIu64 " of %" PRIu64 " parts of launches\n", parts_read, parts_all);
+    CHECK(parts_read < parts_all);
+    return cases;
+}
+
 int main(void)
 {
-    TEST_CASES(test_picks() + test_branch() + test_skips_say_why() + test_random_histories());
+    TEST_CASES(test_picks() + test_branch() + test_skips_say_why() + test_random_histories() +
+               test_any_histories());
     return 0;
 }

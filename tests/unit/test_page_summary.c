@@ -73,6 +73,10 @@ int main(void)
     CHECK(!strstr(coloured, "rates"));
     (void)output_set_colour("auto");
     CHECK(!output_set_colour("sometimes"));
+    CLEANUP_FREE char *elsewhere = shown("{\"jobs\":[{\"job\":\"j\",\"training\":true,\"busy\":"
+                                         "{\"kind\":\"save\",\"slowest\":{\"rank\":12}}}]}",
+                                         NULL);
+    says(elsewhere, "rank 12, on another node\n");
     CLEANUP_FREE char *alone = shown("{\"jobs\":[{\"job\":\"j\",\"tiers\":[{\"tier\":\"local\"}]}],"
                                      "\"tiers\":[{\"tier\":\"local\",\"outlives_node\":false}]}",
                                      NULL);

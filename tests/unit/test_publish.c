@@ -101,6 +101,29 @@ static void test_cover(struct store *s)
     kit_layout_fini(&two);
 }
 
+/* Nine ranks that each say that they alone hold a scalar: refused, by two of them. */
+static void test_scalar_of_all(struct store *s)
+{
+    struct kit_model m = { 0 };
+    struct kit_layout l, alone;
+    struct ckpt_err err = { 0 };
+    struct kit_save how = save_named(50);
+    kit_model_add(&m, "step", CKPT_DTYPE_I64, 0, (const uint64_t[]){ 0 });
+    kit_layout_rows(&l, &m, 9);
+    for (uint32_t r = 1; r < l.world; r++) {
+        kit_layout_rows(&alone, &m, 1);
+        decl_fini(&l.d[r]);
+        l.d[r] = alone.d[0];
+        alone.world = 0; /* its only declaration is the other's now */
+        kit_layout_fini(&alone);
+    }
+    kit_save_parts(s, &l, &how);
+    CHECK_EQ(publish_it(s, &how, l.world, &err), CKPT_COVER);
+    CHECK(strstr(err_text(&err), "tensor step") && strstr(err_text(&err), "both hold []"));
+    check_undecided(s, &how);
+    kit_layout_fini(&l);
+}
+
 static void test_mismatch(struct store *s)
 {
     struct kit_model m = small_model(), other = small_model();
@@ -443,6 +466,7 @@ int main(void)
     struct store *s = kit_store("mem://publish");
     test_missing_then_whole(s);
     test_cover(s);
+    test_scalar_of_all(s);
     test_mismatch(s);
     test_claimed_twice(s);
     test_failed_part(s);

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "formats/index.h"
 #include "formats/record.h"
 
 #include "check.h"
@@ -85,6 +86,23 @@ static int test_commit_fields(void)
     return 7 + 2 * RECORD_METRICS_MAX;
 }
 
+/* A reader makes room for the index header before it has seen a byte of it. */
+static int test_commit_limits(void)
+{
+    struct record_commit r = full_commit(), got;
+    struct key key = key_commit("job", &name);
+    static const uint32_t sizes[] = { 0, INDEX_HEADER_BYTES_MAX, INDEX_HEADER_BYTES_MAX + 1,
+                                      UINT32_MAX };
+    for (size_t i = 0; i < ARRAY_COUNT(sizes); i++) {
+        CLEANUP_BUF struct buf b = { 0 };
+        r.index_header_bytes = sizes[i];
+        record_commit_encode(&r, key.text, &b);
+        CHECK_EQ(record_commit_decode(b.data, b.len, key.text, &got, NULL),
+                 sizes[i] <= INDEX_HEADER_BYTES_MAX ? CKPT_OK : CKPT_CORRUPT);
+    }
+    return ARRAY_COUNT(sizes);
+}
+
 static int test_launch_fields(void)
 {
     struct record_claim c = { .epoch = 1, .world = CKPT_RANKS_MAX, .time_ns = 4 }, cg;
@@ -123,7 +141,14 @@ static int test_small_fields(void)
     record_rank_held_encode(&k, "k", &b);
     CHECK_OK(record_rank_held_decode(b.data, b.len, "k", &kg, NULL));
     CHECK(name_equal(&kg.name, &name) && kg.rank == 2 && kg.pack_count == 3 &&
-          kg.stored_bytes == 4);
+          kg.stored_bytes == 4 && !kg.whole);
+    size_t plain = b.len;
+    buf_fini(&b);
+    k.whole = true;
+    record_rank_held_encode(&k, "k", &b);
+    CHECK_EQ(b.len, plain + 4);
+    CHECK_OK(record_rank_held_decode(b.data, b.len, "k", &kg, NULL));
+    CHECK(kg.whole && kg.stored_bytes == 4);
     buf_fini(&b);
     struct record_life l = { .life = LIFE_GONE, .time_ns = 8 }, lg;
     memset(l.why, 'w', sizeof(l.why) - 1);
@@ -222,13 +247,20 @@ static int test_nonsense_of_launches(void)
     NONSENSE(resolved, resolved, 12, 2); /* more */
     NONSENSE(resolved, resolved, 15, 0xff);
     NONSENSE(resolved, resolved, 16, 1); /* a name, yet nothing to resume from */
-    struct record_holding holdings[1] = { { .rank = 1 } };
-    struct record_node node = { .holdings = holdings, .count = 1 };
+    struct record_holding holdings[1] = { { .rank = 1, .whole = true } };
+    uint32_t ranks[2] = { 3, 5 };
+    struct record_node node = { .holdings = holdings, .count = 1, .ranks = ranks, .rank_count = 2 };
+    struct record_rank_held held = { .rank = 1, .whole = true };
+    NONSENSE(rank_held, held, 40, 2); /* no flag that is known */
+    NONSENSE(rank_held, held, 40, 0);
+    NONSENSE(node, node, 32 + 28, 2);
+    NONSENSE(node, node, 32 + 32 + 4, 3);    /* ranks that do not rise */
+    NONSENSE(node, node, 32 + 32 + 6, 0x10); /* rank 2^20 */
     NONSENSE(node, node, 24, 2);
     NONSENSE(node, node, 27, 0xff);
     NONSENSE(node, node, 28, 1);
     NONSENSE(node, node, 32 + 26, 0x10); /* rank 2^20 */
-    NONSENSE(node, node, 32 + 28, 1);
+    NONSENSE(node, node, 32 + 29, 1);
     struct record_bad bad = { .rank = 1, .text = "x" };
     NONSENSE(bad, bad, 10, 0x10);
     NONSENSE(bad, bad, 12, 2);
@@ -351,7 +383,8 @@ static int test_padding_ends(void)
 
 int main(void)
 {
-    long cases = test_sizes_tell() + test_commit_fields() + test_launch_fields();
+    long cases = test_sizes_tell() + test_commit_fields() + test_commit_limits();
+    cases += test_launch_fields();
     cases += test_small_fields() + test_lists() + test_nonsense_of_launches();
     cases += test_nonsense_of_commits() + test_versions_and_reasons() + test_append();
     cases += test_near_keys() + test_padding_ends();

@@ -58,9 +58,11 @@ static void told(void)
     r = (struct ckpt_restored){ .size = offsetof(struct ckpt_restored, dtype), .bytes = 777 };
     CHECK_OK(ckpt_restored(f.s, 1, &r)); /* an older program's struct */
     CHECK_EQ(r.bytes, 777);
-    struct report_note notes[] = { { 3, false, 0, (char[]){ "old" } }, { 5, true, 0, NULL } };
+    struct report_note notes[] = { { 3, false, 0, (char[]){ "old" } },
+                                   { 4, true, 0, NULL },
+                                   { 5, true, 0, NULL } };
     char *names[] = { (char[]){ "alone" } };
-    const struct report some = { notes, 2, names, 1, 900 };
+    const struct report some = { notes, 3, names, 1, 900 };
     s.omit_objects = true;
     tell(&f, &s, &some, &b);
     CHECK_OK(restore(&f, &o));
@@ -124,8 +126,14 @@ static void lies(void)
     s.omit_objects = true;
     fake_set(f.d, &s);
     CHECK_FAILS(restore(&f, NULL), CKPT_CORRUPT, "nothing of object \"rng@0\"");
+    CHECK_FAILS(restore(&f, &partial), CKPT_CORRUPT, "nothing of object \"rng@0\"");
+    struct report_note one[] = { { 4, true, 0, NULL } };
+    const struct report first = { one, 1, NULL, 0, 0 };
+    tell(&f, &s, &first, &b); /* that one is not there; the other one is, and does not come */
+    CHECK_FAILS(restore(&f, &partial), CKPT_CORRUPT, "nothing of object \"cfg\"");
+    partial.except = (const char *const[]){ "cfg" }, partial.except_count = 1;
     CHECK_OK(restore(&f, &partial));
-    cases += 10;
+    cases += 12;
     fix_close(&f);
 }
 

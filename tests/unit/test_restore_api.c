@@ -1,6 +1,7 @@
 /* Restoring through the public API: points and rollbacks, objects that shrink, grow or are
  * absent, what the daemon is told, refusals. */
 #include "fakes/lib_fixture.h"
+#include "formats/report.h"
 
 static int cases;
 
@@ -118,6 +119,12 @@ static void objects(void)
     CHECK_FAILS(ckpt_restore(f.s, &p, f.buf, FIX_TENSORS, NULL, NULL), CKPT_INVALID,
                 "\"rng@0\": its buffer has 10 bytes, 100 needed");
     /* Not in the checkpoint: left as it is. */
+    struct report_note missing[] = { { 4, true, 0, NULL }, { 5, true, 0, NULL } };
+    const struct report both = { missing, 2, NULL, 0, 0 };
+    CLEANUP_BUF struct buf b = { 0 };
+    report_encode(&both, &b);
+    s.body = b.data;
+    s.body_len = b.len;
     s.omit_objects = true;
     fake_set(f.d, &s);
     memset(f.mem[4], 0x5a, 10);

@@ -1,5 +1,6 @@
 /* Retry rules: classes, waits, the budget of an outage, hedges. */
 #include "storage/store/s3_retry.h"
+#include "storage/store/store.h"
 
 #include "check.h"
 
@@ -153,8 +154,27 @@ static int test_hedges(void)
     return 6;
 }
 
+static int test_too_slow(void)
+{
+    const int64_t patience = S3_SLOW_S * SECOND;
+    CHECK(!s3_too_slow(0, patience, 0));
+    CHECK(!s3_too_slow(patience, patience, 0));
+    CHECK(s3_too_slow(patience + 1, patience, 0));
+    CHECK(s3_too_slow(patience + 1, patience, S3_SLOW_BYTES - 1));
+    CHECK(!s3_too_slow(patience + 1, patience, S3_SLOW_BYTES));
+    /* A poor link's part of a get, and the largest object at a quarter of its rate. */
+    for (uint64_t s = 1; s <= STORE_OBJECT_MAX / S3_SLOW_BYTES; s += 1 + s / 3) {
+        CHECK(!s3_too_slow((int64_t)s * SECOND, patience, s * 4 * S3_SLOW_BYTES));
+        CHECK(!s3_too_slow((int64_t)s * SECOND, patience, s * S3_SLOW_BYTES));
+        CHECK(s3_too_slow((int64_t)s * SECOND + patience, patience, s * S3_SLOW_BYTES));
+    }
+    CHECK(!s3_too_slow(INT64_MAX, patience, UINT64_MAX));
+    return 6;
+}
+
 int main(void)
 {
-    TEST_CASES(test_classes() + test_waits() + test_outage() + test_budget_mends() + test_hedges());
+    TEST_CASES(test_classes() + test_waits() + test_outage() + test_budget_mends() + test_hedges() +
+               test_too_slow());
     return 0;
 }

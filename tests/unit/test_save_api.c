@@ -154,7 +154,7 @@ static void fence_waits(void)
     CHECK_OK(fix_save(&f, 1, &op));
     fake_await(f.d, WIRE_FULL, 1);
     CHECK_FAILS(ckpt_fence(f.s, 0), CKPT_TIMEOUT, "still being copied");
-    CHECK_FAILS(ckpt_fence(f.s, 20), CKPT_TIMEOUT, "gives slots");
+    CHECK_FAILS(ckpt_fence(f.s, 0), CKPT_TIMEOUT, "gives slots");
     CHECK_FAILS(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 0), CKPT_TIMEOUT,
                 "step 1 is being copied, not yet local");
     CHECK_FAILS(ckpt_save(f.s, &o, f.buf, FIX_TENSORS, NULL, NULL), CKPT_TIMEOUT, "still being");
@@ -167,6 +167,33 @@ static void fence_waits(void)
     CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_STAGED, 20000));
     fix_compare(&f, 5);
     cases += 6;
+    fix_close(&f);
+}
+
+/* A fence that is over before the copy is: the caller goes on, so nothing of what it changes may
+ * come into that save, and nothing waits for it any more. */
+static void fence_gives_up(void)
+{
+    struct fixture f;
+    struct fake_script s = fix_script();
+    uint64_t op, next;
+    s.grants = 1;
+    fix_open_with(&f, &s, FIX_BIG);
+    fix_fill(&f, 5);
+    CHECK_OK(fix_save(&f, 1, &op));
+    fake_await(f.d, WIRE_FULL, 1);
+    CHECK_FAILS(ckpt_fence(f.s, 20), CKPT_TIMEOUT, "still being copied");
+    CHECK_OK(ckpt_fence(f.s, 0));
+    fix_fill(&f, 6);
+    CHECK_FAILS(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_TIMEOUT, "fence's time limit");
+    fake_await(f.d, WIRE_FAIL, 1);
+    s.grants = UINT32_MAX;
+    fake_set(f.d, &s); /* slots of a save that is over */
+    CHECK_OK(fix_save(&f, 2, &next));
+    CHECK_OK(ckpt_fence(f.s, 20000));
+    CHECK_OK(ckpt_wait(f.c, next, CKPT_LEVEL_STAGED, 20000));
+    fix_compare(&f, 6);
+    cases += 4;
     fix_close(&f);
 }
 
@@ -401,6 +428,7 @@ int main(void)
     round_trips();
     rate_limit();
     fence_waits();
+    fence_gives_up();
     second_waits();
     levels();
     refusals();

@@ -5,6 +5,7 @@
 #include "props/engine_kit.h"
 #include "storage/repo/scrub.h"
 #include "storage/store/wrap.h"
+#include "storage/store/wrap_pass.h"
 
 #define CASES 1200
 
@@ -302,6 +303,88 @@ static uint64_t test_awaited(struct store *s, const struct snapshot *snap, struc
     return ARRAY_COUNT(cases);
 }
 
+/* A repair that dies at its nth operation: no record is missing for a moment, since gc would give
+ * up what has no c/, and a resolver would pass over what has no h/.  False: it came to the end. */
+static bool killed_at(struct store *s, struct store *good, const char *record, uint64_t nth)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    struct wrap_fault_rule rule = { .kind = FAULT_FAIL, .status = CKPT_FULL, .nth = nth };
+    struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+    struct scrub_report report;
+    struct store_stat stat;
+    struct store *inner, *faulty;
+    CHECK_OK(store_dup(s, &inner, NULL));
+    CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+    put(s, record, "damaged", 7);
+    enum ckpt_status st = scrub_repair(faulty, good, KIT_JOB, &name, NULL, &report, NULL);
+    CHECK(st == CKPT_OK || plan.hits);
+    CHECK_OK(store_stat(s, record, &stat, NULL));
+    store_close(faulty);
+    CHECK_OK(scrub_repair(s, good, KIT_JOB, &name, NULL, &report, NULL));
+    CHECK_OK(scrub_verify(s, KIT_JOB, &name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL));
+    return plan.hits > 0;
+}
+
+static uint64_t test_killed(struct store *s, struct store *good)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    const struct key records[] = { key_commit(KIT_JOB, &name), key_held(KIT_JOB, &name),
+                                   key_manifest(KIT_JOB, &name, 0),
+                                   key_rank_held(KIT_JOB, &name, 0) };
+    uint64_t cases = 0;
+    for (size_t i = 0; i < ARRAY_COUNT(records); i++)
+        for (uint64_t nth = 1; killed_at(s, good, records[i].text, nth); nth++)
+            cases++;
+    return cases;
+}
+
+/* c/ is missing, and while it is mended somebody gives the save up. */
+struct racing {
+    struct wrap wrap;
+    const struct key *key;
+};
+
+static enum ckpt_status racing_put(struct store *s, const char *key, const struct iovec *iov,
+                                   int count, unsigned flags, struct ckpt_err *err)
+{
+    struct racing *r = (struct racing *)s;
+    if (strcmp(key, r->key->text) == 0)
+        CHECK_OK(store_put_record(r->wrap.inner, key, "given up", 8, NULL));
+    return wrap_pass_put(s, key, iov, count, flags, err);
+}
+
+static const struct store_ops racing_ops = { .scheme = "racing",
+                                             .put = racing_put,
+                                             .get = wrap_pass_get,
+                                             .stat = wrap_pass_stat,
+                                             .list = wrap_pass_list,
+                                             .remove = wrap_pass_remove,
+                                             .sync = wrap_pass_sync,
+                                             .now = wrap_pass_now,
+                                             .to_text = wrap_pass_to_text,
+                                             .close = wrap_pass_close };
+
+static uint64_t test_decided_meanwhile(struct store *s, const struct snapshot *snap,
+                                       struct store *good)
+{
+    const struct ckpt_name name = { 1, 1, 1 };
+    const struct key key = key_commit(KIT_JOB, &name);
+    struct scrub_report report;
+    struct store *inner;
+    struct wrap *w;
+    struct store_stat stat;
+    CHECK_OK(store_dup(s, &inner, NULL));
+    CHECK_OK(wrap_new(sizeof(struct racing), &racing_ops, inner, &w, NULL));
+    ((struct racing *)w)->key = &key;
+    CHECK_OK(store_remove(s, key.text, NULL));
+    CHECK_EQ(scrub_repair(&w->base, good, KIT_JOB, &name, NULL, &report, NULL), CKPT_CONFLICT);
+    CHECK_OK(store_stat(s, key.text, &stat, NULL));
+    CHECK_EQ(stat.bytes, 8);
+    store_close(&w->base);
+    put_all(s, snap);
+    return 1;
+}
+
 int main(void)
 {
     unsigned long long rand = test_seed(77);
@@ -313,7 +396,8 @@ int main(void)
     for (size_t i = 0; i < snap.count; i++)
         put(good, snap.o[i].key, snap.o[i].bytes, snap.o[i].len);
     uint64_t cases = test_extra(s) + test_awaited(s, &snap, good);
-    cases += test_forged_commit(s);
+    cases += test_forged_commit(s) + test_killed(s, good);
+    cases += test_decided_meanwhile(s, &snap, good);
     cases += test_damage(s, &snap, &l, good, &rand);
     snapshot_free(&snap);
     kit_layout_fini(&l);

@@ -221,6 +221,12 @@ static void finished(enum ckpt_status st)
     CHECK_OK(step((struct session_event){ .kind = SESSION_FINISHED, .op = 1, .status = st }));
 }
 
+static void home_away(enum ckpt_status st)
+{
+    CHECK_OK(step(
+        (struct session_event){ .kind = SESSION_FINISHED, .op = 1, .status = st, .away = true }));
+}
+
 static void tick(int64_t later_ns)
 {
     now += later_ns;
@@ -240,12 +246,12 @@ static void begin_finish(void)
 /* H5: a staged save waits for a home that is away, soon at first, and until its deadline. */
 static void test_home_away(void)
 {
-    static const enum ckpt_status away[] = { CKPT_UNREACHABLE, CKPT_TIMEOUT };
+    static const enum ckpt_status away[] = { CKPT_UNREACHABLE, CKPT_TIMEOUT, CKPT_IO };
     const int64_t least = SESSION_AWAY_MIN_NS, most = SESSION_AWAY_MAX_NS;
     begin_finish();
     int64_t pause = least;
     for (int i = 0; i < 8; i++) {
-        finished(away[i % 2]);
+        home_away(away[i % 3]);
         CHECK_EQ(acts.count, 0);
         CHECK_EQ(s.ops[0].phase, OP_FINISH);
         tick(pause - 10);
@@ -261,14 +267,14 @@ static void test_home_away(void)
     CHECK_EQ(count(ACT_PUT), 1);
     /* The worker dies while it waits. */
     begin_finish();
-    finished(CKPT_UNREACHABLE);
+    home_away(CKPT_UNREACHABLE);
     CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY }));
     CHECK_EQ(count(ACT_FINISH), 1);
     tick(most);
     CHECK_EQ(count(ACT_FINISH), 0);
     /* Others decide meanwhile. */
     begin_finish();
-    finished(CKPT_UNREACHABLE);
+    home_away(CKPT_UNREACHABLE);
     CHECK_OK(
         step((struct session_event){ .kind = SESSION_DECIDED, .op = 1, .status = CKPT_ABORTED }));
     CHECK_EQ(count(ACT_SEND_FINAL), 1);
@@ -278,11 +284,108 @@ static void test_home_away(void)
     /* Not for ever, and not for what waiting does not mend. */
     begin_finish();
     now = s.ops[0].deadline_ns;
-    finished(CKPT_UNREACHABLE);
+    home_away(CKPT_UNREACHABLE);
+    CHECK_EQ(count(ACT_FAIL_PART), 1);
+    begin_finish();
+    finished(CKPT_TIMEOUT); /* of the node's own disk */
     CHECK_EQ(count(ACT_FAIL_PART), 1);
     begin_finish();
     finished(CKPT_DENIED);
     CHECK_EQ(count(ACT_FAIL_PART), 1);
+}
+
+static void pack_away(uint32_t slot)
+{
+    CHECK_OK(step((struct session_event){ .kind = SESSION_PACKED,
+                                          .op = 1,
+                                          .slot = slot,
+                                          .image_slot = slot,
+                                          .status = CKPT_UNREACHABLE,
+                                          .away = true,
+                                          .packs = packs[0] }));
+}
+
+/* H5: so does what is filled, in its slots, where the home is where packs go. */
+static void test_home_away_packs(void)
+{
+    for (int end = 0; end < 5; end++) {
+        begin(2, 2);
+        CHECK_OK(save(1, 120, 0));
+        CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 1 }));
+        CHECK_OK(full(1, 0, 0, false));
+        CHECK_OK(full(1, 1, 1, true));
+        pack_away(0);
+        pack_away(1);
+        CHECK_EQ(acts.count, 0);
+        CHECK_EQ(s.ops[0].queued, 2);
+        CHECK_EQ(s.ops[0].away_pause_ns, SESSION_AWAY_MIN_NS); /* one pause for both */
+        tick(SESSION_AWAY_MIN_NS / 2);
+        CHECK_EQ(acts.count, 0);
+        struct session before = s;
+        packed(1, 0, CKPT_OK); /* of no job */
+        CHECK(memcmp(&before, &s, sizeof(s)) == 0);
+        if (end == 0) { /* it is back */
+            tick(SESSION_AWAY_MIN_NS);
+            CHECK_EQ(count(ACT_PACK), 2);
+            packed(1, 0, CKPT_OK);
+            CHECK_EQ(s.ops[0].away_pause_ns, 0);
+            packed(1, 1, CKPT_OK);
+            CHECK_EQ(count(ACT_FINISH), 1);
+            continue;
+        }
+        if (end == 1) { /* not in time */
+            now = s.ops[0].deadline_ns;
+            tick(SESSION_AWAY_MIN_NS);
+            CHECK_EQ(count(ACT_PACK), 2);
+            pack_away(0);
+            CHECK_EQ(count(ACT_FAIL_PART), 1);
+            pack_away(1);
+        } else if (end == 2) { /* the worker dies meanwhile */
+            CHECK_OK(step((struct session_event){ .kind = SESSION_REPLAY }));
+            CHECK_EQ(count(ACT_PACK), 2);
+            packed(1, 1, CKPT_IO);
+            packed(1, 0, CKPT_OK);
+        } else if (end == 3) { /* others decide */
+            CHECK_OK(step((struct session_event){
+                .kind = SESSION_DECIDED, .op = 1, .status = CKPT_ABORTED }));
+            CHECK(!session_busy(&s));
+        } else { /* one of the two fails for good */
+            tick(SESSION_AWAY_MIN_NS);
+            pack_away(0);
+            packed(1, 1, CKPT_IO);
+            CHECK_EQ(count(ACT_FAIL_PART), 1);
+        }
+        CHECK_EQ(session_count(&s, 0, SLOT_FREE), 2);
+        tick(SESSION_AWAY_MAX_NS);
+        CHECK_EQ(count(ACT_PACK), 0);
+    }
+}
+
+/* The save in the last place begins when another one has ended, or when the home is away. */
+static void test_last_place(void)
+{
+    begin_finish();
+    for (uint64_t op = 2; op < SESSION_OPS_MAX; op++) {
+        CHECK_OK(save(op, 120 + op, 0));
+        CHECK_EQ(count(ACT_BEGIN), 1);
+    }
+    struct session before = s;
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    CHECK_EQ(acts.count, 0);
+    CHECK_OK(save(SESSION_OPS_MAX + 1, 201, 0)); /* has none */
+    CHECK_EQ(count(ACT_SEND_FINAL) + count(ACT_PART_FAILED), 2);
+    finished(CKPT_OK);
+    CHECK_EQ(count(ACT_BEGIN), 0);
+    CHECK_OK(step((struct session_event){ .kind = SESSION_DECIDED, .op = 1 }));
+    CHECK_EQ(count(ACT_BEGIN), 1);
+    s = before;
+    home_away(CKPT_UNREACHABLE); /* seen before it comes */
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    CHECK_EQ(count(ACT_BEGIN), 1);
+    s = before;
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    home_away(CKPT_UNREACHABLE); /* and behind */
+    CHECK_EQ(count(ACT_BEGIN), 1);
 }
 
 static void test_dead_after_staged(void)
@@ -545,6 +648,8 @@ int main(void)
     test_holds();
     test_failures();
     test_home_away();
+    test_home_away_packs();
+    test_last_place();
     test_dead_after_staged();
     test_forget();
     test_forget_early();

@@ -127,32 +127,42 @@ static void test_lies(const int sv[2])
     }
 }
 
-static void test_too_many_fds(const int sv[2])
+/* The first `len` bytes of `out` with n descriptors, all the same. */
+static void send_fds(int to, size_t len, int fd, uint32_t n)
+{
+    struct iovec iov = { out.bytes, len };
+    union {
+        struct cmsghdr align;
+        char bytes[CMSG_SPACE(8 * sizeof(int))];
+    } room = { 0 };
+    struct msghdr msg = { .msg_iov = &iov,
+                          .msg_iovlen = 1,
+                          .msg_control = room.bytes,
+                          .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    *c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+                           .cmsg_type = SCM_RIGHTS,
+                           .cmsg_len = CMSG_LEN(n * sizeof(int)) };
+    for (uint32_t i = 0; i < n; i++)
+        memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof(fd));
+    CHECK_EQ(sendmsg(to, &msg, 0), (ssize_t)len);
+}
+
+/* None of them stays open; a message without a byte is taken for the end. */
+static void test_unwanted_fds(const int sv[2])
 {
     int before = open_fds();
     int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     for (uint32_t n = 1; n <= 8; n++) {
-        struct iovec iov = { out.bytes, sizeof(struct wire_head) };
         wire_begin(&out, WIRE_ACK, NULL);
         out.head.fds = n;
-        union {
-            struct cmsghdr align;
-            char bytes[CMSG_SPACE(8 * sizeof(int))];
-        } room = { 0 };
-        struct msghdr msg = { .msg_iov = &iov,
-                              .msg_iovlen = 1,
-                              .msg_control = room.bytes,
-                              .msg_controllen = CMSG_SPACE(n * sizeof(int)) };
-        struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
-        *c = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
-                               .cmsg_type = SCM_RIGHTS,
-                               .cmsg_len = CMSG_LEN(n * sizeof(int)) };
-        for (uint32_t i = 0; i < n; i++)
-            memcpy(CMSG_DATA(c) + i * sizeof(int), &fd, sizeof(fd));
-        CHECK(sendmsg(sv[0], &msg, 0) > 0);
+        send_fds(sv[0], sizeof(struct wire_head), fd, n);
         CHECK_EQ(wire_recv(sv[1], &in, NULL), CKPT_CORRUPT);
         CHECK_EQ(open_fds(), before + 1);
-        cases++;
+        send_fds(sv[0], 0, fd, n);
+        CHECK_EQ(wire_recv(sv[1], &in, NULL), CKPT_DAEMON_GONE);
+        CHECK_EQ(open_fds(), before + 1);
+        cases += 2;
     }
     close(fd);
 }
@@ -248,7 +258,7 @@ int main(void)
         body[i] = (uint8_t)(i * 7 + 1);
     test_round_trip(sv);
     test_lies(sv);
-    test_too_many_fds(sv);
+    test_unwanted_fds(sv);
     test_limits(sv);
     test_ends();
     test_memfd();

@@ -179,10 +179,11 @@ static unsigned blocks(uint64_t n)
     return (unsigned)((n + 255) / 256);
 }
 
-template <class T> static void room(T **ret, uint64_t n)
+// Zeros, on the trainer's own stream: the default one would not be waited for.
+template <class T> static void room(struct trainer *t, T **ret, uint64_t n)
 {
     cuda_must(cudaMalloc((void **)ret, n * sizeof(T)), "cudaMalloc");
-    cuda_must(cudaMemset(*ret, 0, n * sizeof(T)), "cudaMemset");
+    cuda_must(cudaMemsetAsync(*ret, 0, n * sizeof(T), t->stream), "cudaMemsetAsync");
 }
 
 static void make_model(struct trainer *t)
@@ -190,19 +191,19 @@ static void make_model(struct trainer *t)
     cuda_must(cudaStreamCreateWithFlags(&t->stream, cudaStreamNonBlocking), "cudaStreamCreate");
     for (int p = 0; p < PARAMS; p++) {
         for (int k = 0; k < 3; k++)
-            room(&t->state[p][k], elements(p));
-        room(&t->gradient[p], elements(p));
+            room(t, &t->state[p][k], elements(p));
+        room(t, &t->gradient[p], elements(p));
         float scale = p == B1 || p == B2 ? 0 : p == E ? 1 : 0.06f;
         init<<<blocks(elements(p)), 256, 0, t->stream>>>(t->state[p][0], elements(p), p, scale);
     }
-    room(&t->x, BATCH * INPUT);
-    room(&t->dx, BATCH * INPUT);
-    room(&t->h, BATCH * HIDDEN);
-    room(&t->dh, BATCH * HIDDEN);
-    room(&t->logits, BATCH * VOCAB);
-    room(&t->loss, BATCH);
-    room(&t->ids, BATCH * CONTEXT);
-    room(&t->targets, BATCH);
+    room(t, &t->x, BATCH * INPUT);
+    room(t, &t->dx, BATCH * INPUT);
+    room(t, &t->h, BATCH * HIDDEN);
+    room(t, &t->dh, BATCH * HIDDEN);
+    room(t, &t->logits, BATCH * VOCAB);
+    room(t, &t->loss, BATCH);
+    room(t, &t->ids, BATCH * CONTEXT);
+    room(t, &t->targets, BATCH);
 }
 
 static void times(struct trainer *t, const float *a, int a_row, int a_col, const float *b,

@@ -33,6 +33,8 @@ static const char usage[] =
     "  --store URL|DIR  where checkpoints go (default: no checkpoints)\n"
     "  --job NAME       name of this training run in the store (default: gpt)\n"
     "  --save-every N   save each N steps and at the end (default 10; 0 = never)\n"
+    "  --sockets LIST   of several ckptd (PATH,PATH,...), as if each were a node: the ranks are\n"
+    "                   spread over them in order, with a node's ranks side by side\n"
     "\n"
     "  --loss-out FILE  one line \"step loss\" per step, the loss as hex float with all its bits;\n"
     "                   a resumed run rewrites the lines after the step that it resumed from\n"
@@ -90,6 +92,7 @@ enum option_id {
     STORE,
     JOB,
     SAVE_EVERY,
+    SOCKETS,
     LOSS_OUT,
     VAL_EVERY,
     QUIET
@@ -104,6 +107,7 @@ static const struct option long_options[] = {
     { "store", required_argument, NULL, STORE },
     { "job", required_argument, NULL, JOB },
     { "save-every", required_argument, NULL, SAVE_EVERY },
+    { "sockets", required_argument, NULL, SOCKETS },
     { "loss-out", required_argument, NULL, LOSS_OUT },
     { "val-every", required_argument, NULL, VAL_EVERY },
     { "quiet", no_argument, NULL, QUIET },
@@ -146,6 +150,9 @@ static bool parse_option(struct train_options *o, enum option_id id, const char 
         return true;
     case JOB:
         o->job = value;
+        return true;
+    case SOCKETS:
+        o->sockets = value;
         return true;
     case LOSS_OUT:
         o->loss_out = value;
@@ -200,6 +207,19 @@ static bool name_launch(char token[static 64])
     return true;
 }
 
+/* Of a list "a,b,...", the entry for this rank; in the child. */
+static bool choose_socket(const char *list, unsigned rank, unsigned ranks)
+{
+    unsigned nodes = 1, at;
+    for (const char *p = list; *p; p++)
+        nodes += *p == ',';
+    for (at = rank * nodes / ranks; at > 0; at--)
+        list = strchr(list, ',') + 1;
+    char path[256];
+    int n = snprintf(path, sizeof(path), "%.*s", (int)strcspn(list, ","), list);
+    return n > 0 && (size_t)n < sizeof(path) && setenv("CKPT_SOCKET", path, 1) == 0;
+}
+
 /* Never returns in the child. */
 static pid_t fork_rank(const struct train_launch *launch, unsigned rank)
 {
@@ -210,7 +230,9 @@ static pid_t fork_rank(const struct train_launch *launch, unsigned rank)
     /* The second check covers a parent that died before the first line took effect. */
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || getppid() != parent)
         _exit(1);
-    bool ok = rank_run(launch, rank);
+    const char *sockets = launch->options->sockets;
+    bool ok = (!sockets || choose_socket(sockets, rank, launch->options->ranks)) &&
+              rank_run(launch, rank);
     fflush(NULL);
     _exit(ok ? 0 : 1);
 }

@@ -10,8 +10,8 @@
 
 struct train_options {
     unsigned ranks;
-    uint64_t steps, seed, save_every, valid_every; /* 0: never */
-    const char *store, *job, *loss_out, *text;     /* NULL: none */
+    uint64_t steps, seed, save_every, valid_every;       /* 0: never */
+    const char *store, *job, *loss_out, *text, *sockets; /* NULL: none */
     bool quiet;
     struct model_config config;
 };
