@@ -28,9 +28,8 @@ STREAMS = 2
 KILLS = 3
 # Heads of packs and records beside the data, and what a store's probe puts.
 SMALL = 2 * MIB
-# Each "ckpt save" is a launch, and a launch waits for other tiers: 30 s by default.  The first of a
-# job needs their answer, which takes a sanitized daemon on a busy machine a while.
-HASTY = {"CKPT_TIER_MS": "3000"}
+# Each "ckpt save" is a launch, and a launch waits for other tiers: 30 s by default.
+HASTY = {"CKPT_TIER_MS": "500"}
 
 
 class Proxy(FaultServer):
@@ -194,27 +193,41 @@ def part_kills(run):
                      run.export("--store", node.store), "after kills")
 
 
+def hasty_node(run, name, *options):
+    """It holds step 1 and waits half a second for the bucket: a job's first launch, which may not
+    go without the bucket's answer, got all the time it wanted."""
+    run.proxy.forget()
+    node = run.remote_node(name, name, *options, endpoint=run.proxy.url).start()
+    some = run.world.path("some.safetensors")
+    write_tensors(some, MIB, 1)
+    node.save([some], 1)
+    node.await_drained(1)
+    node.stop()
+    run.proxy.forget()
+    node.more = HASTY
+    return node.start()
+
+
 def part_gateway(run):
     """radosgw dies mid-drain and comes back."""
     size = (512 if DEEP else 48) * MIB
-    run.proxy.forget()
-    node = run.remote_node("gateway", "gateway", "--slot-bytes", str(SLOT), "--remote-rate",
-                           f"{size // MIB // 3}M", endpoint=run.proxy.url, **HASTY).start()
+    node = hasty_node(run, "gateway", "--slot-bytes", str(SLOT), "--remote-rate",
+                      f"{size // MIB // 3}M")
     write_tensors(run.world.path("big.safetensors"), size, 6)
-    node.save([run.world.path("big.safetensors")], 1)
+    node.save([run.world.path("big.safetensors")], 2)
     await_true("two packs there", lambda: len(run.proxy.pack_puts()) >= 2)
     gateway = int(os.environ["CKPT_TEST_RGW"])
     os.kill(gateway, signal.SIGUSR1)
     failed = await_true("requests fail", lambda: run.proxy.counts()["statuses"].get("502", 0))
     write_tensors(run.world.path("small.safetensors"), MIB, 1)
-    node.save([run.world.path("small.safetensors")], 2)  # nobody waits for the bucket
+    node.save([run.world.path("small.safetensors")], 3)  # nobody waits for the bucket
     os.kill(gateway, signal.SIGUSR2)
     node.await_all(2)
     again = {k: n for k, n in run.proxy.pack_puts().items() if n > 1}
     run.checks.equal(again, {}, "put again")
     print(f"  radosgw restarted: {failed} or more requests failed, nothing was put twice")
     node.stop()
-    run.verified("gateway", 2)
+    run.verified("gateway", 3)
 
 
 # -- faults -----------------------------------------------------------------------------------
@@ -247,11 +260,8 @@ def part_random(run):
 def part_frozen(run):
     """The bucket answers nothing; local saves go on."""
     seconds = 60 if DEEP else 2
-    run.proxy.forget()
-    node = run.remote_node("frozen", "frozen", endpoint=run.proxy.url, **HASTY).start()
+    node = hasty_node(run, "frozen")
     write_tensors(run.world.path("some.safetensors"), 4 * MIB, 1)
-    node.save([run.world.path("some.safetensors")], 1)
-    node.await_drained(1)
     run.proxy.rules({"fault": "stall", "count": -1})
     end, saves = time.monotonic() + seconds, 0
     while time.monotonic() < end or saves < 2:

@@ -27,6 +27,7 @@ struct scene {
 
 static int listener;
 static char url[64], *memory;
+static char taken[1 << 20]; /* what the server reads; a client is sending from `memory` */
 static atomic_bool over; /* the client has closed */
 
 static void sleep_ms(int ms)
@@ -55,7 +56,7 @@ static void read_request(const struct scene *scene, int fd)
         ends = c == (ends % 2 ? '\n' : '\r') ? ends + 1 : 0;
     }
     while (got < scene->read) {
-        ssize_t n = recv(fd, memory, (size_t)min_u64(scene->read - got, 1 << 20), 0);
+        ssize_t n = recv(fd, taken, (size_t)min_u64(scene->read - got, sizeof(taken)), 0);
         if (n <= 0)
             return;
         got += (size_t)n;
