@@ -513,6 +513,7 @@ static void on_timers(struct control *c)
         if (!cl || !cl->open || !(session_busy(cl->s) || cl->s->detached_ns))
             continue;
         bool lived = !cl->s->dead;
+        control_begin_tick(c, cl);
         control_tell(c, cl, &(struct session_event){ .kind = SESSION_TICK });
         if (lived && cl->s->dead) /* away for too long: the others need not wait for it */
             control_absent(c, cl);

@@ -69,6 +69,7 @@ struct client {
     bool listing;              /* a LIST is being answered */
     struct client_state states[SESSION_STATES_MAX];
     struct ledger_op areas[SESSION_OPS_MAX];
+    int64_t begin_ns[SESSION_OPS_MAX]; /* since when BEGIN is out and waited for; 0 = it is not */
 };
 enum launch_phase {
     LAUNCH_NEW,       /* waits for rank 0, here or elsewhere */
@@ -161,7 +162,8 @@ struct control {
     uint8_t node[16];
     int epoll_fd, listen_fd, signal_fd, done_fd;
     struct crew *digests, *data, *records;
-    struct crew *begins; /* apart: no save waits for records to begin */
+    struct crew *begins;  /* apart: no save waits for records to begin */
+    uint32_t begins_late; /* jobs that hang in the home and are waited for no more */
     struct client *clients[CONTROL_CLIENTS_MAX];
     uint32_t client_count;
     struct conn *conns;
@@ -270,6 +272,8 @@ bool control_waits_for_others(const struct control *c, const struct client *cl,
 
 /* control_done.c */
 void control_job_done(struct control *c, struct job *j);
+/* Saves whose home hangs begin. */
+void control_begin_tick(struct control *c, struct client *cl);
 bool control_adopt_states(struct control *c, struct client *cl, struct ckpt_err *err);
 
 /* control_list.c */

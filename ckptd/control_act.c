@@ -143,6 +143,8 @@ static void submit_part(struct control *c, struct client *cl, enum job_kind kind
     struct job *j = new_job(cl, kind);
     j->op = op->id;
     fill_part(cl, op, &j->part);
+    if (kind == JOB_BEGIN)
+        cl->begin_ns[a->op] = c->now;
     if (kind == JOB_DIGEST) {
         const struct session_state *t = &cl->s->states[op->state];
         j->part.slot = a->slot;

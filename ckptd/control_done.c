@@ -1,10 +1,13 @@
 /* Ends of jobs become events; and what a new worker takes over from a dead one. */
+#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/mman.h>
 
 #include "ckptd/control.h"
 #include "ckptd/log.h"
+
+#define BEGIN_LATE_NS INT64_C(5000000000) /* the job gives a home that does not answer up itself */
 
 /* The parent is the same on all ranks: the first rank that begins the attempt fixes it.
  * Ranks on other nodes cannot be asked, so there it is the resume point. */
@@ -64,10 +67,55 @@ static void seal_done(struct control *c, struct client *cl, struct job *j)
     client_drop_arena(c, cl, at);
 }
 
+static void begun(struct control *c, struct client *cl, const struct ckpt_name *name,
+                  struct session_event *ev)
+{
+    ev->kind = SESSION_BEGUN;
+    find_parent(c, cl, name, ev);
+    control_tell(c, cl, ev);
+    if (ev->status == CKPT_OK && session_op_of(cl->s, ev->op) != UINT32_MAX) {
+        control_settle(c);
+        control_check_absent(c, cl, name);
+    }
+}
+
+static void begin_done(struct control *c, struct client *cl, struct job *j)
+{
+    uint32_t at = session_op_of(cl->s, j->op);
+    if (at == UINT32_MAX || !cl->begin_ns[at]) { /* the save went on without it */
+        assert(c->begins_late > 0);
+        c->begins_late--;
+        return;
+    }
+    cl->begin_ns[at] = 0;
+    begun(c, cl, &j->part.name,
+          &(struct session_event){
+              .op = j->op, .status = j->status, .away = j->part.away, .text = err_text(&j->err) });
+}
+
+/* H5 also when the home hangs in a system call, where no deadline reaches; while one job does,
+ * no other is waited for. */
+void control_begin_tick(struct control *c, struct client *cl)
+{
+    int64_t patience = c->begins_late ? 0 : BEGIN_LATE_NS;
+    if (c->tiers.home == 0 && !c->shared_store)
+        return;
+    for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
+        const struct session_op *op = &cl->s->ops[i];
+        if (!cl->begin_ns[i] || c->now - cl->begin_ns[i] < patience)
+            continue;
+        log_warn("the home does not answer: a save begins unasked", "job=%s rank=%u step=%" PRIu64,
+                 cl->s->job, cl->s->rank, op->step);
+        cl->begin_ns[i] = 0;
+        c->begins_late++;
+        struct ckpt_name name = op->name;
+        begun(c, cl, &name, &(struct session_event){ .op = op->id, .away = true });
+    }
+}
+
 static void part_done(struct control *c, struct client *cl, struct job *j)
 {
     static const enum session_event_kind kinds[] = {
-        [JOB_BEGIN] = SESSION_BEGUN,
         [JOB_PACK] = SESSION_PACKED,
         [JOB_FINISH] = SESSION_FINISHED,
         [JOB_FAIL_PART] = SESSION_FAILED_PUT,
@@ -88,10 +136,6 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         .bytes = j->part.raw_bytes,
         .packs = j->part.area.packs,
     };
-    if (j->kind == JOB_BEGIN) {
-        find_parent(c, cl, &j->part.name, &ev);
-        ev.text = err_text(&j->err);
-    }
     if (j->kind == JOB_PACK) {
         c->counters->node[METER_NODE_PACKS]++;
         c->counters->node[METER_NODE_PACK_BYTES] += j->part.raw_bytes;
@@ -105,10 +149,6 @@ static void part_done(struct control *c, struct client *cl, struct job *j)
         log_warn("the home is away: a save waits for it",
                  "job=%s rank=%u step=%" PRIu64 " why=\"%s\"", cl->s->job, cl->s->rank,
                  cl->s->ops[at].step, err_text(&j->err));
-    if (j->kind == JOB_BEGIN && j->status == CKPT_OK && at != UINT32_MAX) {
-        control_settle(c);
-        control_check_absent(c, cl, &j->part.name);
-    }
 }
 
 void control_job_done(struct control *c, struct job *j)
@@ -128,6 +168,8 @@ void control_job_done(struct control *c, struct job *j)
         seal_done(c, cl, j);
         break;
     case JOB_BEGIN:
+        begin_done(c, cl, j);
+        break;
     case JOB_PACK:
     case JOB_FINISH:
     case JOB_FAIL_PART:

@@ -85,6 +85,7 @@ struct session_op {
     uint32_t image_slots, out, filled, packed; /* out: granted and not back */
     uint32_t queued;                           /* slots at the crew */
     bool job_out;                              /* begin, finish or failed-manifest */
+    bool begun_away;                           /* it began without the home (H5) */
     bool staged;                               /* all slots of this save came in */
     bool told;                                 /* the client knows how it ended */
     bool decided;                              /* the committer has spoken */
@@ -174,7 +175,8 @@ struct session_event {
     uint32_t state, slot, image_slot, flags;
     uint32_t try_, deadline_ms, slots, image_slots, missing, unasked;
     enum ckpt_status status;
-    bool away;        /* FINISHED, PACKED: only the home fails, and may come back (H5) */
+    bool away;        /* FINISHED, PACKED: only the home fails, and may come back (H5); BEGUN: it
+                         was not asked */
     const char *text; /* NULL = the status's sentence */
     uint64_t step, bytes, want, chunks, stored;
     int64_t time_ns;

@@ -121,7 +121,8 @@ static bool in_last_place(const struct session *s, const struct session_op *op)
     uint32_t above = 0;
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
         const struct session_op *o = &s->ops[i];
-        if ((o->phase == OP_FINISH || o->phase == OP_COPYING) && o->away_pause_ns)
+        if ((o->phase == OP_FINISH || o->phase == OP_COPYING) &&
+            (o->away_pause_ns || o->begun_away))
             return false;
         above += o->phase != OP_NONE && o->id < op->id;
     }
@@ -311,6 +312,7 @@ void session_on_begun(struct session *s, struct session_op *op, const struct ses
         return;
     }
     op->phase = OP_COPYING;
+    op->begun_away = ev->away;
     op->has_parent = ev->has_parent;
     op->parent = ev->parent;
     session_act(out, ACT_JOIN, session_op_index(s, op));

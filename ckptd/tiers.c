@@ -1,25 +1,33 @@
 /* The stores of a node. */
 #include "ckptd/tiers.h"
 
+#include "ckptd/jobs.h"
 #include "storage/repo/repo.h"
+
+#define AGAIN_NS INT64_C(3000000000) /* sessions that go on wait so long for their home */
 
 /* -- places ------------------------------------------------------------------------ */
 
-static enum ckpt_status open_place(const struct tiers_setup *t, const char *url, struct store **ret,
-                                   struct ckpt_err *err)
+/* again: it was open before, so nothing is made there, and it need not answer now. */
+static enum ckpt_status open_place(const struct tiers_setup *t, const char *url, bool again,
+                                   struct store **ret, struct ckpt_err *err)
 {
     struct record_repo repo;
-    struct store_options options = { .io = t->config->io, .node = t->node, .create = true };
+    struct ckpt_err why = { 0 };
+    struct store_options options = { .io = t->config->io, .node = t->node, .create = !again };
     struct store *s;
     enum ckpt_status st = store_open(url, &options, &s, err);
     if (st != CKPT_OK)
         return st;
-    st = repo_open(s, true, &repo, err);
-    if (st == CKPT_OK)
-        *ret = s;
-    else
+    store_set_limits(s, again ? jobs_now_ns() + AGAIN_NS : 0, NULL);
+    st = repo_open(s, !again, &repo, &why);
+    store_set_limits(s, 0, NULL);
+    if (st != CKPT_OK && !(again && jobs_out_of_reach(st))) {
         store_close(s);
-    return st;
+        return err_set(err, st, "%s", err_text(&why));
+    }
+    *ret = s;
+    return CKPT_OK;
 }
 
 static void name_places(struct tiers_setup *t, const struct config *config)
@@ -36,14 +44,14 @@ static void name_places(struct tiers_setup *t, const struct config *config)
 }
 
 enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *config,
-                                  const uint8_t node[16], struct ckpt_err *err)
+                                  const uint8_t node[16], bool again, struct ckpt_err *err)
 {
+    enum ckpt_status st = CKPT_OK;
     *t = (struct tiers_setup){ .config = config };
     hex_encode(node, 16, t->node);
     name_places(t, config);
-    enum ckpt_status st = open_place(t, t->urls[0], &t->opened[0], err);
-    if (st == CKPT_OK && t->home == 1)
-        st = open_place(t, t->urls[1], &t->opened[1], err);
+    for (uint32_t i = 0; st == CKPT_OK && i <= t->home; i++)
+        st = open_place(t, t->urls[i], again && store_url_shared(t->urls[i]), &t->opened[i], err);
     if (st != CKPT_OK)
         tiers_setup_close(t);
     return st;
@@ -102,7 +110,7 @@ enum ckpt_status tiers_get(struct tiers *t, uint32_t tier, struct store **ret, s
     enum ckpt_status st = CKPT_OK;
     if (!t->s[tier]) {
         struct store *s;
-        st = open_place(t->setup, t->setup->urls[tier], &s, err);
+        st = open_place(t->setup, t->setup->urls[tier], false, &s, err);
         if (st == CKPT_OK)
             st = take_handle(t, tier, s, err);
     }

@@ -21,9 +21,12 @@ struct tiers_setup {
     struct store_throttle throttle[TIERS_MAX];
 };
 /* Opens the place where packs are saved and the home, and makes them repositories.  Remote
- * ones may come and go. */
+ * ones may come and go.
+ * again: for sessions that another worker had, whose saves go on while the home is out of reach
+ * (H5).  A home that is no disk of this node is then not made, and need not answer. */
 enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *config,
-                                  const uint8_t node[16], struct ckpt_err *err) CKPT_MUST_CHECK;
+                                  const uint8_t node[16], bool again, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 void tiers_setup_close(struct tiers_setup *t);
 
 struct tiers {

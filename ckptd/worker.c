@@ -233,7 +233,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     if (st == CKPT_OK)
         st = rundir_node(w->rundir, own, c->node, &err);
     if (st == CKPT_OK)
-        st = tiers_setup_open(&c->tiers, w->config, c->node, &err);
+        st = tiers_setup_open(&c->tiers, w->config, c->node, kept->count > 0, &err);
     if (st == CKPT_OK)
         st = rundir_node(w->rundir, own, c->node, &err);
     memcpy(setup.node, c->node, sizeof(setup.node));
@@ -246,7 +246,8 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     }
     struct store *home = c->tiers.opened[c->tiers.home];
     store_to_text(home, c->store_text, sizeof(c->store_text));
-    warn_unwritable(home);
+    if (kept->count == 0)
+        warn_unwritable(home);
     drainer_init(c->drainer, c->tiers.count, w->config->remote_streams, c->now);
     adopt_all(c, kept);
     control_drain_adopt(c);

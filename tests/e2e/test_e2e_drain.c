@@ -257,17 +257,22 @@ static void one_is_gone(void)
 
 /* -- slow and frozen ------------------------------------------------------------------ */
 
-static char gate[96], puts_log[96];
+static char gate[96], hang[96], puts_log[96];
+
+static void put_up(const char *barrier, bool up)
+{
+    if (!up) {
+        CHECK_EQ(unlink(barrier), 0);
+        return;
+    }
+    FILE *f = fopen(barrier, "we");
+    CHECK(f);
+    fclose(f);
+}
 
 static void freeze(bool frozen)
 {
-    if (!frozen) {
-        CHECK_EQ(unlink(gate), 0);
-        return;
-    }
-    FILE *f = fopen(gate, "we");
-    CHECK(f);
-    fclose(f);
+    put_up(gate, frozen);
 }
 
 /* Saves become local while the tier stands still, and remote when it is back. */
@@ -324,6 +329,38 @@ static void frozen(void)
     await_held(remote, "frozen", 10);
     unsetenv("CKPT_TIER_MS");
     restart(args);
+}
+
+/* More saves than a session holds: each begins, but those for which there is no place. */
+static void while_home_hangs(struct kit_rank *r)
+{
+    uint64_t ops[12];
+    uint32_t begun = 0;
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    KIT_OK(kit_save_local(r, 1));
+    put_up(hang, true);
+    for (uint64_t step = 2; step < 14; step++) {
+        enum ckpt_status st = kit_save(r, step, &ops[begun]);
+        if (st == CKPT_OK)
+            begun++;
+        else
+            CHECK_EQ(st, CKPT_BUSY);
+    }
+    CHECK(begun >= 3);
+    put_up(hang, false);
+    for (uint32_t i = 0; i < begun; i++)
+        KIT_OK(ckpt_wait(r->c, ops[i], CKPT_LEVEL_LOCAL, 30000));
+    KIT_OK(kit_save_local(r, 14));
+}
+
+static void home_hangs(void)
+{
+    const char *args[] = { "--local", local, NULL };
+    restart(args);
+    kit_run("hangs", 1, while_home_hangs, NULL);
+    CHECK(kit_logged("the home does not answer: a save begins unasked"));
+    CHECK(kit_verify("hangs", 14) >= 5);
 }
 
 static const struct kit_part large[] = {
@@ -463,6 +500,7 @@ int main(void)
     snprintf(remote, sizeof(remote), "%s/remote", kit.root);
     snprintf(local, sizeof(local), "%s/local", kit.root);
     snprintf(gate, sizeof(gate), "%s/gate", kit.root);
+    snprintf(hang, sizeof(hang), "%s/hang", kit.root);
     snprintf(puts_log, sizeof(puts_log), "%s/puts", kit.root);
     there_and_back();
     policies();
@@ -475,12 +513,15 @@ int main(void)
         setenv("CKPT_TEST_TIER", remote, 1);
         setenv("CKPT_TEST_GATE", gate, 1);
         setenv("CKPT_TEST_PUTS", puts_log, 1);
+        setenv("CKPT_TEST_HOME", kit.store, 1);
+        setenv("CKPT_TEST_HANG", hang, 1);
         kit.preload = GATE_LIBRARY;
         kit.io = "threads";
         frozen();
         killed();
+        home_hangs();
     } else {
-        puts("SKIP: frozen and killed: this build cannot preload");
+        puts("SKIP: frozen, killed and a home that hangs: this build cannot preload");
     }
     return kit_end();
 }

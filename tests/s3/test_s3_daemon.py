@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 
-from daemon_kit import Node, Trainer, World, await_true, write_tensors
+from daemon_kit import Node, Trainer, World, await_true, children, write_tensors
 from s3_kit import Checks, FaultServer
 
 DEEP = bool(os.environ.get("CKPT_DEEP"))
@@ -26,6 +26,7 @@ MIB = 1 << 20
 SLOT = 8 * MIB
 STREAMS = 2
 KILLS = 3
+ENDLESS = 1_000_000  # steps: until it is killed
 # Heads of packs and records beside the data, and what a store's probe puts.
 SMALL = 2 * MIB
 # Each "ckpt save" is a launch, and a launch waits for other tiers: 30 s by default.
@@ -276,6 +277,31 @@ def part_frozen(run):
     run.verified("frozen", saves + 1)
 
 
+def part_away(run):
+    """The home answers nothing, and then a worker dies: the next one serves, training goes on, and
+    what was saved meanwhile arrives in the end."""
+    world = run.world
+    run.proxy.forget()
+    node = Node(world, "away", "--store", world.url("away"), "--local", world.path("away", "local"),
+                endpoint=run.proxy.url).start()
+    trainer = Trainer(world, "away.loss", ENDLESS, node)
+    await_true("a checkpoint is at home", lambda: node.tier()["held"])
+    run.proxy.rules({"fault": "stall", "count": -1})
+    stalled = await_true("the home is away", lambda: run.proxy.counts()["faults"].get("stall", 0))
+    dead = children(node.process.pid)
+    os.kill(dead[0], signal.SIGKILL)
+    await_true("another worker serves", lambda: dead != children(node.process.pid) and node.page())
+    before = len(trainer.lines())
+    trainer.await_steps(before + 10)
+    run.proxy.rules()
+    await_true("it is at home", lambda: node.tier().get("held_step", 0) > before)
+    trainer.kill()
+    node.stop()
+    out = world.ckpt("--store", world.url("away"), "verify")
+    run.checks.true("0 damaged" in out, f"verify of away: {out}")
+    print(f"  a worker died while the home was away ({stalled} requests waited)")
+
+
 # Met once it must pass by itself.
 PASSING = ("conflict", "reset_upload", "lost", "flip_stored")
 if DEEP:
@@ -409,7 +435,7 @@ def part_requests(run):
 def main():
     build = os.path.abspath(sys.argv[1])
     parts = [globals()[f"part_{name}"] for name in sys.argv[2:]] or [
-        part_training, part_kills, part_gateway, part_random, part_frozen, part_matrix, part_size,
+        part_training, part_kills, part_gateway, part_random, part_frozen, part_away, part_matrix, part_size,
         part_requests]
     checks = Checks()
     with tempfile.TemporaryDirectory(prefix="ckpt-s3-daemon-") as scratch, Proxy() as proxy:
