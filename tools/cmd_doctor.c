@@ -77,7 +77,9 @@ static void look_at_store(struct doctor *d)
             doctor_remedy(f, "the first trainer or ckptd makes it; or is the name wrong?");
         return;
     }
-    doctor_store_rights(s, next(d));
+    struct doctor_finding *rights = next(d);
+    doctor_store_rights(s, rights);
+    doctor_store_name(s, rights->verdict, next(d)); /* it has its keys by now */
     doctor_store_conditional(s, next(d));
     doctor_store_clock(s, next(d));
     if (directory_of(url, dir, sizeof(dir)))
@@ -179,11 +181,11 @@ const struct tool_verb cmd_doctor = {
     .summary = "check this machine and the store for what makes saves slow or impossible",
     .help =
         "Looks at io_uring, huge pages, memory and its limits, GPU driver, NCCL and clock; with\n"
-        "--store at the store's rights, conditional writes, clock, room and speed (one small\n"
-        "object and SIZE of noise are written under \"ckpt.doctor/\" and removed again); at\n"
-        "ckptd's settings (as ckptd --check does); and whether a ckptd listens.  green: as it\n"
-        "should be; yellow: works, with a drawback, and what takes it away; red: does not work;\n"
-        "-: not there, which may be just as well.\n"
+        "--store at the store's rights and credentials, conditional writes, clock, room and\n"
+        "speed (one small object and SIZE of noise are written under \"ckpt.doctor/\" and removed\n"
+        "again); at ckptd's settings (as ckptd --check does); and whether a ckptd listens.  green:\n"
+        "as it should be; yellow: works, with a drawback, and what takes it away; red: does not\n"
+        "work; -: not there, which may be just as well.\n"
         "\n"
         "  --socket PATH   where ckptd listens (else CKPT_SOCKET, else by user and store)\n"
         "  --size SIZE     how much to write for the speed (default 256M; 0 = nothing)\n"

@@ -43,6 +43,9 @@ void doctor_clock(struct doctor_finding *ret);
 void doctor_store_clock(struct store *s, struct doctor_finding *ret);
 /* Puts, reads, lists and removes one object under "ckpt.doctor/". */
 void doctor_store_rights(struct store *s, struct doctor_finding *ret);
+/* Where it is and how it is asked; of an object store: whose keys, and until when. */
+void doctor_store_name(const struct store *s, enum doctor_verdict rights,
+                       struct doctor_finding *ret);
 /* A second writer of a record must lose: without that two launches could both commit. */
 void doctor_store_conditional(struct store *s, struct doctor_finding *ret);
 /* Writes and reads `bytes` of noise in pieces of 32 MiB; takes as long as it takes. */

@@ -94,6 +94,15 @@ void doctor_store_rights(struct store *s, struct doctor_finding *ret)
     doctor_remedy(ret, st == CKPT_DENIED ? "give this user the right to write there" : "");
 }
 
+void doctor_store_name(const struct store *s, enum doctor_verdict rights,
+                       struct doctor_finding *ret)
+{
+    char text[512];
+    *ret = (struct doctor_finding){ .what = "store" };
+    store_to_text(s, text, sizeof(text));
+    doctor_found(ret, rights == DOCTOR_RED ? DOCTOR_ABSENT : DOCTOR_GREEN, "%.250s", text);
+}
+
 void doctor_store_conditional(struct store *s, struct doctor_finding *ret)
 {
     char key[64];

@@ -137,7 +137,7 @@ static void s3_to_text(const struct store *base, char *buf, size_t cap)
                  t->conditional ? "" : ", no conditional writes: only one writer at a time is safe",
                  s->site->shared.unordered ? ", unordered lists" : "");
     pthread_mutex_unlock(&s->site->shared.lock);
-    snprintf(buf, cap, "%s (%s://%s, region %s, %s%s)", base->url,
+    snprintf(buf, cap, "%s (%s://%s, region %s, keys: %s%s)", base->url,
              s->site->place.tls ? "https" : "http", host, region, keys, probed);
 }
 

@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 CASE = re.compile(r"^\d\d-[a-z0-9]+(-[a-z0-9]+)*$")
 SKIPPED = 77
+PASSED_ON = ("CKPT_DEEP", "CKPT_TORCH_PYTHON")
 TAIL_LINES = 60
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -55,7 +56,7 @@ def kill_leftovers():
 
 
 def environment(build, root, tmp):
-    env = {k: v for k, v in os.environ.items() if not k.startswith("CKPT_") or k == "CKPT_DEEP"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CKPT_") or k in PASSED_ON}
     programs = [os.path.join(build, "tools"), os.path.join(build, "ckptd")]
     env.update(PATH=":".join(programs + [env.get("PATH", "/usr/bin:/bin")]), BUILD=build,
                ROOT=root, TMP=tmp, TMPDIR=tmp, HOME=tmp, XDG_RUNTIME_DIR=tmp)
