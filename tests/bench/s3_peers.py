@@ -23,7 +23,8 @@ it out there as well (payload=unsigned), and then sends a CRC32C of each body th
 Over HTTPS bodies are not signed, but by those that cannot leave it out.
 
 "files alone": our program reads or writes the files and asks no server: what is in each row's
-CPU seconds for the folders.  "to memory": what is got is dropped instead of written to a file.  "ckptd": a
+CPU seconds for the folders.  "socket alone": a few lines of Python get everything over one plain socket,
+into memory (sink server): with the files, what no client can do without.  "to memory": what is got is dropped instead of written to a file.  "ckptd": a
 checkpoint of one tensor of that size in the directory of a daemon; put is a daemon's start,
 drain of all of it as it lies there and end, get is "ckpt restore" without any daemon.
 
@@ -44,7 +45,7 @@ import subprocess
 import sys
 
 from s3_peers_clients import (PATIENCE_S, Awscrt, AwsCli, Daemon, Failed, Files, Ours, Rclone,
-                              S5cmd)
+                              S5cmd, Socket)
 
 HERE = pathlib.Path(__file__).resolve().parent
 S3_TESTS = HERE.parent / "s3"
@@ -262,7 +263,7 @@ class Table:
     def verdict(self, verb):
         """Against all that others make."""
         peers = [c for c in self.clients
-                 if not c.name.startswith("ours") and (c.name, verb) in self.bench.results]
+                 if not c.name.startswith(("ours", "socket")) and (c.name, verb) in self.bench.results]
         pairs = {c.name: self.pairs(c, verb) for c in peers}
         pairs = {n: p for n, p in pairs.items() if p[0]}
         if not pairs:
@@ -273,6 +274,17 @@ class Table:
         print(f"{verb}: {speed:.2f} of the speed of the best ({fast}; wanted 0.95): "
               f"{'yes' if speed >= 0.95 else 'NO'};   {work:.2f} of the CPU seconds of the leanest "
               f"({lean}; wanted 0.5): {'yes' if work <= 0.5 else 'NO'}")
+
+    def floor(self):
+        """What is left to getting files without any client of HTTP, beside the leanest client."""
+        cpu = {name: statistics.median(r[1] for r in rows.values())
+               for (name, verb), rows in self.bench.results.items() if verb == "get"}
+        peers = [n for n in cpu if not n.startswith(("ours", "files", "socket")) and "to memory" not in n]
+        if "files alone" not in cpu or "socket alone" not in cpu or not peers:
+            return
+        least, lean = cpu["files alone"] + cpu["socket alone"], min(peers, key=cpu.get)
+        print(f"get: files alone and socket alone are {least:.2f} CPU seconds, {least / cpu[lean]:.2f} of "
+              f"those of {lean}: no client that writes files can do with less")
 
     def print(self):
         args = self.bench.args
@@ -287,6 +299,7 @@ class Table:
         print()
         for verb in ("put", "get"):
             self.verdict(verb)
+        self.floor()
         for client in self.clients:
             words = " ".join(f"{k}={v}" for k, v in client.setting.items())
             print(f"  {client.name}: {words}")
@@ -299,12 +312,14 @@ def clients_of(bench):
                 Ours(bench, "ours, unsigned", "unsigned"),
                 Ours(bench, "ours, to memory", "unsigned", files=False),
                 Files(bench, "files alone", "-"),
+                *([] if bench.server.keeps_bytes or bench.server.ca else
+                  [Socket(bench, "socket alone", "-", files=False)]),
                 Awscrt(bench, "awscrt"), Awscrt(bench, "awscrt, to memory", files=False),
                 AwsCli(bench, "aws-cli"), S5cmd(bench, "s5cmd"),
                 Rclone(bench, "rclone"), Daemon(bench, "ours, ckptd")]
     wanted = bench.args.clients.split(",") if bench.args.clients else None
     if wanted:
-        everyone = [c for c in everyone if c.name.split(",")[0].split(" ")[0] in wanted + ["files"]]
+        everyone = [c for c in everyone if c.name.split(",")[0].split(" ")[0] in wanted + ["files", "socket"]]
     return everyone
 
 

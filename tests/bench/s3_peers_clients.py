@@ -3,6 +3,7 @@ import json
 import os
 import pathlib
 import subprocess
+import sys
 import time
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -93,6 +94,16 @@ class Files(Ours):
         command = super().command(verb, folder, count)
         command[command.index(verb)] = {"put": "read", "get": "write"}[verb]
         return command
+
+
+class Socket(Ours):
+    """What the kernel's part of getting costs, into memory."""
+
+    def command(self, verb, folder, count):
+        if verb == "put":
+            return super().command(verb, folder, count)
+        return [sys.executable, HERE / "s3_socket.py", self.bench.server.address,
+                f"{self.bench.server.bucket}/{self.prefix}/bench", *range(count)]
 
 
 class Awscrt(Client):
