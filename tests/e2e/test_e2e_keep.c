@@ -180,14 +180,15 @@ static bool nothing_else(const char *job, bool gone)
     return true;
 }
 
-/* A pass may find the one or other on its way to the remote store, and leave it to the next. */
+/* A pass may find the one or other on its way to the remote store, and leave it to the next; and
+ * beside other work it takes its time. */
 static void settle(const char *job, bool gone)
 {
     bool done = nothing_else(job, gone);
     for (int more = 0; more < 20 && !done; more++) {
         run_steps(job, newest + 1, newest + 1);
-        for (int i = 0; i < 100 && !done; i++) {
-            kit_pause(10);
+        for (int i = 0; i < 50 + 50 * more && !done; i++) {
+            kit_pause(20);
             done = nothing_else(job, gone);
         }
     }

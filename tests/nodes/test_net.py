@@ -174,6 +174,10 @@ def part_zombie_cut(run):
     zombie.stop(go_on=True)
     zombie.await_steps(at + 2 * EVERY)  # it trains and saves, alone
     run.disturb(zombie, zombie.stop)    # for the other launch may take its time
+    if len(zombie.lines()) > STEPS - EVERY:  # its last save has begun: it would not be told
+        for node in (a, b):
+            node.link.heal()
+        raise TooLate
     before = committed(place, begin=OF_EPOCH_1)
     c, d = (run.node(f"fork.{i}", home) for i in "cd")
     shutil.copy(zombie.losses, run.world.path(run.losses("fork")))

@@ -28,7 +28,7 @@ struct scene {
 static int listener;
 static char url[64], *memory;
 static char taken[1 << 20]; /* what the server reads; a client is sending from `memory` */
-static atomic_bool over; /* the client has closed */
+static atomic_bool over;    /* the client has closed */
 
 static void sleep_ms(int ms)
 {
