@@ -29,6 +29,7 @@
 #define SESSION_DETACHED_NS INT64_C(60000000000) /* a living client must be back by then */
 #define SESSION_AWAY_MIN_NS INT64_C(1000000000)  /* between two tries with a home that is away */
 #define SESSION_AWAY_MAX_NS INT64_C(10000000000)
+#define SESSION_HOLD_NS     INT64_C(10000000000) /* the last place is kept free so long */
 #define SESSION_NO_SLOT     UINT32_MAX
 
 enum slot_owner {
@@ -85,7 +86,7 @@ struct session_op {
     uint32_t image_slots, out, filled, packed; /* out: granted and not back */
     uint32_t queued;                           /* slots at the crew */
     bool job_out;                              /* begin, finish or failed-manifest */
-    bool begun_away;                           /* it began without the home (H5) */
+    bool home_late;                            /* the home is not waited for (H5) */
     bool staged;                               /* all slots of this save came in */
     bool told;                                 /* the client knows how it ended */
     bool decided;                              /* the committer has spoken */

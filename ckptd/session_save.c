@@ -115,14 +115,16 @@ static bool same_step_above(const struct session *s, const struct session_op *op
 
 /* All other places are taken: one of them is waited for, so that saves begin no faster than
  * they are committed, and a trainer that saves too often waits at its fence instead of being
- * refused the save after this one.  Not while the home is away: then training goes on (H5). */
+ * refused the save after this one.  Not for long, and not while the home is away: then training
+ * goes on (H5). */
 static bool in_last_place(const struct session *s, const struct session_op *op)
 {
     uint32_t above = 0;
+    if (op->home_late)
+        return false;
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
         const struct session_op *o = &s->ops[i];
-        if ((o->phase == OP_FINISH || o->phase == OP_COPYING) &&
-            (o->away_pause_ns || o->begun_away))
+        if ((o->phase == OP_FINISH || o->phase == OP_COPYING) && (o->away_pause_ns || o->home_late))
             return false;
         above += o->phase != OP_NONE && o->id < op->id;
     }
@@ -312,7 +314,7 @@ void session_on_begun(struct session *s, struct session_op *op, const struct ses
         return;
     }
     op->phase = OP_COPYING;
-    op->begun_away = ev->away;
+    op->home_late |= ev->away;
     op->has_parent = ev->has_parent;
     op->parent = ev->parent;
     session_act(out, ACT_JOIN, session_op_index(s, op));
@@ -381,6 +383,10 @@ void session_look_for_home(struct session *s, int64_t now, struct session_action
 {
     for (uint32_t i = 0; i < SESSION_OPS_MAX; i++) {
         struct session_op *op = &s->ops[i];
+        if (op->phase == OP_HOLD && now - op->begun_ns >= SESSION_HOLD_NS) {
+            op->home_late = true; /* whatever the others wait for has not said so yet */
+            start_held(s, out);
+        }
         if (!op->away_ns || now < op->away_ns)
             continue;
         op->away_ns = 0;

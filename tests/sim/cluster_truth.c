@@ -544,6 +544,15 @@ static void began(const struct job_part *p, const struct window *w)
     a->begun[p->rank] = true;
 }
 
+void sim_store_unasked(const struct session *s, const struct session_op *op)
+{
+    struct sim_attempt *a = sim_attempt_get(&op->name, s->world);
+    sim_saw(SEEN_unasked);
+    a->job = job_index(s->job);
+    a->try_ = op->try_;
+    a->begun[s->rank] = true;
+}
+
 void truth_job_ended(const struct sim_job *s)
 {
     const struct job *j = s->j;

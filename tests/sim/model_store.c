@@ -153,6 +153,14 @@ static void give_up(struct sim_attempt *a)
 
 /* ---- a rank's part ---- */
 
+void sim_store_unasked(const struct session *s, const struct session_op *op)
+{
+    struct sim_attempt *a = sim_attempt_get(&op->name, s->world);
+    sim_saw(SEEN_unasked);
+    a->try_ = op->try_;
+    a->begun[s->rank] = true;
+}
+
 static enum ckpt_status run_begin(struct job_part *p, struct ckpt_err *err)
 {
     SIM_CHECK(p->epoch <= epoch_count && epochs[p->epoch].resolved,

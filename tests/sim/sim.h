@@ -83,6 +83,7 @@
     X(deadline, BOTH)                \
     X(same_step_twice, BOTH)         \
     X(exists, BOTH)                  \
+    X(unasked, BOTH)                 \
     X(committed, BOTH)               \
     X(aborted, BOTH)                 \
     X(committed_by_resolver, BOTH)   \
@@ -365,7 +366,7 @@ struct sim_attempt {
     bool staged[SIM_WORLD]; /* its rank was told so */
     bool told_failed[SIM_WORLD], told_committed[SIM_WORLD];
     bool unsure[SIM_WORLD];        /* a job said that it failed, and had done its work */
-    bool begun[SIM_WORLD];         /* while its epoch was current */
+    bool begun[SIM_WORLD];         /* while its epoch was current, or unasked (H5) */
     uint64_t branch[SIM_WORLD];    /* from which epoch on the rank's steps are its own */
     uint32_t part_node[SIM_WORLD]; /* where its packs were put */
     struct {
@@ -381,6 +382,8 @@ void sim_store_reset(void);
 struct sim_attempt *sim_attempt_find(const struct ckpt_name *name);
 struct sim_attempt *sim_attempt_get(const struct ckpt_name *name, uint32_t world);
 void sim_store_check(const struct sim_attempt *a);
+/* The rank's save has begun while its question hangs in the home. */
+void sim_store_unasked(const struct session *s, const struct session_op *op);
 bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
 /* False: what the job has saved was lost with disks, or deleted; a launch must be told to
  * start over. */

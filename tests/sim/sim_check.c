@@ -93,7 +93,8 @@ static void check_wait(const struct sim_node *n, const struct client *cl,
                        const struct session_op *op)
 {
     struct control *c = n->c;
-    bool begin = jobs_of(n, cl, JOB_BEGIN, op->id, UINT32_MAX) == 1;
+    bool late = cl->begin_ns[op - cl->s->ops] == 0; /* its job, if any, is not waited for */
+    bool begin = jobs_of(n, cl, JOB_BEGIN, op->id, UINT32_MAX) == 1 && !late;
     bool finish = jobs_of(n, cl, JOB_FINISH, op->id, UINT32_MAX) == 1;
     bool failing = jobs_of(n, cl, JOB_FAIL_PART, op->id, UINT32_MAX) == 1;
     bool waits = op->phase == OP_COMMIT || op->phase == OP_ABORT || op->phase == OP_COPYING;
@@ -128,6 +129,8 @@ static void check_op(const struct sim_node *n, const struct client *cl, const st
     sim_saw(seen[op->phase]);
     count_slots(cl->s, op);
     check_wait(n, cl, op);
+    if (op->phase == OP_COPYING && op->home_late)
+        sim_store_unasked(cl->s, op);
 }
 
 static uint32_t jobs_out_of(const struct sim_node *n, const struct client *cl)

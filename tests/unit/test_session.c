@@ -386,6 +386,16 @@ static void test_last_place(void)
     CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
     home_away(CKPT_UNREACHABLE); /* and behind */
     CHECK_EQ(count(ACT_BEGIN), 1);
+    s = before;
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0));
+    tick(SESSION_HOLD_NS - 10);
+    CHECK_EQ(count(ACT_BEGIN), 0);
+    tick(10); /* what hangs there does not say so */
+    CHECK_EQ(count(ACT_BEGIN), 1);
+    s = before;
+    CHECK_OK(step((struct session_event){ .kind = SESSION_BEGUN, .op = 2, .away = true }));
+    CHECK_OK(save(SESSION_OPS_MAX, 200, 0)); /* nor is one held behind a save that began unasked */
+    CHECK_EQ(count(ACT_BEGIN), 1);
 }
 
 static void test_dead_after_staged(void)
