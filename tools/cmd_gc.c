@@ -18,22 +18,25 @@ struct gc {
 static void report_json(struct gc *g, const char *job, const struct life_gc_report *r)
 {
     json_array_append_new(
-        g->json, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "job", job, "collected",
-                           (json_int_t)r->collected, "given_up", (json_int_t)r->aborted, "objects",
-                           (json_int_t)r->objects, "bytes", (json_int_t)r->bytes, "brought_back",
-                           (json_int_t)r->restored_to_live, "dry_run", g->options.dry_run));
+        g->json,
+        json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:b}", "job", output_string(job), "collected",
+                  (json_int_t)r->collected, "given_up", (json_int_t)r->aborted, "objects",
+                  (json_int_t)r->objects, "bytes", (json_int_t)r->bytes, "brought_back",
+                  (json_int_t)r->restored_to_live, "dry_run", g->options.dry_run));
 }
 
 static void report_text(const struct gc *g, const char *job, const struct life_gc_report *r)
 {
     char bytes[OUTPUT_TEXT];
-    printf("%s: %s%llu checkpoints collected, %llu unfinished saves given up: %llu objects, %s%s\n",
-           job, g->options.dry_run ? "would be " : "", (unsigned long long)r->collected,
-           (unsigned long long)r->aborted, (unsigned long long)r->objects,
-           output_bytes(r->bytes, bytes), g->options.dry_run ? " to free" : " freed");
+    output_line(
+        stdout,
+        "%s: %s%llu checkpoints collected, %llu unfinished saves given up: %llu objects, %s%s", job,
+        g->options.dry_run ? "would be " : "", (unsigned long long)r->collected,
+        (unsigned long long)r->aborted, (unsigned long long)r->objects,
+        output_bytes(r->bytes, bytes), g->options.dry_run ? " to free" : " freed");
     if (r->restored_to_live)
-        printf("%s: %llu brought back: a launch resumes from them, or they have a tag\n", job,
-               (unsigned long long)r->restored_to_live);
+        output_line(stdout, "%s: %llu brought back: a launch resumes from them, or they have a tag",
+                    job, (unsigned long long)r->restored_to_live);
 }
 
 static enum ckpt_status gc_job(void *arg, const char *job, struct ckpt_err *err)

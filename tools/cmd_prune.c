@@ -56,10 +56,10 @@ static void item_json(struct prune_call *p, const char *job, const struct prune_
 {
     char when[OUTPUT_TEXT];
     json_t *o = output_point(job, &item->name);
-    json_object_set_new(o, "time", json_string(output_time(item->time_ns, when)));
+    json_object_set_new(o, "time", output_string(output_time(item->time_ns, when)));
     json_object_set_new(o, "abandoned", json_boolean(!item->on_lineage));
-    json_object_set_new(o, "action", json_string(action_of(item)));
-    json_object_set_new(o, "why", json_string(why_of(item)));
+    json_object_set_new(o, "action", output_string(action_of(item)));
+    json_object_set_new(o, "why", output_string(why_of(item)));
     json_object_set_new(o, "bytes_stored",
                         item->stored_bytes == UINT64_MAX
                             ? json_null()
@@ -105,8 +105,9 @@ static enum ckpt_status print(struct prune_call *p, struct ckpt_err *err)
         st = output_table_print(&p->table, stdout, err);
     if (st != CKPT_OK)
         return st;
-    printf("%llu kept, %llu %s (%s)\n", (unsigned long long)r->kept, (unsigned long long)r->deleted,
-           p->dry_run ? "would go" : "deleted", output_bytes(r->bytes, bytes));
+    output_line(stdout, "%llu kept, %llu %s (%s)", (unsigned long long)r->kept,
+                (unsigned long long)r->deleted, p->dry_run ? "would go" : "deleted",
+                output_bytes(r->bytes, bytes));
     if (!p->dry_run && r->deleted)
         puts(
             "\"ckpt undelete\" brings one back; \"ckpt gc\" frees the space after the grace (72 h)");

@@ -18,13 +18,13 @@ static enum ckpt_status report(struct change *c, const struct catalog_spec *spec
     const char *state = c->delete ? "deleted" : "live";
     if (c->json) {
         json_t *o = output_point(spec->job, name);
-        json_object_set_new(o, "state", json_string(state));
+        json_object_set_new(o, "state", output_string(state));
         json_object_set_new(o, "changed", json_boolean(changed));
         json_array_append_new(c->json, o);
         return CKPT_OK;
     }
-    printf("%s@%llu~%llu: %s %s\n", spec->job, (unsigned long long)name->step,
-           (unsigned long long)name->epoch, changed ? "now" : "was already", state);
+    output_line(stdout, "%s@%llu~%llu: %s %s", spec->job, (unsigned long long)name->step,
+                (unsigned long long)name->epoch, changed ? "now" : "was already", state);
     return output_flush(err);
 }
 
