@@ -174,6 +174,23 @@ enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struc
     return open_named(t, false, ret, err);
 }
 
+enum ckpt_status tool_open_home(const struct tool *t, bool change, bool change_others,
+                                struct tool_stores *ret, struct ckpt_err *err)
+{
+    CLEANUP_STORES struct tool_stores all = { 0 };
+    enum ckpt_status st = open_named(t, !change, &all.s[0], err);
+    all.count = st == CKPT_OK;
+    for (size_t i = 0; i < t->remote_count && st == CKPT_OK; i++) {
+        st = open_place(t->remotes[i], !change_others, &all.s[all.count], err);
+        all.count += st == CKPT_OK;
+    }
+    if (st != CKPT_OK)
+        return st;
+    *ret = all;
+    all.count = 0;
+    return CKPT_OK;
+}
+
 enum ckpt_status tool_each_job(struct store *s, const char *job,
                                enum ckpt_status (*each)(void *arg, const char *job,
                                                         struct ckpt_err *err),
