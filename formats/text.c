@@ -1,21 +1,13 @@
 /* Making text safe to show and fit for JSON. */
 #include "formats/text.h"
 
-/* The directions: a name that holds one would reorder the line it is shown in, and an
- * embedding that is not closed the lines after it. */
-static bool is_shown(uint32_t code)
-{
-    return !text_control(code) && !(code >= 0x2028 && code <= 0x202e) &&
-           !(code >= 0x2066 && code <= 0x2069);
-}
-
 char *text_clean(const char *text, char *ret, size_t cap)
 {
     size_t len = strlen(text), to = 0, taken;
     for (size_t i = 0; i < len; i += taken) {
         uint32_t code = 0;
         size_t n = text_next(text + i, len - i, &code);
-        bool shown = n && is_shown(code);
+        bool shown = n && text_shown(code);
         taken = n ? n : 1;
         if (to + (shown ? n : 1) >= cap)
             break;

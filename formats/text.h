@@ -32,10 +32,18 @@ static inline bool text_control(uint32_t code)
     return code < 0x20 || (code >= 0x7f && code < 0xa0);
 }
 
-/* Copies text for people, on one line: '?' stands for each control character, each one that
- * ends a line or changes the direction of what follows (U+2028 to U+202E, U+2066 to U+2069),
- * and each byte that is part of no character.  All else stays, and nothing grows.  Cuts
- * between characters.  ret may be text.  Returns ret. */
+/* False for control characters, and for those that end a line or change the direction of what
+ * follows (U+2028 to U+202E, U+2066 to U+2069): a name that holds one would reorder the line
+ * it is shown in, and an embedding that is not closed the lines after it. */
+static inline bool text_shown(uint32_t code)
+{
+    return !text_control(code) && !(code >= 0x2028 && code <= 0x202e) &&
+           !(code >= 0x2066 && code <= 0x2069);
+}
+
+/* Copies text for people, on one line: '?' stands for each character that is not shown, and for
+ * each byte that is part of none.  All else stays, and nothing grows.  Cuts between characters.
+ * ret may be text.  Returns ret. */
 char *text_clean(const char *text, char *ret, size_t cap);
 /* A copy in which U+FFFD stands for each byte that is part of no character; the caller frees
  * it.  NULL: out of memory. */
