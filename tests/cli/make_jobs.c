@@ -5,8 +5,8 @@
  * Words, in order: STEP saves and commits that step; "abort=STEP" gives one up;
  * "launch" starts the next launch at the newest checkpoint; "resume=STEP" starts one at
  * that step; "tag=NAME" tags the last checkpoint; "ranks=N" (default 2), "zstd",
- * "drop=TENSOR" leaves a tensor out from here on (allowed), "scalar=NAME" calls the tensor
- * "scalar" so, "metric=NAME" adds a metric to what is saved, "bad=TEXT" says of the checkpoint
+ * "drop=TENSOR" leaves a tensor out from here on (allowed), "big=NAME" calls the tensor
+ * "big" so, "metric=NAME" adds a metric to what is saved, "bad=TEXT" says of the checkpoint
  * that was resumed from that its bytes are wrong.
  *
  * The bytes of a tensor follow from its name and the step, so that a reader that knows
@@ -56,7 +56,7 @@ struct maker {
     const char *job;
     uint32_t world;
     uint64_t epoch;
-    const char *dropped, *scalar;
+    const char *dropped, *big;
     const char *metrics[RECORD_METRICS_MAX];
     uint32_t metric_count;
     struct save_codec codec;
@@ -104,7 +104,7 @@ static void declare(const struct maker *m, uint32_t rank, struct decl *d)
         const struct model_tensor *t = &model[i];
         if (m->dropped && strcmp(t->name, m->dropped) == 0)
             continue;
-        const char *name = m->scalar && strcmp(t->name, "scalar") == 0 ? m->scalar : t->name;
+        const char *name = m->big && strcmp(t->name, "big") == 0 ? m->big : t->name;
         struct decl_tensor dt = { .name = (char *)(uintptr_t)name,
                                   .alias = (char *)(uintptr_t)t->alias,
                                   .dtype = (uint8_t)t->dtype,
@@ -288,8 +288,8 @@ static void word(struct maker *m, const char *w)
         m->world = (uint32_t)n;
     } else if (strncmp(w, "drop=", 5) == 0) {
         m->dropped = value + 1;
-    } else if (strncmp(w, "scalar=", 7) == 0) {
-        m->scalar = value + 1;
+    } else if (strncmp(w, "big=", 4) == 0) {
+        m->big = value + 1;
     } else if (strncmp(w, "metric=", 7) == 0) {
         CHECK(m->metric_count + 1 < RECORD_METRICS_MAX);
         m->metrics[m->metric_count++] = value + 1;

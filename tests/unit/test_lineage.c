@@ -472,8 +472,8 @@ static int test_hostile_words(void)
     snprintf(l.launches[0].bad_text, sizeof(l.launches[0].bad_text), "a\nnext: \xc2\x9b\x9b\xe2");
     snprintf(r.why, sizeof(r.why), "b\n  not step 40\u202e");
     lineage_to_text(&l, &r, text, sizeof(text));
-    CHECK(strstr(text, "step 40 of epoch 1: b?  not step 40?\nlaunch 2: "));
-    CHECK(strstr(text, "ranks failed on step 0: a?next: ???\nlaunch 1: "));
+    CHECK(strstr(text, "step 40 of epoch 1: b?  not step 40?\nlaunch 3: "));
+    CHECK(strstr(text, "ranks failed on step 0: a?next: ???\nlaunch 2: "));
     record_resolved_fini(&r);
     lineage_fini(&l);
     return 2;
