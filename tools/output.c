@@ -362,7 +362,7 @@ static void put_json(const char *text)
 {
     for (; *text; text++) {
         if (*text == 0x7f)
-            fputs("\\u007f", stdout);
+            fputs("\\u007F", stdout);
         else
             putchar(*text);
     }
