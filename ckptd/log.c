@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <time.h>
 
+#include "formats/text.h"
+
 #define QUOTES_MAX 16 /* in one format */
 
 static enum log_level level_max = LOG_LEVEL_INFO;
@@ -48,22 +50,27 @@ static size_t own_quotes(const char *fmt, va_list ap, size_t at[QUOTES_MAX])
     return count;
 }
 
-/* Appends text to the line: a quote or backslash in a value is escaped, and control
- * characters, by which a client could forge lines, are replaced.  A value that is cut off
- * is closed.  Returns the line's length, below cap. */
+/* Appends text to the line: a quote or backslash in a value is escaped, and what text_clean
+ * takes away, by which a client could forge lines, is replaced.  A value that is cut off is
+ * closed.  Returns the line's length, below cap. */
 static size_t put_text(char *line, size_t at, size_t cap, const char *text, const size_t *quotes,
                        size_t quote_count)
 {
-    size_t next = 0;
-    for (size_t i = 0; text[i]; i++) {
+    size_t len = strlen(text), next = 0, taken;
+    for (size_t i = 0; i < len; i += taken) {
+        uint32_t code = 0;
+        size_t n = text_next(text + i, len - i, &code);
         bool own = next < quote_count && quotes[next] == i;
         bool escape = !own && (text[i] == '"' || text[i] == '\\');
-        if (at + 3 >= cap) /* this, an escape, and a quote at the end */
+        bool shown = n && text_shown(code);
+        taken = n ? n : 1;
+        if (at + taken + 2 >= cap) /* this, an escape, and a quote at the end */
             break;
         next += own;
         if (escape)
             line[at++] = '\\';
-        line[at++] = (unsigned char)text[i] < 0x20 || text[i] == 0x7f ? '?' : text[i];
+        memcpy(line + at, shown ? text + i : "?", shown ? n : 1);
+        at += shown ? n : 1;
     }
     if (next % 2 == 1)
         line[at++] = '"';

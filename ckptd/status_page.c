@@ -3,18 +3,12 @@
 
 #include "ckptd/log.h"
 #include "ckptd/status_json.h"
+#include "formats/text.h"
 
 json_t *status_text(const char *text)
 {
-    json_t *j = json_string(text);
-    char *copy = j ? NULL : strdup(text);
-    for (char *p = copy; p && *p; p++)
-        if ((unsigned char)*p >= 0x80)
-            *p = '?';
-    if (copy)
-        j = json_string(copy);
-    free(copy);
-    return j;
+    CLEANUP_FREE char *valid = text_valid(text);
+    return valid ? json_string(valid) : NULL;
 }
 
 void status_count(json_t *to, enum meter_id id, uint64_t value)

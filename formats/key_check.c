@@ -1,5 +1,6 @@
 /* Names that come from outside, validated once at the edge: jobs, tags, tensors. */
 #include "formats/key.h"
+#include "formats/text.h"
 
 static bool is_word_start(char c)
 {
@@ -46,27 +47,6 @@ enum ckpt_status tag_check(const char *tag, struct ckpt_err *err)
     return word_check("tag", tag, err);
 }
 
-/* Bytes of the UTF-8 character at `at`, its code in *ret; 0 if there is none. */
-static size_t utf8_next(const uint8_t *at, size_t left, uint32_t *ret)
-{
-    static const uint32_t least[5] = { 0, 0, 0x80, 0x800, 0x10000 };
-    uint8_t first = at[0];
-    size_t n = first < 0x80 ? 1 : first < 0xc0 ? 0 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
-    if (n == 0 || first > 0xf4 || n > left)
-        return 0;
-    uint32_t code = n == 1 ? first : first & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((at[i] & 0xc0) != 0x80)
-            return 0;
-        code = code << 6 | (at[i] & 0x3f);
-    }
-    /* Overlong forms and surrogates would give one name two spellings. */
-    if (code < least[n] || code > 0x10ffff || (code >= 0xd800 && code <= 0xdfff))
-        return 0;
-    *ret = code;
-    return n;
-}
-
 /* How many bytes at the beginning are plain: 0x20 to 0x7e.  Eight at a time: in a byte
  * below 0x80, adding 1 sets the high bit of 0x7f alone, and subtracting 0x20 that of
  * what lies below it (a borrow from a lower byte only follows such a one). */
@@ -86,12 +66,12 @@ static enum ckpt_status utf8_check(const char *name, size_t len, struct ckpt_err
 {
     for (size_t i = plain_prefix(name, len); i < len;) {
         uint32_t code;
-        size_t n = utf8_next((const uint8_t *)name + i, len - i, &code);
+        size_t n = text_next(name + i, len - i, &code);
         if (n == 0)
             return err_set(err, CKPT_BAD_NAME,
                            "a tensor name is not valid UTF-8 at byte %zu (0x%02x)", i,
                            (uint8_t)name[i]);
-        if (code < 0x20 || (code >= 0x7f && code < 0xa0))
+        if (text_control(code))
             return err_set(err, CKPT_BAD_NAME,
                            "a tensor name has the control character U+%04X at byte %zu",
                            (unsigned)code, i);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "tools/manual.h"
+#include "tools/output.h"
 #include "tools/tool.h"
 
 static const struct tool_verb *const verbs[] = {
@@ -43,9 +44,10 @@ static void print_help(FILE *to)
     fprintf(to, "\n%s", overview);
 }
 
-static void print_verb_help(const struct tool_verb *v)
+static void print_verb_help(const struct tool_verb *v, FILE *to)
 {
-    printf("usage: ckpt [--store URL|DIR] [--json] %s %s\n\n%s\n", v->name, v->arguments, v->help);
+    fprintf(to, "usage: ckpt [--store URL|DIR] [--json] %s %s\n\n%s\n", v->name, v->arguments,
+            v->help);
 }
 
 /* Takes `--store X`, `--store=X`, the same of --remote, and `--json` out of argv, wherever
@@ -108,8 +110,8 @@ static int unknown_verb(const char *word)
     for (size_t i = 0; i < ARRAY_COUNT(verbs); i++)
         names[i] = verbs[i]->name;
     const char *nearest = tool_nearest(word, names, ARRAY_COUNT(names));
-    fprintf(stderr, "ckpt: \"%s\" is no verb%s%s%s; \"ckpt --help\" lists them\n", word,
-            nearest ? ": did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
+    output_line(stderr, "ckpt: \"%s\" is no verb%s%s%s; \"ckpt --help\" lists them", word,
+                nearest ? ": did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
     return TOOL_USAGE;
 }
 
@@ -117,7 +119,7 @@ static int unknown_verb(const char *word)
 static int run_plain(const char *word)
 {
     if (strcmp(word, "--version") == 0) {
-        printf("ckpt %s\n", ckpt_version());
+        output_line(stdout, "ckpt %s", ckpt_version());
         return TOOL_FINE;
     }
     if (strcmp(word, "--help") == 0 || strcmp(word, "-h") == 0) {
@@ -125,7 +127,7 @@ static int run_plain(const char *word)
         return TOOL_FINE;
     }
     if (word[0] == '-') {
-        fprintf(stderr, "ckpt: %s is no option of ckpt; \"ckpt --help\" lists them\n", word);
+        output_line(stderr, "ckpt: %s is no option of ckpt; \"ckpt --help\" lists them", word);
         return TOOL_USAGE;
     }
     return -1;
@@ -145,7 +147,7 @@ static int run_help(int argc, char **argv)
     else if (words)
         manual_words(stdout, verb, verbs, ARRAY_COUNT(verbs));
     else if (verb)
-        print_verb_help(verb);
+        print_verb_help(verb, stdout);
     else
         print_help(stdout);
     return TOOL_FINE;
@@ -176,7 +178,7 @@ int main(int argc, char **argv)
     if (!verb)
         return unknown_verb(argv[1]);
     if (asks_help(argc - 1, argv + 1)) {
-        print_verb_help(verb);
+        print_verb_help(verb, stdout);
         return TOOL_FINE;
     }
     return verb->run(&t, argc - 1, argv + 1);

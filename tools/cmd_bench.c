@@ -265,11 +265,12 @@ static void print_peers(const struct bench *b)
         const char *name = json_string_value(json_object_get(peer, "name"));
         const char *missing = json_string_value(json_object_get(peer, "missing"));
         if (missing)
-            printf("  %-32s %s\n", name ? name : "?", missing);
+            output_line(stdout, "  %-32s %s", name ? name : "?", missing);
         else
-            printf("  %-32s %s / %s\n", name ? name : "?",
-                   output_rate(b->bytes, json_number_value(json_object_get(peer, "save_s")), save),
-                   output_rate(b->bytes, json_number_value(json_object_get(peer, "load_s")), load));
+            output_line(
+                stdout, "  %-32s %s / %s", name ? name : "?",
+                output_rate(b->bytes, json_number_value(json_object_get(peer, "save_s")), save),
+                output_rate(b->bytes, json_number_value(json_object_get(peer, "load_s")), load));
     }
 }
 
@@ -279,20 +280,20 @@ static void line_rate(const char *label, const struct series *s)
 {
     struct spread x = spread_of(s);
     char a[OUTPUT_TEXT], m[OUTPUT_TEXT], z[OUTPUT_TEXT];
-    printf("  %-32s %-12s (%s .. %s)\n", label, output_rate((uint64_t)x.median, 1, m),
-           output_rate((uint64_t)x.low, 1, a), output_rate((uint64_t)x.high, 1, z));
+    output_line(stdout, "  %-32s %-12s (%s .. %s)", label, output_rate((uint64_t)x.median, 1, m),
+                output_rate((uint64_t)x.low, 1, a), output_rate((uint64_t)x.high, 1, z));
 }
 
 static void line_ratio(const char *label, const struct series *s)
 {
     struct spread x = spread_of(s);
-    printf("  %-32s %-12.2f (%.2f .. %.2f)\n", label, x.median, x.low, x.high);
+    output_line(stdout, "  %-32s %-12.2f (%.2f .. %.2f)", label, x.median, x.low, x.high);
 }
 
 static void line_seconds(const char *label, const struct series *s)
 {
     struct spread x = spread_of(s);
-    printf("  %-32s %-12.4f (%.4f .. %.4f) s\n", label, x.median, x.low, x.high);
+    output_line(stdout, "  %-32s %-12.4f (%.4f .. %.4f) s", label, x.median, x.low, x.high);
 }
 
 static void print_memory(const struct bench *b)
@@ -301,19 +302,20 @@ static void print_memory(const struct bench *b)
     char text[OUTPUT_TEXT];
     size_t n = bench_run_daemons(&b->run, pids, DAEMONS_MAX);
     printf("\npeak memory (resident, shared arena counted in each that maps it)\n");
-    printf("  %-32s %s\n", "this process (state included)",
-           output_bytes(bench_peak_rss(getpid()), text));
+    output_line(stdout, "  %-32s %s", "this process (state included)",
+                output_bytes(bench_peak_rss(getpid()), text));
     for (size_t i = 0; i < n; i++)
-        printf("  ckptd %-26s %s\n", i ? "worker" : "keeper",
-               output_bytes(bench_peak_rss(pids[i]), text));
+        output_line(stdout, "  ckptd %-26s %s", i ? "worker" : "keeper",
+                    output_bytes(bench_peak_rss(pids[i]), text));
 }
 
 static enum ckpt_status print_text(const struct bench *b, struct ckpt_err *err)
 {
     char size[OUTPUT_TEXT], seal[OUTPUT_TEXT];
     puts(method);
-    printf("%s in %s, %u rounds; fio: %s\n\n", output_bytes(b->bytes, size), b->dir, b->rounds,
-           b->fio.line);
+    output_line(stdout, "%s in %s, %u rounds; fio: %s", output_bytes(b->bytes, size), b->dir,
+                b->rounds, b->fio.line);
+    puts("");
     line_ratio("fio / fio (the noise)", &b->control);
     puts("");
     line_rate("fio write, over its files", &b->fio_write);
@@ -330,7 +332,9 @@ static enum ckpt_status print_text(const struct bench *b, struct ckpt_err *err)
     line_seconds("memcpy, one thread", &b->copy);
     line_ratio("blocked / memcpy", &b->blocked_ratio);
     line_seconds("blocked, fence after the copy", &b->late);
-    printf("\n  %-32s %s\n", "arena population (seal)", output_seconds(b->first.seal, seal));
+    puts("");
+    output_line(stdout, "  %-32s %s", "arena population (seal)",
+                output_seconds(b->first.seal, seal));
     line_rate("first save to local", &b->first_save);
     print_memory(b);
     print_peers(b);
@@ -353,19 +357,19 @@ static enum ckpt_status print_json(const struct bench *b, struct ckpt_err *err)
         json_array_append_new(rss, json_integer((json_int_t)bench_peak_rss(pids[i])));
     return output_json(
         json_pack(
-            "{s:s, s:s, s:I, s:i, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
+            "{s:o, s:o, s:I, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, "
             "s:o, s:f, s:f, s:o, s:O?}",
-            "method", method, "dir", b->dir, "bytes", (json_int_t)b->bytes, "rounds",
-            (int)b->rounds, "fio", b->fio.line, "control_ratio", spread_json(&b->control),
-            "fio_write", spread_json(&b->fio_write), "fio_write_new", spread_json(&b->fio_new),
-            "save_new_ratio", spread_json(&b->new_ratio), "save_local", spread_json(&b->save),
-            "first_save", spread_json(&b->first_save), "save_ratio", spread_json(&b->save_ratio),
-            "fio_read", spread_json(&b->fio_read), "restore", spread_json(&b->restore),
-            "restore_ratio", spread_json(&b->restore_ratio), "blocked_seconds",
-            spread_json(&b->blocked), "memcpy_seconds", spread_json(&b->copy), "blocked_ratio",
-            spread_json(&b->blocked_ratio), "late_fence_seconds", spread_json(&b->late),
-            "seal_seconds", b->first.seal, "first_save_seconds", b->first.first, "peak_rss_bytes",
-            rss, "peers", b->peers),
+            "method", output_string(method), "dir", output_string(b->dir), "bytes",
+            (json_int_t)b->bytes, "rounds", (int)b->rounds, "fio", output_string(b->fio.line),
+            "control_ratio", spread_json(&b->control), "fio_write", spread_json(&b->fio_write),
+            "fio_write_new", spread_json(&b->fio_new), "save_new_ratio", spread_json(&b->new_ratio),
+            "save_local", spread_json(&b->save), "first_save", spread_json(&b->first_save),
+            "save_ratio", spread_json(&b->save_ratio), "fio_read", spread_json(&b->fio_read),
+            "restore", spread_json(&b->restore), "restore_ratio", spread_json(&b->restore_ratio),
+            "blocked_seconds", spread_json(&b->blocked), "memcpy_seconds", spread_json(&b->copy),
+            "blocked_ratio", spread_json(&b->blocked_ratio), "late_fence_seconds",
+            spread_json(&b->late), "seal_seconds", b->first.seal, "first_save_seconds",
+            b->first.first, "peak_rss_bytes", rss, "peers", b->peers),
         err);
 }
 

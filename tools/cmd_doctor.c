@@ -108,9 +108,11 @@ static enum ckpt_status print_json(const struct doctor *d, struct ckpt_err *err)
     json_t *out = json_array();
     for (size_t i = 0; i < d->count; i++) {
         const struct doctor_finding *f = &d->findings[i];
-        json_array_append_new(out, json_pack("{s:s, s:s, s:s, s:s*}", "check", f->what, "verdict",
-                                             words[f->verdict], "found", f->found, "remedy",
-                                             f->remedy[0] ? f->remedy : NULL));
+        json_t *o = json_pack("{s:o, s:o, s:o}", "check", output_string(f->what), "verdict",
+                              output_string(words[f->verdict]), "found", output_string(f->found));
+        if (f->remedy[0])
+            json_object_set_new(o, "remedy", output_string(f->remedy));
+        json_array_append_new(out, o);
     }
     return output_json(out, err);
 }
@@ -137,8 +139,11 @@ static enum ckpt_status print_text(const struct doctor *d, struct ckpt_err *err)
     output_table_fini(&table);
     for (size_t i = 0, n = 0; st == CKPT_OK && i < d->count; i++) {
         const struct doctor_finding *f = &d->findings[i];
-        if (f->remedy[0])
-            printf("%s  %s: %s\n", n++ ? "" : "\nwhat to do\n", f->what, f->remedy);
+        if (!f->remedy[0])
+            continue;
+        if (n++ == 0)
+            puts("\nwhat to do");
+        output_line(stdout, "  %s: %s", f->what, f->remedy);
     }
     return st == CKPT_OK ? output_flush(err) : st;
 }

@@ -8,9 +8,7 @@
 #include "tools/tool.h"
 
 struct gc {
-    struct store *store;
-    struct store *tiers[TOOL_REMOTES_MAX];
-    size_t tier_count;
+    struct tool_stores stores; /* the home first */
     struct life_gc_options options;
     json_t *json; /* array, or NULL */
 };
@@ -18,31 +16,35 @@ struct gc {
 static void report_json(struct gc *g, const char *job, const struct life_gc_report *r)
 {
     json_array_append_new(
-        g->json, json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "job", job, "collected",
-                           (json_int_t)r->collected, "given_up", (json_int_t)r->aborted, "objects",
-                           (json_int_t)r->objects, "bytes", (json_int_t)r->bytes, "brought_back",
-                           (json_int_t)r->restored_to_live, "dry_run", g->options.dry_run));
+        g->json,
+        json_pack("{s:o, s:I, s:I, s:I, s:I, s:I, s:b}", "job", output_string(job), "collected",
+                  (json_int_t)r->collected, "given_up", (json_int_t)r->aborted, "objects",
+                  (json_int_t)r->objects, "bytes", (json_int_t)r->bytes, "brought_back",
+                  (json_int_t)r->restored_to_live, "dry_run", g->options.dry_run));
 }
 
 static void report_text(const struct gc *g, const char *job, const struct life_gc_report *r)
 {
     char bytes[OUTPUT_TEXT];
-    printf("%s: %s%llu checkpoints collected, %llu unfinished saves given up: %llu objects, %s%s\n",
-           job, g->options.dry_run ? "would be " : "", (unsigned long long)r->collected,
-           (unsigned long long)r->aborted, (unsigned long long)r->objects,
-           output_bytes(r->bytes, bytes), g->options.dry_run ? " to free" : " freed");
+    output_line(
+        stdout,
+        "%s: %s%llu checkpoints collected, %llu unfinished saves given up: %llu objects, %s%s", job,
+        g->options.dry_run ? "would be " : "", (unsigned long long)r->collected,
+        (unsigned long long)r->aborted, (unsigned long long)r->objects,
+        output_bytes(r->bytes, bytes), g->options.dry_run ? " to free" : " freed");
     if (r->restored_to_live)
-        printf("%s: %llu brought back: a launch resumes from them, or they have a tag\n", job,
-               (unsigned long long)r->restored_to_live);
+        output_line(stdout, "%s: %llu brought back: a launch resumes from them, or they have a tag",
+                    job, (unsigned long long)r->restored_to_live);
 }
 
 static enum ckpt_status gc_job(void *arg, const char *job, struct ckpt_err *err)
 {
     struct gc *g = arg;
     struct life_gc_report r;
-    enum ckpt_status st = life_gc(g->store, job, &g->options, &r, err);
-    for (size_t i = 0; i < g->tier_count && st == CKPT_OK; i++)
-        st = life_gc_tier(g->store, g->tiers[i], job, &g->options, &r, err);
+    struct store *const *s = g->stores.s;
+    enum ckpt_status st = life_gc(s[0], job, &g->options, &r, err);
+    for (size_t i = 1; i < g->stores.count && st == CKPT_OK; i++)
+        st = life_gc_tier(s[0], s[i], job, &g->options, &r, err);
     if (st != CKPT_OK)
         return st;
     if (g->json)
@@ -78,29 +80,6 @@ static int parse(struct gc *g, int argc, char **argv, bool *ret_all)
     return 0;
 }
 
-static enum ckpt_status open_stores(struct gc *g, const struct tool *t, struct ckpt_err *err)
-{
-    enum ckpt_status (*const how)(const struct tool *, struct store **, struct ckpt_err *) =
-        g->options.dry_run ? tool_open : tool_open_write;
-    struct tool one = *t; /* each by itself */
-    one.remote_count = 0;
-    enum ckpt_status st = how(&one, &g->store, err);
-    for (size_t i = 0; i < t->remote_count && st == CKPT_OK; i++) {
-        one.store_url = t->remotes[i];
-        st = how(&one, &g->tiers[i], err);
-        g->tier_count += st == CKPT_OK;
-    }
-    return st;
-}
-
-static void gc_fini(struct gc *g)
-{
-    for (size_t i = 0; i < g->tier_count; i++)
-        tool_close_store(&g->tiers[i]);
-    tool_close_store(&g->store);
-    json_decref(g->json);
-}
-
 static int run(struct tool *t, int argc, char **argv)
 {
     struct gc g = { .options = { .grace_ns = LIFE_GRACE_NS,
@@ -112,12 +91,14 @@ static int run(struct tool *t, int argc, char **argv)
         return code;
     struct ckpt_err err = { 0 };
     g.json = t->json ? json_array() : NULL;
-    enum ckpt_status st = open_stores(&g, t, &err);
+    bool change = !g.options.dry_run;
+    enum ckpt_status st = tool_open_home(t, change, change, &g.stores, &err);
     if (st == CKPT_OK)
-        st = tool_each_job(g.store, all ? NULL : argv[optind], gc_job, &g, &err);
+        st = tool_each_job(g.stores.s[0], all ? NULL : argv[optind], gc_job, &g, &err);
     if (st == CKPT_OK)
         st = g.json ? output_json(json_incref(g.json), &err) : output_flush(&err);
-    gc_fini(&g);
+    tool_close_all(&g.stores);
+    json_decref(g.json);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 

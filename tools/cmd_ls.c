@@ -79,7 +79,7 @@ static json_t *metrics_json(const struct record_commit *c)
     json_t *o = json_object();
     for (uint32_t i = 0; i < c->metric_count; i++) {
         json_t *value = json_real(c->metrics[i].value); /* NULL: no number */
-        json_object_set_new(o, c->metrics[i].name, value ? value : json_null());
+        output_member(o, c->metrics[i].name, value ? value : json_null());
     }
     return o;
 }
@@ -91,11 +91,11 @@ static json_t *entry_json(const struct ls *ls, const char *job, const struct row
     json_t *o = output_point(job, &e->name);
     json_t *tags = json_array();
     for (size_t i = 0; i < e->tag_count; i++)
-        json_array_append_new(tags, json_string(e->tags[i]));
+        json_array_append_new(tags, output_string(e->tags[i]));
     bool known = has_commit(e);
-    json_object_set_new(o, "level", json_string(level_of(r)));
+    json_object_set_new(o, "level", output_string(level_of(r)));
     json_object_set_new(o, "time",
-                        known ? json_string(output_time(e->commit.time_ns, when)) : json_null());
+                        known ? output_string(output_time(e->commit.time_ns, when)) : json_null());
     json_object_set_new(o, "bytes_raw",
                         known ? json_integer((json_int_t)e->commit.raw_bytes) : json_null());
     json_object_set_new(o, "bytes_stored",
@@ -264,8 +264,8 @@ static enum ckpt_status print(struct ls *ls, struct ckpt_err *err)
     if (ls->json)
         return output_json(json_incref(ls->json), err);
     if (ls->table.row_count == 0 && !ls->table.failed) {
-        fprintf(stderr, "no checkpoints%s\n",
-                ls->all ? "" : " (--all also shows what was given up)");
+        output_line(stderr, "no checkpoints%s",
+                    ls->all ? "" : " (--all also shows what was given up)");
         return CKPT_OK;
     }
     enum ckpt_status st = output_table_print(&ls->table, stdout, err);

@@ -232,15 +232,14 @@ static void node_row(struct output_table *table, const struct plan_call *p,
 
 static void print_findings(const char *label, const struct findings *f)
 {
-    char name[CKPT_TENSOR_NAME_MAX + 1];
     if (f->count == 0)
         return;
-    printf("%-11s %zu tensor%s\n", label, f->count, f->count == 1 ? "" : "s");
+    output_line(stdout, "%-11s %zu tensor%s", label, f->count, f->count == 1 ? "" : "s");
     for (size_t i = 0; i < f->count && i < NAMES_SHOWN; i++)
-        printf("%-11s   %s%s%s\n", "", output_clean(f->at[i].name, name, sizeof(name)),
-               f->at[i].words[0] ? ": " : "", f->at[i].words);
+        output_line(stdout, "%-11s   %s%s%s", "", f->at[i].name, f->at[i].words[0] ? ": " : "",
+                    f->at[i].words);
     if (f->count > NAMES_SHOWN)
-        printf("%-11s   and %zu more (--json has all)\n", "", f->count - NAMES_SHOWN);
+        output_line(stdout, "%-11s   and %zu more (--json has all)", "", f->count - NAMES_SHOWN);
 }
 
 static void print_totals(const struct plan_call *p)
@@ -248,26 +247,29 @@ static void print_totals(const struct plan_call *p)
     struct totals t = totals_of(p);
     char a[OUTPUT_TEXT], b[OUTPUT_TEXT];
     const char *of = p->planned < p->node_count ? "these nodes" : "all nodes";
-    printf("%-11s %s on %s; most on rank %u: %s\n", "state", output_bytes(t.state, a), of,
-           t.state_rank, output_bytes(t.state_most, b));
-    printf("%-11s %s by %s: %.3f of what they need\n", "reads", output_bytes(t.read, a), of,
-           t.need ? (double)t.read / (double)t.need : 1.0);
-    printf("%-11s %s of host memory on a node at most, for staging and ckptd; the state itself\n"
-           "%-11s   comes on top where it lies in host memory\n",
-           "memory", output_bytes(t.host_most, a), "");
-    printf("%-11s %s for the slowest node at %s a node%s\n", "time", output_seconds(t.seconds, a),
-           output_rate(p->bandwidth, 1, b),
-           p->bandwidth_given ? "" : " (assumed; say --bandwidth)");
+    output_line(stdout, "%-11s %s on %s; most on rank %u: %s", "state", output_bytes(t.state, a),
+                of, t.state_rank, output_bytes(t.state_most, b));
+    output_line(stdout, "%-11s %s by %s: %.3f of what they need", "reads", output_bytes(t.read, a),
+                of, t.need ? (double)t.read / (double)t.need : 1.0);
+    output_line(
+        stdout,
+        "%-11s %s of host memory on a node at most, for staging and ckptd; the state itself",
+        "memory", output_bytes(t.host_most, a));
+    output_line(stdout, "%-11s   comes on top where it lies in host memory", "");
+    output_line(stdout, "%-11s %s for the slowest node at %s a node%s", "time",
+                output_seconds(t.seconds, a), output_rate(p->bandwidth, 1, b),
+                p->bandwidth_given ? "" : " (assumed; say --bandwidth)");
 }
 
 static enum ckpt_status print_text(const struct plan_call *p, struct ckpt_err *err)
 {
     const struct topology_mesh *m = topology_mesh(p->list.topology);
     struct output_table table;
-    printf("%s@%llu~%llu onto %s: %u rank%s on %u node%s of %llu\n", p->spec.job,
-           (unsigned long long)p->name.step, (unsigned long long)p->name.epoch,
-           p->layout.mesh ? p->layout.mesh : p->layout.path, m->world, m->world == 1 ? "" : "s",
-           p->node_count, p->node_count == 1 ? "" : "s", (unsigned long long)p->node_ranks);
+    output_line(stdout, "%s@%llu~%llu onto %s: %u rank%s on %u node%s of %llu", p->spec.job,
+                (unsigned long long)p->name.step, (unsigned long long)p->name.epoch,
+                p->layout.mesh ? p->layout.mesh : p->layout.path, m->world,
+                m->world == 1 ? "" : "s", p->node_count, p->node_count == 1 ? "" : "s",
+                (unsigned long long)p->node_ranks);
     if (p->planned < p->node_count)
         printf("%u nodes, evenly spaced, are planned; --all-nodes plans each\n", p->planned);
     puts("");
@@ -293,9 +295,10 @@ static json_t *findings_json(const struct findings *f)
 {
     json_t *a = json_array();
     for (size_t i = 0; i < f->count; i++)
-        json_array_append_new(a, f->at[i].words[0] ? json_pack("{s:s, s:s}", "name", f->at[i].name,
-                                                               "why", f->at[i].words)
-                                                   : json_string(f->at[i].name));
+        json_array_append_new(a, f->at[i].words[0]
+                                     ? json_pack("{s:o, s:o}", "name", output_string(f->at[i].name),
+                                                 "why", output_string(f->at[i].words))
+                                     : output_string(f->at[i].name));
     return a;
 }
 
@@ -318,8 +321,8 @@ static enum ckpt_status print_json(const struct plan_call *p, struct ckpt_err *e
     json_t *o = output_point(p->spec.job, &p->name);
     json_t *axes = json_object(), *nodes = json_array();
     for (uint32_t i = 0; i < m->ranks.order_count; i++)
-        json_object_set_new(axes, topology_axis_name(m->ranks.order[i]),
-                            json_integer(m->ranks.size[m->ranks.order[i]]));
+        output_member(axes, topology_axis_name(m->ranks.order[i]),
+                      json_integer(m->ranks.size[m->ranks.order[i]]));
     if (m->folded)
         json_object_update_new(axes, json_pack("{s:I, s:I, s:I}", "etp",
                                                (json_int_t)m->experts.size[TOPOLOGY_TP], "ep",

@@ -8,10 +8,9 @@
 #include "tools/tool.h"
 
 struct prune_call {
-    struct store *store;
+    struct tool_stores stores; /* the home first */
     struct keep_policy policy;
     struct prune_options options;
-    struct store *tiers[TOOL_REMOTES_MAX];
     bool dry_run, all;
     int64_t now_ns;
     struct prune_report total;
@@ -56,10 +55,10 @@ static void item_json(struct prune_call *p, const char *job, const struct prune_
 {
     char when[OUTPUT_TEXT];
     json_t *o = output_point(job, &item->name);
-    json_object_set_new(o, "time", json_string(output_time(item->time_ns, when)));
+    json_object_set_new(o, "time", output_string(output_time(item->time_ns, when)));
     json_object_set_new(o, "abandoned", json_boolean(!item->on_lineage));
-    json_object_set_new(o, "action", json_string(action_of(item)));
-    json_object_set_new(o, "why", json_string(why_of(item)));
+    json_object_set_new(o, "action", output_string(action_of(item)));
+    json_object_set_new(o, "why", output_string(why_of(item)));
     json_object_set_new(o, "bytes_stored",
                         item->stored_bytes == UINT64_MAX
                             ? json_null()
@@ -105,8 +104,9 @@ static enum ckpt_status print(struct prune_call *p, struct ckpt_err *err)
         st = output_table_print(&p->table, stdout, err);
     if (st != CKPT_OK)
         return st;
-    printf("%llu kept, %llu %s (%s)\n", (unsigned long long)r->kept, (unsigned long long)r->deleted,
-           p->dry_run ? "would go" : "deleted", output_bytes(r->bytes, bytes));
+    output_line(stdout, "%llu kept, %llu %s (%s)", (unsigned long long)r->kept,
+                (unsigned long long)r->deleted, p->dry_run ? "would go" : "deleted",
+                output_bytes(r->bytes, bytes));
     if (!p->dry_run && r->deleted)
         puts(
             "\"ckpt undelete\" brings one back; \"ckpt gc\" frees the space after the grace (72 h)");
@@ -130,9 +130,9 @@ static enum ckpt_status prune_job(void *arg, const char *job, struct ckpt_err *e
     struct prune_call *p = arg;
     struct prune_plan plan = { 0 };
     struct prune_report r = { 0 };
-    enum ckpt_status st = prune_decide(p->store, job, &p->options, &plan, err);
+    enum ckpt_status st = prune_decide(p->stores.s[0], job, &p->options, &plan, err);
     if (st == CKPT_OK && !p->dry_run)
-        st = prune_apply(p->store, job, &p->options, &plan, &r, err);
+        st = prune_apply(p->stores.s[0], job, &p->options, &plan, &r, err);
     else if (st == CKPT_OK)
         count_plan(&r, &plan);
     show_plan(p, job, &plan); /* what was done is said even if it ended early */
@@ -197,30 +197,6 @@ static int parse(struct prune_call *p, int argc, char **argv)
     return 0;
 }
 
-static enum ckpt_status open_stores(struct prune_call *p, const struct tool *t,
-                                    struct ckpt_err *err)
-{
-    struct tool one = *t; /* each by itself */
-    one.remote_count = 0;
-    enum ckpt_status st =
-        p->dry_run ? tool_open(&one, &p->store, err) : tool_open_write(&one, &p->store, err);
-    for (size_t i = 0; i < t->remote_count && st == CKPT_OK; i++) {
-        one.store_url = t->remotes[i];
-        st = tool_open(&one, &p->tiers[i], err);
-        p->options.tier_count += st == CKPT_OK;
-    }
-    return st;
-}
-
-static void prune_call_fini(struct prune_call *p)
-{
-    for (size_t i = 0; i < TOOL_REMOTES_MAX; i++)
-        tool_close_store(&p->tiers[i]);
-    tool_close_store(&p->store);
-    output_table_fini(&p->table);
-    json_decref(p->json);
-}
-
 static int run(struct tool *t, int argc, char **argv)
 {
     struct prune_call p = { .now_ns = output_now_ns() };
@@ -229,7 +205,6 @@ static int run(struct tool *t, int argc, char **argv)
     if (code)
         return code;
     p.options.policy = &p.policy;
-    p.options.tiers = p.tiers;
     p.options.threads = SPREAD_THREADS_MAX;
     p.json = t->json ? json_array() : NULL;
     output_table_init(&p.table, columns, ARRAY_COUNT(columns));
@@ -238,13 +213,17 @@ static int run(struct tool *t, int argc, char **argv)
         st = err_set(&err, CKPT_REFUSED,
                      "an empty policy would keep nothing: say what to keep (--keep-last 3)");
     if (st == CKPT_OK)
-        st = open_stores(&p, t, &err);
-    if (st == CKPT_OK)
-        st = tool_each_job(p.store, p.all ? NULL : argv[optind], prune_job, &p, &err);
+        st = tool_open_home(t, !p.dry_run, false, &p.stores, &err);
+    if (st == CKPT_OK) {
+        p.options.tiers = p.stores.s + 1;
+        p.options.tier_count = p.stores.count - 1;
+        st = tool_each_job(p.stores.s[0], p.all ? NULL : argv[optind], prune_job, &p, &err);
+    }
     struct ckpt_err lost = { 0 };
-    enum ckpt_status printed =
-        p.store && (st == CKPT_OK || p.total.deleted) ? print(&p, &lost) : CKPT_OK;
-    prune_call_fini(&p);
+    enum ckpt_status printed = st == CKPT_OK || p.total.deleted ? print(&p, &lost) : CKPT_OK;
+    tool_close_all(&p.stores);
+    output_table_fini(&p.table);
+    json_decref(p.json);
     if (st != CKPT_OK)
         return tool_fail(st, &err);
     return printed == CKPT_OK ? TOOL_FINE : tool_fail(printed, &lost);

@@ -25,7 +25,7 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
     if (t->json) {
         json_t *out = output_point(job, name);
         json_t *more = json_pack(
-            "{s:s, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", o->dir, "files",
+            "{s:o, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:f}", "dir", output_string(o->dir), "files",
             (json_int_t)r->files, "tensors", (json_int_t)r->tensors, "ties", (json_int_t)r->ties,
             "objects", (json_int_t)r->objects, "converted", (json_int_t)r->converted, "overflowed",
             (json_int_t)r->overflowed, "bytes", (json_int_t)r->bytes, "seconds", seconds);
@@ -33,15 +33,16 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
         json_decref(more);
         return output_json(out, err);
     }
-    printf("%s@%llu~%llu: %llu tensors in %llu file%s, %llu objects, %s to %s in %s (%s)\n", job,
-           (unsigned long long)name->step, (unsigned long long)name->epoch,
-           (unsigned long long)r->tensors, (unsigned long long)r->files, r->files == 1 ? "" : "s",
-           (unsigned long long)r->objects, output_bytes(r->bytes, bytes), o->dir,
-           output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
+    output_line(
+        stdout, "%s@%llu~%llu: %llu tensors in %llu file%s, %llu objects, %s to %s in %s (%s)", job,
+        (unsigned long long)name->step, (unsigned long long)name->epoch,
+        (unsigned long long)r->tensors, (unsigned long long)r->files, r->files == 1 ? "" : "s",
+        (unsigned long long)r->objects, output_bytes(r->bytes, bytes), o->dir,
+        output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
     if (o->dtype)
-        printf("%llu tensors converted to %s; %llu values do not fit it\n",
-               (unsigned long long)r->converted, dtype_name(o->dtype),
-               (unsigned long long)r->overflowed);
+        output_line(stdout, "%llu tensors converted to %s; %llu values do not fit it",
+                    (unsigned long long)r->converted, dtype_name(o->dtype),
+                    (unsigned long long)r->overflowed);
     return output_flush(err);
 }
 
@@ -72,12 +73,13 @@ static json_t *resolved_json(const char *job, const struct record_resolved *r)
     json_t *skips = json_array();
     for (uint32_t i = 0; i < r->skip_count; i++) {
         json_t *skip = output_point(job, &r->skips[i].name);
-        json_object_set_new(skip, "why", json_string(r->skips[i].why));
+        json_object_set_new(skip, "why", output_string(r->skips[i].why));
         json_array_append_new(skips, skip);
     }
-    return json_pack("{s:s, s:I, s:o, s:b, s:s, s:o}", "job", job, "epoch", (json_int_t)r->epoch,
-                     "point", r->kind == RESOLVED_POINT ? output_point(job, &r->name) : json_null(),
-                     "stop", r->stop, "why", r->why, "skipped", skips);
+    return json_pack("{s:o, s:I, s:o, s:b, s:o, s:o}", "job", output_string(job), "epoch",
+                     (json_int_t)r->epoch, "point",
+                     r->kind == RESOLVED_POINT ? output_point(job, &r->name) : json_null(), "stop",
+                     r->stop, "why", output_string(r->why), "skipped", skips);
 }
 
 static enum ckpt_status explain_print(const struct tool *t, const char *job,

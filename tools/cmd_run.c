@@ -32,12 +32,12 @@ struct run {
 static void say(const char *fmt, ...) CKPT_PRINTF(1, 2);
 static void say(const char *fmt, ...)
 {
-    char line[2048], clean[2048];
+    char line[2048];
     va_list args;
     va_start(args, fmt);
     vsnprintf(line, sizeof(line), fmt, args);
     va_end(args);
-    fprintf(stderr, "ckpt run: %s\n", output_clean(line, clean, sizeof(clean)));
+    output_line(stderr, "ckpt run: %s", line);
 }
 
 /* -- one start --------------------------------------------------------------- */
@@ -169,10 +169,13 @@ static enum ckpt_status print_summary(const struct run *r, int code, struct ckpt
 {
     if (!r->t->json)
         return CKPT_OK;
-    return output_json(json_pack("{s:I, s:i, s:s+, s:s*}", "launches", (json_int_t)r->launches,
-                                 "status", code, "why", r->stopped, r->why, "job",
-                                 r->seen.job[0] ? r->seen.job : NULL),
-                       err);
+    char why[sizeof(r->why) + 128];
+    snprintf(why, sizeof(why), "%s%s", r->stopped, r->why);
+    json_t *o = json_pack("{s:I, s:i, s:o}", "launches", (json_int_t)r->launches, "status", code,
+                          "why", output_string(why));
+    if (r->seen.job[0])
+        json_object_set_new(o, "job", output_string(r->seen.job));
+    return output_json(o, err);
 }
 
 static int run_all(struct run *r)

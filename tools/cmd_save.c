@@ -276,28 +276,28 @@ static enum ckpt_status report(const struct save *v, struct ckpt_err *err)
     if (st != CKPT_OK)
         return st;
     if (v->tool->json)
-        return output_json(
-            json_pack("{s:s, s:I, s:I, s:I, s:I, s:s, s:i, s:I, s:f, s:f, s:o}", "job", v->job,
-                      "step", (json_int_t)v->step, "epoch", (json_int_t)info.epoch, "rank",
-                      (json_int_t)v->rank, "world", (json_int_t)(v->world ? v->world : 1), "level",
-                      local ? "local" : "staged", "tensors", (int)v->tensor_count, "bytes",
-                      (json_int_t)v->bytes, "blocked_seconds", v->blocked, "staged_seconds",
-                      v->staged, "local_seconds", local ? json_real(v->local) : NULL),
-            err);
-    char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT];
-    printf("%s@%" PRIu64 "~%" PRIu64 ": %zu tensors, %s", v->job, v->step, info.epoch,
-           v->tensor_count, output_bytes(v->bytes, bytes));
+        return output_json(json_pack("{s:o, s:I, s:I, s:I, s:I, s:o, s:i, s:I, s:f, s:f, s:o}",
+                                     "job", output_string(v->job), "step", (json_int_t)v->step,
+                                     "epoch", (json_int_t)info.epoch, "rank", (json_int_t)v->rank,
+                                     "world", (json_int_t)(v->world ? v->world : 1), "level",
+                                     output_string(local ? "local" : "staged"), "tensors",
+                                     (int)v->tensor_count, "bytes", (json_int_t)v->bytes,
+                                     "blocked_seconds", v->blocked, "staged_seconds", v->staged,
+                                     "local_seconds", local ? json_real(v->local) : NULL),
+                           err);
+    char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT], where[80] = "";
     if (v->topology)
-        printf(" on rank %" PRIu64 " of %" PRIu64, v->rank, v->world);
-    puts("");
-    printf("  blocked  %-10s %s\n", output_seconds(v->blocked, took),
-           output_rate(v->bytes, v->blocked, rate));
-    printf("  staged   %-10s %s%s\n", output_seconds(v->staged, took),
-           output_rate(v->bytes, v->staged, rate),
-           info.scoped ? "  (process: lost if this process's group is killed)" : "");
+        snprintf(where, sizeof(where), " on rank %" PRIu64 " of %" PRIu64, v->rank, v->world);
+    output_line(stdout, "%s@%" PRIu64 "~%" PRIu64 ": %zu tensors, %s%s", v->job, v->step,
+                info.epoch, v->tensor_count, output_bytes(v->bytes, bytes), where);
+    output_line(stdout, "  blocked  %-10s %s", output_seconds(v->blocked, took),
+                output_rate(v->bytes, v->blocked, rate));
+    output_line(stdout, "  staged   %-10s %s%s", output_seconds(v->staged, took),
+                output_rate(v->bytes, v->staged, rate),
+                info.scoped ? "  (process: lost if this process's group is killed)" : "");
     if (local)
-        printf("  local    %-10s %s\n", output_seconds(v->local, took),
-               output_rate(v->bytes, v->local, rate));
+        output_line(stdout, "  local    %-10s %s", output_seconds(v->local, took),
+                    output_rate(v->bytes, v->local, rate));
     return output_flush(err);
 }
 

@@ -100,46 +100,49 @@ static void tensor_row(struct output_table *table, const struct index_tensor *t)
 
 static void print_point(const char *label, const struct ckpt_name *name)
 {
-    printf("%-9s step %llu, epoch %llu, attempt %016llx\n", label, (unsigned long long)name->step,
-           (unsigned long long)name->epoch, (unsigned long long)name->attempt);
+    output_line(stdout, "%-9s step %llu, epoch %llu, attempt %016llx", label,
+                (unsigned long long)name->step, (unsigned long long)name->epoch,
+                (unsigned long long)name->attempt);
 }
 
 static void print_metrics(const struct record_commit *c)
 {
-    char name[RECORD_METRIC_NAME_MAX + 1];
-    if (c->metric_count == 0)
+    CLEANUP_FREE char *text = NULL;
+    size_t len = 0;
+    FILE *to = c->metric_count ? open_memstream(&text, &len) : NULL;
+    if (!to)
         return;
-    printf("%-9s", "metrics");
     for (uint32_t i = 0; i < c->metric_count; i++)
-        printf(" %s=%.9g", output_clean(c->metrics[i].name, name, sizeof(name)),
-               c->metrics[i].value);
-    puts("");
+        fprintf(to, " %s=%.9g", c->metrics[i].name, c->metrics[i].value);
+    if (fclose(to) == 0)
+        output_line(stdout, "%-9s%s", "metrics", text);
 }
 
 static void print_summary(const struct show *s)
 {
     const struct record_commit *c = reader_commit(s->reader);
     char a[OUTPUT_TEXT], b[OUTPUT_TEXT];
-    printf("%-9s %s\n", "job", s->spec.job);
+    output_line(stdout, "%-9s %s", "job", s->spec.job);
     print_point("this", &c->name);
     if (c->has_parent)
         print_point("parent", &c->parent);
     else
-        printf("%-9s none: the first of its history\n", "parent");
+        output_line(stdout, "%-9s none: the first of its history", "parent");
     if (s->entry && !s->entry->on_lineage)
-        printf("%-9s abandoned: the newest launch does not descend from it\n", "branch");
+        output_line(stdout, "%-9s abandoned: the newest launch does not descend from it", "branch");
     if (s->entry && s->entry->state == CATALOG_DELETED)
-        printf("%-9s deleted: \"ckpt undelete\" brings it back until gc takes it\n", "state");
-    printf("%-9s %s (%s)\n", "saved", output_time(c->time_ns, a),
-           output_age(c->time_ns, output_now_ns(), b));
-    printf("%-9s %s, stored %s\n", "size", output_bytes(c->raw_bytes, a),
-           s->stored_bytes == UINT64_MAX ? "unknown" : output_bytes(s->stored_bytes, b));
-    printf("%-9s %u\n", "world", c->world);
-    printf("%-9s %llu, in %llu packs\n", "tensors", (unsigned long long)c->tensor_count,
-           (unsigned long long)c->pack_count);
+        output_line(stdout, "%-9s deleted: \"ckpt undelete\" brings it back until gc takes it",
+                    "state");
+    output_line(stdout, "%-9s %s (%s)", "saved", output_time(c->time_ns, a),
+                output_age(c->time_ns, output_now_ns(), b));
+    output_line(stdout, "%-9s %s, stored %s", "size", output_bytes(c->raw_bytes, a),
+                s->stored_bytes == UINT64_MAX ? "unknown" : output_bytes(s->stored_bytes, b));
+    output_line(stdout, "%-9s %u", "world", c->world);
+    output_line(stdout, "%-9s %llu, in %llu packs", "tensors", (unsigned long long)c->tensor_count,
+                (unsigned long long)c->pack_count);
     print_metrics(c);
     for (size_t i = 0; s->entry && i < s->entry->tag_count; i++)
-        printf("%-9s %s\n", i ? "" : "tags", s->entry->tags[i]);
+        output_line(stdout, "%-9s %s", i ? "" : "tags", s->entry->tags[i]);
     puts("");
 }
 
@@ -189,10 +192,10 @@ static json_t *tensor_json(const struct index_tensor *t)
     json_t *runs = json_array();
     for (uint32_t i = 0; i < t->run_count; i++)
         json_array_append_new(runs, run_json(&t->runs[i]));
-    return json_pack("{s:s, s:s, s:o, s:I, s:b, s:s?, s:o}", "name", t->name, "dtype",
-                     dtype_name(t->dtype), "shape", numbers_json(t->shape, t->ndim), "bytes",
-                     (json_int_t)tensor_bytes(t), "object", (t->flags & DECL_OBJECT) != 0, "alias",
-                     t->alias, "runs", runs);
+    return json_pack("{s:o, s:o, s:o, s:I, s:b, s:o, s:o}", "name", output_string(t->name), "dtype",
+                     output_string(dtype_name(t->dtype)), "shape", numbers_json(t->shape, t->ndim),
+                     "bytes", (json_int_t)tensor_bytes(t), "object", (t->flags & DECL_OBJECT) != 0,
+                     "alias", output_string(t->alias), "runs", runs);
 }
 
 static json_t *summary_json(const struct show *s)
@@ -204,17 +207,17 @@ static json_t *summary_json(const struct show *s)
     json_t *tags = json_array();
     for (uint32_t i = 0; i < c->metric_count; i++) {
         json_t *value = json_real(c->metrics[i].value);
-        json_object_set_new(metrics, c->metrics[i].name, value ? value : json_null());
+        output_member(metrics, c->metrics[i].name, value ? value : json_null());
     }
     for (size_t i = 0; s->entry && i < s->entry->tag_count; i++)
-        json_array_append_new(tags, json_string(s->entry->tags[i]));
+        json_array_append_new(tags, output_string(s->entry->tags[i]));
     json_object_set_new(o, "parent",
                         c->has_parent ? output_point(s->spec.job, &c->parent) : json_null());
     json_object_set_new(o, "abandoned", json_boolean(s->entry && !s->entry->on_lineage));
     json_object_set_new(
         o, "state",
-        json_string(s->entry && s->entry->state == CATALOG_DELETED ? "deleted" : "live"));
-    json_object_set_new(o, "time", json_string(output_time(c->time_ns, when)));
+        output_string(s->entry && s->entry->state == CATALOG_DELETED ? "deleted" : "live"));
+    json_object_set_new(o, "time", output_string(output_time(c->time_ns, when)));
     json_object_set_new(o, "bytes_raw", json_integer((json_int_t)c->raw_bytes));
     json_object_set_new(o, "bytes_stored",
                         s->stored_bytes == UINT64_MAX ? json_null()

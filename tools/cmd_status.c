@@ -37,12 +37,16 @@ static enum ckpt_status explain(const struct tool *t, struct ckpt_err *err)
         const struct meter *m = &meters[i];
         const char *kind = m->kind == METER_COUNTER ? "counter" : "gauge";
         meter_prometheus(m, name);
-        if (t->json)
-            json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:s, s:s}", "where",
-                                                  scopes[m->scope], "name", m->name, "metric", name,
-                                                  "kind", kind, "help", m->help));
-        else
-            printf("%s.%s  %s %s\n    %s\n", scopes[m->scope], m->name, name, kind, m->help);
+        if (t->json) {
+            json_array_append_new(list, json_pack("{s:o, s:o, s:o, s:o, s:o}", "where",
+                                                  output_string(scopes[m->scope]), "name",
+                                                  output_string(m->name), "metric",
+                                                  output_string(name), "kind", output_string(kind),
+                                                  "help", output_string(m->help)));
+        } else {
+            output_line(stdout, "%s.%s  %s %s", scopes[m->scope], m->name, name, kind);
+            output_line(stdout, "    %s", m->help);
+        }
     }
     return t->json ? output_json(list, err) : output_flush(err);
 }

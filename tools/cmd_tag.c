@@ -12,12 +12,12 @@ static enum ckpt_status report(const struct tool *t, const struct catalog_spec *
 {
     if (t->json) {
         json_t *o = output_point(spec->job, name);
-        json_object_set_new(o, "tag", json_string(tag));
+        json_object_set_new(o, "tag", output_string(tag));
         json_object_set_new(o, "set", json_boolean(set));
         return output_json(o, err);
     }
-    printf("%s@%llu~%llu: %s %s\n", spec->job, (unsigned long long)name->step,
-           (unsigned long long)name->epoch, set ? "tagged" : "no longer tagged", tag);
+    output_line(stdout, "%s@%llu~%llu: %s %s", spec->job, (unsigned long long)name->step,
+                (unsigned long long)name->epoch, set ? "tagged" : "no longer tagged", tag);
     return output_flush(err);
 }
 

@@ -32,11 +32,12 @@ static char *frame_text(struct top *t, enum ckpt_status *ret, struct ckpt_err *e
     FILE *to = open_memstream(&text, &len);
     *ret = to ? daemon_page(t->tool, t->socket, &page, err)
               : err_set(err, CKPT_NO_MEMORY, "no memory for a screen");
-    if (*ret == CKPT_OK)
+    if (*ret == CKPT_OK) {
         *ret = page_summary_print(page, t->page, to, err);
-    else if (to)
-        fprintf(to, "%s\n\nasked again every %.1f s; q ends\n", err_text(err),
-                (double)t->interval_ms / 1000);
+    } else if (to) {
+        output_line(to, "%s", err_text(err));
+        fprintf(to, "\nasked again every %.1f s; q ends\n", (double)t->interval_ms / 1000);
+    }
     json_decref(t->page);
     t->page = page;
     if (to && fclose(to) == 0)

@@ -3,13 +3,15 @@
 #include <stdio.h>
 
 #include "storage/repo/life.h"
+#include "storage/repo/prune.h"
 #include "tools/output.h"
 #include "tools/tool.h"
 
 struct change {
     const char *verb;
     bool delete;
-    json_t *json; /* array, or NULL */
+    struct tool_stores stores; /* the home first */
+    json_t *json;              /* array, or NULL */
 };
 
 static enum ckpt_status report(struct change *c, const struct catalog_spec *spec,
@@ -18,19 +20,19 @@ static enum ckpt_status report(struct change *c, const struct catalog_spec *spec
     const char *state = c->delete ? "deleted" : "live";
     if (c->json) {
         json_t *o = output_point(spec->job, name);
-        json_object_set_new(o, "state", json_string(state));
+        json_object_set_new(o, "state", output_string(state));
         json_object_set_new(o, "changed", json_boolean(changed));
         json_array_append_new(c->json, o);
         return CKPT_OK;
     }
-    printf("%s@%llu~%llu: %s %s\n", spec->job, (unsigned long long)name->step,
-           (unsigned long long)name->epoch, changed ? "now" : "was already", state);
+    output_line(stdout, "%s@%llu~%llu: %s %s", spec->job, (unsigned long long)name->step,
+                (unsigned long long)name->epoch, changed ? "now" : "was already", state);
     return output_flush(err);
 }
 
-static enum ckpt_status change_one(struct change *c, struct store *s, const char *text,
-                                   struct ckpt_err *err)
+static enum ckpt_status change_one(struct change *c, const char *text, struct ckpt_err *err)
 {
+    struct store *s = c->stores.s[0];
     struct catalog_spec spec;
     struct ckpt_name name;
     enum life life;
@@ -38,6 +40,8 @@ static enum ckpt_status change_one(struct change *c, struct store *s, const char
     enum ckpt_status st = tool_find(s, text, &spec, &name, err);
     if (st == CKPT_OK && c->delete &&!spec.has_step)
         return err_set(err, CKPT_INVALID, "\"%s\": which step? JOB@STEP (\"ckpt ls\")", text);
+    if (st == CKPT_OK && c->delete)
+        st = prune_check(s, spec.job, &name, c->stores.s + 1, c->stores.count - 1, err);
     if (st == CKPT_OK)
         st = life_look(s, spec.job, &name, false, &life, &n, NULL, err);
     if (st == CKPT_OK)
@@ -55,15 +59,18 @@ static int run_either(struct tool *t, int argc, char **argv, struct change *c)
         return tool_bad_option(c->verb, argv);
     if (argc == optind)
         return tool_misuse(c->verb, "which checkpoints? JOB@STEP...");
-    CLEANUP_STORE struct store *store = NULL;
+    struct tool home = *t; /* to bring back takes nobody's word */
     struct ckpt_err err = { 0 };
+    if (!c->delete)
+        home.remote_count = 0;
     c->json = t->json ? json_array() : NULL;
-    enum ckpt_status st = tool_open_write(t, &store, &err);
+    enum ckpt_status st = tool_open_home(&home, true, false, &c->stores, &err);
     for (int i = optind; i < argc && st == CKPT_OK; i++)
-        st = change_one(c, store, argv[i], &err);
+        st = change_one(c, argv[i], &err);
     if (c->json && st == CKPT_OK)
         st = output_json(json_incref(c->json), &err);
     json_decref(c->json);
+    tool_close_all(&c->stores);
     return st == CKPT_OK ? TOOL_FINE : tool_fail(st, &err);
 }
 
@@ -82,11 +89,13 @@ const struct tool_verb cmd_delete = {
     .arguments = "JOB@STEP[~EPOCH]...",
     .summary = "delete checkpoints by name; undelete brings them back until gc",
     .help =
-        "Marks checkpoints as deleted.  Nothing is removed yet: \"ckpt undelete\" brings them\n"
-        "back, until \"ckpt gc\" finds them older than the grace (72 h).  Refused (5): the\n"
-        "newest checkpoint that can be restored, what the newest launch resumed from or the\n"
-        "next would, and what has a tag.  Stops at the first that fails; \"ckpt prune\" deletes\n"
-        "by a policy.\n"
+        "Marks checkpoints as deleted, in all stores of the job: --store is the one that it saves\n"
+        "to, each --remote one that it is drained to.  Nothing is removed yet: \"ckpt undelete\"\n"
+        "brings them back, until \"ckpt gc\" finds them older than the grace (72 h).  Refused (5):\n"
+        "the newest checkpoint that can be restored, from --store, from each --remote and from\n"
+        "all together; what the newest launch resumed from or the next would; what has a tag;\n"
+        "and what is not in --store nor, whole, in a --remote that was named.  Stops at the first\n"
+        "that fails; \"ckpt prune\" deletes by a policy.\n"
         "\n"
         "--json prints an array of {job, step, epoch, attempt, state, changed}.",
     .run = run_delete,

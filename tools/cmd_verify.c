@@ -38,17 +38,17 @@ static void on_finding(void *arg, const struct scrub_finding *f)
 {
     struct verify *v = arg;
     if (v->json) {
-        json_array_append_new(v->findings, json_pack("{s:s, s:s, s:s}", "kind", kind_word(f->kind),
-                                                     "object", f->key, "text", f->text));
+        json_array_append_new(v->findings,
+                              json_pack("{s:o, s:o, s:o}", "kind",
+                                        output_string(kind_word(f->kind)), "object",
+                                        output_string(f->key), "text", output_string(f->text)));
         return;
     }
     if (f->kind == SCRUB_AWAITED) /* they are counted */
         return;
-    char text[sizeof(f->text)];
     output_progress_end(&v->progress);
-    printf("%s@%llu~%llu: %s %s: %s\n", v->job, (unsigned long long)v->name.step,
-           (unsigned long long)v->name.epoch, kind_word(f->kind), f->key,
-           output_clean(f->text, text, sizeof(text)));
+    output_line(stdout, "%s@%llu~%llu: %s %s: %s", v->job, (unsigned long long)v->name.step,
+                (unsigned long long)v->name.epoch, kind_word(f->kind), f->key, f->text);
 }
 
 static void on_progress(void *arg, uint64_t done, uint64_t total)
@@ -66,7 +66,7 @@ static void report_json(struct verify *v, enum ckpt_status st, const struct scru
     json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
     json_object_set_new(o, "findings", v->findings);
     if (v->many)
-        json_object_set_new(o, "store", json_string(v->store->url));
+        json_object_set_new(o, "store", output_string(v->store->url));
     v->findings = NULL;
     json_array_append_new(v->json, o);
 }
@@ -74,20 +74,20 @@ static void report_json(struct verify *v, enum ckpt_status st, const struct scru
 static void report_text(const struct verify *v, enum ckpt_status st, const struct scrub_report *r,
                         double seconds)
 {
-    char bytes[OUTPUT_TEXT], rate[OUTPUT_TEXT];
-    printf("%s@%llu~%llu: %s (%llu objects, %s, %s)", v->job, (unsigned long long)v->name.step,
-           (unsigned long long)v->name.epoch,
-           st == CKPT_OK     ? "sound"
-           : st == CKPT_BUSY ? "incomplete"
-                             : "DAMAGED",
-           (unsigned long long)r->objects, output_bytes(r->bytes, bytes),
-           output_rate(r->bytes, seconds, rate));
+    char bytes[OUTPUT_TEXT], rate[OUTPUT_TEXT], damage[80] = "", awaited[80] = "";
     if (st == CKPT_CORRUPT)
-        printf(": %llu damaged, %llu missing", (unsigned long long)r->damaged,
-               (unsigned long long)r->missing);
+        snprintf(damage, sizeof(damage), ": %llu damaged, %llu missing",
+                 (unsigned long long)r->damaged, (unsigned long long)r->missing);
     if (r->awaited)
-        printf(": not all has arrived here (%llu packs missing)", (unsigned long long)r->awaited);
-    puts("");
+        snprintf(awaited, sizeof(awaited), ": not all has arrived here (%llu packs missing)",
+                 (unsigned long long)r->awaited);
+    output_line(stdout, "%s@%llu~%llu: %s (%llu objects, %s, %s)%s%s", v->job,
+                (unsigned long long)v->name.step, (unsigned long long)v->name.epoch,
+                st == CKPT_OK     ? "sound"
+                : st == CKPT_BUSY ? "incomplete"
+                                  : "DAMAGED",
+                (unsigned long long)r->objects, output_bytes(r->bytes, bytes),
+                output_rate(r->bytes, seconds, rate), damage, awaited);
     fflush(stdout);
 }
 
@@ -172,7 +172,7 @@ static enum ckpt_status verify_places(struct verify *v, const struct tool_stores
         v->store = stores->s[i];
         v->many = stores->count > 1;
         if (v->many && !v->json)
-            printf("%s:\n", v->store->url);
+            output_line(stdout, "%s:", v->store->url);
         enum ckpt_status st = text ? verify_named(v, text, &why) : verify_all(v, &why);
         if (st != CKPT_OK && (st != CKPT_NOT_FOUND || !v->many))
             return err_set(err, st, "%s", err_text(&why));

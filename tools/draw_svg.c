@@ -1,6 +1,7 @@
 /* Drawings as an SVG page: to scale, one colour for each holder. */
 #include <stdarg.h>
 
+#include "formats/text.h"
 #include "tools/draw.h"
 
 #define PAGE_WIDTH  860
@@ -33,15 +34,18 @@ static void put(struct draw_svg *s, const char *fmt, ...)
     va_end(again);
 }
 
-/* Names come from a store: nothing in them may be markup, nor a control character. */
+/* Names come from a store: nothing in them may be markup, nor what text_clean takes away. */
 static void put_escaped(struct draw_svg *s, const char *text)
 {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c == '&' || c == '<' || c == '>' || c == '"')
-            put(s, "&#%u;", c);
+    CLEANUP_FREE char *clean = strdup(text);
+    s->failed |= !clean;
+    if (clean)
+        text_clean(clean, clean, strlen(clean) + 1);
+    for (const char *c = clean; c && *c; c++) {
+        if (strchr("&<>\"", *c))
+            put(s, "&#%d;", *c);
         else
-            put(s, "%c", c < 0x20 || c == 0x7f ? '?' : c);
+            put(s, "%c", *c);
     }
 }
 

@@ -15,6 +15,7 @@
 #include "formats/foreign/safetensors.h"
 #include "storage/repo/load.h"
 #include "tools/export_files.h"
+#include "tools/output.h"
 
 struct item {
     const struct index_tensor *t; /* borrowed from the reader */
@@ -504,7 +505,7 @@ static enum ckpt_status write_index(struct exporter *x, struct ckpt_err *err)
     char name[64];
     for (size_t i = 0; i < x->item_count && !x->items[i].is_object; i++) {
         file_name(x, x->items[i].file, name, sizeof(name));
-        json_object_set_new(map, x->items[i].name, json_string(name));
+        output_member(map, x->items[i].name, output_string(name));
         total += (json_int_t)x->items[i].bytes;
     }
     json_t *index = json_pack("{s:{s:I}, s:o}", "metadata", "total_size", total, "weight_map", map);

@@ -10,6 +10,7 @@
 #include <sys/stat.h>
 
 #include "formats/digest.h"
+#include "tools/output.h"
 
 #define TEMP_PREFIX ".ckpt-restore-"
 
@@ -200,8 +201,8 @@ static enum ckpt_status place_flat(const struct export_files *f, const struct ex
         return err_set(err, CKPT_NO_MEMORY, "no memory for a path");
     if (rename(file->temp, path) != 0)
         return err_errno(err, errno, "cannot write %s", path);
-    fprintf(stderr, "ckpt: \"%.80s...\" cannot be a path in %s; it is %s\n", file->name, f->dir,
-            path);
+    output_line(stderr, "ckpt: \"%.80s...\" cannot be a path in %s; it is %s", file->name, f->dir,
+                path);
     path[strlen(path) - 18] = 0;
     return sync_dir(path, err);
 }

@@ -5,6 +5,8 @@
 #include <math.h>
 #include <time.h>
 
+#include "formats/text.h"
+
 #define PROGRESS_AFTER_S 2.0
 #define PROGRESS_TTY_S   0.2
 #define PROGRESS_PLAIN_S 10.0
@@ -136,17 +138,6 @@ bool output_parse_bytes(const char *text, uint64_t *ret)
     return true;
 }
 
-char *output_clean(const char *text, char *ret, size_t cap)
-{
-    size_t n = 0;
-    for (; text[n] && n + 1 < cap; n++) {
-        unsigned char c = (unsigned char)text[n];
-        ret[n] = c < 0x20 || c == 0x7f ? '?' : text[n];
-    }
-    ret[n] = 0;
-    return ret;
-}
-
 int64_t output_now_ns(void)
 {
     struct timespec ts;
@@ -159,6 +150,23 @@ double output_monotonic(void)
     struct timespec ts;
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return (double)ts.tv_sec + (double)ts.tv_nsec / 1e9;
+}
+
+/* Without memory a long line is cut, not lost. */
+void output_line(FILE *to, const char *fmt, ...)
+{
+    char cut[2048];
+    CLEANUP_FREE char *whole = NULL;
+    va_list ap, again;
+    va_start(ap, fmt);
+    va_copy(again, ap);
+    int n = vsnprintf(cut, sizeof(cut), fmt, ap);
+    if (n >= (int)sizeof(cut) && vasprintf(&whole, fmt, again) < 0)
+        whole = NULL;
+    va_end(again);
+    va_end(ap);
+    char *text = whole ? whole : cut;
+    fprintf(to, "%s\n", n < 0 ? "" : text_clean(text, text, strlen(text) + 1));
 }
 
 /* -- tables -------------------------------------------------------------- */
@@ -217,7 +225,7 @@ void output_cell(struct output_table *t, size_t column, const char *fmt, ...)
         t->failed = true;
         return;
     }
-    output_clean(text, text, (size_t)n + 1);
+    text_clean(text, text, (size_t)n + 1);
     char **cell = &t->cells[(t->row_count - 1) * t->column_count + column];
     free(*cell);
     *cell = text;
@@ -325,15 +333,51 @@ enum ckpt_status output_flush(struct ckpt_err *err)
     return CKPT_OK;
 }
 
+json_t *output_string(const char *text)
+{
+    CLEANUP_FREE char *valid = text ? text_valid(text) : NULL;
+    if (!text)
+        return json_null();
+    return valid ? json_string(valid) : NULL;
+}
+
+void output_member(json_t *to, const char *name, json_t *value)
+{
+    CLEANUP_FREE char *key = text_valid(name);
+    while (key && json_object_get(to, key)) {
+        char *longer = NULL;
+        if (asprintf(&longer, "%s\ufffd", key) < 0)
+            longer = NULL;
+        free(key);
+        key = longer;
+    }
+    if (key)
+        json_object_set_new(to, key, value);
+    else
+        json_decref(value);
+}
+
+/* DEL is the one control character that jansson leaves as it is. */
+static void put_json(const char *text)
+{
+    for (; *text; text++) {
+        if (*text == 0x7f)
+            fputs("\\u007F", stdout);
+        else
+            putchar(*text);
+    }
+    putchar('\n');
+}
+
 enum ckpt_status output_json(json_t *value, struct ckpt_err *err)
 {
-    CLEANUP_FREE char *text =
-        value ? json_dumps(value, JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_REAL_PRECISION(17))
-              : NULL;
+    const size_t how =
+        JSON_INDENT(2) | JSON_ENCODE_ANY | JSON_ENSURE_ASCII | JSON_REAL_PRECISION(17);
+    CLEANUP_FREE char *text = value ? json_dumps(value, how) : NULL;
     json_decref(value);
     if (!text)
         return err_set(err, CKPT_NO_MEMORY, "no memory for the answer as JSON");
-    puts(text);
+    put_json(text);
     return output_flush(err);
 }
 
@@ -344,8 +388,9 @@ json_t *output_attempt(uint64_t attempt)
 
 json_t *output_point(const char *job, const struct ckpt_name *name)
 {
-    return json_pack("{s:s, s:I, s:I, s:o}", "job", job, "step", (json_int_t)name->step, "epoch",
-                     (json_int_t)name->epoch, "attempt", output_attempt(name->attempt));
+    return json_pack("{s:o, s:I, s:I, s:o}", "job", output_string(job), "step",
+                     (json_int_t)name->step, "epoch", (json_int_t)name->epoch, "attempt",
+                     output_attempt(name->attempt));
 }
 
 /* -- progress ------------------------------------------------------------ */

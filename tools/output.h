@@ -1,7 +1,9 @@
 /* What people and scripts see: sizes, ages, tables, JSON, progress.
  *
  * Results go to stdout, everything else to stderr.  Colour only on a terminal (and not
- * with NO_COLOR), unless --color says otherwise. */
+ * with NO_COLOR), unless --color says otherwise.  Names and messages that come from a store
+ * may hold any bytes: lines, cells and strings below take them as they are, and nothing else
+ * prints them. */
 #pragma once
 
 #include <jansson.h>
@@ -26,9 +28,6 @@ char *output_time(int64_t time_ns, char ret[OUTPUT_TEXT]);
 bool output_parse_bytes(const char *text, uint64_t *ret);
 /* A whole decimal number; false for anything else. */
 bool output_parse_u64(const char *text, uint64_t *ret);
-/* Copies text with control characters replaced by '?': names and messages that come
- * from a store must not drive a terminal.  Returns ret. */
-char *output_clean(const char *text, char *ret, size_t cap);
 /* Wall clock and monotonic clock. */
 int64_t output_now_ns(void);
 double output_monotonic(void);
@@ -37,6 +36,10 @@ double output_monotonic(void);
 bool output_set_colour(const char *when);
 /* auto becomes what it is for `to`, for text that gets there by a detour. */
 void output_pin_colour(FILE *to);
+
+/* Prints one line and its end.  It stays one line and drives no terminal, whatever the
+ * arguments hold (text_clean). */
+void output_line(FILE *to, const char *fmt, ...) CKPT_PRINTF(2, 3);
 
 /* -- tables -------------------------------------------------------------- */
 
@@ -67,7 +70,13 @@ void output_table_fini(struct output_table *t);
 
 /* -- JSON ---------------------------------------------------------------- */
 
-/* Prints and frees `value` (NULL: out of memory).  CKPT_IO when stdout is full. */
+/* A string of any bytes, valid as text_valid makes it; NULL is null. */
+json_t *output_string(const char *text);
+/* Adds a member whose name comes from elsewhere, valid in the same way; a name that is taken
+ * already gets as many U+FFFD at its end as it needs to be another.  Takes `value`. */
+void output_member(json_t *to, const char *name, json_t *value);
+/* Prints and frees `value` (NULL: out of memory), in ASCII: everything else is escaped.
+ * CKPT_IO when stdout is full. */
 enum ckpt_status output_json(json_t *value, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Flushes stdout: an answer that did not get out is a failure. */
 enum ckpt_status output_flush(struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 
 #include "formats/meter.h"
+#include "formats/text.h"
 #include "tools/output.h"
 
 #define CELL_MAX 256
@@ -34,7 +35,7 @@ static bool has(const json_t *from, const char *name)
 static const char *text(const json_t *from, const char *name, char ret[CELL_MAX])
 {
     const char *s = json_string_value(json_object_get(from, name));
-    return output_clean(s ? s : "-", ret, CELL_MAX);
+    return text_clean(s ? s : "-", ret, CELL_MAX);
 }
 
 static uint64_t bytes(double n)
@@ -63,35 +64,36 @@ static void print_rates(const json_t *now, const json_t *before, FILE *to)
     const json_t *a = json_object_get(before, "counters"), *b = json_object_get(now, "counters");
     char wrote[OUTPUT_TEXT], read[OUTPUT_TEXT];
     double s = meter(b, METER_NODE_UPTIME) - meter(a, METER_NODE_UPTIME);
-    fprintf(to, "rates     writing %s, reading %s\n",
-            output_rate(bytes(meter(b, METER_NODE_PACK_BYTES) - meter(a, METER_NODE_PACK_BYTES)), s,
-                        wrote),
-            output_rate(bytes(meter(b, METER_NODE_LOAD_BYTES) - meter(a, METER_NODE_LOAD_BYTES)), s,
-                        read));
+    output_line(
+        to, "rates     writing %s, reading %s",
+        output_rate(bytes(meter(b, METER_NODE_PACK_BYTES) - meter(a, METER_NODE_PACK_BYTES)), s,
+                    wrote),
+        output_rate(bytes(meter(b, METER_NODE_LOAD_BYTES) - meter(a, METER_NODE_LOAD_BYTES)), s,
+                    read));
 }
 
 static void print_head(const json_t *page, const json_t *before, FILE *to)
 {
     const json_t *n = json_object_get(page, "counters");
     char version[CELL_MAX], io[CELL_MAX], up[OUTPUT_TEXT], a[OUTPUT_TEXT], b[OUTPUT_TEXT];
-    fprintf(to, "ckptd %s, pid %" PRIu64 ", up %s%s%s\n", text(page, "version", version),
-            bytes(number(page, "pid")), output_seconds(meter(n, METER_NODE_UPTIME), up),
-            json_is_true(json_object_get(page, "private")) ? ", private" : "",
-            json_is_true(json_object_get(page, "stopping")) ? ", ENDING" : "");
+    output_line(to, "ckptd %s, pid %" PRIu64 ", up %s%s%s", text(page, "version", version),
+                bytes(number(page, "pid")), output_seconds(meter(n, METER_NODE_UPTIME), up),
+                json_is_true(json_object_get(page, "private")) ? ", private" : "",
+                json_is_true(json_object_get(page, "stopping")) ? ", ENDING" : "");
     if (count(n, METER_NODE_WORKERS) > 1)
         fprintf(to, "worker    died and was replaced %" PRIu64 " times\n",
                 count(n, METER_NODE_WORKERS) - 1);
-    fprintf(to, "store     %s\n", text(page, "io", io));
-    fprintf(to,
-            "memory    %s for %" PRIu64 " sessions; of %" PRIu64 " slots %" PRIu64 " free, %" PRIu64
-            " to be written\n",
-            output_bytes(count(n, METER_NODE_ARENA_BYTES), a), count(n, METER_NODE_SESSIONS_OPEN),
-            count(n, METER_NODE_SLOTS), count(n, METER_NODE_SLOTS_FREE),
-            count(n, METER_NODE_SLOTS_QUEUED));
-    fprintf(to, "saves     %" PRIu64 " committed, %" PRIu64 " given up; %s written, %s read\n",
-            count(n, METER_NODE_COMMITTED), count(n, METER_NODE_ABORTED),
-            output_bytes(count(n, METER_NODE_PACK_BYTES), a),
-            output_bytes(count(n, METER_NODE_LOAD_BYTES), b));
+    output_line(to, "store     %s", text(page, "io", io));
+    output_line(to,
+                "memory    %s for %" PRIu64 " sessions; of %" PRIu64 " slots %" PRIu64
+                " free, %" PRIu64 " to be written",
+                output_bytes(count(n, METER_NODE_ARENA_BYTES), a),
+                count(n, METER_NODE_SESSIONS_OPEN), count(n, METER_NODE_SLOTS),
+                count(n, METER_NODE_SLOTS_FREE), count(n, METER_NODE_SLOTS_QUEUED));
+    output_line(to, "saves     %" PRIu64 " committed, %" PRIu64 " given up; %s written, %s read",
+                count(n, METER_NODE_COMMITTED), count(n, METER_NODE_ABORTED),
+                output_bytes(count(n, METER_NODE_PACK_BYTES), a),
+                output_bytes(count(n, METER_NODE_LOAD_BYTES), b));
     if (before)
         print_rates(page, before, to);
 }
@@ -250,7 +252,7 @@ static enum ckpt_status print_tiers(const json_t *tiers, FILE *to, struct ckpt_e
     json_array_foreach(tiers, i, tier)
     {
         if (json_object_get(tier, "error"))
-            fprintf(to, "%s: %s\n", text(tier, "tier", name), text(tier, "error", why));
+            output_line(to, "%s: %s", text(tier, "tier", name), text(tier, "error", why));
     }
     return st;
 }
@@ -259,13 +261,12 @@ static enum ckpt_status print_tiers(const json_t *tiers, FILE *to, struct ckpt_e
 
 static void print_errors(const json_t *errors, FILE *to)
 {
-    char line[2 * CELL_MAX];
     size_t n = json_array_size(errors);
     if (n > 0)
         fprintf(to, "\nlast troubles\n");
     for (size_t i = n > 5 ? n - 5 : 0; i < n; i++) {
         const char *s = json_string_value(json_array_get(errors, i));
-        fprintf(to, "  %s\n", output_clean(s ? s : "", line, sizeof(line)));
+        output_line(to, "  %s", s ? s : "");
     }
 }
 

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 
+#include "formats/text.h"
 #include "tools/output.h"
 
 #define CELL_MAX    256
@@ -47,12 +48,12 @@ static void value_text(const char *key, const json_t *value, char *ret)
     if (json_is_number(value)) {
         number_text(key, json_number_value(value), ret);
     } else if (json_is_string(value)) {
-        output_clean(json_string_value(value), ret, CELL_MAX);
+        text_clean(json_string_value(value), ret, CELL_MAX);
     } else if (json_is_boolean(value)) {
         snprintf(ret, CELL_MAX, "%s", json_is_true(value) ? "yes" : "no");
     } else if (json_is_object(value) || json_is_array(value)) {
         CLEANUP_FREE char *text = json_dumps(value, JSON_COMPACT);
-        output_clean(text ? text : "", ret, CELL_MAX);
+        text_clean(text ? text : "", ret, CELL_MAX);
     } else {
         snprintf(ret, CELL_MAX, "-");
     }
@@ -74,6 +75,7 @@ static void title_text(const char *key, char ret[OUTPUT_TEXT])
         ret[i] = c == '_' ? ' ' : c >= 'a' && c <= 'z' ? (char)(c - 0x20) : c;
     }
     ret[n] = 0;
+    text_clean(ret, ret, OUTPUT_TEXT);
 }
 
 static bool is_table(const json_t *value)
@@ -131,7 +133,8 @@ static enum ckpt_status print_table(const char *name, const json_t *rows, FILE *
             output_cell(&t, c, "%s", text);
         }
     }
-    fprintf(to, "\n%s\n", name);
+    fputc('\n', to);
+    output_line(to, "%s", name);
     enum ckpt_status st = output_table_print(&t, to, err);
     output_table_fini(&t);
     return st;
@@ -161,7 +164,7 @@ static void print_line(const char *key, const char *inner, const json_t *value, 
     char text[CELL_MAX], label[CELL_MAX];
     value_text(inner ? inner : key, value, text);
     snprintf(label, sizeof(label), "%s%s%s", key, inner ? "." : "", inner ? inner : "");
-    fprintf(to, "%-24s %s\n", label, text);
+    output_line(to, "%-24s %s", label, text);
 }
 
 static void print_strings(const char *key, const json_t *list, FILE *to)
@@ -179,7 +182,7 @@ static void print_plain(const json_t *page, FILE *to)
         if (!json_is_object(value) && !json_is_array(value))
             print_line(key, NULL, value, to);
         if (json_is_array(value) && json_array_size(value) == 0)
-            fprintf(to, "%-24s none\n", key);
+            output_line(to, "%-24s none", key);
         if (json_is_string(json_array_get(value, 0)))
             print_strings(key, value, to);
         if (!json_is_object(value))

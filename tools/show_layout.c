@@ -254,11 +254,9 @@ static enum ckpt_status add_tensor(struct drawer *d, const struct index_tensor *
 
 static void figure_title(const struct figure *f, char *ret, size_t cap)
 {
-    char clean[CKPT_TENSOR_NAME_MAX + 1], bytes[OUTPUT_TEXT];
-    size_t len =
-        (size_t)snprintf(ret, cap, "%s  %s [",
-                         output_clean(f->tensors > 1 ? f->name : f->t->name, clean, sizeof(clean)),
-                         f->t->flags & DECL_OBJECT ? "object" : dtype_name(f->t->dtype));
+    char bytes[OUTPUT_TEXT];
+    size_t len = (size_t)snprintf(ret, cap, "%s  %s [", f->tensors > 1 ? f->name : f->t->name,
+                                  f->t->flags & DECL_OBJECT ? "object" : dtype_name(f->t->dtype));
     for (uint32_t d = 0; d < f->t->ndim && len < cap; d++)
         len += (size_t)snprintf(ret + len, cap - len, "%s%llu", d ? ", " : "",
                                 (unsigned long long)f->t->shape[d]);
@@ -272,8 +270,8 @@ static void print_parts(const struct figure *f)
 {
     char box[256];
     for (size_t i = 0; i < f->part_count && i < DRAW_BANDS_MAX; i++)
-        printf("            %-20s rank %s\n", box_to_text(&f->parts[i].box, box, sizeof(box)),
-               f->parts[i].label);
+        output_line(stdout, "            %-20s rank %s",
+                    box_to_text(&f->parts[i].box, box, sizeof(box)), f->parts[i].label);
     if (f->part_count > DRAW_BANDS_MAX)
         printf("            and %zu more\n", f->part_count - DRAW_BANDS_MAX);
 }
@@ -282,18 +280,16 @@ static enum ckpt_status draw_figure(const struct figure *f, struct draw_svg *svg
                                     struct ckpt_err *err)
 {
     char title[CKPT_TENSOR_NAME_MAX + 600];
-    char first[CKPT_TENSOR_NAME_MAX + 1], last[CKPT_TENSOR_NAME_MAX + 1];
     struct draw_grid g;
     enum ckpt_status st = draw_grid_init(&g, f->t->ndim, f->t->shape, f->parts, f->part_count, err);
     if (st != CKPT_OK)
         return st;
     figure_title(f, title, sizeof(title));
-    printf("%s\n", title);
+    output_line(stdout, "%s", title);
     if (f->tensors > 1)
-        printf("  from %s to %s\n", output_clean(f->t->name, first, sizeof(first)),
-               output_clean(f->last->name, last, sizeof(last)));
+        output_line(stdout, "  from %s to %s", f->t->name, f->last->name);
     if (f->how)
-        printf("  %s\n", f->how);
+        output_line(stdout, "  %s", f->how);
     if (f->bytes == 0)
         printf("  no elements\n");
     else if (g.too_many)
@@ -328,7 +324,9 @@ static enum ckpt_status draw_all(const struct drawer *d, struct ckpt_err *err)
     char head[512];
     const char *words = d->s->target ? explained : written;
     heading(d, head, sizeof(head));
-    printf("%s\n%s\n\n", head, words);
+    output_line(stdout, "%s", head);
+    output_line(stdout, "%s", words);
+    puts("");
     draw_svg_heading(&svg, head);
     draw_svg_words(&svg, words);
     draw_svg_words(&svg, "Drawn to scale; one colour for each set of ranks.");

@@ -51,21 +51,19 @@ int tool_exit_code(enum ckpt_status st)
 
 int tool_fail(enum ckpt_status st, const struct ckpt_err *err)
 {
-    char text[sizeof(err->text)];
     bool words = err->status != CKPT_OK && err->text[0];
-    fprintf(stderr, "ckpt: %s\n",
-            output_clean(words ? err->text : status_sentence(st), text, sizeof(text)));
+    output_line(stderr, "ckpt: %s", words ? err->text : status_sentence(st));
     return tool_exit_code(st);
 }
 
 int tool_misuse(const char *verb, const char *fmt, ...)
 {
+    char what[2048];
     va_list ap;
     va_start(ap, fmt);
-    fprintf(stderr, "ckpt %s: ", verb);
-    vfprintf(stderr, fmt, ap);
-    fprintf(stderr, "; \"ckpt %s --help\" shows how to call it\n", verb);
+    vsnprintf(what, sizeof(what), fmt, ap);
     va_end(ap);
+    output_line(stderr, "ckpt %s: %s; \"ckpt %s --help\" shows how to call it", verb, what, verb);
     return TOOL_USAGE;
 }
 
@@ -116,9 +114,7 @@ enum ckpt_status tool_open(const struct tool *t, struct store **ret, struct ckpt
 /* A place that was named, and of which nothing is known, is no answer: it is said. */
 static void leave_out(const char *url, const struct ckpt_err *why)
 {
-    char text[sizeof(why->text)];
-    fprintf(stderr, "ckpt: %s is left out: %s\n", url,
-            output_clean(err_text(why), text, sizeof(text)));
+    output_line(stderr, "ckpt: %s is left out: %s", url, err_text(why));
 }
 
 enum ckpt_status tool_open_all(const struct tool *t, struct tool_stores *ret, struct ckpt_err *err)
@@ -176,6 +172,23 @@ enum ckpt_status tool_find_any(const struct tool_stores *s, const char *text,
 enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
 {
     return open_named(t, false, ret, err);
+}
+
+enum ckpt_status tool_open_home(const struct tool *t, bool change, bool change_others,
+                                struct tool_stores *ret, struct ckpt_err *err)
+{
+    CLEANUP_STORES struct tool_stores all = { 0 };
+    enum ckpt_status st = open_named(t, !change, &all.s[0], err);
+    all.count = st == CKPT_OK;
+    for (size_t i = 0; i < t->remote_count && st == CKPT_OK; i++) {
+        st = open_place(t->remotes[i], !change_others, &all.s[all.count], err);
+        all.count += st == CKPT_OK;
+    }
+    if (st != CKPT_OK)
+        return st;
+    *ret = all;
+    all.count = 0;
+    return CKPT_OK;
 }
 
 enum ckpt_status tool_each_job(struct store *s, const char *job,

@@ -71,6 +71,10 @@ enum ckpt_status tool_find_any(const struct tool_stores *s, const char *text,
 /* The same as tool_open to change something. */
 enum ckpt_status tool_open_write(const struct tool *t, struct store **ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* The home (--store) and then every --remote; one that cannot be opened is an error.  To change
+ * something in the home, and in the others. */
+enum ckpt_status tool_open_home(const struct tool *t, bool change, bool change_others,
+                                struct tool_stores *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Calls `each` for one job (checked to be there), or for all when job is NULL; stops at the
  * first that fails. */
 enum ckpt_status tool_each_job(struct store *s, const char *job,

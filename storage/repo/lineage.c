@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "formats/text.h"
 #include "storage/repo/lineage_trail.h"
 
 void lineage_fini(struct lineage *l)
@@ -278,16 +279,26 @@ struct words {
     size_t cap, len;
 };
 
+/* A part of a line.  What records say stays inside it. */
 static void CKPT_PRINTF(2, 3) say(struct words *w, const char *fmt, ...)
 {
     if (w->len + 1 >= w->cap)
         return;
+    char *from = w->buf + w->len;
     va_list ap;
     va_start(ap, fmt);
-    int n = vsnprintf(w->buf + w->len, w->cap - w->len, fmt, ap);
+    int n = vsnprintf(from, w->cap - w->len, fmt, ap);
     va_end(ap);
     if (n > 0)
-        w->len = min_u64(w->len + (size_t)n, w->cap - 1);
+        w->len += strlen(text_clean(from, from, w->cap - w->len));
+}
+
+static void end_line(struct words *w)
+{
+    if (w->len + 1 >= w->cap)
+        return;
+    w->buf[w->len++] = '\n';
+    w->buf[w->len] = 0;
 }
 
 static void say_launch(struct words *w, const struct lineage *l,
@@ -315,7 +326,22 @@ static void say_launch(struct words *w, const struct lineage *l,
     if (launch->bad_count)
         say(w, ", %u ranks failed on step %" PRIu64 ": %s", launch->bad_count,
             launch->bad_name.step, launch->bad_text);
-    say(w, "\n");
+    end_line(w);
+}
+
+static void say_next(struct words *w, const struct record_resolved *next)
+{
+    if (next->kind == RESOLVED_POINT)
+        say(w, "next: step %" PRIu64 " of epoch %" PRIu64 ": %s", next->name.step, next->name.epoch,
+            next->why);
+    else
+        say(w, "next: from the beginning: %s", next->why);
+    end_line(w);
+    for (uint32_t i = 0; i < next->skip_count; i++) {
+        say(w, "  not step %" PRIu64 " of epoch %" PRIu64 ": %s", next->skips[i].name.step,
+            next->skips[i].name.epoch, next->skips[i].why);
+        end_line(w);
+    }
 }
 
 void lineage_to_text(const struct lineage *l, const struct record_resolved *next, char *buf,
@@ -324,14 +350,8 @@ void lineage_to_text(const struct lineage *l, const struct record_resolved *next
     struct words w = { .buf = buf, .cap = cap };
     if (cap)
         buf[0] = 0;
-    if (next && next->kind == RESOLVED_POINT)
-        say(&w, "next: step %" PRIu64 " of epoch %" PRIu64 ": %s\n", next->name.step,
-            next->name.epoch, next->why);
-    else if (next)
-        say(&w, "next: from the beginning: %s\n", next->why);
-    for (uint32_t i = 0; next && i < next->skip_count; i++)
-        say(&w, "  not step %" PRIu64 " of epoch %" PRIu64 ": %s\n", next->skips[i].name.step,
-            next->skips[i].name.epoch, next->skips[i].why);
+    if (next)
+        say_next(&w, next);
     for (size_t i = 0; i < l->launch_count; i++)
         say_launch(&w, l, &l->launches[i]);
 }

@@ -394,6 +394,29 @@ static void deciding_fini(struct deciding *d)
     launch_listings_fini(&d->at);
 }
 
+enum ckpt_status prune_check(struct store *s, const char *job, const struct ckpt_name *name,
+                             struct store *const *tiers, size_t tier_count, struct ckpt_err *err)
+{
+    const struct keep_policy none = { 0 };
+    const struct prune_options o = { .policy = &none, .tiers = tiers, .tier_count = tier_count };
+    struct deciding d = { .s = s, .job = job, .o = &o, .err = err };
+    enum ckpt_status st = gather(&d);
+    if (st == CKPT_OK) {
+        fill_items(&d);
+        st = protect_points(&d);
+    }
+    if (st == CKPT_OK) {
+        protect_newest(&d);
+        st = protect_absent(&d);
+    }
+    const struct keep_item *item = st == CKPT_OK ? item_of(&d, name) : NULL;
+    if (item && item->keep)
+        st = err_set(err, CKPT_REFUSED, "step %" PRIu64 " of epoch %" PRIu64 " is not deleted: %s",
+                     name->step, name->epoch, item->why);
+    deciding_fini(&d);
+    return st;
+}
+
 enum ckpt_status prune_decide(struct store *s, const char *job, const struct prune_options *o,
                               struct prune_plan *ret, struct ckpt_err *err)
 {

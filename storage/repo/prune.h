@@ -78,4 +78,9 @@ enum ckpt_status prune_apply(struct store *s, const char *job, const struct prun
 /* Both: what ckptd does after a commit. */
 enum ckpt_status prune(struct store *s, const char *job, const struct prune_options *o,
                        struct prune_report *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* For who deletes by name, before life_delete, which sees this store alone: of the rules above
+ * the first two and the last.  CKPT_REFUSED, with the reason.  tiers: as in prune_options. */
+enum ckpt_status prune_check(struct store *s, const char *job, const struct ckpt_name *name,
+                             struct store *const *tiers, size_t tier_count, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 void prune_plan_fini(struct prune_plan *p);

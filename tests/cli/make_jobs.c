@@ -5,7 +5,9 @@
  * Words, in order: STEP saves and commits that step; "abort=STEP" gives one up;
  * "launch" starts the next launch at the newest checkpoint; "resume=STEP" starts one at
  * that step; "tag=NAME" tags the last checkpoint; "ranks=N" (default 2), "zstd",
- * "drop=TENSOR" leaves a tensor out from here on (allowed).
+ * "drop=TENSOR" leaves a tensor out from here on (allowed), "big=NAME" calls the tensor
+ * "big" so, "metric=NAME" adds a metric to what is saved, "bad=TEXT" says of the checkpoint
+ * that was resumed from that its bytes are wrong.
  *
  * The bytes of a tensor follow from its name and the step, so that a reader that knows
  * nothing of ckpt can compute them: byte i = (sum of the name's bytes + 7 * step +
@@ -54,7 +56,9 @@ struct maker {
     const char *job;
     uint32_t world;
     uint64_t epoch;
-    const char *dropped;
+    const char *dropped, *big;
+    const char *metrics[RECORD_METRICS_MAX];
+    uint32_t metric_count;
     struct save_codec codec;
     struct ckpt_name last;
     bool has_last;
@@ -100,7 +104,8 @@ static void declare(const struct maker *m, uint32_t rank, struct decl *d)
         const struct model_tensor *t = &model[i];
         if (m->dropped && strcmp(t->name, m->dropped) == 0)
             continue;
-        struct decl_tensor dt = { .name = (char *)(uintptr_t)t->name,
+        const char *name = m->big && strcmp(t->name, "big") == 0 ? m->big : t->name;
+        struct decl_tensor dt = { .name = (char *)(uintptr_t)name,
                                   .alias = (char *)(uintptr_t)t->alias,
                                   .dtype = (uint8_t)t->dtype,
                                   .kind = (uint8_t)t->kind,
@@ -180,8 +185,12 @@ static void save_rank(const struct maker *m, const struct ckpt_name *name, uint3
                                    .packs = packs };
     snprintf(h->job, sizeof(h->job), "%s", m->job);
     if (rank == 0) {
-        h->metric_count = 1;
+        h->metric_count = 1 + m->metric_count;
         h->metrics[0] = (struct record_metric){ "loss", 2.5 };
+        for (uint32_t i = 0; i < m->metric_count; i++) {
+            h->metrics[1 + i].value = i;
+            snprintf(h->metrics[1 + i].name, sizeof(h->metrics[0].name), "%s", m->metrics[i]);
+        }
     }
     const struct manifest_source from = { .d = &d, .digests = digests };
     CHECK_OK(save_finish(m->s, h, &from, stored, NULL));
@@ -247,6 +256,19 @@ static void tag(const struct maker *m, const char *text)
     buf_fini(&b);
 }
 
+static void say_bad(const struct maker *m, const char *text)
+{
+    struct record_bad bad = {
+        .epoch = m->epoch, .name = m->last, .time_ns = m->time_ns, .corrupt = true
+    };
+    struct buf b = { 0 };
+    struct key key = key_bad(m->job, m->epoch, 0);
+    snprintf(bad.text, sizeof(bad.text), "%s", text);
+    record_bad_encode(&bad, key.text, &b);
+    CHECK_OK(repo_put(m->s, &key, &b, NULL));
+    buf_fini(&b);
+}
+
 static void word(struct maker *m, const char *w)
 {
     const char *value = strchr(w, '=');
@@ -266,6 +288,13 @@ static void word(struct maker *m, const char *w)
         m->world = (uint32_t)n;
     } else if (strncmp(w, "drop=", 5) == 0) {
         m->dropped = value + 1;
+    } else if (strncmp(w, "big=", 4) == 0) {
+        m->big = value + 1;
+    } else if (strncmp(w, "metric=", 7) == 0) {
+        CHECK(m->metric_count + 1 < RECORD_METRICS_MAX);
+        m->metrics[m->metric_count++] = value + 1;
+    } else if (strncmp(w, "bad=", 4) == 0) {
+        say_bad(m, value + 1);
     } else if (strcmp(w, "zstd") == 0) {
         m->codec = (struct save_codec){ CODEC_ZSTD, 1 };
     } else {

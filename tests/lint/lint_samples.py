@@ -12,10 +12,15 @@ GOOD_C = ('/* A box: "strcpy(" in a comment or a string is fine. */\n#include "f
           'static const char *word = "sprintf(x)";\n\n'
           'static int my_open(const char *path)\n{\n'
           '    return open(path, O_RDONLY | O_CLOEXEC); /* "../x" rand() */\n}\n')
+GOOD_TOOL = ('/* A tool. */\n#include "formats/box.h"\n\nint main(void)\n{\n'
+             '    printf("%llu of %d\\n", n, m);\n    fprintf(to, "%s", a);\n'
+             '    j = json_pack("{s:o, s:I, s : {s:b}}", "s", x, "a", n, "b", "c", t);\n'
+             '    json_object_set_new(o, "state", j);\n    use(json_string_value(j));\n}\n')
 GOOD = {
+    "tools/quiet.c": GOOD_TOOL,
     "formats/box.h": GOOD_H,
     "formats/box.c": GOOD_C,
-    "tests/unit/test_box.c": '/* Tests. */\n#include "formats/box.h"\n',
+    "tests/unit/test_box.c": '/* Tests, of quiet.c, too. */\n#include "formats/box.h"\n',
     "tools/go": "#!/bin/bash\nset -euo pipefail\nexec true\n",
 }
 
@@ -34,6 +39,15 @@ BAD = {
         {"storage/a.c": _function("    fd = open(path, O_RDONLY);\n")},
         {"storage/a.c": _function("    fd = openat(dir(x), path,\n        O_RDWR, (0600));\n")},
         {"storage/a.c": _function("    fd = open(p, O_RDONLY); /* O_CLOEXEC */\n")}],
+    "printed_strings": [
+        {"tools/a.c": _function(f"    {call};\n")}
+        for call in ('printf("%s", a)', 'printf("%" PRIu64 "~%-9s", n, a)',
+                     'fprintf(stderr,\n            "%.*s", 3, a)', "vprintf(fmt, ap)")],
+    "json_strings": [
+        {"tools/a.c": _function(f"    {call};\n")}
+        for call in ("j = json_string(a)", 'j = json_pack("{s:I, s:s}", "a", n, "b", b)',
+                     'j = json_pack("[s]", a)', 'j = json_sprintf("%s", a)',
+                     "json_object_set_new(o, name, j)", 'j = json_pack("{s:s*}", "a", a)')],
     "dotdot_include": [{"tools/a.c": '/* A. */\n#include "../formats/box.h"\n'}],
     "ifdef_in_function": [{"tools/a.c": _function("#ifdef X\n    x();\n#endif\n")},
                           {"tools/a.c": _function("# if X\n    x();\n#endif\n")}],

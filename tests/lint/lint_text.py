@@ -14,6 +14,10 @@ BANNED = {
     "rand": "a seeded generator passed as an argument",
 }
 _BANNED_CALL = re.compile(r"(?<![\w.>])(" + "|".join(BANNED) + r")\s*\(")
+_PRINT_CALL = re.compile(r"(?<![\w.>])(v?printf\s*\(|v?fprintf\s*\(\s*std(?:out|err)\s*,)\s*")
+_JSON_CALL = re.compile(r"(?<![\w.>])json_(v?sprintf|stringn?(?:_nocheck)?|v?pack(?:_ex)?"
+                        r"|object_set(?:_new)?(?:_nocheck)?)\s*\(\s*")
+_LITERALS = re.compile(r'(?:"(?:\\.|[^"\\\n])*"|[A-Z]\w*|\s)*')
 _OPEN_CALL = re.compile(r"(?<![\w.>])(open|openat)\s*\(")
 
 
@@ -47,6 +51,44 @@ def open_cloexec(tree):
         for name in tree.sources()
         for call in _OPEN_CALL.finditer(tree.code(name))
         if "O_CLOEXEC" not in _arguments(tree.code(name), call.end())
+    ]
+
+
+def _tool_calls(tree, pattern):
+    """(file, line, match, text behind it): the calls in the operator's tools, but for the
+    module that makes strings fit to be seen."""
+    for name in tree.sources(".c"):
+        if re.match(r"tools/\w+\.c$", name) and name != "tools/output.c":
+            for call in pattern.finditer(tree.code(name)):
+                yield name, _line_of(tree.code(name), call.start()), call, \
+                    tree.text(name)[call.end():]
+
+
+def printed_strings(tree):
+    """A line with a string in it goes through the one cleaner."""
+    return [
+        f"{name}:{line}: prints a string that may hold any bytes; use output_line()"
+        for name, line, call, rest in _tool_calls(tree, _PRINT_CALL)
+        if call[1].startswith("v") or re.search(r"%[-0-9.*]*s", _LITERALS.match(rest)[0])
+    ]
+
+
+def _takes_bytes(call, rest):
+    """True if a call of jansson gets a string that it refuses when it is no UTF-8."""
+    if call == "pack": # an s that is not a key
+        return re.search(r"s(?!\s*:)", _LITERALS.match(rest)[0]) is not None
+    if call.startswith("object_set"):
+        return re.match(r'[^,]*,\s*"', rest) is None
+    return True
+
+
+def json_strings(tree):
+    """A string or a member's name that is no UTF-8 would be lost, or the whole answer."""
+    return [
+        f"{name}:{line}: json_{call[1]}() refuses what is no UTF-8; use output_string()"
+        f" as a value (\"s:o\" when packing), output_member() for a name"
+        for name, line, call, rest in _tool_calls(tree, _JSON_CALL)
+        if _takes_bytes(call[1], rest)
     ]
 
 
@@ -108,5 +150,5 @@ def pragma_once(tree):
     return problems
 
 
-RULES = [banned_calls, open_cloexec, dotdot_include, ifdef_in_function, function_length,
+RULES = [banned_calls, open_cloexec, printed_strings, json_strings, dotdot_include, ifdef_in_function, function_length,
          file_length, opening_comment, pragma_once]

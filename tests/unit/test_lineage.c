@@ -460,6 +460,25 @@ static int test_skips_say_why(void)
     return 9;
 }
 
+/* What a record says stays in its line and drives no terminal. */
+static int test_hostile_words(void)
+{
+    struct lineage l = { 0 };
+    struct lineage_wish wish = { .below = parse_history("L1 C1.40 L2<1.40", &l) };
+    struct record_resolved r = { 0 };
+    char text[4096];
+    CHECK_OK(lineage_pick(&l, &wish, &r, NULL));
+    l.launches[0].bad_count = 1;
+    snprintf(l.launches[0].bad_text, sizeof(l.launches[0].bad_text), "a\nnext: \xc2\x9b\x9b\xe2");
+    snprintf(r.why, sizeof(r.why), "b\n  not step 40\u202e");
+    lineage_to_text(&l, &r, text, sizeof(text));
+    CHECK(strstr(text, "step 40 of epoch 1: b?  not step 40?\nlaunch 3: "));
+    CHECK(strstr(text, "ranks failed on step 0: a?next: ???\nlaunch 2: "));
+    record_resolved_fini(&r);
+    lineage_fini(&l);
+    return 2;
+}
+
 /* Histories that the protocol itself makes: whatever happened, the answer is live, on the
  * branch and never behind an acknowledged save of the newest launch that saved. */
 static int test_random_histories(void)
@@ -606,7 +625,7 @@ static int test_any_histories(void)
 
 int main(void)
 {
-    TEST_CASES(test_picks() + test_branch() + test_skips_say_why() + test_random_histories() +
-               test_any_histories());
+    TEST_CASES(test_picks() + test_branch() + test_skips_say_why() + test_hostile_words() +
+               test_random_histories() + test_any_histories());
     return 0;
 }

@@ -64,6 +64,9 @@ int main(void)
         const char *what = said(fd, at);
         CHECK(count_pairs(what) == 4 && strstr(what, " c=7"));
     }
+    at = lseek(fd, 0, SEEK_END);
+    log_warn("x", "a=\"%s\" b=\"%s\"", "\xc2\x9b\u202e\x9b\"", "l\u00e4\xe2\x82");
+    CHECK_STR(said(fd, at), "what=\"x\" a=\"???\\\"\" b=\"l\u00e4??\"");
     /* Cut off anywhere, the value is closed. */
     for (size_t n = 1850; n < 2100; n++) {
         memset(longest, n % 3 ? 'x' : n % 2 ? '"' : '\\', n);

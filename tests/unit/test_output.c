@@ -131,12 +131,20 @@ static void test_table(void)
     cases += 3;
 }
 
-static void test_clean(void)
+/* One line, whatever the arguments hold and however long they are. */
+static void test_line(void)
 {
-    char buf[8];
-    CHECK_STR(output_clean("ab\x7f\tc", buf, sizeof(buf)), "ab??c");
-    CHECK_STR(output_clean("0123456789", buf, sizeof(buf)), "0123456");
-    CHECK_STR(output_clean("ä", buf, sizeof(buf)), "ä");
+    static char big[100000], out[sizeof(big) + 64];
+    FILE *to = tmpfile();
+    output_line(to, "%s has %d \"%s\"", "a\nb", 3, "\xc2\x9b\x9b\u202e\xe2\x82");
+    CHECK_STR(text_of(to, out, sizeof(out)), "a?b has 3 \"?????\"\n");
+    memset(big, 'x', sizeof(big) - 1);
+    big[sizeof(big) - 2] = '\x1b';
+    to = tmpfile();
+    output_line(to, "%s|", big);
+    text_of(to, out, sizeof(out));
+    CHECK_EQ(strlen(out), sizeof(big) + 1);
+    CHECK_STR(out + sizeof(big) - 4, "xx?|\n");
     cases += 3;
 }
 
@@ -187,15 +195,33 @@ static void test_json(void)
     cases += 2;
 }
 
+/* Nothing is lost because it is no UTF-8, nor because two names become the same. */
+static void test_json_bytes(void)
+{
+    json_t *o =
+        json_pack("{s:o, s:o}", "cut", output_string("a\xe2\x82"), "none", output_string(NULL));
+    output_member(o, "l\xff", json_integer(1));
+    output_member(o, "l\xfe", json_integer(2));
+    output_member(o, "l\xfe", json_integer(3));
+    output_member(o, "cut", json_integer(4));
+    CLEANUP_FREE char *text = json_dumps(o, JSON_COMPACT);
+    CHECK(text);
+    CHECK_STR(text, "{\"cut\":\"a\ufffd\ufffd\",\"none\":null,\"l\ufffd\":1,\"l\ufffd\ufffd\":2,"
+                    "\"l\ufffd\ufffd\ufffd\":3,\"cut\ufffd\":4}");
+    json_decref(o);
+    cases += 6;
+}
+
 int main(void)
 {
     test_bytes();
     test_times();
     test_parse();
     test_table();
-    test_clean();
+    test_line();
     test_progress();
     test_json();
+    test_json_bytes();
     TEST_CASES(cases);
     return 0;
 }
