@@ -281,6 +281,10 @@ void client_drop_queue(struct ckpt *c); /* lock held */
 /* -- transfer.c -- */
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
 void transfer_stop(struct ckpt *c);
+/* Waits for ckptd, which is away: until `fd` (-1: nothing) has news.  What was granted needs no
+ * ckptd: it is copied and handed over meanwhile.  CKPT_TIMEOUT; CKPT_CANCELLED: the context
+ * ends.  Of the transfer thread, and of ckpt_open before that runs. */
+enum ckpt_status transfer_pause(struct ckpt *c, int fd, int64_t deadline_ns) CKPT_MUST_CHECK;
 
 /* -- transfer_copies.c: what the transfer thread has copied; of that thread -- */
 /* Fills, or queues, the next granted slot of any state; false: there is none. */

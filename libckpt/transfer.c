@@ -10,8 +10,9 @@
 #include "libckpt/context.h"
 #include "libckpt/gpu_cuda.h"
 
-#define RELINK_PAUSE_MS   100
+#define RELINK_PAUSE_NS   INT64_C(100000000)
 #define RELINK_CONNECT_NS INT64_C(1000000000)
+#define STOP_LOOK_MS      200 /* nobody wakes a pause when the context ends */
 
 static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 {
@@ -280,6 +281,39 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
 
 /* -- the link ------------------------------------------------------------- */
 
+static bool stopping(struct ckpt *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool stop = c->shared.stop || c->shared.broken;
+    pthread_mutex_unlock(&c->lock);
+    return stop;
+}
+
+/* The next piece of what does not need ckptd; false: there is none.  *ret_in_air: copies are
+ * under way. */
+static bool work(struct ckpt *c, bool *ret_in_air)
+{
+    *ret_in_air = false;
+    return copies_fill_any(c) || copies_land_any(c, ret_in_air) || audit_any(c) ||
+           slots_pin_early(c);
+}
+
+enum ckpt_status transfer_pause(struct ckpt *c, int fd, int64_t deadline_ns)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    while (!stopping(c)) {
+        bool in_air;
+        bool worked = work(c, &in_air);
+        int64_t left = deadline_ns - lib_now_ns();
+        uint64_t most = worked || left <= 0 ? 0 : in_air ? 1 : STOP_LOOK_MS;
+        if (poll(&p, 1, (int)min_u64(most, (uint64_t)left / 1000000 + 1)) > 0)
+            return CKPT_OK;
+        if (left <= 0)
+            return CKPT_TIMEOUT;
+    }
+    return CKPT_CANCELLED;
+}
+
 /* The daemon lost everything of this session (both its processes died): a fresh
  * session under the same launch; what was under way has failed. */
 static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_refused,
@@ -304,14 +338,6 @@ static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_r
     if (st == CKPT_OK)
         st = client_hello(c, false, deadline, ret_refused, err);
     return st;
-}
-
-static bool stopping(struct ckpt *c)
-{
-    pthread_mutex_lock(&c->lock);
-    bool stop = c->shared.stop || c->shared.broken;
-    pthread_mutex_unlock(&c->lock);
-    return stop;
 }
 
 static void drop_socket(struct ckpt *c)
@@ -377,11 +403,8 @@ static bool relink(struct ckpt *c)
             return false;
         }
         drop_socket(c);
-        bool left;
-        while (copies_land_any(c, &left))
-            ; /* a fence waits for copies, not for the daemon */
-        struct pollfd p = { .fd = c->wake_fd, .events = 0 };
-        poll(&p, 1, RELINK_PAUSE_MS);
+        st = transfer_pause(c, -1, lib_now_ns() + RELINK_PAUSE_NS);
+        (void)st; /* when the context ends, the loop does */
     }
     return false;
 }
@@ -434,9 +457,8 @@ static void *transfer_main(void *arg)
                 break;
             continue;
         }
-        bool in_air = false;
-        if (!copies_fill_any(c) && !copies_land_any(c, &in_air) && !audit_any(c) &&
-            !slots_pin_early(c))
+        bool in_air;
+        if (!work(c, &in_air))
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
     copies_land_last(c);

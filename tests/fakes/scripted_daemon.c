@@ -592,6 +592,8 @@ static void on_hello(struct fake_daemon *d)
     d->seen.resumed += resumed;
     if (!cursor_done(&c))
         wrong(d, "HELLO with a wrong tail");
+    if (d->script.mute)
+        return;
     if (d->script.refuse_hello) {
         refuse(d, d->script.refuse_hello, WIRE_HELLO, 0);
         return;

@@ -16,7 +16,7 @@
 #define PATIENT_NS   INT64_C(60000000000)
 #define IMPATIENT_NS INT64_C(300000000)
 
-int64_t impatient_ns = PATIENT_NS; /* see impatient.h */
+int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS; /* see impatient.h */
 
 extern int cudaSetDevice(int device);
 
@@ -134,6 +134,28 @@ static void another_arena(void)
     save_behind_gate(&g, 2, &op);
     atomic_store(&gate, 1);
     check_saved(&g, 2, op);
+}
+
+/* ckptd takes the connection and does not answer: what is in the air lands all the same. */
+static void lands_without_ckptd(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    s.mute = true;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    fake_await(g.f.d, WIRE_HELLO, 2);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_fence(g.f.s, 20000));
+    CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_STAGED, 0), CKPT_TIMEOUT, "ckptd is gone");
+    s.mute = false;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    check_saved(&g, 1, op);
 }
 
 static void set_flag(void *arg)
@@ -436,11 +458,12 @@ static void hangs_at_close(void)
 
 int main(void)
 {
-    static void (*const each[])(
-        void) = { granted_again,     another_arena,      stream_waits_for_host, hangs_under_arena,
-                  hangs_under_state, hangs_at_close,     pins_in_slices,        pins_arena,
-                  pins_nothing,      volatile_in_slices, default_stream_waits,  failure_is_its_own,
-                  no_usable_runtime };
+    static void (*const each[])(void) = {
+        granted_again,       another_arena,     stream_waits_for_host, hangs_under_arena,
+        lands_without_ckptd, hangs_under_state, hangs_at_close,        pins_in_slices,
+        pins_arena,          pins_nothing,      volatile_in_slices,    default_stream_waits,
+        failure_is_its_own,  no_usable_runtime
+    };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     for (size_t i = 0; i < ARRAY_COUNT(each); i++) {
