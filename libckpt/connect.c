@@ -243,6 +243,7 @@ static enum ckpt_status start_locked(struct ckpt *c, const char *path, int64_t d
     int listener = bind_listener(path);
     if (listener < 0)
         return err_errno(err, -listener, "binding %s", path);
+    respawn_note(&c->respawn, lib_now_ns());
     e = spawn_ckptd(c, path, listener);
     close(listener); /* before connecting: then only a ckptd that lives accepts */
     if (e == 0)
@@ -337,10 +338,20 @@ enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt
     if (st != CKPT_OK)
         return st;
     int e = try_connect(c, c->socket);
+    bool due = respawn_due(&c->respawn, lib_now_ns());
+    while (nobody_listens(e) && !due && pause_until(c, deadline_ns)) {
+        e = try_connect(c, c->socket);
+        due = respawn_due(&c->respawn, lib_now_ns());
+    }
     if (e == 0)
         return CKPT_OK;
     if (!nobody_listens(e))
         return connect_named(c, c->socket, deadline_ns, err);
+    if (!due)
+        return err_set(err, CKPT_UNREACHABLE,
+                       "no ckptd listens on %s, and the %s that was started for it did not last: "
+                       "see %s.log",
+                       c->socket, c->ckptd, c->socket);
     return start_private(c, c->socket, deadline_ns, err);
 }
 

@@ -27,6 +27,7 @@
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
 #include "libckpt/pace.h"
+#include "libckpt/respawn.h"
 
 #ifndef LIB_LAND_NS                     /* a test may be less patient */
 #define LIB_LAND_NS INT64_C(5000000000) /* longer, and a device is taken to hang */
@@ -171,7 +172,8 @@ struct ckpt {
     enum audit_when audit_when;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
-    int starter;               /* pidfd of a ckptd that is being started; -1: none is */
+    int starter; /* pidfd of a ckptd that is being started; -1: none is */
+    struct respawn respawn;
     bool fresh;                /* no answer has come to this session's HELLO yet */
     struct pace pace;          /* of saves */
     int64_t pace_ns;           /* the next slot waits until then; 0: none does */
@@ -355,7 +357,8 @@ bool connect_several_nodes(uint32_t world);
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the
  * socket was not named by the caller.  Fills c->fd and c->private_daemon.
  * CKPT_UNREACHABLE when there is none.  What was started is waited for until the deadline
- * at most, kept in c->starter while it has not ended, and no other is started meanwhile. */
+ * at most, kept in c->starter while it has not ended, and no other is started meanwhile.  The
+ * next one comes ever later (respawn.h); others' are connected to at any time. */
 enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* Lets go of c->starter; one that runs on is left alone. */

@@ -16,7 +16,8 @@
 #define PATIENT_NS   INT64_C(60000000000)
 #define IMPATIENT_NS INT64_C(300000000)
 
-int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS; /* see impatient.h */
+/* See impatient.h. */
+int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
 
 extern int cudaSetDevice(int device);
 

@@ -1,17 +1,21 @@
 /* How long anything waits for a ckptd that is away (save_api.c, transfer.c): not longer than it is
- * worth, and what was granted not at all.  The library has the patience that a case says.
+ * worth, and what was granted not at all; and how often one is started (connect.c).  The library
+ * has the patience that a case says.
  *
  * What waits for too long ends by the alarm. */
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fakes/lib_fixture.h"
+#include "formats/sockpath.h"
 #include "gpu/impatient.h"
 #include "libckpt/context.h"
 
 #define PATIENT_NS INT64_C(60000000000)
 #define LONG_MS    3600000
 
-int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS; /* see impatient.h */
+/* See impatient.h. */
+int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = PATIENT_NS;
 
 static int cases;
 
@@ -114,9 +118,58 @@ static void copied_alone(const char *rate, const char *audit, bool mute)
     cases++;
 }
 
+static long file_bytes(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? (long)st.st_size : 0;
+}
+
+/* A private ckptd that cannot start is not started all the time; another's is found meanwhile. */
+static void started_rarely(void)
+{
+    char dir[64] = "/tmp/test-patience-XXXXXX", program[80], starts[80], text[200], made[80];
+    char sock[SOCKPATH_MAX];
+    struct ckpt *c;
+    alarm(100);
+    CHECK(mkdtemp(dir));
+    snprintf(program, sizeof(program), "%s/ckptd-fake", dir);
+    snprintf(starts, sizeof(starts), "%s/starts", dir);
+    snprintf(text, sizeof(text), "%s/ckpt", dir);
+    snprintf(made, sizeof(made), "%s/made", dir);
+    CHECK(mkdir(text, 0700) == 0);
+    FILE *f = fopen(program, "we");
+    CHECK(f && fprintf(f, "#!/bin/sh\necho >>%s\nexit 1\n", starts) > 0 && fclose(f) == 0);
+    CHECK(chmod(program, 0755) == 0);
+    setenv("XDG_RUNTIME_DIR", dir, 1);
+    setenv("CKPT_CKPTD", program, 1);
+    CHECK_OK(sockpath_socket(geteuid(), dir, "/tmp/store", sock, NULL));
+    struct fake_daemon *d = fake_start(sock);
+    struct ckpt_open_opts o = fix_opts(NULL);
+    o.store = "/tmp/store";
+    CHECK_OK(ckpt_open(&o, &c));
+    fake_stop(d);
+    while (file_bytes(starts) == 0)
+        usleep(5000);
+    usleep(500000); /* time enough for the mistake */
+    CHECK_EQ(file_bytes(starts), 1);
+    struct fake_script s = fix_script();
+    s.forget = true;
+    d = fake_start(made);
+    fake_set(d, &s);
+    CHECK(rename(made, sock) == 0); /* only now it can be found */
+    fake_await(d, WIRE_HELLO, 2);
+    ckpt_close(c);
+    CHECK_EQ(file_bytes(starts), 1);
+    fake_stop(d);
+    snprintf(text, sizeof(text), "rm -rf '%s'", dir);
+    CHECK(system(text) == 0);
+    cases++;
+}
+
 int main(void)
 {
     int fds = fix_open_fds();
+    started_rarely();
     for (int mute = 0; mute < 2; mute++) {
         copied_alone("10M", "0", mute);
         copied_alone("0", "1", mute);
