@@ -143,6 +143,7 @@ struct ckpt_state {
         struct lib_grants grants;
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
         uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
+        uint32_t alone;   /* uses of the arena alone, by the transfer thread: it maps, it pins */
         unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
         uint64_t queued;  /* op whose copies are all queued, at least */

@@ -136,11 +136,11 @@ bool slots_pin_early(struct ckpt *c)
         s = s->next;
     if (s) {
         struct gpu *g = s->pin.by ? s->pin.by : devices_gpu(c->devices, s->shared.pin_on);
-        s->shared.busy++;
+        s->shared.alone++;
         pthread_mutex_unlock(&c->lock);
         pin_slice(s, g);
         pthread_mutex_lock(&c->lock);
-        s->shared.busy--;
+        s->shared.alone--;
         pthread_cond_broadcast(&c->changed);
     }
     pthread_mutex_unlock(&c->lock);

@@ -34,12 +34,12 @@ static void on_state_ok(struct ckpt *c, struct wire_msg *m)
     if (!copies_land_all(c, s))
         return;
     slots_unmap(s);
-    s->shared.busy++; /* keeps the state while the lock is dropped: populating takes long */
+    s->shared.alone++; /* keeps the state while the lock is dropped: populating takes long */
     pthread_mutex_unlock(&c->lock);
     struct ckpt_err err = { 0 };
     enum ckpt_status st = slots_map(s, m->fds[0], &ok, &err);
     pthread_mutex_lock(&c->lock);
-    s->shared.busy--;
+    s->shared.alone--;
     s->shared.err = err;
     if (st != CKPT_OK)
         slots_unmap(s);

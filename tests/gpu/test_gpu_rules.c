@@ -279,6 +279,41 @@ static void pins_arena(void)
     CHECK_EQ(fake_pinned(), 0);
 }
 
+static void *let_pin(void *arg)
+{
+    const struct ckpt_state *s = arg;
+    bool freed = false;
+    while (!freed) {
+        pthread_mutex_lock(&s->ctx->lock);
+        freed = s->shared.pin_on == 0;
+        pthread_mutex_unlock(&s->ctx->lock);
+    }
+    fake_hold("HostRegister", false);
+    return NULL;
+}
+
+/* Pinning beside the caller's work is no copy, so no fence waits for it; freeing the state does,
+ * for the slice that is under way. */
+static void pinning_is_no_copy(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    pthread_t helper;
+    s.slots = 4;
+    CHECK_EQ(cudaSetDevice(0), 0);
+    fake_hold("HostRegister", true);
+    open_gpu(&g, &s);
+    while (fake_calls("HostRegister") == 0)
+        usleep(500);
+    CHECK_OK(ckpt_fence(g.f.s, 0));
+    CHECK_EQ(pthread_create(&helper, NULL, let_pin, g.f.s), 0);
+    ckpt_state_free(g.f.s);
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    CHECK_EQ(fake_calls("HostRegister"), 1);
+    CHECK_EQ(fake_pinned(), 0);
+    fix_close(&g.f);
+}
+
 /* The third slice is refused: the first two go, too, and copies work without. */
 static void pins_nothing(void)
 {
@@ -460,10 +495,10 @@ static void hangs_at_close(void)
 int main(void)
 {
     static void (*const each[])(void) = {
-        granted_again,       another_arena,     stream_waits_for_host, hangs_under_arena,
-        lands_without_ckptd, hangs_under_state, hangs_at_close,        pins_in_slices,
-        pins_arena,          pins_nothing,      volatile_in_slices,    default_stream_waits,
-        failure_is_its_own,  no_usable_runtime
+        granted_again,        another_arena,      stream_waits_for_host, hangs_under_arena,
+        lands_without_ckptd,  hangs_under_state,  hangs_at_close,        pins_in_slices,
+        pins_arena,           pinning_is_no_copy, pins_nothing,          volatile_in_slices,
+        default_stream_waits, failure_is_its_own, no_usable_runtime
     };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);

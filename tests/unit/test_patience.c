@@ -3,6 +3,8 @@
  * has the patience that a case says.
  *
  * What waits for too long ends by the alarm. */
+#include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -118,6 +120,48 @@ static void copied_alone(const char *rate, const char *audit, bool mute)
     cases++;
 }
 
+/* -- an arena that is made -------------------------------------------------------- */
+
+int __real_madvise(void *at, size_t bytes, int advice);
+int __wrap_madvise(void *at, size_t bytes, int advice);
+static atomic_int populate_held, populating;
+
+int __wrap_madvise(void *at, size_t bytes, int advice)
+{
+    if (advice == MADV_POPULATE_WRITE && atomic_load(&populate_held)) {
+        atomic_store(&populating, 1);
+        while (atomic_load(&populate_held))
+            usleep(500);
+    }
+    return __real_madvise(at, bytes, advice);
+}
+
+/* A ckptd that started afresh gives memory, which takes long to be had: that is no copy. */
+static void mapping_is_no_copy(void)
+{
+    struct fixture f;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    alarm(100);
+    fix_open_with(&f, &s, FIX_BIG);
+    atomic_store(&populate_held, 1);
+    s.forget = true;
+    fake_set(f.d, &s);
+    fake_drop(f.d);
+    while (!atomic_load(&populating))
+        usleep(500);
+    CHECK_OK(ckpt_fence(f.s, 0));
+    atomic_store(&populate_held, 0);
+    fix_fill(&f, 3);
+    CHECK_OK(fix_save(&f, 1, &op));
+    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    fix_compare(&f, 3);
+    fix_close(&f);
+    cases++;
+}
+
+/* -- starting one ------------------------------------------------------------------ */
+
 static long file_bytes(const char *path)
 {
     struct stat st;
@@ -169,6 +213,7 @@ static void started_rarely(void)
 int main(void)
 {
     int fds = fix_open_fds();
+    mapping_is_no_copy();
     started_rarely();
     for (int mute = 0; mute < 2; mute++) {
         copied_alone("10M", "0", mute);
