@@ -297,8 +297,9 @@ void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_st
                       struct ckpt_err *err);
 /* Takes down what has landed; *ret_left: some are still in the air. */
 bool copies_land_any(struct ckpt *c, bool *ret_left);
-/* Before an arena goes: a device may still be writing into it.  Lock held, dropped
- * meanwhile; false: it did not end, and the context is broken. */
+/* Before an arena goes: a device may still be writing into it, or is yet to, behind the caller's
+ * own work.  Lock held, dropped meanwhile; false: it does not end, and the context is broken, or
+ * the context ends. */
 bool copies_land_all(struct ckpt *c, struct ckpt_state *s);
 /* The thread ends: what is under way is waited for, as nobody else looks. */
 void copies_land_last(struct ckpt *c);

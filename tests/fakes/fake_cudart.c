@@ -321,7 +321,8 @@ static void do_op(struct CUstream_st *s, struct op *op)
 {
     dawdle(&s->random);
     pthread_mutex_lock(&lock);
-    while (broken || (op->kind == WAIT && op->event->done < op->generation))
+    while (broken || (op->kind == WAIT && op->event->done < op->generation) ||
+           (op->kind == COPY && named_call(&calls, "copies")->held))
         pthread_cond_wait(&changed, &lock); /* after a sticky error nothing happens any more */
     pthread_mutex_unlock(&lock);
     if (op->kind == KERNEL)

@@ -13,7 +13,8 @@
 #include "libckpt/context.h"
 #include "libckpt/gpu_cuda.h"
 
-#define PATIENT_NS   INT64_C(60000000000)
+#define SECOND_NS    INT64_C(1000000000)
+#define PATIENT_NS   (60 * SECOND_NS)
 #define IMPATIENT_NS INT64_C(300000000)
 
 /* See impatient.h. */
@@ -70,7 +71,7 @@ static void save_behind_gate(struct device_fixture *g, uint64_t step, uint64_t *
     atomic_store(&gate, 0);
     fake_launch(g->stream, wait_for_gate, NULL);
     CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, ret_op));
-    while (fake_calls("EventRecord") < before + 1 + 2 * 3) /* the stream's end, two a slot */
+    while (fake_calls("EventRecord") < before + 1 + 3 * 3) /* the stream's end, three a slot */
         usleep(500);
 }
 
@@ -110,9 +111,8 @@ static void *open_gate(void *arg)
 
 /* ckptd starts afresh and gives another arena: the old one stays until what is in flight has
  * landed (the fake ends a process that unpins memory under a copy). */
-static void another_arena(void)
+static void another_arena_after(useconds_t late)
 {
-    static useconds_t late = 60000;
     struct device_fixture g;
     struct fake_script s = fix_script();
     pthread_t opener;
@@ -135,6 +135,18 @@ static void another_arena(void)
     save_behind_gate(&g, 2, &op);
     atomic_store(&gate, 1);
     check_saved(&g, 2, op);
+}
+
+static void another_arena(void)
+{
+    another_arena_after(60000);
+}
+
+/* What the caller's own work takes before the copies is not theirs. */
+static void another_arena_late(void)
+{
+    impatient_ns = 2 * SECOND_NS;
+    another_arena_after(4000000);
 }
 
 /* ckptd takes the connection and does not answer: what is in the air lands all the same. */
@@ -438,7 +450,9 @@ static void hangs_under_arena(void)
     s.slots = 4;
     impatient_ns = IMPATIENT_NS;
     open_gpu(&g, &s);
+    fake_hold("copies", true);
     save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
     size_t pinned = fake_pinned();
     s.forget = true;
     fake_set(g.f.d, &s);
@@ -450,7 +464,30 @@ static void hangs_under_arena(void)
     CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_DAEMON_GONE, "");
     ckpt_close(g.f.c);
     CHECK_EQ(fake_pinned(), pinned);
-    atomic_store(&gate, 1); /* a late copy finds its memory */
+    fake_hold("copies", false); /* a late copy finds its memory */
+    usleep(20000);
+}
+
+/* The context is closed while a new arena waits for the caller's work, which does not end. */
+static void closes_under_arena(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    impatient_ns = IMPATIENT_NS;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    size_t pinned = fake_pinned();
+    s.forget = true;
+    fake_set(g.f.d, &s);
+    uint32_t states = fake_seen(g.f.d).states;
+    fake_drop(g.f.d);
+    while (fake_seen(g.f.d).states == states)
+        usleep(500);
+    ckpt_close(g.f.c);
+    CHECK_EQ(fake_pinned(), pinned);
+    atomic_store(&gate, 1);
     fake_sync(g.stream);
     usleep(20000);
 }
@@ -495,10 +532,11 @@ static void hangs_at_close(void)
 int main(void)
 {
     static void (*const each[])(void) = {
-        granted_again,        another_arena,      stream_waits_for_host, hangs_under_arena,
-        lands_without_ckptd,  hangs_under_state,  hangs_at_close,        pins_in_slices,
-        pins_arena,           pinning_is_no_copy, pins_nothing,          volatile_in_slices,
-        default_stream_waits, failure_is_its_own, no_usable_runtime
+        granted_again,         another_arena_late, closes_under_arena,   another_arena,
+        stream_waits_for_host, hangs_under_arena,  lands_without_ckptd,  hangs_under_state,
+        hangs_at_close,        pins_in_slices,     pins_arena,           pinning_is_no_copy,
+        pins_nothing,          volatile_in_slices, default_stream_waits, failure_is_its_own,
+        no_usable_runtime
     };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
