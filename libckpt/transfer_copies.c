@@ -162,7 +162,7 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
         s->shared.failed = err;
     if (f->load && st != CKPT_OK && op && !op->final)
         lib_op_give_up(c, op, st, err_text(&err));
-    if (f->load && f->last)
+    if (f->load && f->last && op && !op->final) /* else ckptd took it back, or is another one */
         copies_give_back(c, &f->back);
     flight_remove(s);
     s->shared.busy--;

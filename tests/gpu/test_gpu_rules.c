@@ -149,6 +149,53 @@ static void another_arena_late(void)
     another_arena_after(4000000);
 }
 
+/* When the restore's copies are in the air, another ckptd comes, which knows nothing of it. */
+static void *replace_ckptd(void *arg)
+{
+    struct device_fixture *g = arg;
+    struct fake_script s = fix_script();
+    struct ckpt_state *state = g->f.s;
+    bool in_air = false;
+    while (!in_air) {
+        pthread_mutex_lock(&state->ctx->lock);
+        in_air = state->shared.busy > 0 && !state->shared.queueing;
+        pthread_mutex_unlock(&state->ctx->lock);
+    }
+    s.slots = 4;
+    s.forget = true;
+    s.refuse_op = CKPT_NOT_FOUND;
+    fake_set(g->f.d, &s);
+    uint32_t states = fake_seen(g->f.d).states;
+    fake_drop(g->f.d);
+    while (fake_seen(g->f.d).states == states)
+        usleep(500);
+    atomic_store(&gate, 1);
+    return NULL;
+}
+
+/* The slots of a restore that is over are not given back to a ckptd that never lent them: it
+ * would take that for a broken protocol, again after each reconnect. */
+static void lands_in_another_session(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_point p = fix_point(1);
+    pthread_t helper;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    close_queue(&g);
+    CHECK_EQ(pthread_create(&helper, NULL, replace_ckptd, &g), 0);
+    CHECK_EQ(ckpt_restore(g.f.s, &p, g.at, FIX_TENSORS, g.stream, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    CHECK(!fake_seen(g.f.d).wrong);
+    CHECK_OK(ckpt_fence(g.f.s, 20000));
+    fix_close(&g.f);
+}
+
 /* ckptd takes the connection and does not answer: what is in the air lands all the same. */
 static void lands_without_ckptd(void)
 {
@@ -531,13 +578,15 @@ static void hangs_at_close(void)
 
 int main(void)
 {
-    static void (*const each[])(void) = {
-        granted_again,         another_arena_late, closes_under_arena,   another_arena,
-        stream_waits_for_host, hangs_under_arena,  lands_without_ckptd,  hangs_under_state,
-        hangs_at_close,        pins_in_slices,     pins_arena,           pinning_is_no_copy,
-        pins_nothing,          volatile_in_slices, default_stream_waits, failure_is_its_own,
-        no_usable_runtime
-    };
+    static void (*const each[])(void) = { granted_again,      lands_in_another_session,
+                                          another_arena_late, closes_under_arena,
+                                          another_arena,      stream_waits_for_host,
+                                          hangs_under_arena,  lands_without_ckptd,
+                                          hangs_under_state,  hangs_at_close,
+                                          pins_in_slices,     pins_arena,
+                                          pinning_is_no_copy, pins_nothing,
+                                          volatile_in_slices, default_stream_waits,
+                                          failure_is_its_own, no_usable_runtime };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     for (size_t i = 0; i < ARRAY_COUNT(each); i++) {
