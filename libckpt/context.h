@@ -310,7 +310,8 @@ void copies_give_back(struct ckpt *c, const struct wire_back *back);
 /* Maps the arena that came with STATE_OK, after checking it. */
 enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
                            struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Unmaps it; of the transfer thread, or when that no longer runs or never saw it. */
+/* Unmaps it, with no grant left; of the transfer thread, or when that no longer runs or never saw
+ * it. */
 void slots_unmap(struct ckpt_state *s);
 /* Copies the tiles of a FULL that lie in host memory, or queues the copies of those on
  * devices; with its last slot also the tile of others whose turn it is (G4). */

@@ -159,9 +159,12 @@ void slots_unmap(struct ckpt_state *s)
     s->arena = NULL;
     free(s->tile);
     s->tile = NULL;
-    free(s->shared.grants.slot);
-    free(s->shared.grants.op);
-    s->shared.grants = (struct lib_grants){ 0 };
+    struct lib_grants *g = &s->shared.grants;
+    free(g->slot);
+    free(g->op);
+    g->slot = NULL;
+    g->op = NULL;
+    g->head = g->cap = 0; /* the count is others' to see: there is none left */
 }
 
 /* -- restoring: fragments to tensors -------------------------------------- */

@@ -24,6 +24,21 @@ static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 
 /* -- messages from the daemon; lock held ---------------------------------- */
 
+/* Another arena, or none (`ok` NULL), in the place of the state's.  Lock held, dropped meanwhile:
+ * unpinning and populating take long. */
+static void change_arena(struct ckpt *c, struct ckpt_state *s, int fd,
+                         const struct wire_state_ok *ok, struct ckpt_err *err)
+{
+    s->shared.alone++; /* keeps the state */
+    s->shared.grants.count = 0;
+    pthread_mutex_unlock(&c->lock);
+    slots_unmap(s);
+    if (ok && slots_map(s, fd, ok, err) != CKPT_OK)
+        slots_unmap(s);
+    pthread_mutex_lock(&c->lock);
+    s->shared.alone--;
+}
+
 static void on_state_ok(struct ckpt *c, struct wire_msg *m)
 {
     struct wire_state_ok ok;
@@ -33,16 +48,9 @@ static void on_state_ok(struct ckpt *c, struct wire_msg *m)
         return;
     if (!copies_land_all(c, s))
         return;
-    slots_unmap(s);
-    s->shared.alone++; /* keeps the state while the lock is dropped: populating takes long */
-    pthread_mutex_unlock(&c->lock);
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = slots_map(s, m->fds[0], &ok, &err);
-    pthread_mutex_lock(&c->lock);
-    s->shared.alone--;
+    change_arena(c, s, m->fds[0], &ok, &err);
     s->shared.err = err;
-    if (st != CKPT_OK)
-        slots_unmap(s);
     s->shared.answered = true;
 }
 
@@ -55,7 +63,7 @@ static void on_refused(struct ckpt *c, const struct wire_msg *m)
     struct ckpt_state *s = find_state(c, r.state);
     if (r.type != WIRE_STATE || !s || s->shared.answered || !copies_land_all(c, s))
         return;
-    slots_unmap(s); /* of a ckptd before this one */
+    change_arena(c, s, -1, NULL, NULL); /* it was of a ckptd before this one */
     s->shared.err = (struct ckpt_err){ 0 };
     err_set(&s->shared.err,
             status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG, "%s", text);

@@ -416,6 +416,60 @@ static void volatile_in_slices(void)
     fake_stop(f.d);
 }
 
+/* -- the driver takes long ------------------------------------------------------------ */
+
+/* An arena is unpinned for another one: calls on the context do not stand behind that. */
+static void unpins_unlocked(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    unsigned before = fake_calls("HostUnregister");
+    fake_hold("HostUnregister", true);
+    s.forget = true;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    while (fake_calls("HostUnregister") == before)
+        usleep(500);
+    CHECK_OK(ckpt_fence(g.f.s, 0));
+    CHECK_OK(ckpt_progress(g.f.c, 1));
+    fake_hold("HostUnregister", false);
+    save_behind_gate(&g, 2, &op);
+    atomic_store(&gate, 1);
+    check_saved(&g, 2, op);
+}
+
+static void *ask_info(void *arg)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    CHECK_OK(ckpt_info(arg, &info));
+    CHECK(strstr(info.devices, "CUDA devices"));
+    return NULL;
+}
+
+static void info_unlocked(void)
+{
+    struct fake_daemon *d = fake_start(NULL);
+    struct ckpt_open_opts o = fix_opts(d);
+    struct ckpt *c;
+    pthread_t asking;
+    fake_hold("GetDeviceCount", true);
+    CHECK_OK(ckpt_open(&o, &c));
+    CHECK_EQ(pthread_create(&asking, NULL, ask_info, c), 0);
+    while (fake_calls("GetDeviceCount") == 0)
+        usleep(500);
+    CHECK_OK(ckpt_progress(c, 1));
+    fake_hold("GetDeviceCount", false);
+    CHECK_EQ(pthread_join(asking, NULL), 0);
+    ckpt_close(c);
+    fake_stop(d);
+}
+
 /* -- runtimes ------------------------------------------------------------------------ */
 
 /* A program with device memory, and no runtime that works here: it is not taken for the host's. */
@@ -578,15 +632,13 @@ static void hangs_at_close(void)
 
 int main(void)
 {
-    static void (*const each[])(void) = { granted_again,      lands_in_another_session,
-                                          another_arena_late, closes_under_arena,
-                                          another_arena,      stream_waits_for_host,
-                                          hangs_under_arena,  lands_without_ckptd,
-                                          hangs_under_state,  hangs_at_close,
-                                          pins_in_slices,     pins_arena,
-                                          pinning_is_no_copy, pins_nothing,
-                                          volatile_in_slices, default_stream_waits,
-                                          failure_is_its_own, no_usable_runtime };
+    static void (*const each[])(void) = {
+        unpins_unlocked,    info_unlocked,        granted_again,      lands_in_another_session,
+        another_arena_late, closes_under_arena,   another_arena,      stream_waits_for_host,
+        hangs_under_arena,  lands_without_ckptd,  hangs_under_state,  hangs_at_close,
+        pins_in_slices,     pins_arena,           pinning_is_no_copy, pins_nothing,
+        volatile_in_slices, default_stream_waits, failure_is_its_own, no_usable_runtime
+    };
     const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
     setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
     for (size_t i = 0; i < ARRAY_COUNT(each); i++) {
