@@ -106,9 +106,10 @@ enum ckpt_open_flags { CKPT_OPEN_SOLO = 1 };
  * this one has resolved. */
 CKPT_API enum ckpt_status ckpt_open(const struct ckpt_open_opts *opts, struct ckpt **ret);
 
-/* Ends the session, and says nothing of success (ckpt_progress does).  Saves that are staged go on in the daemon; one that is still being
- * copied is given up.  Waits at most a few seconds for the transfer thread.  NULL is
- * fine.  States of the context are freed too. */
+/* Ends the session, and says nothing of success (ckpt_progress does).  Saves that are staged go on
+ * in the daemon; one that is still being copied is given up.  Waits at most 10 s for the transfer
+ * thread; one that hangs in the driver or in the kernel is left there, with the memory that it uses.
+ * NULL is fine.  States of the context are freed too. */
 CKPT_API void ckpt_close(struct ckpt *c);
 
 /* A checkpoint of the job: enough to restore it. */

@@ -415,8 +415,8 @@ void ckpt_close(struct ckpt *c)
 {
     if (!c)
         return;
-    if (c->pid == getpid())
-        transfer_stop(c);
+    if (c->pid == getpid() && !transfer_stop(c))
+        return;
     context_free(c); /* a forked child closes its copy of the socket and says nothing on it */
 }
 

@@ -183,9 +183,9 @@ struct ckpt {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC */
     struct {
-        bool stop;
-        bool broken; /* for good: `err` says why */
-        bool linked; /* HELLO_OK on the present socket */
+        bool stop, ended; /* is to end; the transfer thread has */
+        bool broken;      /* for good: `err` says why */
+        bool linked;      /* HELLO_OK on the present socket */
         struct ckpt_err err;
         uint64_t next_seq, next_op;
         struct lib_out *outs, **outs_tail;
@@ -283,7 +283,8 @@ void client_drop_queue(struct ckpt *c); /* lock held */
 
 /* -- transfer.c -- */
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
-void transfer_stop(struct ckpt *c);
+/* False: the thread hangs, in the driver or a system call; what it uses must stay. */
+bool transfer_stop(struct ckpt *c);
 /* Waits for ckptd, which is away: until `fd` (-1: nothing) has news.  What was granted needs no
  * ckptd: it is copied and handed over meanwhile.  CKPT_TIMEOUT; CKPT_CANCELLED: the context
  * ends.  Of the transfer thread, and of ckpt_open before that runs. */

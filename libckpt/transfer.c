@@ -12,7 +12,8 @@
 
 #define RELINK_PAUSE_NS   INT64_C(100000000)
 #define RELINK_CONNECT_NS INT64_C(1000000000)
-#define STOP_LOOK_MS      200 /* nobody wakes a pause when the context ends */
+#define STOP_NS           INT64_C(5000000000) /* for the thread's end, beside LIB_LAND_NS */
+#define STOP_LOOK_MS      200                 /* nobody wakes a pause when the context ends */
 
 static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 {
@@ -470,6 +471,10 @@ static void *transfer_main(void *arg)
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
     copies_land_last(c);
+    pthread_mutex_lock(&c->lock);
+    c->shared.ended = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
     return NULL;
 }
 
@@ -508,7 +513,7 @@ static void say_bye(struct ckpt *c)
     }
 }
 
-void transfer_stop(struct ckpt *c)
+bool transfer_stop(struct ckpt *c)
 {
     if (c->thread_running) {
         pthread_mutex_lock(&c->lock);
@@ -520,11 +525,20 @@ void transfer_stop(struct ckpt *c)
                                "the context was closed while the state was being copied");
         c->shared.stop = true;
         pthread_cond_broadcast(&c->changed);
-        pthread_mutex_unlock(&c->lock);
         client_wake(c);
+        int64_t deadline = lib_now_ns() + LIB_LAND_NS + STOP_NS;
+        while (!c->shared.ended && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+            ;
+        bool ended = c->shared.ended;
+        pthread_mutex_unlock(&c->lock);
+        if (!ended) {
+            pthread_detach(c->thread); /* should it come back after all, it leaves nothing */
+            return false;
+        }
         pthread_join(c->thread, NULL);
         c->thread_running = false;
     }
     if (c->fd >= 0 && c->shared.linked)
         say_bye(c);
+    return true;
 }

@@ -167,6 +167,28 @@ static void unpins_unlocked(void)
     check_saved(&g, 2, op);
 }
 
+/* A call that does not come back holds up the transfer thread, and not the caller. */
+static void closes_under_call(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    impatient_ns = SECOND_NS / 10;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    fake_hold("MemcpyBatchAsync", true);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    while (fake_calls("MemcpyBatchAsync") == 0)
+        usleep(500);
+    ckpt_close(g.f.c);
+    unsigned before = fake_calls("EventRecord");
+    fake_hold("MemcpyBatchAsync", false); /* it comes back late, and finds what it uses */
+    while (fake_calls("EventRecord") == before)
+        usleep(500);
+    usleep(20000);
+}
+
 static void *ask_info(void *arg)
 {
     struct ckpt_info info = { .size = sizeof(info) };
@@ -267,8 +289,9 @@ static void failure_is_its_own(void)
 int main(void)
 {
     static void (*const each[])(void) = {
-        pins_in_slices,  pins_arena,    pinning_is_no_copy, pins_nothing,      volatile_in_slices,
-        unpins_unlocked, info_unlocked, failure_is_its_own, no_usable_runtime,
+        pins_in_slices,     pins_arena,        pinning_is_no_copy, pins_nothing,
+        volatile_in_slices, unpins_unlocked,   closes_under_call,  info_unlocked,
+        failure_is_its_own, no_usable_runtime,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
