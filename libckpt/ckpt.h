@@ -106,9 +106,10 @@ enum ckpt_open_flags { CKPT_OPEN_SOLO = 1 };
  * this one has resolved. */
 CKPT_API enum ckpt_status ckpt_open(const struct ckpt_open_opts *opts, struct ckpt **ret);
 
-/* Ends the session, and says nothing of success (ckpt_progress does).  Saves that are staged go on in the daemon; one that is still being
- * copied is given up.  Waits at most a few seconds for the transfer thread.  NULL is
- * fine.  States of the context are freed too. */
+/* Ends the session, and says nothing of success (ckpt_progress does).  Saves that are staged go on
+ * in the daemon; one that is still being copied is given up.  Waits at most 10 s for the transfer
+ * thread; one that hangs in the driver or in the kernel is left there, with the memory that it uses.
+ * NULL is fine.  States of the context are freed too. */
 CKPT_API void ckpt_close(struct ckpt *c);
 
 /* A checkpoint of the job: enough to restore it. */
@@ -339,7 +340,9 @@ enum ckpt_save_flags {
 
 /* Starts a save and returns; `op` names it.  Called by all ranks.  The state must not
  * change until ckpt_fence returns (except volatile tensors and objects, copied at
- * once).  A save that meets one still copying waits for that copy.
+ * once).  A save that meets one still copying waits for that copy.  A ckptd that is gone is
+ * waited for 10 s; a save that it has then still to give room for is given up, and both that
+ * one and this one are CKPT_DAEMON_GONE.  When it is back, saves work again.
  *
  * Tensors may lie in host memory and on any CUDA devices of the process, each buffer where it
  * is; objects lie in host memory.  stream (cudaStream_t): the copy waits for what is on it
@@ -372,7 +375,8 @@ CKPT_API enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save
 
 /* Blocks until every save begun on `s` has copied the state out of the caller's memory;
  * call it before anything changes the state.  Returns at once when nothing is being
- * copied.  A save that failed meanwhile is not an error here.
+ * copied.  A save that failed meanwhile is not an error here, nor is one that was given up
+ * because ckptd is gone (ckpt_save).
  * Error: CKPT_TIMEOUT: it is still being copied.  With a timeout_ms above 0 that save is given up,
  * since the state is about to change: training may go on, and the memory must stay where it is
  * until a fence returns CKPT_OK.  With 0 this is a look, which ends nothing. */

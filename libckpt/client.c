@@ -1,7 +1,6 @@
 /* The link to the daemon: numbered messages that are kept until acknowledged, and HELLO.
  * Numbers are given when a message is queued, so a reconnect repeats the same bytes. */
 #include <errno.h>
-#include <poll.h>
 #include <sys/syscall.h>
 
 #include "libckpt/context.h"
@@ -117,22 +116,10 @@ enum ckpt_status client_flush(struct ckpt *c, struct ckpt_err *err)
 
 static enum ckpt_status wait_readable(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
 {
-    for (;;) {
-        int64_t left = (deadline_ns - lib_now_ns()) / 1000000;
-        struct pollfd p = { .fd = c->fd, .events = POLLIN };
-        if (left <= 0)
-            return err_set(err, CKPT_TIMEOUT, "ckptd did not answer in time");
-        int n = poll(&p, 1, left > 200 ? 200 : (int)left);
-        if (n > 0)
-            return CKPT_OK;
-        if (n < 0 && errno != EINTR)
-            return err_errno(err, errno, "poll");
-        pthread_mutex_lock(&c->lock);
-        bool stop = c->shared.stop;
-        pthread_mutex_unlock(&c->lock);
-        if (stop)
-            return err_set(err, CKPT_CANCELLED, "the context is being closed");
-    }
+    enum ckpt_status st = transfer_pause(c, c->fd, deadline_ns);
+    if (st == CKPT_TIMEOUT)
+        return err_set(err, st, "ckptd did not answer in time");
+    return st == CKPT_OK ? st : err_set(err, st, "the context is being closed");
 }
 
 /* ckptd may have taken up a fresh session and died before it could say so: then the session is

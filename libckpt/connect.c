@@ -6,7 +6,6 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
@@ -23,7 +22,7 @@
 
 #define LISTEN_FD    3 /* where a private ckptd finds its socket */
 #define LISTEN_QUEUE 1024
-#define RETRY_MS     50
+#define RETRY_NS     INT64_C(50000000)
 #define START_NS     INT64_C(10000000000) /* ckptd is in the background after half of it */
 #define WAIT_PIDFD   ((idtype_t)3)        /* P_PIDFD, which older C libraries do not name */
 
@@ -33,14 +32,11 @@ static const char *env(const char *name)
     return v && v[0] ? v : NULL;
 }
 
-/* Sleeps a little; CKPT_TIMEOUT after the deadline. */
-static enum ckpt_status pause_until(struct ckpt *c, int64_t deadline_ns)
+/* False: the deadline has passed, or the context ends. */
+static bool pause_until(struct ckpt *c, int64_t deadline_ns)
 {
-    if (lib_now_ns() >= deadline_ns)
-        return CKPT_TIMEOUT;
-    struct pollfd p = { .fd = c->wake_fd, .events = 0 };
-    poll(&p, 1, RETRY_MS);
-    return CKPT_OK;
+    int64_t now = lib_now_ns();
+    return now < deadline_ns && transfer_pause(c, -1, now + RETRY_NS) == CKPT_TIMEOUT;
 }
 
 static struct sockaddr_un address_of(const char *path)
@@ -89,7 +85,7 @@ static enum ckpt_status connect_named(struct ckpt *c, const char *path, int64_t 
                            "no ckptd listens on %s: start it, or correct CKPT_SOCKET", path);
         if (e != -EAGAIN && e != -EINTR)
             return err_errno(err, -e, "ckptd's socket %s (is ckptd running there?)", path);
-        if (pause_until(c, deadline_ns) != CKPT_OK)
+        if (!pause_until(c, deadline_ns))
             return err_set(err, CKPT_TIMEOUT, "ckptd's socket %s does not accept", path);
     }
 }
@@ -194,11 +190,8 @@ static int await_starter(struct ckpt *c, int64_t deadline_ns)
         int e = waitid(WAIT_PIDFD, (id_t)fd, &end, WEXITED | WNOHANG) < 0 ? errno : 0;
         if (end.si_pid != 0 || (e && e != EINTR))
             break;
-        int64_t left = deadline_ns - lib_now_ns();
-        struct pollfd p = { .fd = fd, .events = POLLIN };
-        if (left <= 0)
+        if (lib_now_ns() >= deadline_ns || transfer_pause(c, fd, deadline_ns) != CKPT_OK)
             return -ETIMEDOUT;
-        poll(&p, 1, (int)min_u64((uint64_t)left / 1000000 + 1, 1000));
     }
     c->starter = -1; /* first: a forked child must never find a closed number here */
     if (fd >= 0)
@@ -250,6 +243,7 @@ static enum ckpt_status start_locked(struct ckpt *c, const char *path, int64_t d
     int listener = bind_listener(path);
     if (listener < 0)
         return err_errno(err, -listener, "binding %s", path);
+    respawn_note(&c->respawn, lib_now_ns());
     e = spawn_ckptd(c, path, listener);
     close(listener); /* before connecting: then only a ckptd that lives accepts */
     if (e == 0)
@@ -279,7 +273,7 @@ static enum ckpt_status start_private(struct ckpt *c, const char *path, int64_t 
     while (flock(fd, LOCK_EX | LOCK_NB) < 0) {
         if (errno != EWOULDBLOCK && errno != EINTR)
             return err_errno(err, errno, "start lock %s", lock);
-        if (pause_until(c, deadline_ns) != CKPT_OK)
+        if (!pause_until(c, deadline_ns))
             return err_set(err, CKPT_TIMEOUT, "another process holds %s", lock);
     }
     return start_locked(c, path, deadline_ns, err);
@@ -344,10 +338,20 @@ enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt
     if (st != CKPT_OK)
         return st;
     int e = try_connect(c, c->socket);
+    bool due = respawn_due(&c->respawn, lib_now_ns());
+    while (nobody_listens(e) && !due && pause_until(c, deadline_ns)) {
+        e = try_connect(c, c->socket);
+        due = respawn_due(&c->respawn, lib_now_ns());
+    }
     if (e == 0)
         return CKPT_OK;
     if (!nobody_listens(e))
         return connect_named(c, c->socket, deadline_ns, err);
+    if (!due)
+        return err_set(err, CKPT_UNREACHABLE,
+                       "no ckptd listens on %s, and the %s that was started for it did not last: "
+                       "see %s.log",
+                       c->socket, c->ckptd, c->socket);
     return start_private(c, c->socket, deadline_ns, err);
 }
 

@@ -8,9 +8,11 @@
 #include <sys/random.h>
 #include <time.h>
 
-#define OPEN_TIMEOUT_MS  600000
-#define OPEN_TRIES       3 /* HELLOs lost with a worker that died */
+#define OPEN_TIMEOUT_MS 600000
+#define OPEN_TRIES      3 /* HELLOs lost with a worker that died */
+#ifndef LINK_PATIENCE_NS  /* a test may be less patient */
 #define LINK_PATIENCE_NS INT64_C(10000000000)
+#endif
 
 static _Thread_local struct ckpt_err last_error;
 
@@ -413,8 +415,8 @@ void ckpt_close(struct ckpt *c)
 {
     if (!c)
         return;
-    if (c->pid == getpid())
-        transfer_stop(c);
+    if (c->pid == getpid() && !transfer_stop(c))
+        return;
     context_free(c); /* a forked child closes its copy of the socket and says nothing on it */
 }
 
@@ -483,9 +485,8 @@ static void tell_progress(const struct ckpt *c, bool load, uint64_t *ret_done, u
 }
 
 /* Lock held. */
-static void tell_devices(const struct ckpt *c, char *ret, size_t cap)
+static void tell_pinning(const struct ckpt *c, char *ret, size_t cap)
 {
-    devices_text(c->devices, ret, cap);
     size_t len = strlen(ret);
     if (c->shared.pinning[0])
         snprintf(ret + len, cap - len, "; %s", c->shared.pinning);
@@ -501,8 +502,11 @@ enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
         err_set(&err, CKPT_INVALID, "set .size = sizeof(struct ckpt_info)");
         return lib_fail(&err);
     }
+    struct ckpt_info now;
+    char devices[sizeof(now.devices)];
+    devices_text(c->devices, devices, sizeof(devices)); /* asks the driver: not under the lock */
     pthread_mutex_lock(&c->lock);
-    struct ckpt_info now = c->shared.info;
+    now = c->shared.info;
     now.size = ret->size;
     now.epoch = c->shared.epoch;
     now.scoped = (c->shared.ok_flags & WIRE_STAGED_IS_PROCESS) != 0;
@@ -510,7 +514,8 @@ enum ckpt_status ckpt_info(struct ckpt *c, struct ckpt_info *ret)
     tell_progress(c, false, &now.save_done_bytes, &now.save_total_bytes);
     tell_progress(c, true, &now.restore_done_bytes, &now.restore_total_bytes);
     snprintf(now.why, sizeof(now.why), "%s", c->shared.why);
-    tell_devices(c, now.devices, sizeof(now.devices));
+    memcpy(now.devices, devices, sizeof(devices));
+    tell_pinning(c, now.devices, sizeof(now.devices));
     pthread_mutex_unlock(&c->lock);
     if (ret->size > sizeof(now)) /* a newer program: what we do not know is 0 */
         memset((uint8_t *)ret + sizeof(now), 0, ret->size - sizeof(now));

@@ -27,6 +27,7 @@
 #include "libckpt/flight.h"
 #include "libckpt/guard.h"
 #include "libckpt/pace.h"
+#include "libckpt/respawn.h"
 
 #ifndef LIB_LAND_NS                     /* a test may be less patient */
 #define LIB_LAND_NS INT64_C(5000000000) /* longer, and a device is taken to hang */
@@ -142,6 +143,7 @@ struct ckpt_state {
         struct lib_grants grants;
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
         uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
+        uint32_t alone;   /* uses of the arena alone, by the transfer thread: it maps, it pins */
         unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
         uint64_t queued;  /* op whose copies are all queued, at least */
@@ -171,7 +173,8 @@ struct ckpt {
     enum audit_when audit_when;
     /* of the transfer thread (and of ckpt_open before it starts): */
     int fd;
-    int starter;               /* pidfd of a ckptd that is being started; -1: none is */
+    int starter; /* pidfd of a ckptd that is being started; -1: none is */
+    struct respawn respawn;
     bool fresh;                /* no answer has come to this session's HELLO yet */
     struct pace pace;          /* of saves */
     int64_t pace_ns;           /* the next slot waits until then; 0: none does */
@@ -180,9 +183,9 @@ struct ckpt {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC */
     struct {
-        bool stop;
-        bool broken; /* for good: `err` says why */
-        bool linked; /* HELLO_OK on the present socket */
+        bool stop, ended; /* is to end; the transfer thread has */
+        bool broken;      /* for good: `err` says why */
+        bool linked;      /* HELLO_OK on the present socket */
         struct ckpt_err err;
         uint64_t next_seq, next_op;
         struct lib_out *outs, **outs_tail;
@@ -280,7 +283,12 @@ void client_drop_queue(struct ckpt *c); /* lock held */
 
 /* -- transfer.c -- */
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err) CKPT_MUST_CHECK;
-void transfer_stop(struct ckpt *c);
+/* False: the thread hangs, in the driver or a system call; what it uses must stay. */
+bool transfer_stop(struct ckpt *c);
+/* Waits for ckptd, which is away: until `fd` (-1: nothing) has news.  What was granted needs no
+ * ckptd: it is copied and handed over meanwhile.  CKPT_TIMEOUT; CKPT_CANCELLED: the context
+ * ends.  Of the transfer thread, and of ckpt_open before that runs. */
+enum ckpt_status transfer_pause(struct ckpt *c, int fd, int64_t deadline_ns) CKPT_MUST_CHECK;
 
 /* -- transfer_copies.c: what the transfer thread has copied; of that thread -- */
 /* Fills, or queues, the next granted slot of any state; false: there is none. */
@@ -290,8 +298,9 @@ void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_st
                       struct ckpt_err *err);
 /* Takes down what has landed; *ret_left: some are still in the air. */
 bool copies_land_any(struct ckpt *c, bool *ret_left);
-/* Before an arena goes: a device may still be writing into it.  Lock held, dropped
- * meanwhile; false: it did not end, and the context is broken. */
+/* Before an arena goes: a device may still be writing into it, or is yet to, behind the caller's
+ * own work.  Lock held, dropped meanwhile; false: it does not end, and the context is broken, or
+ * the context ends. */
 bool copies_land_all(struct ckpt *c, struct ckpt_state *s);
 /* The thread ends: what is under way is waited for, as nobody else looks. */
 void copies_land_last(struct ckpt *c);
@@ -302,7 +311,8 @@ void copies_give_back(struct ckpt *c, const struct wire_back *back);
 /* Maps the arena that came with STATE_OK, after checking it. */
 enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state_ok *ok,
                            struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Unmaps it; of the transfer thread, or when that no longer runs or never saw it. */
+/* Unmaps it, with no grant left; of the transfer thread, or when that no longer runs or never saw
+ * it. */
 void slots_unmap(struct ckpt_state *s);
 /* Copies the tiles of a FULL that lie in host memory, or queues the copies of those on
  * devices; with its last slot also the tile of others whose turn it is (G4). */
@@ -351,7 +361,8 @@ bool connect_several_nodes(uint32_t world);
 /* Connects to the daemon's socket; starts a private daemon when nobody listens and the
  * socket was not named by the caller.  Fills c->fd and c->private_daemon.
  * CKPT_UNREACHABLE when there is none.  What was started is waited for until the deadline
- * at most, kept in c->starter while it has not ended, and no other is started meanwhile. */
+ * at most, kept in c->starter while it has not ended, and no other is started meanwhile.  The
+ * next one comes ever later (respawn.h); others' are connected to at any time. */
 enum ckpt_status connect_daemon(struct ckpt *c, int64_t deadline_ns, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* Lets go of c->starter; one that runs on is left alone. */

@@ -202,6 +202,13 @@ enum ckpt_status flight_join(struct ckpt_state *s, void *stream, struct ckpt_err
 
 /* -- the transfer thread ---------------------------------------------------- */
 
+static void free_flight(struct lib_flight *f)
+{
+    events_free(&f->begins);
+    events_free(&f->events);
+    free(f);
+}
+
 enum ckpt_status flight_new(struct ckpt_state *s, struct lib_flight **ret, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
@@ -209,11 +216,16 @@ enum ckpt_status flight_new(struct ckpt_state *s, struct lib_flight **ret, struc
     struct lib_flight *f = calloc(1, sizeof(*f));
     if (!f)
         return err_set(err, CKPT_NO_MEMORY, "out of memory");
-    for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i))
-        st = add_event(devices_gpu(s->ctx->devices, i), &f->events, err);
+    for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i)) {
+        struct gpu *g = devices_gpu(s->ctx->devices, i);
+        st = add_event(g, &f->events, err);
+        if (st == CKPT_OK)
+            st = add_event(g, &f->begins, err);
+        if (st == CKPT_OK)
+            st = g->ops->record(g, f->begins, err);
+    }
     if (st != CKPT_OK) {
-        events_free(&f->events);
-        free(f);
+        free_flight(f);
         return st;
     }
     while (*end)
@@ -254,17 +266,33 @@ static enum ckpt_status look(struct gpu_event **list, struct ckpt_err *err)
     return CKPT_OK;
 }
 
-enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err)
+/* All of a list; what fails will not happen. */
+static bool look_all(struct lib_flight *f, struct gpu_event **list)
 {
-    while (f->events) {
-        enum ckpt_status st = look(&f->events, &f->err);
+    while (*list) {
+        enum ckpt_status st = look(list, &f->err);
         if (st == CKPT_BUSY)
-            return st;
+            return false;
         f->status = f->status == CKPT_OK ? st : f->status;
     }
+    return true;
+}
+
+enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err)
+{
+    if (!look_all(f, &f->begins))
+        return CKPT_BUSY;
+    f->begun_ns = f->begun_ns ? f->begun_ns : lib_now_ns();
+    if (!look_all(f, &f->events))
+        return CKPT_BUSY;
     if (f->status != CKPT_OK)
         *err = f->err;
     return f->status;
+}
+
+bool flight_hangs(const struct lib_flight *f)
+{
+    return f->begun_ns && lib_now_ns() - f->begun_ns > LIB_LAND_NS;
 }
 
 enum ckpt_status flight_settle(struct gpu *g, struct ckpt_err *err)
@@ -285,8 +313,7 @@ void flight_remove(struct ckpt_state *s)
 {
     struct lib_flight *f = s->flights;
     s->flights = f->next;
-    events_free(&f->events);
-    free(f);
+    free_flight(f);
 }
 
 void flight_forget(struct ckpt_state *s)

@@ -3,7 +3,7 @@
  *   caller's stream   ──kernels──E────────────────────────────wait(last)──optimizer──
  *   our queue                    wait(E) slot slot slot slot
  *                                            │    │    │   └ event, `last` recorded again
- *                                            └────┴────┴── an event behind each slot
+ *                                            └────┴────┴── an event in front of and behind each slot
  *
  * A flight is one slot (save) or one message of fragments (restore) whose copies are queued.
  * It lands when its events have happened and what of it lies in host memory is copied too;
@@ -24,7 +24,9 @@ struct ckpt_state;
 
 struct lib_flight {
     struct lib_flight *next;
-    struct gpu_event *events; /* those that have not happened yet */
+    struct gpu_event *begins; /* in front of its copies: those that have not happened yet */
+    struct gpu_event *events; /* behind them: the same */
+    int64_t begun_ns;         /* seen to run; 0: what the caller queued before is still in front */
     bool load;
     bool audit;              /* no slot: copied again for the fence (audit.h) */
     bool host_left;          /* saves: host memory is still to be copied */
@@ -59,6 +61,8 @@ enum ckpt_status flight_depart(struct ckpt_state *s, struct lib_flight *f, struc
     CKPT_MUST_CHECK;
 /* CKPT_BUSY: not yet; else how it ended. */
 enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Its copies run, and not even LIB_LAND_NS are enough for them. */
+bool flight_hangs(const struct lib_flight *f);
 /* Waits until what is queued on the device has been copied: for memory that is used again. */
 enum ckpt_status flight_settle(struct gpu *g, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Takes the oldest out of the state's and frees it. */

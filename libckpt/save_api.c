@@ -14,6 +14,30 @@ static int64_t begin_by(int64_t deadline_ns)
     return by < deadline_ns ? by : deadline_ns;
 }
 
+/* The save that is being copied, if it needs slots that only ckptd can give. */
+static struct lib_op *owed_slots(const struct ckpt_state *s)
+{
+    struct lib_op *op = lib_op_find(s->ctx, s->shared.copying);
+    bool owed = op && !op->load && op->next_slot + s->shared.grants.count < s->decl.slot_count;
+    return owed ? op : NULL;
+}
+
+/* Waits for news of the copy under way; false: the deadline has passed.  A ckptd that is away has
+ * as long as any other wait gives it: then the save is given up, and nothing else is waited for
+ * but what is under way already.  Lock held. */
+static bool wait_copy(struct ckpt_state *s, int64_t deadline_ns)
+{
+    struct ckpt *c = s->ctx;
+    if (lib_wait_changed(c, owed_slots(s) ? lib_patience(c, false, deadline_ns) : deadline_ns))
+        return true;
+    int64_t now = lib_now_ns();
+    struct lib_op *op = owed_slots(s);
+    if (now < deadline_ns && op && now >= lib_patience(c, false, deadline_ns))
+        lib_op_give_up(c, op, CKPT_DAEMON_GONE,
+                       "save: ckptd is gone and has not come back yet, and not all is copied");
+    return now < deadline_ns;
+}
+
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)
 {
     struct ckpt *c = s->ctx;
@@ -25,7 +49,7 @@ enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, stru
             broken = true;
             deadline_ns = soon < deadline_ns ? soon : deadline_ns;
         }
-        if (lib_wait_changed(c, deadline_ns) || !(s->shared.copying || s->shared.busy))
+        if (wait_copy(s, deadline_ns) || !(s->shared.copying || s->shared.busy))
             continue;
         if (broken)
             return err_set(err, c->shared.err.status, "%s", err_text(&c->shared.err));
@@ -304,7 +328,7 @@ static bool all_queued(const struct ckpt_state *s)
 static enum ckpt_status wait_queued(struct ckpt_state *s, int64_t deadline, struct ckpt_err *err)
 {
     while (!all_queued(s))
-        if (!lib_wait_changed(s->ctx, deadline) && !all_queued(s))
+        if (!wait_copy(s, deadline) && !all_queued(s))
             return err_set(err, CKPT_TIMEOUT,
                            "the state's copies are not all queued yet: ckptd gives slots back too "
                            "slowly");

@@ -136,11 +136,11 @@ bool slots_pin_early(struct ckpt *c)
         s = s->next;
     if (s) {
         struct gpu *g = s->pin.by ? s->pin.by : devices_gpu(c->devices, s->shared.pin_on);
-        s->shared.busy++;
+        s->shared.alone++;
         pthread_mutex_unlock(&c->lock);
         pin_slice(s, g);
         pthread_mutex_lock(&c->lock);
-        s->shared.busy--;
+        s->shared.alone--;
         pthread_cond_broadcast(&c->changed);
     }
     pthread_mutex_unlock(&c->lock);
@@ -159,9 +159,12 @@ void slots_unmap(struct ckpt_state *s)
     s->arena = NULL;
     free(s->tile);
     s->tile = NULL;
-    free(s->shared.grants.slot);
-    free(s->shared.grants.op);
-    s->shared.grants = (struct lib_grants){ 0 };
+    struct lib_grants *g = &s->shared.grants;
+    free(g->slot);
+    free(g->op);
+    g->slot = NULL;
+    g->op = NULL;
+    g->head = g->cap = 0; /* the count is others' to see: there is none left */
 }
 
 /* -- restoring: fragments to tensors -------------------------------------- */

@@ -80,6 +80,12 @@ static void forget(struct ckpt_state *s)
     (void)st; /* out of memory: ckptd then keeps it to the end of the session */
 }
 
+/* By the transfer thread or a device.  Lock held. */
+static bool in_use(const struct ckpt_state *s)
+{
+    return s->shared.busy || s->shared.alone;
+}
+
 void ckpt_state_free(struct ckpt_state *s)
 {
     if (!s)
@@ -99,9 +105,10 @@ void ckpt_state_free(struct ckpt_state *s)
         }
     }
     int64_t deadline = lib_now_ns() + LIB_LAND_NS;
-    while (s->shared.busy && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+    s->shared.pin_on = 0; /* no slice after this one */
+    while (in_use(s) && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
         ; /* at most what is handed over already */
-    bool hangs = s->shared.busy;
+    bool hangs = in_use(s);
     struct ckpt_state **p = &c->shared.states;
     while (*p && *p != s)
         p = &(*p)->next;

@@ -10,8 +10,10 @@
 #include "libckpt/context.h"
 #include "libckpt/gpu_cuda.h"
 
-#define RELINK_PAUSE_MS   100
+#define RELINK_PAUSE_NS   INT64_C(100000000)
 #define RELINK_CONNECT_NS INT64_C(1000000000)
+#define STOP_NS           INT64_C(5000000000) /* for the thread's end, beside LIB_LAND_NS */
+#define STOP_LOOK_MS      200                 /* nobody wakes a pause when the context ends */
 
 static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 {
@@ -23,6 +25,21 @@ static struct ckpt_state *find_state(struct ckpt *c, uint32_t number)
 
 /* -- messages from the daemon; lock held ---------------------------------- */
 
+/* Another arena, or none (`ok` NULL), in the place of the state's.  Lock held, dropped meanwhile:
+ * unpinning and populating take long. */
+static void change_arena(struct ckpt *c, struct ckpt_state *s, int fd,
+                         const struct wire_state_ok *ok, struct ckpt_err *err)
+{
+    s->shared.alone++; /* keeps the state */
+    s->shared.grants.count = 0;
+    pthread_mutex_unlock(&c->lock);
+    slots_unmap(s);
+    if (ok && slots_map(s, fd, ok, err) != CKPT_OK)
+        slots_unmap(s);
+    pthread_mutex_lock(&c->lock);
+    s->shared.alone--;
+}
+
 static void on_state_ok(struct ckpt *c, struct wire_msg *m)
 {
     struct wire_state_ok ok;
@@ -32,16 +49,9 @@ static void on_state_ok(struct ckpt *c, struct wire_msg *m)
         return;
     if (!copies_land_all(c, s))
         return;
-    slots_unmap(s);
-    s->shared.busy++; /* keeps the state while the lock is dropped: populating takes long */
-    pthread_mutex_unlock(&c->lock);
     struct ckpt_err err = { 0 };
-    enum ckpt_status st = slots_map(s, m->fds[0], &ok, &err);
-    pthread_mutex_lock(&c->lock);
-    s->shared.busy--;
+    change_arena(c, s, m->fds[0], &ok, &err);
     s->shared.err = err;
-    if (st != CKPT_OK)
-        slots_unmap(s);
     s->shared.answered = true;
 }
 
@@ -54,7 +64,7 @@ static void on_refused(struct ckpt *c, const struct wire_msg *m)
     struct ckpt_state *s = find_state(c, r.state);
     if (r.type != WIRE_STATE || !s || s->shared.answered || !copies_land_all(c, s))
         return;
-    slots_unmap(s); /* of a ckptd before this one */
+    change_arena(c, s, -1, NULL, NULL); /* it was of a ckptd before this one */
     s->shared.err = (struct ckpt_err){ 0 };
     err_set(&s->shared.err,
             status_known(r.status) && r.status ? (enum ckpt_status)r.status : CKPT_BUG, "%s", text);
@@ -280,6 +290,39 @@ static void on_message(struct ckpt *c, struct wire_msg *m)
 
 /* -- the link ------------------------------------------------------------- */
 
+static bool stopping(struct ckpt *c)
+{
+    pthread_mutex_lock(&c->lock);
+    bool stop = c->shared.stop || c->shared.broken;
+    pthread_mutex_unlock(&c->lock);
+    return stop;
+}
+
+/* The next piece of what does not need ckptd; false: there is none.  *ret_in_air: copies are
+ * under way. */
+static bool work(struct ckpt *c, bool *ret_in_air)
+{
+    *ret_in_air = false;
+    return copies_fill_any(c) || copies_land_any(c, ret_in_air) || audit_any(c) ||
+           slots_pin_early(c);
+}
+
+enum ckpt_status transfer_pause(struct ckpt *c, int fd, int64_t deadline_ns)
+{
+    struct pollfd p = { .fd = fd, .events = POLLIN };
+    while (!stopping(c)) {
+        bool in_air;
+        bool worked = work(c, &in_air);
+        int64_t left = deadline_ns - lib_now_ns();
+        uint64_t most = worked || left <= 0 ? 0 : in_air ? 1 : STOP_LOOK_MS;
+        if (poll(&p, 1, (int)min_u64(most, (uint64_t)left / 1000000 + 1)) > 0)
+            return CKPT_OK;
+        if (left <= 0)
+            return CKPT_TIMEOUT;
+    }
+    return CKPT_CANCELLED;
+}
+
 /* The daemon lost everything of this session (both its processes died): a fresh
  * session under the same launch; what was under way has failed. */
 static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_refused,
@@ -304,14 +347,6 @@ static enum ckpt_status start_over(struct ckpt *c, int64_t deadline, bool *ret_r
     if (st == CKPT_OK)
         st = client_hello(c, false, deadline, ret_refused, err);
     return st;
-}
-
-static bool stopping(struct ckpt *c)
-{
-    pthread_mutex_lock(&c->lock);
-    bool stop = c->shared.stop || c->shared.broken;
-    pthread_mutex_unlock(&c->lock);
-    return stop;
 }
 
 static void drop_socket(struct ckpt *c)
@@ -377,11 +412,8 @@ static bool relink(struct ckpt *c)
             return false;
         }
         drop_socket(c);
-        bool left;
-        while (copies_land_any(c, &left))
-            ; /* a fence waits for copies, not for the daemon */
-        struct pollfd p = { .fd = c->wake_fd, .events = 0 };
-        poll(&p, 1, RELINK_PAUSE_MS);
+        st = transfer_pause(c, -1, lib_now_ns() + RELINK_PAUSE_NS);
+        (void)st; /* when the context ends, the loop does */
     }
     return false;
 }
@@ -434,12 +466,15 @@ static void *transfer_main(void *arg)
                 break;
             continue;
         }
-        bool in_air = false;
-        if (!copies_fill_any(c) && !copies_land_any(c, &in_air) && !audit_any(c) &&
-            !slots_pin_early(c))
+        bool in_air;
+        if (!work(c, &in_air))
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
     copies_land_last(c);
+    pthread_mutex_lock(&c->lock);
+    c->shared.ended = true;
+    pthread_cond_broadcast(&c->changed);
+    pthread_mutex_unlock(&c->lock);
     return NULL;
 }
 
@@ -478,7 +513,7 @@ static void say_bye(struct ckpt *c)
     }
 }
 
-void transfer_stop(struct ckpt *c)
+bool transfer_stop(struct ckpt *c)
 {
     if (c->thread_running) {
         pthread_mutex_lock(&c->lock);
@@ -490,11 +525,20 @@ void transfer_stop(struct ckpt *c)
                                "the context was closed while the state was being copied");
         c->shared.stop = true;
         pthread_cond_broadcast(&c->changed);
-        pthread_mutex_unlock(&c->lock);
         client_wake(c);
+        int64_t deadline = lib_now_ns() + LIB_LAND_NS + STOP_NS;
+        while (!c->shared.ended && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+            ;
+        bool ended = c->shared.ended;
+        pthread_mutex_unlock(&c->lock);
+        if (!ended) {
+            pthread_detach(c->thread); /* should it come back after all, it leaves nothing */
+            return false;
+        }
         pthread_join(c->thread, NULL);
         c->thread_running = false;
     }
     if (c->fd >= 0 && c->shared.linked)
         say_bye(c);
+    return true;
 }

@@ -4,6 +4,8 @@
 
 #include "libckpt/context.h"
 
+#define LOOK_NS INT64_C(1000000)
+
 static void copied(struct ckpt *c, struct lib_op *op)
 {
     op->copied = true;
@@ -160,7 +162,7 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
         s->shared.failed = err;
     if (f->load && st != CKPT_OK && op && !op->final)
         lib_op_give_up(c, op, st, err_text(&err));
-    if (f->load && f->last)
+    if (f->load && f->last && op && !op->final) /* else ckptd took it back, or is another one */
         copies_give_back(c, &f->back);
     flight_remove(s);
     s->shared.busy--;
@@ -193,14 +195,18 @@ bool copies_fill_any(struct ckpt *c)
 
 bool copies_land_all(struct ckpt *c, struct ckpt_state *s)
 {
-    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
-    while (s->flights && lib_now_ns() < deadline) {
+    enum ckpt_status st = CKPT_TIMEOUT;
+    s->shared.alone++; /* keeps the state when the pause lands the last */
+    while (s->flights && !flight_hangs(s->flights) && st == CKPT_TIMEOUT) {
         if (land_one(c, s))
             continue;
         pthread_mutex_unlock(&c->lock);
-        poll(NULL, 0, 1);
+        st = transfer_pause(c, -1, lib_now_ns() + LOOK_NS); /* other states go on */
         pthread_mutex_lock(&c->lock);
     }
+    s->shared.alone--;
+    if (st != CKPT_TIMEOUT) /* the context ends, and leaves it mapped */
+        return false;
     if (!s->flights)
         return true;
     struct ckpt_err err = { 0 };

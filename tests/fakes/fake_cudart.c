@@ -106,7 +106,10 @@ static cuda_error begin(const char *name, bool unsafe)
 {
     pthread_mutex_lock(&lock);
     struct named_call *f = named_call(&calls, name);
-    if (named_call_fails(f)) {
+    bool fails = named_call_fails(f);
+    while (f->held)
+        pthread_cond_wait(&changed, &lock);
+    if (fails) {
         if (f->sticky)
             broken = f->error;
         pthread_cond_broadcast(&changed);
@@ -135,6 +138,14 @@ void fake_fail(const char *function, unsigned nth, int error, bool sticky)
     f->fail_at = nth;
     f->error = error;
     f->sticky = sticky;
+    pthread_mutex_unlock(&lock);
+}
+
+void fake_hold(const char *function, bool hold)
+{
+    pthread_mutex_lock(&lock);
+    named_call(&calls, function)->held = hold;
+    pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
 
@@ -310,7 +321,8 @@ static void do_op(struct CUstream_st *s, struct op *op)
 {
     dawdle(&s->random);
     pthread_mutex_lock(&lock);
-    while (broken || (op->kind == WAIT && op->event->done < op->generation))
+    while (broken || (op->kind == WAIT && op->event->done < op->generation) ||
+           (op->kind == COPY && named_call(&calls, "copies")->held))
         pthread_cond_wait(&changed, &lock); /* after a sticky error nothing happens any more */
     pthread_mutex_unlock(&lock);
     if (op->kind == KERNEL)

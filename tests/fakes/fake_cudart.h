@@ -46,6 +46,9 @@ void fake_replay(fake_stream graph, fake_stream s);
 /* The nth next call (1 = the next) of a function ("EventRecord") fails with this error;
  * sticky: so does everything from then on, and nothing queued happens any more. */
 void fake_fail(const char *function, unsigned nth, int error, bool sticky);
+/* Its calls do not come back until they are let go.  "copies": none of them happens, on any
+ * stream. */
+void fake_hold(const char *function, bool hold);
 unsigned fake_calls(const char *function); /* how often it was called */
 size_t fake_pinned(void);                  /* bytes */
 size_t fake_pinned_at_once(void);          /* by one call, at most */

@@ -14,6 +14,7 @@ struct named_call {
     unsigned count, fail_at; /* fail_at: the nth next one, 0 = none */
     int error;
     bool sticky; /* for the library: all later ones, too */
+    bool held;   /* for the library: it does not come back */
 };
 struct named_calls {
     struct named_call of[NAMED_CALLS_MAX];

@@ -37,7 +37,7 @@ struct fake_daemon {
     struct fake_script script;
     struct fake_seen seen;
     uint32_t count[128];
-    uint64_t seq;
+    uint64_t seq, last_op; /* of the session */
     uint8_t session[16];
     struct {
         uint32_t len;
@@ -233,6 +233,7 @@ static void on_save(struct fake_daemon *d)
     memcpy(&w, wire_body(&d->in), sizeof(w));
     d->seen.saves++;
     d->seen.last_try = w.try_;
+    d->last_op = w.op;
     struct fake_state *s = &d->states[w.state];
     if (w.state <= FAKE_STATES && !s->used && d->script.refuse_state) {
         say_op(d, w.op, 0, d->script.refuse_state, true);
@@ -468,6 +469,7 @@ static void on_load(struct fake_daemon *d)
     memcpy(&w, wire_body(&d->in), sizeof(w));
     keep_rules(d);
     d->seen.loads++;
+    d->last_op = w.op;
     d->seen.load_flags = w.flags;
     d->seen.load_point = w.point;
     if (d->script.silent)
@@ -489,6 +491,8 @@ static void on_back(struct fake_daemon *d)
     struct wire_back w;
     memcpy(&w, wire_body(&d->in), sizeof(w));
     d->seen.backs++;
+    if (w.op > d->last_op)
+        wrong(d, "BACK for an operation that was never asked for");
     if (d->states[w.state].load == w.op && w.op)
         load_next(d, w.state);
 }
@@ -565,7 +569,7 @@ static void forget(struct fake_daemon *d)
         decl_fini(&s->decl);
         *s = (struct fake_state){ 0 };
     }
-    d->seq = 0;
+    d->seq = d->last_op = 0;
     memset(d->log, 0, sizeof(d->log));
 }
 
@@ -592,6 +596,8 @@ static void on_hello(struct fake_daemon *d)
     d->seen.resumed += resumed;
     if (!cursor_done(&c))
         wrong(d, "HELLO with a wrong tail");
+    if (d->script.mute)
+        return;
     if (d->script.refuse_hello) {
         refuse(d, d->script.refuse_hello, WIRE_HELLO, 0);
         return;

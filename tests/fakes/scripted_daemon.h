@@ -56,6 +56,7 @@ struct fake_script {
     bool late_state;            /* answers STATE late; nothing about the state may come before */
     bool silent;                /* answers neither SAVE nor LOAD */
     bool refuse_connections;    /* closes each at once */
+    bool mute;                  /* takes connections and does not answer HELLO */
     bool unsealed, small_arena; /* an arena that could shrink; one that is too small */
     bool omit_objects;          /* restores tensors only */
     uint64_t epoch;             /* of HELLO_OK; 0 = 3 */

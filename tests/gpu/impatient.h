@@ -1,11 +1,14 @@
-/* How long the library waits for devices and streams, and how much it pins at once, when a test is
- * compiled with it; included in front of every file. */
+/* How long the library waits for devices, streams and ckptd, and how much it pins at once, when a
+ * test is compiled with it; included in front of every file. */
 #pragma once
 
 #include <stdint.h>
 
-extern int64_t impatient_ns; /* of the test: it may wait long after all */
-#define LIB_LAND_NS     impatient_ns
-#define AUDIT_BLOCK_NS  INT64_C(300000000)
-#define AUDIT_STREAM_NS INT64_C(300000000)
-#define GPU_PIN_SLICE   (UINT64_C(10) << 20) /* of whole slots of 8 MiB: 8 */
+/* Of the test: it may wait long after all. */
+extern int64_t impatient_ns, link_patience_ns, respawn_least_ns;
+#define LIB_LAND_NS      impatient_ns
+#define LINK_PATIENCE_NS link_patience_ns
+#define RESPAWN_LEAST_NS respawn_least_ns
+#define AUDIT_BLOCK_NS   INT64_C(300000000)
+#define AUDIT_STREAM_NS  INT64_C(300000000)
+#define GPU_PIN_SLICE    (UINT64_C(10) << 20) /* of whole slots of 8 MiB: 8 */

@@ -1,84 +1,12 @@
 /* What the daemon may do while copies are in the air (flight.c, transfer_copies.c), on a scripted
  * one and the fake CUDA runtime: grants said again, a fresh start with a new arena; and devices
- * that never end, with a library that waits for them 0.3 s and not 5.
- *
- * Each case in a process of its own: a device that hangs keeps what it may write to. */
-#include <stdatomic.h>
-#include <sys/wait.h>
-#include <unistd.h>
+ * that never end, with a library that waits for them 0.3 s and not 5. */
+#include "gpu/device_fixture.h"
 
-#include "fakes/fake_cudart.h"
-#include "fakes/lib_fixture.h"
-#include "gpu/impatient.h"
-#include "libckpt/context.h"
-#include "libckpt/gpu_cuda.h"
-
-#define PATIENT_NS   INT64_C(60000000000)
 #define IMPATIENT_NS INT64_C(300000000)
 
-int64_t impatient_ns = PATIENT_NS; /* see impatient.h */
-
-extern int cudaSetDevice(int device);
-
-static atomic_int gate; /* kernels of close_gate wait until it is 1 */
-
-static void wait_for_gate(void *arg)
-{
-    (void)arg;
-    while (!atomic_load(&gate))
-        usleep(500);
-}
-
-struct device_fixture {
-    struct fixture f;
-    fake_stream stream;
-    struct ckpt_buffer at[FIX_TENSORS]; /* "big" on a device */
-};
-
-static void open_gpu_on(struct device_fixture *g, const struct fake_script *s, int device)
-{
-    fix_open_with(&g->f, s, FIX_BIG);
-    g->stream = fake_stream_new(device);
-    memcpy(g->at, g->f.buf, sizeof(g->at));
-    g->at[0].base = fake_malloc(device, g->at[0].bytes);
-}
-
-static void open_gpu(struct device_fixture *g, const struct fake_script *s)
-{
-    open_gpu_on(g, s, 0);
-}
-
-/* The library's own copies wait for the gate. */
-static void close_queue(struct device_fixture *g)
-{
-    struct devices *devices = g->f.s->ctx->devices;
-    unsigned on = 0;
-    CHECK(devices_any(devices));
-    CHECK_OK(devices_find(devices, g->at[0].base, &on, NULL));
-    atomic_store(&gate, 0);
-    fake_launch(gpu_cuda_stream(devices_gpu(devices, on)), wait_for_gate, NULL);
-}
-
-/* The device's tensor is as the host's; copies wait for the gate. */
-static void save_behind_gate(struct device_fixture *g, uint64_t step, uint64_t *ret_op)
-{
-    struct ckpt_save_opts o = { .size = sizeof(o), .step = step };
-    unsigned before = fake_calls("EventRecord");
-    fix_fill(&g->f, (unsigned)step);
-    memcpy(fake_look(g->at[0].base), g->f.mem[0], g->at[0].bytes);
-    atomic_store(&gate, 0);
-    fake_launch(g->stream, wait_for_gate, NULL);
-    CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, ret_op));
-    while (fake_calls("EventRecord") < before + 1 + 2 * 3) /* the stream's end, two a slot */
-        usleep(500);
-}
-
-static void check_saved(struct device_fixture *g, uint64_t step, uint64_t op)
-{
-    CHECK_OK(ckpt_wait(g->f.c, op, CKPT_LEVEL_LOCAL, 20000));
-    CHECK(!fake_seen(g->f.d).wrong);
-    fix_compare(&g->f, (unsigned)step); /* into host memory */
-}
+/* See impatient.h. */
+int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
 
 /* A daemon's worker that was replaced grants again what is in flight. */
 static void granted_again(void)
@@ -109,9 +37,8 @@ static void *open_gate(void *arg)
 
 /* ckptd starts afresh and gives another arena: the old one stays until what is in flight has
  * landed (the fake ends a process that unpins memory under a copy). */
-static void another_arena(void)
+static void another_arena_after(useconds_t late)
 {
-    static useconds_t late = 60000;
     struct device_fixture g;
     struct fake_script s = fix_script();
     pthread_t opener;
@@ -134,6 +61,87 @@ static void another_arena(void)
     save_behind_gate(&g, 2, &op);
     atomic_store(&gate, 1);
     check_saved(&g, 2, op);
+}
+
+static void another_arena(void)
+{
+    another_arena_after(60000);
+}
+
+/* What the caller's own work takes before the copies is not theirs. */
+static void another_arena_late(void)
+{
+    impatient_ns = 2 * SECOND_NS;
+    another_arena_after(4000000);
+}
+
+/* When the restore's copies are in the air, another ckptd comes, which knows nothing of it. */
+static void *replace_ckptd(void *arg)
+{
+    struct device_fixture *g = arg;
+    struct fake_script s = fix_script();
+    struct ckpt_state *state = g->f.s;
+    bool in_air = false;
+    while (!in_air) {
+        pthread_mutex_lock(&state->ctx->lock);
+        in_air = state->shared.busy > 0 && !state->shared.queueing;
+        pthread_mutex_unlock(&state->ctx->lock);
+    }
+    s.slots = 4;
+    s.forget = true;
+    s.refuse_op = CKPT_NOT_FOUND;
+    fake_set(g->f.d, &s);
+    uint32_t states = fake_seen(g->f.d).states;
+    fake_drop(g->f.d);
+    while (fake_seen(g->f.d).states == states)
+        usleep(500);
+    atomic_store(&gate, 1);
+    return NULL;
+}
+
+/* The slots of a restore that is over are not given back to a ckptd that never lent them: it
+ * would take that for a broken protocol, again after each reconnect. */
+static void lands_in_another_session(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_point p = fix_point(1);
+    pthread_t helper;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    close_queue(&g);
+    CHECK_EQ(pthread_create(&helper, NULL, replace_ckptd, &g), 0);
+    CHECK_EQ(ckpt_restore(g.f.s, &p, g.at, FIX_TENSORS, g.stream, NULL), CKPT_NOT_FOUND);
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    CHECK(!fake_seen(g.f.d).wrong);
+    CHECK_OK(ckpt_fence(g.f.s, 20000));
+    fix_close(&g.f);
+}
+
+/* ckptd takes the connection and does not answer: what is in the air lands all the same. */
+static void lands_without_ckptd(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    s.mute = true;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    fake_await(g.f.d, WIRE_HELLO, 2);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_fence(g.f.s, 20000));
+    CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_STAGED, 0), CKPT_TIMEOUT, "ckptd is gone");
+    s.mute = false;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    check_saved(&g, 1, op);
 }
 
 static void set_flag(void *arg)
@@ -200,176 +208,6 @@ static void stream_waits_for_host(void)
     check_saved(&g, 1, op);
 }
 
-/* -- pinning ------------------------------------------------------------------------ */
-
-/* Any memory, by the device: in slices, all of it or nothing. */
-static void pins_in_slices(void)
-{
-    const uint64_t bytes = 2 * GPU_PIN_SLICE + 4096;
-    struct cuda cuda;
-    struct gpu *gpu;
-    void *room = aligned_alloc(4096, bytes);
-    CHECK(room);
-    CHECK_OK(cuda_open(&cuda, NULL));
-    CHECK_OK(gpu_cuda_new(&cuda, 0, &gpu, NULL));
-    CHECK_OK(gpu->ops->pin(gpu, room, bytes, NULL));
-    CHECK_EQ(fake_calls("HostRegister"), 3);
-    CHECK_EQ(fake_pinned_at_once(), GPU_PIN_SLICE);
-    CHECK_EQ(fake_pinned(), bytes);
-    gpu->ops->unpin(gpu, room, bytes);
-    CHECK_EQ(fake_pinned(), 0);
-    fake_fail("HostRegister", 3, CUDA_NO_MEMORY, false);
-    CHECK_EQ(gpu->ops->pin(gpu, room, bytes, NULL), CKPT_NO_MEMORY);
-    CHECK_EQ(fake_pinned(), 0);
-    gpu->ops->free(gpu);
-    free(room);
-}
-
-static void save_with_arena(struct device_fixture *g, unsigned refused, const char *words)
-{
-    struct fake_script s = fix_script();
-    struct ckpt_info info = { .size = sizeof(info) };
-    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
-    uint64_t op;
-    s.slots = 4;
-    open_gpu(g, &s);
-    if (refused)
-        fake_fail("HostRegister", refused, CUDA_NO_MEMORY, false);
-    memcpy(fake_look(g->at[0].base), g->f.mem[0], g->at[0].bytes);
-    CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, &op));
-    check_saved(g, 1, op);
-    CHECK_OK(ckpt_info(g->f.c, &info));
-    if (!strstr(info.devices, words))
-        fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
-    CHECK(strstr(info.devices, words));
-    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20); /* a whole slot, and not two */
-}
-
-/* An arena of 32 MiB by the transfer thread, which looks for messages between the slices. */
-static void pins_arena(void)
-{
-    struct device_fixture g;
-    save_with_arena(&g, 0, "; 0.031 GiB pinned in ");
-    CHECK_EQ(fake_calls("HostRegister"), 4);
-    CHECK_EQ(fake_pinned(), UINT64_C(32) << 20);
-    fix_close(&g.f);
-    CHECK_EQ(fake_pinned(), 0);
-}
-
-/* The third slice is refused: the first two go, too, and copies work without. */
-static void pins_nothing(void)
-{
-    struct device_fixture g;
-    save_with_arena(&g, 3, "(after 0.016 GiB, ");
-    CHECK_EQ(fake_pinned(), 0);
-    fix_close(&g.f);
-}
-
-/* A volatile tensor that is longer than what is pinned at once. */
-static void volatile_in_slices(void)
-{
-    enum { BYTES = 2 * GPU_PIN_SLICE + 4096 };
-    struct fixture f = { .d = fake_start(NULL) };
-    struct ckpt_open_opts o = fix_opts(f.d);
-    struct ckpt_save_opts save = { .size = sizeof(save), .step = 1 };
-    struct ckpt_point p = fix_point(1);
-    uint64_t shape = BYTES, op;
-    struct ckpt_tensor_desc t = { .size = sizeof(t), .name = "v", .dtype = CKPT_U8, .ndim = 1 };
-    struct ckpt_piece whole = { .len = { BYTES }, .stride = { 1 } };
-    uint8_t *want = malloc(BYTES), *got = calloc(1, BYTES);
-    CHECK(want && got);
-    t.shape = &shape;
-    t.flags = CKPT_VOLATILE;
-    CHECK_OK(ckpt_open(&o, &f.c));
-    CHECK_OK(ckpt_state_new(f.c, &f.s));
-    CHECK_OK(ckpt_tensor(f.s, &t, &whole, 1));
-    CHECK_OK(ckpt_seal(f.s, 20000));
-    struct ckpt_buffer at = { fake_malloc(0, BYTES), BYTES }, to = { got, BYTES };
-    for (size_t i = 0; i < BYTES; i++)
-        want[i] = (uint8_t)(i * 31 + i / 251);
-    memcpy(fake_look(at.base), want, BYTES);
-    CHECK_OK(ckpt_save(f.s, &save, &at, 1, NULL, &op));
-    fake_sync(NULL);
-    memset(fake_look(at.base), 0x11, BYTES);
-    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
-    CHECK_OK(ckpt_restore(f.s, &p, &to, 1, NULL, NULL));
-    CHECK_EQ(memcmp(got, want, BYTES), 0);
-    ckpt_close(f.c);
-    CHECK_EQ(fake_pinned(), 0);
-    fake_stop(f.d);
-}
-
-/* -- runtimes ------------------------------------------------------------------------ */
-
-/* A program with device memory, and no runtime that works here: it is not taken for the host's. */
-static void no_usable_runtime(void)
-{
-    struct device_fixture g;
-    struct fake_script s = fix_script();
-    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
-    uint64_t op;
-    setenv("FAKE_DRIVER_VERSION", "12080", 1);
-    s.slots = 4;
-    open_gpu(&g, &s);
-    CHECK_FAILS(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, NULL, &op), CKPT_UNSUPPORTED,
-                "not host memory, and on no device that can be used: counting devices: "
-                "cudaError35");
-    CHECK_OK(ckpt_save(g.f.s, &o, g.f.buf, FIX_TENSORS, NULL, &op));
-    check_saved(&g, 1, op);
-}
-
-/* -- copies that fail ----------------------------------------------------------------- */
-
-struct gatherer {
-    struct gpu *gpu;
-    void *slot, *from;
-    atomic_int gathered, recorded;
-    enum ckpt_status said;
-};
-
-/* As the transfer thread does: copies, and an event behind them. */
-static void *gather(void *arg)
-{
-    struct gatherer *w = arg;
-    struct gpu_event *e = NULL;
-    struct box all = { .ndim = 1, .len = { 4096 } };
-    struct strided from = dense_at(&all, 8, w->from);
-    gpu_cuda_own_thread();
-    CHECK_OK(w->gpu->ops->event_new(w->gpu, &e, NULL));
-    CHECK_OK(w->gpu->ops->copy_out(w->gpu, w->slot, &all, 8, &all, &from, NULL));
-    atomic_store(&w->gathered, 1);
-    while (!atomic_load(&w->recorded))
-        usleep(500);
-    w->said = w->gpu->ops->record(w->gpu, e, NULL);
-    w->gpu->ops->event_free(e);
-    return NULL;
-}
-
-/* Whoever queued a copy that fails hears of it, and nobody else. */
-static void failure_is_its_own(void)
-{
-    struct cuda cuda;
-    struct gatherer w = { .slot = aligned_alloc(4096, 4096), .from = fake_malloc(0, 4096) };
-    struct gpu_event *e = NULL;
-    pthread_t thread;
-    CHECK(w.slot);
-    CHECK_OK(cuda_open(&cuda, NULL));
-    CHECK_OK(gpu_cuda_new(&cuda, 0, &w.gpu, NULL));
-    CHECK_OK(w.gpu->ops->event_new(w.gpu, &e, NULL));
-    CHECK_OK(w.gpu->ops->record_user(w.gpu, e, NULL, NULL));
-    CHECK_EQ(pthread_create(&thread, NULL, gather, &w), 0);
-    while (!atomic_load(&w.gathered))
-        usleep(500);
-    fake_fail("MemcpyAsync", 1, CUDA_INVALID_VALUE, false);
-    CHECK_OK(w.gpu->ops->wait(w.gpu, e, NULL));
-    CHECK_OK(w.gpu->ops->record(w.gpu, e, NULL));
-    atomic_store(&w.recorded, 1);
-    CHECK_EQ(pthread_join(thread, NULL), 0);
-    CHECK_EQ(w.said, CKPT_DEVICE);
-    w.gpu->ops->event_free(e);
-    w.gpu->ops->free(w.gpu);
-}
-
 /* -- a device that never ends ------------------------------------------------------ */
 
 static void hangs_under_arena(void)
@@ -380,7 +218,9 @@ static void hangs_under_arena(void)
     s.slots = 4;
     impatient_ns = IMPATIENT_NS;
     open_gpu(&g, &s);
+    fake_hold("copies", true);
     save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
     size_t pinned = fake_pinned();
     s.forget = true;
     fake_set(g.f.d, &s);
@@ -392,7 +232,31 @@ static void hangs_under_arena(void)
     CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_DAEMON_GONE, "");
     ckpt_close(g.f.c);
     CHECK_EQ(fake_pinned(), pinned);
-    atomic_store(&gate, 1); /* a late copy finds its memory */
+    fake_hold("copies", false); /* a late copy finds its memory */
+    usleep(20000);
+}
+
+/* The context is closed while a new arena waits for the caller's work, which does not end. */
+static void closes_under_arena(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    impatient_ns = IMPATIENT_NS;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    size_t pinned = fake_pinned();
+    s.forget = true;
+    fake_set(g.f.d, &s);
+    uint32_t states = fake_seen(g.f.d).states;
+    fake_drop(g.f.d);
+    while (fake_seen(g.f.d).states == states)
+        usleep(500);
+    ckpt_close(g.f.c);
+    fake_await(g.f.d, WIRE_BYE, 1); /* the thread has ended, too */
+    CHECK_EQ(fake_pinned(), pinned);
+    atomic_store(&gate, 1);
     fake_sync(g.stream);
     usleep(20000);
 }
@@ -436,27 +300,13 @@ static void hangs_at_close(void)
 
 int main(void)
 {
-    static void (*const each[])(
-        void) = { granted_again,     another_arena,      stream_waits_for_host, hangs_under_arena,
-                  hangs_under_state, hangs_at_close,     pins_in_slices,        pins_arena,
-                  pins_nothing,      volatile_in_slices, default_stream_waits,  failure_is_its_own,
-                  no_usable_runtime };
-    const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
-    setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
-    for (size_t i = 0; i < ARRAY_COUNT(each); i++) {
-        int status = -1;
-        pid_t child = fork();
-        CHECK(child >= 0);
-        if (child == 0) {
-            alarm(100);
-            each[i]();
-            _exit(0);
-        }
-        CHECK_EQ(waitpid(child, &status, 0), child);
-        if (status != 0)
-            fprintf(stderr, "case %zu ended with wait status %#x\n", i, (unsigned)status);
-        CHECK_EQ(status, 0);
-    }
+    static void (*const each[])(void) = {
+        granted_again,         another_arena,        another_arena_late,
+        stream_waits_for_host, default_stream_waits, lands_in_another_session,
+        lands_without_ckptd,   hangs_under_arena,    closes_under_arena,
+        hangs_under_state,     hangs_at_close,
+    };
+    run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
     return 0;
 }

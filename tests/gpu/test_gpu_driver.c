@@ -1,0 +1,299 @@
+/* What the library asks of the CUDA driver (slots.c, gpu_cuda.c, devices.c), on the fake one: what
+ * is pinned and when, calls that take long, runtimes that do not work, copies that fail. */
+#include "gpu/device_fixture.h"
+
+/* See impatient.h. */
+int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
+
+/* -- pinning ------------------------------------------------------------------------ */
+
+/* Any memory, by the device: in slices, all of it or nothing. */
+static void pins_in_slices(void)
+{
+    const uint64_t bytes = 2 * GPU_PIN_SLICE + 4096;
+    struct cuda cuda;
+    struct gpu *gpu;
+    void *room = aligned_alloc(4096, bytes);
+    CHECK(room);
+    CHECK_OK(cuda_open(&cuda, NULL));
+    CHECK_OK(gpu_cuda_new(&cuda, 0, &gpu, NULL));
+    CHECK_OK(gpu->ops->pin(gpu, room, bytes, NULL));
+    CHECK_EQ(fake_calls("HostRegister"), 3);
+    CHECK_EQ(fake_pinned_at_once(), GPU_PIN_SLICE);
+    CHECK_EQ(fake_pinned(), bytes);
+    gpu->ops->unpin(gpu, room, bytes);
+    CHECK_EQ(fake_pinned(), 0);
+    fake_fail("HostRegister", 3, CUDA_NO_MEMORY, false);
+    CHECK_EQ(gpu->ops->pin(gpu, room, bytes, NULL), CKPT_NO_MEMORY);
+    CHECK_EQ(fake_pinned(), 0);
+    gpu->ops->free(gpu);
+    free(room);
+}
+
+static void save_with_arena(struct device_fixture *g, unsigned refused, const char *words)
+{
+    struct fake_script s = fix_script();
+    struct ckpt_info info = { .size = sizeof(info) };
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(g, &s);
+    if (refused)
+        fake_fail("HostRegister", refused, CUDA_NO_MEMORY, false);
+    memcpy(fake_look(g->at[0].base), g->f.mem[0], g->at[0].bytes);
+    CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, &op));
+    check_saved(g, 1, op);
+    CHECK_OK(ckpt_info(g->f.c, &info));
+    if (!strstr(info.devices, words))
+        fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
+    CHECK(strstr(info.devices, words));
+    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20); /* a whole slot, and not two */
+}
+
+/* An arena of 32 MiB by the transfer thread, which looks for messages between the slices. */
+static void pins_arena(void)
+{
+    struct device_fixture g;
+    save_with_arena(&g, 0, "; 0.031 GiB pinned in ");
+    CHECK_EQ(fake_calls("HostRegister"), 4);
+    CHECK_EQ(fake_pinned(), UINT64_C(32) << 20);
+    fix_close(&g.f);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+static void *let_pin(void *arg)
+{
+    const struct ckpt_state *s = arg;
+    bool freed = false;
+    while (!freed) {
+        pthread_mutex_lock(&s->ctx->lock);
+        freed = s->shared.pin_on == 0;
+        pthread_mutex_unlock(&s->ctx->lock);
+    }
+    fake_hold("HostRegister", false);
+    return NULL;
+}
+
+/* Pinning beside the caller's work is no copy, so no fence waits for it; freeing the state does,
+ * for the slice that is under way. */
+static void pinning_is_no_copy(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    pthread_t helper;
+    s.slots = 4;
+    CHECK_EQ(cudaSetDevice(0), 0);
+    fake_hold("HostRegister", true);
+    open_gpu(&g, &s);
+    while (fake_calls("HostRegister") == 0)
+        usleep(500);
+    CHECK_OK(ckpt_fence(g.f.s, 0));
+    CHECK_EQ(pthread_create(&helper, NULL, let_pin, g.f.s), 0);
+    ckpt_state_free(g.f.s);
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    CHECK_EQ(fake_calls("HostRegister"), 1);
+    CHECK_EQ(fake_pinned(), 0);
+    fix_close(&g.f);
+}
+
+/* The third slice is refused: the first two go, too, and copies work without. */
+static void pins_nothing(void)
+{
+    struct device_fixture g;
+    save_with_arena(&g, 3, "(after 0.016 GiB, ");
+    CHECK_EQ(fake_pinned(), 0);
+    fix_close(&g.f);
+}
+
+/* A volatile tensor that is longer than what is pinned at once. */
+static void volatile_in_slices(void)
+{
+    enum { BYTES = 2 * GPU_PIN_SLICE + 4096 };
+    struct fixture f = { .d = fake_start(NULL) };
+    struct ckpt_open_opts o = fix_opts(f.d);
+    struct ckpt_save_opts save = { .size = sizeof(save), .step = 1 };
+    struct ckpt_point p = fix_point(1);
+    uint64_t shape = BYTES, op;
+    struct ckpt_tensor_desc t = { .size = sizeof(t), .name = "v", .dtype = CKPT_U8, .ndim = 1 };
+    struct ckpt_piece whole = { .len = { BYTES }, .stride = { 1 } };
+    uint8_t *want = malloc(BYTES), *got = calloc(1, BYTES);
+    CHECK(want && got);
+    t.shape = &shape;
+    t.flags = CKPT_VOLATILE;
+    CHECK_OK(ckpt_open(&o, &f.c));
+    CHECK_OK(ckpt_state_new(f.c, &f.s));
+    CHECK_OK(ckpt_tensor(f.s, &t, &whole, 1));
+    CHECK_OK(ckpt_seal(f.s, 20000));
+    struct ckpt_buffer at = { fake_malloc(0, BYTES), BYTES }, to = { got, BYTES };
+    for (size_t i = 0; i < BYTES; i++)
+        want[i] = (uint8_t)(i * 31 + i / 251);
+    memcpy(fake_look(at.base), want, BYTES);
+    CHECK_OK(ckpt_save(f.s, &save, &at, 1, NULL, &op));
+    fake_sync(NULL);
+    memset(fake_look(at.base), 0x11, BYTES);
+    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK_OK(ckpt_restore(f.s, &p, &to, 1, NULL, NULL));
+    CHECK_EQ(memcmp(got, want, BYTES), 0);
+    ckpt_close(f.c);
+    CHECK_EQ(fake_pinned(), 0);
+    fake_stop(f.d);
+}
+
+/* -- the driver takes long ------------------------------------------------------------ */
+
+/* An arena is unpinned for another one: calls on the context do not stand behind that. */
+static void unpins_unlocked(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    unsigned before = fake_calls("HostUnregister");
+    fake_hold("HostUnregister", true);
+    s.forget = true;
+    fake_set(g.f.d, &s);
+    fake_drop(g.f.d);
+    while (fake_calls("HostUnregister") == before)
+        usleep(500);
+    CHECK_OK(ckpt_fence(g.f.s, 0));
+    CHECK_OK(ckpt_progress(g.f.c, 1));
+    fake_hold("HostUnregister", false);
+    save_behind_gate(&g, 2, &op);
+    atomic_store(&gate, 1);
+    check_saved(&g, 2, op);
+}
+
+/* A call that does not come back holds up the transfer thread, and not the caller. */
+static void closes_under_call(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    impatient_ns = SECOND_NS / 10;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    fake_hold("MemcpyBatchAsync", true);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    while (fake_calls("MemcpyBatchAsync") == 0)
+        usleep(500);
+    ckpt_close(g.f.c);
+    unsigned before = fake_calls("EventRecord");
+    fake_hold("MemcpyBatchAsync", false); /* it comes back late, and finds what it uses */
+    while (fake_calls("EventRecord") == before)
+        usleep(500);
+    usleep(20000);
+}
+
+static void *ask_info(void *arg)
+{
+    struct ckpt_info info = { .size = sizeof(info) };
+    CHECK_OK(ckpt_info(arg, &info));
+    CHECK(strstr(info.devices, "CUDA devices"));
+    return NULL;
+}
+
+static void info_unlocked(void)
+{
+    struct fake_daemon *d = fake_start(NULL);
+    struct ckpt_open_opts o = fix_opts(d);
+    struct ckpt *c;
+    pthread_t asking;
+    fake_hold("GetDeviceCount", true);
+    CHECK_OK(ckpt_open(&o, &c));
+    CHECK_EQ(pthread_create(&asking, NULL, ask_info, c), 0);
+    while (fake_calls("GetDeviceCount") == 0)
+        usleep(500);
+    CHECK_OK(ckpt_progress(c, 1));
+    fake_hold("GetDeviceCount", false);
+    CHECK_EQ(pthread_join(asking, NULL), 0);
+    ckpt_close(c);
+    fake_stop(d);
+}
+
+/* -- runtimes ------------------------------------------------------------------------ */
+
+/* A program with device memory, and no runtime that works here: it is not taken for the host's. */
+static void no_usable_runtime(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    setenv("FAKE_DRIVER_VERSION", "12080", 1);
+    s.slots = 4;
+    open_gpu(&g, &s);
+    CHECK_FAILS(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, NULL, &op), CKPT_UNSUPPORTED,
+                "not host memory, and on no device that can be used: counting devices: "
+                "cudaError35");
+    CHECK_OK(ckpt_save(g.f.s, &o, g.f.buf, FIX_TENSORS, NULL, &op));
+    check_saved(&g, 1, op);
+}
+
+/* -- copies that fail ----------------------------------------------------------------- */
+
+struct gatherer {
+    struct gpu *gpu;
+    void *slot, *from;
+    atomic_int gathered, recorded;
+    enum ckpt_status said;
+};
+
+/* As the transfer thread does: copies, and an event behind them. */
+static void *gather(void *arg)
+{
+    struct gatherer *w = arg;
+    struct gpu_event *e = NULL;
+    struct box all = { .ndim = 1, .len = { 4096 } };
+    struct strided from = dense_at(&all, 8, w->from);
+    gpu_cuda_own_thread();
+    CHECK_OK(w->gpu->ops->event_new(w->gpu, &e, NULL));
+    CHECK_OK(w->gpu->ops->copy_out(w->gpu, w->slot, &all, 8, &all, &from, NULL));
+    atomic_store(&w->gathered, 1);
+    while (!atomic_load(&w->recorded))
+        usleep(500);
+    w->said = w->gpu->ops->record(w->gpu, e, NULL);
+    w->gpu->ops->event_free(e);
+    return NULL;
+}
+
+/* Whoever queued a copy that fails hears of it, and nobody else. */
+static void failure_is_its_own(void)
+{
+    struct cuda cuda;
+    struct gatherer w = { .slot = aligned_alloc(4096, 4096), .from = fake_malloc(0, 4096) };
+    struct gpu_event *e = NULL;
+    pthread_t thread;
+    CHECK(w.slot);
+    CHECK_OK(cuda_open(&cuda, NULL));
+    CHECK_OK(gpu_cuda_new(&cuda, 0, &w.gpu, NULL));
+    CHECK_OK(w.gpu->ops->event_new(w.gpu, &e, NULL));
+    CHECK_OK(w.gpu->ops->record_user(w.gpu, e, NULL, NULL));
+    CHECK_EQ(pthread_create(&thread, NULL, gather, &w), 0);
+    while (!atomic_load(&w.gathered))
+        usleep(500);
+    fake_fail("MemcpyAsync", 1, CUDA_INVALID_VALUE, false);
+    CHECK_OK(w.gpu->ops->wait(w.gpu, e, NULL));
+    CHECK_OK(w.gpu->ops->record(w.gpu, e, NULL));
+    atomic_store(&w.recorded, 1);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    CHECK_EQ(w.said, CKPT_DEVICE);
+    w.gpu->ops->event_free(e);
+    w.gpu->ops->free(w.gpu);
+}
+
+int main(void)
+{
+    static void (*const each[])(void) = {
+        pins_in_slices,     pins_arena,        pinning_is_no_copy, pins_nothing,
+        volatile_in_slices, unpins_unlocked,   closes_under_call,  info_unlocked,
+        failure_is_its_own, no_usable_runtime,
+    };
+    run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
+    TEST_CASES(ARRAY_COUNT(each));
+    return 0;
+}
