@@ -304,10 +304,8 @@ static enum ckpt_status copy_object(const struct drain *d, struct reader *r, con
     for (size_t i = 0; i < d->source_count; i++) {
         struct ckpt_err why = { 0 };
         enum ckpt_status got = read_sound(d->sources[i], d, r, o, &bytes, &len, &why);
-        if (got == CKPT_OK) {
-            const struct iovec iov = { bytes, len };
-            return store_put(d->to, o->key.text, &iov, 1, o->manifest ? STORE_IF_ABSENT : 0, err);
-        }
+        if (got == CKPT_OK)
+            return store_put_record(d->to, o->key.text, bytes, len, err);
         if (st == CKPT_NOT_FOUND) {
             st = got;
             worst = why;
