@@ -1,6 +1,6 @@
 /* Which checkpoints of a job are to go.  Listings say what there is, what is held, what was
- * deleted and what has tags; a commit is read only when it decides (every=), and then by one scan
- * and not by each. */
+ * deleted, what has tags and what lies here; a commit is read only when it decides (every=), and
+ * then by one scan and not by each. */
 #include "storage/repo/adopt.h"
 #include "storage/repo/drain_impl.h"
 #include "storage/repo/life.h"
@@ -79,6 +79,8 @@ struct scan {
     const struct drain *d;
     struct roster commits, lives, held;
     struct roster tagged; /* now or once; empty if the policy does not ask */
+    bool apart;           /* packs lie in another store than commits: */
+    struct roster here;   /* of which anything lies there */
     struct ckpt_name *ret;
     size_t cap, count;
     bool more;
@@ -111,6 +113,8 @@ static enum ckpt_status consider(const struct scan *s, const struct roster_entry
     struct drain d = *s->d;
     struct ckpt_err why = { 0 };
     enum ckpt_status st = CKPT_OK;
+    if (s->apart && !roster_find(&s->here, &e->name))
+        return CKPT_NOT_PLANNED;
     d.name = e->name;
     bool taken = !d.policy || policy_takes(d.policy, false, d.last && newest);
     if (!taken && roster_find(&s->tagged, &e->name))
@@ -159,7 +163,7 @@ static enum ckpt_status choose(struct scan *s, struct ckpt_err *err)
 enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t cap,
                             size_t *ret_count, bool *ret_more, struct ckpt_err *err)
 {
-    struct scan s = { .d = d, .ret = ret, .cap = cap };
+    struct scan s = { .d = d, .ret = ret, .cap = cap, .apart = d->sources[0] != d->home };
     enum ckpt_status st = roster_commits(d->home, d->job, &s.commits, err);
     if (st == CKPT_OK)
         st = roster_lives(d->home, d->job, &s.lives, err);
@@ -169,12 +173,15 @@ enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t
         st = adopt_tags(d->home, d->to, d->job, err);
     if (st == CKPT_OK && d->policy && d->policy->tagged)
         st = roster_tagged(d->home, d->job, &s.tagged, err);
+    if (st == CKPT_OK && s.apart) /* behind c/: parts are there before their commit is */
+        st = roster_data(d->sources[0], d->job, &s.here, err);
     if (st == CKPT_OK)
         st = choose(&s, err);
     roster_fini(&s.commits);
     roster_fini(&s.lives);
     roster_fini(&s.held);
     roster_fini(&s.tagged);
+    roster_fini(&s.here);
     *ret_count = s.count;
     *ret_more = s.more;
     return st;

@@ -50,7 +50,17 @@ static struct ckpt_name name_of(uint64_t step)
     return (struct ckpt_name){ 1, step, step };
 }
 
-/* What a scan looks at of a checkpoint: its commit, and a part that lies here. */
+/* A rank's part that lies in the store. */
+static void part(struct store *s, const char *job, uint64_t step)
+{
+    struct record_rank_held h = { .name = name_of(step) };
+    struct key key = key_rank_held(job, &h.name, 0);
+    CLEANUP_BUF struct buf b = { 0 };
+    record_rank_held_encode(&h, key.text, &b);
+    CHECK_OK(repo_put(s, &key, &b, NULL));
+}
+
+/* What a scan looks at of a checkpoint. */
 static void commit(struct store *s, const char *job, uint64_t step, uint64_t parent)
 {
     struct record_commit c = { .name = name_of(step),
@@ -59,12 +69,10 @@ static void commit(struct store *s, const char *job, uint64_t step, uint64_t par
                                .parent = name_of(parent),
                                .index_segments = 1,
                                .index_header_bytes = 4096 };
-    struct record_rank_held h = { .name = c.name };
-    struct key key = key_commit(job, &c.name), part = key_rank_held(job, &c.name, 0);
-    CLEANUP_BUF struct buf b = { 0 }, part_b = { 0 };
+    struct key key = key_commit(job, &c.name);
+    CLEANUP_BUF struct buf b = { 0 };
     record_commit_encode(&c, key.text, &b);
-    record_rank_held_encode(&h, part.text, &part_b);
-    CHECK_OK(repo_put(s, &part, &part_b, NULL));
+    part(s, job, step);
     CHECK_OK(repo_put(s, &key, &b, NULL));
 }
 
@@ -157,6 +165,29 @@ static void reads_new_ones(void)
     scan(&w, FAR); /* until it is held */
     found(&w, 1, 2000000);
     teardown(&w);
+}
+
+/* Of what other nodes have saved, or this one has dropped, nothing is asked one by one: n commits
+ * in the home, of `held` of which a part lies in the node's own store. */
+static uint64_t scan_apart(uint64_t n, uint64_t held)
+{
+    struct world w;
+    struct store *node = fresh("node");
+    setup(&w, n);
+    w.d.sources = &node;
+    for (uint64_t i = 1; i <= held; i++)
+        part(node, JOB, i * STEPS);
+    uint64_t cost = scan(&w, "all");
+    found(&w, held, held * STEPS);
+    store_close(node);
+    teardown(&w);
+    return cost;
+}
+
+static void asks_what_lies_here(void)
+{
+    CHECK_EQ(scan_apart(200, 0), scan_apart(5, 0));
+    CHECK_EQ(scan_apart(200, 3), scan_apart(5, 3));
 }
 
 /* -- what may change ------------------------------------------------------------------- */
@@ -306,6 +337,7 @@ static void all_jobs(void)
 int main(void)
 {
     costs_listings();
+    asks_what_lies_here();
     reads_new_ones();
     another_policy();
     tags_and_last();
