@@ -590,8 +590,7 @@ void control_fini(struct control *c)
         reader_close(c->plans[i].reader);
         control_load_free(&c->restores->groups[i]);
     }
-    for (uint32_t i = 0; i < TIERS_MAX; i++)
-        free(c->drain_lists[i].packs);
+    control_drain_fini(c);
     config_free(c->reloaded);
     free(c->drainer);
     free(c->plans);

@@ -177,8 +177,9 @@ struct control {
     struct crew *drains[TIERS_MAX]; /* from 1 */
     struct drainer *drainer;
     struct drain_list drain_lists[TIERS_MAX];
-    struct crew *prunes;     /* NULL: nothing was ever to be pruned */
-    struct jobs_setup setup; /* of its thread */
+    struct drain_passed drain_passed[TIERS_MAX]; /* lent to the scan that is out */
+    struct crew *prunes;                         /* NULL: nothing was ever to be pruned */
+    struct jobs_setup setup;                     /* of its thread */
     struct prune_line prune_line;
     atomic_bool cancel;  /* drains end early */
     uint64_t drains_out; /* of jobs_out: what nothing but a drain waits for */
@@ -303,6 +304,7 @@ void control_drain_done(struct control *c, struct job *j);
 /* The last session of a job is over. */
 void control_drain_idle(struct control *c, const char *job);
 void control_drain_stop(struct control *c);
+void control_drain_fini(struct control *c); /* no job is out */
 /* Asks all other tiers for what they know of the launch's job; false: there is none. */
 bool control_tiers_adopt(struct control *c, struct launch *l);
 /* Gives all other tiers a record of the launch; false: there is none. */

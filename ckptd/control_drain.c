@@ -72,6 +72,7 @@ static void submit(struct control *c, const struct drainer_action *a)
     j->drain.codec = (struct drain_codec){ c->config->remote_codec, c->config->remote_codec_level };
     if (a->what == DRAINER_SCAN) {
         name_busy(c, &j->drain);
+        j->drain.passed = &c->drain_passed[a->tier];
     } else {
         const struct drainer_target *to = &c->drainer->targets[a->target];
         memcpy(j->drain.job, to->job, sizeof(j->drain.job));
@@ -162,6 +163,14 @@ void control_drain_stop(struct control *c)
 {
     atomic_store(&c->cancel, true);
     control_drain_step(c, &(struct drainer_event){ .kind = DRAINER_STOP });
+}
+
+void control_drain_fini(struct control *c)
+{
+    for (uint32_t i = 0; i < TIERS_MAX; i++) {
+        free(c->drain_lists[i].packs);
+        drain_passed_fini(&c->drain_passed[i]);
+    }
 }
 
 /* -- ends of jobs ---------------------------------------------------------------------- */

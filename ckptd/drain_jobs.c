@@ -46,6 +46,7 @@ static enum ckpt_status fill(struct jobs_work *w, const struct job_drain *j, con
         .policy = &j->policy,
         .last = j->what == DRAINER_OPEN ? j->last : !is_busy(j, job),
         .codec = j->codec,
+        .passed = j->passed,
     };
     return tiers_get(&w->tiers, j->tier, &ret->to, err);
 }
@@ -58,6 +59,8 @@ static enum ckpt_status scan(struct jobs_work *w, struct job_drain *j, const str
     j->found = calloc(JOB_DRAIN_FOUND, sizeof(*j->found));
     if (!j->found)
         return err_set(err, CKPT_NO_MEMORY, "no memory to look for checkpoints");
+    if (j->passed)
+        drain_passed_begin(j->passed, &j->policy, DRAIN_PASSED_MAX);
     enum ckpt_status st = catalog_jobs(w->home, &jobs, err);
     for (size_t i = 0; st == CKPT_OK && jobs[i]; i++) {
         struct drain d;
@@ -75,6 +78,8 @@ static enum ckpt_status scan(struct jobs_work *w, struct job_drain *j, const str
     }
     if (jobs)
         catalog_jobs_free(jobs);
+    if (j->passed)
+        drain_passed_end(j->passed, st == CKPT_OK && !j->more);
     return st;
 }
 

@@ -418,6 +418,8 @@ struct job *job_new(enum job_kind kind)
     j->base.run = run;
     j->kind = kind;
     j->client = UINT32_MAX;
+    /* Its rank stands still until then, and needs nothing of the packs that wait. */
+    j->base.ahead = kind == JOB_SEAL;
     if (kind == JOB_LIST)
         j->list.fd = -1;
     if (kind == JOB_SEAL) {

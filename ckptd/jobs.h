@@ -215,8 +215,9 @@ struct job_drain { /* one step of the drainer */
     struct drain_wait wait;              /* FINISH: also a result */
     char (*busy)[CKPT_JOB_NAME_MAX + 1]; /* SCAN: jobs that train here; owned */
     size_t busy_count;
-    bool last;            /* OPEN: nobody trains the job */
-    struct policy policy; /* as they are set when the job begins */
+    struct drain_passed *passed; /* SCAN: the tier's, which control leaves alone meanwhile */
+    bool last;                   /* OPEN: nobody trains the job */
+    struct policy policy;        /* as they are set when the job begins */
     struct drain_codec codec;
     /* results */
     uint64_t bytes;

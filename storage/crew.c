@@ -1,4 +1,4 @@
-/* Threads, one lock, two lists. */
+/* Threads, one lock, three lists. */
 #include "storage/crew.h"
 
 #include <pthread.h>
@@ -18,7 +18,7 @@ struct crew {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* jobs came, the end came, a thread is ready */
     struct {
-        struct job_list queue, done;
+        struct job_list ahead, queue, done;
         unsigned ready;
         bool ending, failed;
         struct ckpt_err err;
@@ -45,6 +45,12 @@ static struct crew_job *list_take(struct job_list *l)
     return job;
 }
 
+static struct crew_job *take_next(struct crew *c)
+{
+    struct crew_job *job = list_take(&c->shared.ahead);
+    return job ? job : list_take(&c->shared.queue);
+}
+
 static void report_done(struct crew *c, struct crew_job *job)
 {
     const uint64_t one = 1;
@@ -59,7 +65,7 @@ static void run_jobs(struct crew *c, void *work)
 {
     pthread_mutex_lock(&c->lock);
     while (!c->shared.ending) {
-        struct crew_job *job = list_take(&c->shared.queue);
+        struct crew_job *job = take_next(c);
         if (!job) {
             pthread_cond_wait(&c->changed, &c->lock);
             continue;
@@ -116,6 +122,7 @@ enum ckpt_status crew_new(const struct crew_options *options, struct crew **ret,
         return err_set(err, CKPT_NO_MEMORY, "crew %s: out of memory", options->name);
     c->options = *options;
     snprintf(c->name, sizeof(c->name), "%s", options->name);
+    c->shared.ahead.last = &c->shared.ahead.first;
     c->shared.queue.last = &c->shared.queue.first;
     c->shared.done.last = &c->shared.done.first;
     pthread_mutex_init(&c->lock, NULL);
@@ -143,7 +150,7 @@ enum ckpt_status crew_new(const struct crew_options *options, struct crew **ret,
 void crew_submit(struct crew *c, struct crew_job *job)
 {
     pthread_mutex_lock(&c->lock);
-    list_add(&c->shared.queue, job);
+    list_add(job->ahead ? &c->shared.ahead : &c->shared.queue, job);
     pthread_cond_signal(&c->changed);
     pthread_mutex_unlock(&c->lock);
 }
@@ -159,7 +166,7 @@ struct crew_job *crew_done(struct crew *c)
 size_t crew_waiting(struct crew *c)
 {
     pthread_mutex_lock(&c->lock);
-    size_t n = c->shared.queue.count;
+    size_t n = c->shared.ahead.count + c->shared.queue.count;
     pthread_mutex_unlock(&c->lock);
     return n;
 }

@@ -14,6 +14,7 @@ struct crew;
 struct crew_job {
     void (*run)(struct crew_job *job, void *work);
     struct crew_job *next; /* the crew's */
+    bool ahead; /* goes before all that wait and are not; among themselves as they came */
 };
 struct crew_options {
     const char *name; /* of the threads, at most 11 bytes */

@@ -1,12 +1,10 @@
 /* Bringing a checkpoint to another tier: what is decided and accounted.  The packs
- * themselves: drain_pack.c. */
-#include "storage/repo/drain.h"
-
+ * themselves: drain_pack.c; which checkpoints: drain_scan.c. */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "storage/repo/adopt.h"
-#include "storage/repo/catalog.h"
+#include "storage/repo/drain_impl.h"
 #include "storage/repo/life.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/reader.h"
@@ -15,8 +13,8 @@
 
 /* --- is it to go? ---------------------------------------------------------------- */
 
-static enum ckpt_status read_commit(const struct drain *d, struct record_commit *ret, void **bytes,
-                                    size_t *len, struct ckpt_err *err)
+enum ckpt_status drain_read_commit(const struct drain *d, struct record_commit *ret, void **bytes,
+                                   size_t *len, struct ckpt_err *err)
 {
     struct key key = key_commit(d->job, &d->name);
     enum ckpt_status st = repo_get(d->home, &key, bytes, len, err);
@@ -46,7 +44,7 @@ static enum ckpt_status look_alive(const struct drain *d, struct ckpt_err *err)
     return st == CKPT_OK ? look(d, d->to, true, err) : st;
 }
 
-static enum ckpt_status is_there(struct store *s, struct key key, bool *ret, struct ckpt_err *err)
+enum ckpt_status drain_is_there(struct store *s, struct key key, bool *ret, struct ckpt_err *err)
 {
     struct store_stat stat;
     struct ckpt_err why = { 0 };
@@ -93,11 +91,11 @@ enum ckpt_status drain_open(const struct drain *d, struct record_commit *ret, st
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
     bool held = false;
-    enum ckpt_status st = read_commit(d, ret, &bytes, &len, err);
+    enum ckpt_status st = drain_read_commit(d, ret, &bytes, &len, err);
     if (st == CKPT_OK)
         st = look_alive(d, err);
     if (st == CKPT_OK)
-        st = is_there(d->to, key_held(d->job, &d->name), &held, err);
+        st = drain_is_there(d->to, key_held(d->job, &d->name), &held, err);
     if (st == CKPT_OK && held)
         st = d->to == d->home ? CKPT_OK : is_same(d, bytes, len, err);
     if (st == CKPT_OK && held)
@@ -139,7 +137,8 @@ static enum ckpt_status has_part(const struct drain *d, uint32_t rank, struct re
                                  struct ckpt_err *err)
 {
     const struct manifest_header *h;
-    enum ckpt_status st = is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), ret, err);
+    enum ckpt_status st =
+        drain_is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), ret, err);
     if (st != CKPT_OK || !*ret || !d->node)
         return st;
     st = need_reader(d, r, err);
@@ -154,9 +153,9 @@ static enum ckpt_status has_part(const struct drain *d, uint32_t rank, struct re
 static enum ckpt_status part_there(const struct drain *d, uint32_t rank, bool *ret,
                                    struct ckpt_err *err)
 {
-    enum ckpt_status st = is_there(d->to, key_rank_held(d->job, &d->name, rank), ret, err);
+    enum ckpt_status st = drain_is_there(d->to, key_rank_held(d->job, &d->name, rank), ret, err);
     if (st == CKPT_OK && *ret && d->to != d->home) /* the home has all manifests of a commit */
-        st = is_there(d->to, key_manifest(d->job, &d->name, rank), ret, err);
+        st = drain_is_there(d->to, key_manifest(d->job, &d->name, rank), ret, err);
     return st;
 }
 
@@ -166,7 +165,7 @@ static enum ckpt_status wants_part(const struct drain *d, uint32_t rank, struct 
 {
     bool here, there = false;
     enum ckpt_status st =
-        is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), &here, err);
+        drain_is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), &here, err);
     if (st == CKPT_OK && here)
         st = part_there(d, rank, &there, err);
     *ret = false;
@@ -305,10 +304,8 @@ static enum ckpt_status copy_object(const struct drain *d, struct reader *r, con
     for (size_t i = 0; i < d->source_count; i++) {
         struct ckpt_err why = { 0 };
         enum ckpt_status got = read_sound(d->sources[i], d, r, o, &bytes, &len, &why);
-        if (got == CKPT_OK) {
-            const struct iovec iov = { bytes, len };
-            return store_put(d->to, o->key.text, &iov, 1, o->manifest ? STORE_IF_ABSENT : 0, err);
-        }
+        if (got == CKPT_OK)
+            return store_put_record(d->to, o->key.text, bytes, len, err);
         if (st == CKPT_NOT_FOUND) {
             st = got;
             worst = why;
@@ -365,7 +362,7 @@ static enum ckpt_status copy_index(const struct drain *d, struct ckpt_err *err)
     for (uint32_t k = 0; st == CKPT_OK && k < count; k++) {
         const struct object o = { .key = key_index(d->job, &d->name, k), .k = k };
         bool there = false;
-        st = is_there(d->to, o.key, &there, err);
+        st = drain_is_there(d->to, o.key, &there, err);
         if (st == CKPT_OK && !there)
             st = copy_object(d, r, &o, err);
         used[key_shard(k)] = true;
@@ -446,11 +443,11 @@ enum ckpt_status drain_finish(const struct drain *d, struct drain_wait *w, struc
     CLEANUP_FREE void *bytes = NULL;
     size_t len = 0;
     bool held = false, turn = false;
-    enum ckpt_status st = read_commit(d, &commit, &bytes, &len, err);
+    enum ckpt_status st = drain_read_commit(d, &commit, &bytes, &len, err);
     if (st == CKPT_OK) /* of one that was deleted, and perhaps collected, no part will come */
         st = look_alive(d, err);
     if (st == CKPT_OK)
-        st = is_there(d->to, key_held(d->job, &d->name), &held, err);
+        st = drain_is_there(d->to, key_held(d->job, &d->name), &held, err);
     if (st != CKPT_OK || held)
         return st;
     st = take_turn(d, commit.world, w, &turn, err);
@@ -464,93 +461,6 @@ enum ckpt_status drain_finish(const struct drain *d, struct drain_wait *w, struc
     st = all_parts(d, commit.world, &w->from, &why);
     return st == CKPT_OK ? say_held(d, &commit, bytes, len, w, err)
                          : err_set(err, st, "%s", err_text(&why));
-}
-
-/* --- what is to go --------------------------------------------------------------- */
-
-struct scan {
-    const struct drain *d;
-    struct roster commits, lives, held;
-    struct ckpt_name *ret;
-    size_t cap, count;
-    bool more;
-};
-
-/* CKPT_NOT_PLANNED without words: not this one. */
-static enum ckpt_status consider(const struct scan *s, const struct roster_entry *e, bool newest,
-                                 struct ckpt_err *err)
-{
-    struct drain d = *s->d;
-    struct record_commit commit;
-    CLEANUP_FREE void *bytes = NULL;
-    size_t len = 0;
-    struct ckpt_err why = { 0 };
-    d.name = e->name;
-    d.last = s->d->last && newest;
-    enum ckpt_status st = read_commit(&d, &commit, &bytes, &len, &why);
-    if (st == CKPT_OK)
-        st = ask_policy(&d, &commit, &why);
-    bool here = false;
-    for (uint32_t rank = 0; st == CKPT_OK && !here && rank < commit.world; rank++)
-        st = is_there(d.sources[0], key_rank_held(d.job, &d.name, rank), &here, &why);
-    if (st == CKPT_OK)
-        return here ? st : CKPT_NOT_PLANNED;
-    if (st == CKPT_ABORTED || st == CKPT_CORRUPT || st == CKPT_NOT_PLANNED)
-        return CKPT_NOT_PLANNED;
-    return err_set(err, st, "%s", err_text(&why));
-}
-
-static enum ckpt_status choose(struct scan *s, struct ckpt_err *err)
-{
-    bool newest = true;
-    for (size_t i = 0; i < s->commits.count; i++) {
-        const struct roster_entry *e = &s->commits.entries[i];
-        enum life life = LIFE_LIVE;
-        uint64_t n;
-        enum ckpt_status st = CKPT_OK;
-        if (roster_is_abort(e))
-            continue;
-        if (roster_find(&s->lives, &e->name))
-            st = life_look(s->d->home, s->d->job, &e->name, false, &life, &n, NULL, err);
-        if (st != CKPT_OK)
-            return st;
-        if (life != LIFE_LIVE)
-            continue;
-        bool candidate = !roster_find(&s->held, &e->name);
-        st = candidate ? consider(s, e, newest, err) : CKPT_NOT_PLANNED;
-        newest = false;
-        if (st == CKPT_NOT_PLANNED)
-            continue;
-        if (st != CKPT_OK)
-            return st;
-        if (s->count == s->cap) {
-            s->more = true;
-            return CKPT_OK;
-        }
-        s->ret[s->count++] = e->name;
-    }
-    return CKPT_OK;
-}
-
-enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t cap,
-                            size_t *ret_count, bool *ret_more, struct ckpt_err *err)
-{
-    struct scan s = { .d = d, .ret = ret, .cap = cap };
-    enum ckpt_status st = roster_commits(d->home, d->job, &s.commits, err);
-    if (st == CKPT_OK)
-        st = roster_lives(d->home, d->job, &s.lives, err);
-    if (st == CKPT_OK)
-        st = roster_helds(d->to, d->job, &s.held, err);
-    if (st == CKPT_OK && s.held.count > 0 && d->to != d->home)
-        st = adopt_tags(d->home, d->to, d->job, err);
-    if (st == CKPT_OK)
-        st = choose(&s, err);
-    roster_fini(&s.commits);
-    roster_fini(&s.lives);
-    roster_fini(&s.held);
-    *ret_count = s.count;
-    *ret_more = s.more;
-    return st;
 }
 
 /* --- mending --------------------------------------------------------------------- */
@@ -588,7 +498,7 @@ enum ckpt_status drain_mend(const struct drain *d, struct drain_work *w, uint64_
     uint32_t world = reader_commit(r)->world;
     for (uint32_t rank = 0; st == CKPT_OK && rank < world; rank++) {
         bool here;
-        st = is_there(d->to, key_rank_held(d->job, &d->name, rank), &here, err);
+        st = drain_is_there(d->to, key_rank_held(d->job, &d->name, rank), &here, err);
         if (st == CKPT_OK && here)
             st = mend_rank(d, w, r, rank, &mended, err);
         if (st == CKPT_IO || st == CKPT_CORRUPT) { /* the other ranks' are mended all the same */

@@ -31,6 +31,26 @@ struct drain_work; /* working memory of a thread */
 struct drain_work *drain_work_new(uint64_t slot_bytes);
 void drain_work_free(struct drain_work *w);
 
+/* Commits that scans of a tier have read and the policy's every= does not take.  What a commit says
+ * never changes, so none is read again while it is listed; what may change (tags, which is the
+ * newest) is no part of this.  Zeros at first. */
+#define DRAIN_PASSED_MAX (UINT32_C(1) << 18) /* 17 bytes each */
+struct drain_passed {
+    uint64_t every_steps; /* with another number all are forgotten */
+    struct drain_pass {
+        struct digest id; /* of the key of its c/ */
+        bool seen;        /* by the scan under way */
+    } * list;             /* owned */
+    size_t count, cap;
+    size_t sorted; /* so many, from before this scan; the others are behind them */
+    size_t most;   /* what finds no room is read by each scan */
+};
+/* Around one scan of all jobs; whole: it went through all of them, so that what it has not seen is
+ * gone and forgotten. */
+void drain_passed_begin(struct drain_passed *p, const struct policy *policy, size_t most);
+void drain_passed_end(struct drain_passed *p, bool whole);
+void drain_passed_fini(struct drain_passed *p);
+
 /* Handles of one thread; all borrowed. */
 struct drain {
     const char *job;
@@ -43,6 +63,7 @@ struct drain {
     const struct policy *policy; /* drain_open: what goes; NULL = everything */
     bool last;                   /* for the policy: the job's newest, nobody trains it */
     struct drain_codec codec;
+    struct drain_passed *passed; /* drain_scan; NULL: nothing is remembered */
 };
 /* CKPT_OK: to be drained, *ret is its commit.
  * CKPT_EXISTS      held there already

@@ -98,7 +98,8 @@ static enum ckpt_status give_up(const struct undecided *u, enum ckpt_status beca
     return err_set(u->err, st, "%s", err_text(&lost));
 }
 
-/* publish() knows a failed part (ABORT) and a missing one (NOT_FOUND: left). */
+/* publish() knows a failed part (ABORT) and a missing one (NOT_FOUND: left); what another version
+ * of ckpt has begun to publish (CONFLICT) is left to it, and stands in no launch's way. */
 static enum ckpt_status decide_one(const struct undecided *u)
 {
     struct record_commit commit;
@@ -107,7 +108,8 @@ static enum ckpt_status decide_one(const struct undecided *u)
     if (!u->decided && (st == CKPT_COVER || st == CKPT_MISMATCH || st == CKPT_VANISHED))
         return give_up(u, st);
     enum ckpt_class class = status_class(st);
-    bool left = st == CKPT_ABORTED || class == CKPT_CLASS_OK || class == CKPT_CLASS_CALLER ||
+    bool left = st == CKPT_ABORTED || st == CKPT_CONFLICT || class == CKPT_CLASS_OK ||
+                class == CKPT_CLASS_CALLER ||
                 class == CKPT_CLASS_CORRUPT; /* damaged: another copy may still mend it */
     return left ? CKPT_OK : err_set(u->err, st, "%s", err_text(&why));
 }

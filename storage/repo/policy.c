@@ -57,10 +57,13 @@ static bool crosses(uint64_t every, const struct record_commit *c)
            c->parent.step / every < c->name.step / every;
 }
 
+bool policy_takes(const struct policy *p, bool tagged, bool last)
+{
+    return !p->some || (p->tagged && tagged) || (p->last && last);
+}
+
 bool policy_wants(const struct policy *p, const struct record_commit *commit, bool tagged,
                   bool last)
 {
-    if (!p->some || (p->tagged && tagged) || (p->last && last))
-        return true;
-    return p->every_steps && crosses(p->every_steps, commit);
+    return policy_takes(p, tagged, last) || (p->every_steps && crosses(p->every_steps, commit));
 }

@@ -19,6 +19,8 @@ struct policy {
 /* CKPT_INVALID says what is expected. */
 enum ckpt_status policy_parse(const char *text, struct policy *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* True if it takes a checkpoint whatever the commit says. */
+bool policy_takes(const struct policy *p, bool tagged, bool last);
 /* last: it is the newest of its job, and no launch trains. */
 bool policy_wants(const struct policy *p, const struct record_commit *commit, bool tagged,
                   bool last);

@@ -147,9 +147,10 @@ static enum ckpt_status check_vanished(struct store *s, const struct merge *m, s
 
 /* --- writing -------------------------------------------------------------------- */
 
-/* The syncs are also for the parts: a rank's writer may have been killed between naming
- * its manifest and syncing the name, and c/ must not outlive what it refers to.  A crash
- * behind this leaves segments that nobody refers to. */
+/* If absent: another version of ckpt may make other bytes of the same manifests, and a commit may
+ * refer to those already.  The syncs are also for the parts: a rank's writer may have been killed
+ * between naming its manifest and syncing the name, and c/ must not outlive what it refers to.  A
+ * crash behind this leaves segments that nobody refers to. */
 static enum ckpt_status put_index(struct store *s, const struct merge *m, struct ckpt_err *err)
 {
     bool used[16] = { false };
@@ -157,8 +158,7 @@ static enum ckpt_status put_index(struct store *s, const struct merge *m, struct
         used[key_shard(rank)] = true;
     for (uint32_t k = 0; k < m->segment_count; k++) {
         struct key key = key_index(m->job, &m->name, k);
-        const struct iovec iov = { m->segments[k].data, m->segments[k].len };
-        enum ckpt_status st = store_put(s, key.text, &iov, 1, 0, err);
+        enum ckpt_status st = repo_put(s, &key, &m->segments[k], err);
         if (st != CKPT_OK)
             return st;
         used[key_shard(k)] = true;
@@ -284,6 +284,21 @@ static enum ckpt_status decide(struct store *s, const char *job, struct record_c
     return st == CKPT_OK ? put_held(s, job, c, &held, err) : st;
 }
 
+/* From the parts to all that the decision refers to. */
+static enum ckpt_status make(struct store *s, const char *job, const struct ckpt_name *name,
+                             uint32_t world, struct record_commit *ret, struct ckpt_err *err)
+{
+    struct merge m;
+    enum ckpt_status st = merge_all(&m, s, job, name, world, err);
+    if (st == CKPT_ABORTED)
+        st = abort_failed(s, &m, err);
+    if (st == CKPT_OK)
+        st = prepare(s, &m, err);
+    *ret = m.commit;
+    merge_fini(&m);
+    return st;
+}
+
 enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_name *name,
                          uint32_t world, struct record_commit *ret, struct ckpt_err *err)
 {
@@ -301,14 +316,15 @@ enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_nam
         return say_aborted(&key, &abort_record, err);
     }
     if (state == PUBLISH_UNDECIDED) {
-        struct merge m;
-        st = merge_all(&m, s, job, name, world, err);
-        if (st == CKPT_ABORTED)
-            st = abort_failed(s, &m, err);
-        if (st == CKPT_OK)
-            st = prepare(s, &m, err);
-        commit = m.commit;
-        merge_fini(&m);
+        struct ckpt_err why = { 0 };
+        st = make(s, job, name, world, &commit, &why);
+        /* Another index lies there.  If it was committed meanwhile, that is the checkpoint. */
+        if (st == CKPT_CONFLICT &&
+            look(s, job, name, &state, &commit, &abort_record, NULL) == CKPT_OK &&
+            state == PUBLISH_COMMITTED)
+            st = CKPT_OK;
+        if (st != CKPT_OK)
+            *err = why;
     }
     if (st == CKPT_OK)
         st = decide(s, job, &commit, state == PUBLISH_COMMITTED, err);

@@ -26,6 +26,8 @@ enum ckpt_status publish_missing(struct store *s, const char *job, const struct 
  *   CKPT_ABORTED    c/ holds ABORT; a part that failed puts it there (also while others
  *                   are missing), and the text names rank and reason
  *   CKPT_COVER, CKPT_MISMATCH, CKPT_VANISHED, CKPT_CORRUPT: the caller then aborts
+ *   CKPT_CONFLICT   another version of ckpt has put an index of its own, and not (yet) the
+ *                   commit: nothing decided, nothing replaced
  *   STORE class     nothing decided: try again */
 enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_name *name,
                          uint32_t world, struct record_commit *ret, struct ckpt_err *err)

@@ -38,8 +38,9 @@ enum ckpt_status reader_boxes(struct reader *r, uint32_t rank, const char *name,
     CKPT_MUST_CHECK;
 
 /* Reads what reader_boxes will need for these names (sorted) with one get of the nearest
- * tier, neighbours joined; what does not come or does not check is read when it is asked
- * for. */
+ * tier, neighbours joined; what does not come or does not check, or would be more than
+ * READER_AHEAD_MAX bytes in all, is read when it is asked for. */
+#define READER_AHEAD_MAX (UINT64_C(16) << 20)
 enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const *names,
                               size_t count, struct ckpt_err *err) CKPT_MUST_CHECK;
 

@@ -215,6 +215,8 @@ enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const
     size_t n = 0;
     uint64_t bytes = 0, at = 0;
     for (uint32_t i = 0; i < blocks; i++) {
+        if (m->header.blocks[i].bytes > READER_AHEAD_MAX - bytes)
+            wanted[i] = 0; /* a manifest may claim anything */
         if (wanted[i])
             want_block(m, i, ranges, &n, &bytes);
     }

@@ -117,12 +117,12 @@ static enum ckpt_status fill(struct store *s, struct key prefix, bool one_level,
     return repo_list(s, prefix.text, one_level, take, f, f->err);
 }
 
-static enum ckpt_status fill_one(struct store *s, struct key prefix, struct filling f,
-                                 struct roster *ret)
+static enum ckpt_status fill_one(struct store *s, struct key prefix, bool one_level,
+                                 struct filling f, struct roster *ret)
 {
     struct roster r = { 0 };
     f.r = &r;
-    enum ckpt_status st = fill(s, prefix, false, &f);
+    enum ckpt_status st = fill(s, prefix, one_level, &f);
     if (st != CKPT_OK) {
         roster_fini(&r);
         return st;
@@ -134,26 +134,32 @@ static enum ckpt_status fill_one(struct store *s, struct key prefix, struct fill
 enum ckpt_status roster_commits(struct store *s, const char *job, struct roster *ret,
                                 struct ckpt_err *err)
 {
-    return fill_one(s, key_commits(job), (struct filling){ .err = err }, ret);
+    return fill_one(s, key_commits(job), false, (struct filling){ .err = err }, ret);
 }
 
 enum ckpt_status roster_helds(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err)
 {
-    return fill_one(s, key_helds(job), (struct filling){ .err = err }, ret);
+    return fill_one(s, key_helds(job), false, (struct filling){ .err = err }, ret);
 }
 
 enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err)
 {
-    return fill_one(s, key_lives(job), (struct filling){ .log = true, .err = err }, ret);
+    return fill_one(s, key_lives(job), false, (struct filling){ .log = true, .err = err }, ret);
 }
 
 enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *ret,
                                struct ckpt_err *err)
 {
-    return fill_one(s, key_lives(job), (struct filling){ .log = true, .copy = true, .err = err },
-                    ret);
+    return fill_one(s, key_lives(job), false,
+                    (struct filling){ .log = true, .copy = true, .err = err }, ret);
+}
+
+enum ckpt_status roster_tagged(struct store *s, const char *job, struct roster *ret,
+                               struct ckpt_err *err)
+{
+    return fill_one(s, key_tags(job), true, (struct filling){ .err = err }, ret);
 }
 
 /* Sixteen sorted lists become one: a name may lie under several digits. */

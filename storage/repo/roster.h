@@ -1,4 +1,4 @@
-/* Which checkpoints a listing names: c/, h/, x/ or d/ of a job as one sorted array.
+/* Which checkpoints a listing names: c/, h/, x/, t/ or d/ of a job as one sorted array.
  * Everything that looks at a whole job (history, catalog, gc) joins such arrays, so that
  * a look costs a handful of listings, however many checkpoints there are. */
 #pragma once
@@ -24,6 +24,9 @@ enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *r
                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The others: logs of what became of this store's own copies (rule D5). */
 enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *ret,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Checkpoints that have a tag or had one (by delimiter, one level). */
+enum ckpt_status roster_tagged(struct store *s, const char *job, struct roster *ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Attempts that have any object under d/ (listed by delimiter, one level). */
 enum ckpt_status roster_data(struct store *s, const char *job, struct roster *ret,

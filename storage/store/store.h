@@ -1,9 +1,9 @@
 /* A store: a place that keeps whole, bounded objects under keys.
  *
  * Everything is written once and whole; a name once seen is complete (rule S1).
- *   plain put      pack, index: replaces atomically; durable on return, *named for
+ *   plain put      packs, repairs: replaces atomically; durable on return, *named for
  *                  good* only after store_sync of a prefix above it.
- *   IF_ABSENT put  records, manifests: durable and named on return; if the key
+ *   IF_ABSENT put  records, manifests, index: durable and named on return; if the key
  *                  exists: equal bytes = success, other bytes = CKPT_CONFLICT.
  * One thread per handle (no locks in backends); a handle carries the deadline and
  * the cancel flag of the operation under way.  Memory is borrowed until return.

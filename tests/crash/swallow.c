@@ -19,21 +19,27 @@ struct site {
 static struct site sites[128];
 static size_t site_count;
 
-/* Places whose syncs another one always covers before anything refers to what they keep,
- * and why they stay. */
+/* Places (how their names end) whose syncs another one always covers before anything refers to
+ * what they keep, and why they stay. */
 static const struct {
     const char *site, *why;
 } covered[] = {
     { "save: sync kit/d/*/*/: fsync",
       "(a store must be asked for it before anything refers to packs; in dir, the put of .h "
       "that follows happens to sync the same directories)" },
+    { ": record kit/d/*/*/i0: fsync",
+      "(what is put if absent is named at once; publish asks for a sync of the same directories "
+      "behind it, because of the parts)" },
 };
 
 static const char *why_covered(const char *site)
 {
-    for (size_t i = 0; i < ARRAY_COUNT(covered); i++)
-        if (strcmp(site, covered[i].site) == 0)
+    size_t len = strlen(site);
+    for (size_t i = 0; i < ARRAY_COUNT(covered); i++) {
+        size_t end = strlen(covered[i].site);
+        if (len >= end && strcmp(site + len - end, covered[i].site) == 0)
             return covered[i].why;
+    }
     return NULL;
 }
 

@@ -39,6 +39,7 @@ static enum ckpt_status run_scan(struct job_drain *j, uint32_t node)
 {
     j->found = __real_calloc(JOB_DRAIN_FOUND, sizeof(*j->found));
     CHECK(j->found);
+    SIM_CHECK(j->passed, "a scan that will remember nothing");
     for (uint32_t i = sim_attempt_count; i-- > 0;) {
         const struct sim_attempt *a = &sim_attempts[i];
         if (done_with(a) || !has_part(a, node))

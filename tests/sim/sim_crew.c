@@ -20,6 +20,12 @@ void sim_jobs_reset(void)
     memset(crew_count, 0, sizeof(crew_count));
 }
 
+static bool goes_before(const struct sim_job *a, const struct sim_job *b)
+{
+    bool ahead = a->j->base.ahead;
+    return ahead == b->j->base.ahead ? a->number < b->number : ahead;
+}
+
 static void start_next(struct crew *c)
 {
     while (c->running < c->threads) {
@@ -27,7 +33,7 @@ static void start_next(struct crew *c)
         for (uint32_t i = 0; i < sim_job_count; i++) {
             struct sim_job *s = &sim_jobs[i];
             if (s->used && s->crew == c && !s->running && !s->done &&
-                (!next || s->number < next->number))
+                (!next || goes_before(s, next)))
                 next = s;
         }
         if (!next)

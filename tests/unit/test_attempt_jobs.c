@@ -1,5 +1,6 @@
 /* What the committer's jobs find in the home when other nodes take part in a save; and jobs of a
- * rank's part when the home is out of reach, or the node's own tier fails. */
+ * rank's part when the home is out of reach, or the node's own tier fails; and
+ * which jobs go ahead of others. */
 #include "ckptd/jobs.h"
 #include "storage/store/wrap.h"
 #include "unit/history_fixture.h"
@@ -158,6 +159,19 @@ static int test_begin(void)
     return 6;
 }
 
+/* A rank waits for its seal, and for no pack that another rank has queued before. */
+static int test_ahead(void)
+{
+    int kinds = 0;
+    for (enum job_kind kind = JOB_SEAL; kind <= JOB_PRUNE; kind++, kinds++) {
+        struct job *j = job_new(kind);
+        CHECK(j != NULL);
+        CHECK_EQ(j->base.ahead, kind == JOB_SEAL);
+        job_free(j);
+    }
+    return kinds;
+}
+
 int main(void)
 {
     struct store *s = fx_open();
@@ -178,6 +192,6 @@ int main(void)
     CHECK_OK(status_of(s, COMMITTER_PUBLISH, &other, &rank));
     CHECK_OK(status_of(s, COMMITTER_LOOK, &other, &rank));
     store_close(s);
-    TEST_CASES(7 + test_finish() + test_begin());
+    TEST_CASES(7 + test_finish() + test_begin() + test_ahead());
     return 0;
 }

@@ -1,5 +1,7 @@
-/* Crews: every job runs once and comes back once, whatever the number of threads. */
+/* Crews: every job runs once and comes back once, whatever the number of threads;
+ * those that go ahead do so. */
 #include <poll.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/eventfd.h>
 
@@ -76,8 +78,75 @@ static void test_jobs(unsigned threads, size_t n)
     cases += (long)n;
 }
 
+/* ---- the order in which jobs are run ---- */
+
+static int order[16];
+static size_t ran;
+
+struct order_job {
+    struct crew_job base;
+    int number;
+    int hold_fd; /* not -1: until something comes */
+};
+
+static void run_in_order(struct crew_job *j, void *work)
+{
+    struct order_job *o = (struct order_job *)j;
+    char byte;
+    (void)work;
+    order[ran++] = o->number;
+    if (o->hold_fd >= 0)
+        CHECK_EQ(read(o->hold_fd, &byte, 1), 1);
+}
+
+/* Job i of the line goes ahead if the text has an 'a' there; `want` in the order of their runs. */
+static void test_order(const char *line, const int *want)
+{
+    struct order_job held = { .base.run = run_in_order, .number = -1 }, jobs[15];
+    size_t n = strlen(line), back = 0;
+    int hold[2], fd = eventfd(0, EFD_CLOEXEC);
+    struct crew *c;
+    uint64_t added;
+    CHECK_EQ(pipe(hold), 0);
+    held.hold_fd = hold[0];
+    ran = 0;
+    CHECK_OK(crew_new(&(struct crew_options){ .name = "order",
+                                              .threads = 1,
+                                              .event_fd = fd,
+                                              .work_new = work_new,
+                                              .work_free = work_free },
+                      &c, NULL));
+    crew_submit(c, &held.base);
+    while (crew_waiting(c) > 0) /* until the thread has it */
+        sched_yield();
+    for (size_t i = 0; i < n; i++) {
+        jobs[i] = (struct order_job){ .base = { .run = run_in_order, .ahead = line[i] == 'a' },
+                                      .number = (int)i,
+                                      .hold_fd = -1 };
+        crew_submit(c, &jobs[i].base);
+    }
+    CHECK_EQ(crew_waiting(c), n);
+    CHECK_EQ(write(hold[1], "x", 1), 1);
+    while (back < n + 1) {
+        CHECK_EQ(read(fd, &added, sizeof(added)), sizeof(added));
+        while (crew_done(c))
+            back++;
+    }
+    crew_free(c);
+    CHECK_EQ(ran, n + 1);
+    for (size_t i = 0; i < n; i++)
+        CHECK_EQ(order[i + 1], want[i]);
+    close(hold[0]);
+    close(hold[1]);
+    close(fd);
+    cases++;
+}
+
 int main(void)
 {
+    test_order("----", (const int[]){ 0, 1, 2, 3 });
+    test_order("aaa", (const int[]){ 0, 1, 2 });
+    test_order("---a-a--", (const int[]){ 3, 5, 0, 1, 2, 4, 6, 7 });
     for (unsigned threads = 1; threads <= 4; threads++)
         test_jobs(threads, 500);
     /* A thread that cannot have its memory: no crew, the reason, and nothing left. */

@@ -1,0 +1,220 @@
+/* An index that another version of ckpt made of the same manifests, in other bytes: publish never
+ * replaces it.  (It covers publish_index.c too.) */
+#include "props/engine_kit.h"
+#include "storage/repo/launch.h"
+#include "storage/repo/reader.h"
+#include "storage/store/wrap_pass.h"
+
+#define WORLD    3
+#define RUNS_MAX 64
+
+static uint64_t cases;
+
+/* -- what the other version makes ------------------------------------------------------ */
+
+struct made {
+    struct ckpt_name name;
+    struct buf *index; /* one segment */
+    struct buf commit;
+    struct sha256 sha;
+};
+
+/* The same boxes, each a run of its own: as good, and longer. */
+static void split_runs(struct index_tensor *t)
+{
+    struct index_run *each = calloc(RUNS_MAX, sizeof(*each));
+    uint32_t n = 0;
+    CHECK(each);
+    for (uint32_t i = 0; i < t->run_count; i++) {
+        for (uint32_t k = 0; k < t->runs[i].count; k++, n++) {
+            CHECK(n < RUNS_MAX);
+            each[n].count = 1;
+            each[n].box0 = index_run_box(&t->runs[i], k, &each[n].rank0);
+        }
+    }
+    CHECK(n > t->run_count);
+    t->runs = each;
+    t->run_count = n;
+}
+
+/* Of what this version has published in `from`. */
+static void make_other(struct store *from, const struct ckpt_name *name, struct made *ret)
+{
+    struct index_rank ranks[WORLD];
+    struct index_tensor tensors[2];
+    const struct index_tensors all = { tensors, ARRAY_COUNT(tensors) };
+    struct reader *r;
+    uint32_t count;
+    *ret = (struct made){ .name = *name };
+    CHECK_OK(reader_open(&from, 1, KIT_JOB, name, &r, NULL));
+    CHECK_EQ(reader_tensor_count(r), all.count);
+    for (uint32_t i = 0; i < WORLD; i++) {
+        const struct index_rank *rank;
+        CHECK_OK(reader_rank(r, i, &rank, NULL));
+        ranks[i] = *rank;
+    }
+    for (size_t i = 0; i < all.count; i++) {
+        const struct index_tensor *t;
+        CHECK_OK(reader_tensor_at(r, i, &t, NULL));
+        tensors[i] = *t;
+        split_runs(&tensors[i]);
+    }
+    struct record_commit c = *reader_commit(r);
+    CHECK_OK(index_encode(name, WORLD, ranks, &all, &ret->index, &count, &c.index_header_bytes,
+                          &c.index_sha, NULL));
+    CHECK_EQ(count, 1);
+    CHECK(!sha256_equal(&c.index_sha, &reader_commit(r)->index_sha));
+    ret->sha = c.index_sha;
+    record_commit_encode(&c, key_commit(KIT_JOB, name).text, &ret->commit);
+    for (size_t i = 0; i < all.count; i++)
+        free(tensors[i].runs);
+    reader_close(r);
+}
+
+static void made_fini(struct made *m)
+{
+    buf_fini(&m->index[0]);
+    free(m->index);
+    buf_fini(&m->commit);
+}
+
+static void put_index(struct store *s, const struct made *m)
+{
+    struct key key = key_index(KIT_JOB, &m->name, 0);
+    CHECK_OK(repo_put(s, &key, &m->index[0], NULL));
+}
+
+static void check_kept(struct store *s, const struct made *m)
+{
+    CLEANUP_FREE void *bytes = NULL;
+    size_t len;
+    struct key key = key_index(KIT_JOB, &m->name, 0);
+    CHECK_OK(store_get_all(s, key.text, 1 << 24, &bytes, &len, NULL));
+    CHECK_EQ(len, m->index[0].len);
+    CHECK(memcmp(bytes, m->index[0].data, len) == 0);
+    cases++;
+}
+
+/* -- a store in which it commits just before this one puts its index ------------------- */
+
+struct behind {
+    struct wrap wrap;
+    const struct made *made;
+    bool done;
+};
+
+static enum ckpt_status put_behind(struct store *s, const char *key, const struct iovec *iov,
+                                   int count, unsigned flags, struct ckpt_err *err)
+{
+    struct behind *b = (struct behind *)s;
+    if (!b->done && strcmp(key, key_index(KIT_JOB, &b->made->name, 0).text) == 0) {
+        struct key commit = key_commit(KIT_JOB, &b->made->name);
+        put_index(b->wrap.inner, b->made);
+        CHECK_OK(repo_put(b->wrap.inner, &commit, &b->made->commit, NULL));
+        b->done = true;
+    }
+    return wrap_pass_put(s, key, iov, count, flags, err);
+}
+
+static const struct store_ops behind_ops = { .scheme = "behind",
+                                             .put = put_behind,
+                                             .get = wrap_pass_get,
+                                             .stat = wrap_pass_stat,
+                                             .list = wrap_pass_list,
+                                             .sync = wrap_pass_sync,
+                                             .close = wrap_pass_close };
+
+/* -- two stores: in one only this version publishes, to learn what the other would ------ */
+
+struct world {
+    struct kit_layout l;
+    struct kit_save how;
+    struct store *apart, *s;
+    struct made made;
+};
+
+static void setup(struct world *w, const char *apart, const char *url)
+{
+    struct kit_model m = { 0 };
+    struct record_commit commit;
+    kit_model_add(&m, "w", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 12, 8 });
+    kit_model_add(&m, "b", CKPT_DTYPE_F32, 1, (const uint64_t[]){ 12 });
+    *w = (struct world){ .how = { .name = { 1, 7, 7 } },
+                         .apart = kit_store(apart),
+                         .s = kit_store(url) };
+    kit_layout_rows(&w->l, &m, WORLD);
+    kit_save_parts(w->apart, &w->l, &w->how);
+    CHECK_OK(publish(w->apart, KIT_JOB, &w->how.name, WORLD, &commit, NULL));
+    make_other(w->apart, &w->how.name, &w->made);
+    kit_save_parts(w->s, &w->l, &w->how);
+}
+
+static void teardown(struct world *w)
+{
+    made_fini(&w->made);
+    kit_layout_fini(&w->l);
+    store_close(w->apart);
+    store_close(w->s);
+}
+
+/* What was committed meanwhile is the checkpoint, for who comes second too. */
+static void committed_meanwhile(void)
+{
+    struct world w;
+    struct wrap *wrap;
+    struct store *inner;
+    struct record_commit commit;
+    struct load_stats stats = { 0 };
+    setup(&w, "mem://index-1-apart", "mem://index-1");
+    CHECK_OK(store_dup(w.s, &inner, NULL));
+    CHECK_OK(wrap_new(sizeof(struct behind), &behind_ops, inner, &wrap, NULL));
+    ((struct behind *)wrap)->made = &w.made;
+    CHECK_OK(publish(&wrap->base, KIT_JOB, &w.how.name, WORLD, &commit, NULL));
+    CHECK(((struct behind *)wrap)->done);
+    CHECK(sha256_equal(&commit.index_sha, &w.made.sha));
+    check_kept(w.s, &w.made);
+    CHECK_OK(kit_restore(&w.s, 1, &w.how.name, &w.l, &stats, NULL));
+    store_close(&wrap->base);
+    teardown(&w);
+}
+
+static void check_undecided(struct store *s, const struct ckpt_name *name)
+{
+    enum publish_state state;
+    CHECK_OK(publish_look(s, KIT_JOB, name, &state, NULL, NULL));
+    CHECK_EQ(state, PUBLISH_UNDECIDED);
+}
+
+/* Nobody knows yet whether it will be: refused and kept, and in no launch's way. */
+static void not_committed(void)
+{
+    struct world w;
+    struct record_commit commit;
+    struct launch_listings at;
+    setup(&w, "mem://index-2-apart", "mem://index-2");
+    const struct ckpt_name *name = &w.how.name;
+    put_index(w.s, &w.made);
+    CHECK_EQ(publish(w.s, KIT_JOB, name, WORLD, &commit, NULL), CKPT_CONFLICT);
+    check_kept(w.s, &w.made);
+    check_undecided(w.s, name);
+    CHECK_OK(launch_decide(w.s, KIT_JOB, 2, &at, NULL));
+    CHECK_EQ(at.commits.count, 0);
+    launch_listings_fini(&at);
+    check_kept(w.s, &w.made);
+    check_undecided(w.s, name);
+    /* It goes on. */
+    struct key key = key_commit(KIT_JOB, name);
+    CHECK_OK(repo_put(w.s, &key, &w.made.commit, NULL));
+    CHECK_OK(publish(w.s, KIT_JOB, name, WORLD, &commit, NULL));
+    CHECK(sha256_equal(&commit.index_sha, &w.made.sha));
+    check_kept(w.s, &w.made);
+    teardown(&w);
+}
+
+int main(void)
+{
+    committed_meanwhile();
+    not_committed();
+    TEST_CASES(cases);
+    return 0;
+}
