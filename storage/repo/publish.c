@@ -324,7 +324,7 @@ enum ckpt_status publish(struct store *s, const char *job, const struct ckpt_nam
             state == PUBLISH_COMMITTED)
             st = CKPT_OK;
         if (st != CKPT_OK)
-            *err = why;
+            st = err_set(err, st, "%s", err_text(&why));
     }
     if (st == CKPT_OK)
         st = decide(s, job, &commit, state == PUBLISH_COMMITTED, err);

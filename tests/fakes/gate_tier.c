@@ -51,7 +51,9 @@ __attribute__((visibility("default"))) int fdatasync(int fd)
     return next(fd);
 }
 
-__attribute__((visibility("default"))) int openat(int dirfd, const char *path, int flags, ...)
+__attribute__((visibility("default"))) int gated(int dirfd, const char *path, int flags,
+                                                 ...) __asm__("openat");
+int gated(int dirfd, const char *path, int flags, ...)
 {
     int (*next)(int, const char *, int, mode_t) =
         (int (*)(int, const char *, int, mode_t))dlsym(RTLD_NEXT, "openat");
