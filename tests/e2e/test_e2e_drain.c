@@ -193,6 +193,25 @@ static void mends(void)
     kit.cases++;
 }
 
+/* Where the home was lies an empty directory, as where nothing is mounted any more.  A worker that
+ * takes the sessions over makes no repository of it. */
+static void while_unmounted(struct kit_rank *r)
+{
+    const char *home = r->arg;
+    char away[128];
+    (void)snprintf(away, sizeof(away), "%s.away", home);
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    KIT_OK(kit_save_local(r, 1));
+    CHECK_EQ(rename(home, away), 0);
+    CHECK_EQ(mkdir(home, 0700), 0);
+    kit_kill(kit_worker(), SIGKILL);
+    await_log("cannot start");
+    CHECK_EQ(rmdir(home), 0); /* still empty */
+    CHECK_EQ(rename(away, home), 0);
+    KIT_OK(kit_save_local(r, 2));
+}
+
 /* Packs in the node's own tier, records in a shared directory, which gets the packs, too. */
 static void home_elsewhere(void)
 {
@@ -210,6 +229,7 @@ static void home_elsewhere(void)
     run_steps("apart", 2, &(struct steps){ 4, 5, true, 0 });
     await_held(home, "apart", 1); /* the scan finds what lay there */
     CHECK_EQ(kit_verify("apart", 5), 5);
+    kit_run("unmounted", 1, while_unmounted, home);
     /* Damaged in the own tier: from the home, and mended. */
     memcpy(kit.store, local, sizeof(kit.store));
     kit_look_into(home);
