@@ -261,10 +261,12 @@ void sim_check_stuck(void)
     sim_fail("something waits for ever");
 }
 
+/* What failed is tried again. */
 static bool drain_goes_on(const struct drainer *d)
 {
     for (uint32_t t = 1; t < d->tier_count; t++)
-        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out || d->tiers[t].scan_ns <= sim.now)
+        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out || d->tiers[t].scan_ns <= sim.now ||
+            d->tiers[t].status != CKPT_OK)
             return true;
     return false;
 }
