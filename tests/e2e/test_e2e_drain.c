@@ -376,6 +376,30 @@ static void while_home_hangs(struct kit_rank *r)
     KIT_OK(kit_save_local(r, 14));
 }
 
+/* Without a place of its own a node has nothing to save to. */
+static void while_disk_hangs(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    KIT_OK(kit_save_local(r, 1));
+    put_up(hang, true);
+    kit_reach(r->board, 0);
+    KIT_OK(kit_save_local(r, 2));
+}
+
+static void disk_hangs(void)
+{
+    struct kit_crowd w;
+    restart(NULL);
+    kit_ranks(&w, "disk", 1, while_disk_hangs, NULL);
+    kit_await(w.board, 0, 1);
+    kit_pause(6000); /* a home that others have would not have been waited for */
+    put_up(hang, false);
+    kit_wait(&w, 0);
+    CHECK(!kit_logged("a save begins unasked\" job=disk"));
+    CHECK_EQ(kit_verify("disk", 2), 2);
+}
+
 static void home_hangs(void)
 {
     const char *args[] = { "--local", local, NULL };
@@ -545,6 +569,7 @@ int main(void)
         frozen();
         killed();
         home_hangs();
+        disk_hangs();
     } else {
         puts("SKIP: frozen, killed and a home that hangs: this build cannot preload");
     }
