@@ -7,12 +7,13 @@
 
 #include "check.h"
 
-#define JOB   "run"
-#define OTHER "run-2"
-#define FAR   "every=1000000"
-#define FOUND 8
-#define STEPS 10 /* from one save to the next */
-#define MOST  1000
+#define JOB          "run"
+#define OTHER        "run-2"
+#define FAR          "every=1000000"
+#define FAR_AND_MORE "every=1000000,tagged,last"
+#define FOUND        8
+#define STEPS        10 /* from one save to the next */
+#define MOST         1000
 
 static long cases;
 static struct store_counts counts;
@@ -140,7 +141,7 @@ static uint64_t second_scan(const char *policy, uint64_t n, uint64_t *ret_first)
 /* Nobody ends the job's training, so its newest is not its last. */
 static void costs_listings(void)
 {
-    static const char *const policies[] = { FAR, "none", "tagged", "last", FAR ",tagged,last" };
+    static const char *const policies[] = { FAR, "none", "tagged", "last", FAR_AND_MORE };
     for (size_t i = 0; i < ARRAY_COUNT(policies); i++) {
         uint64_t first[2];
         uint64_t few = second_scan(policies[i], 5, &first[0]);
@@ -213,19 +214,19 @@ static void tags_and_last(void)
     struct world w;
     const struct ckpt_name name = name_of(50);
     setup(&w, 20);
-    scan(&w, FAR ",tagged,last");
+    scan(&w, FAR_AND_MORE);
     found(&w, 0, 0);
     CHECK_OK(tags_set(w.home, JOB, &name, "keep", NULL));
-    scan(&w, FAR ",tagged,last");
+    scan(&w, FAR_AND_MORE);
     found(&w, 1, 50);
     CHECK_OK(tags_unset(w.home, JOB, &name, "keep", NULL));
-    scan(&w, FAR ",tagged,last");
+    scan(&w, FAR_AND_MORE);
     found(&w, 0, 0);
     w.d.last = true;
-    scan(&w, FAR ",tagged,last");
+    scan(&w, FAR_AND_MORE);
     found(&w, 1, 200);
     commit(w.home, JOB, 210, 200); /* then that is the last one */
-    scan(&w, FAR ",tagged,last");
+    scan(&w, FAR_AND_MORE);
     found(&w, 1, 210);
     teardown(&w);
 }
