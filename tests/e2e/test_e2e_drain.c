@@ -193,8 +193,16 @@ static void mends(void)
     kit.cases++;
 }
 
-/* Where the home was lies an empty directory, as where nothing is mounted any more.  A worker that
- * takes the sessions over makes no repository of it. */
+static void await_refusals(int more)
+{
+    int before = kit_logged_times("cannot start");
+    for (int i = 0; i < 1500 && kit_logged_times("cannot start") < before + more; i++)
+        kit_pause(20);
+    CHECK(kit_logged_times("cannot start") >= before + more);
+}
+
+/* Where the home was is nothing, and then an empty directory, as where nothing is mounted any more.
+ * A worker that takes the sessions over makes neither that nor a repository of it. */
 static void while_unmounted(struct kit_rank *r)
 {
     const char *home = r->arg;
@@ -204,9 +212,10 @@ static void while_unmounted(struct kit_rank *r)
     kit_declare(r, parts, PARTS);
     KIT_OK(kit_save_local(r, 1));
     CHECK_EQ(rename(home, away), 0);
-    CHECK_EQ(mkdir(home, 0700), 0);
     kit_kill(kit_worker(), SIGKILL);
-    await_log("cannot start");
+    await_refusals(2);
+    CHECK_EQ(mkdir(home, 0700), 0); /* still not there */
+    await_refusals(2);
     CHECK_EQ(rmdir(home), 0); /* still empty */
     CHECK_EQ(rename(away, home), 0);
     KIT_OK(kit_save_local(r, 2));
