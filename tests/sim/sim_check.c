@@ -215,6 +215,22 @@ static void check_restores(const struct control *c)
     }
 }
 
+/* While one hangs no question to the home is waited for: the count must come back to 0. */
+static void check_begins(const struct sim_node *n)
+{
+    uint32_t late = 0;
+    for (uint32_t i = 0; i < sim_job_count; i++) {
+        const struct sim_job *s = &sim_jobs[i];
+        if (!s->used || s->crew->node != node_of(n) || s->j->kind != JOB_BEGIN)
+            continue;
+        const struct client *cl = n->c->clients[s->j->client];
+        uint32_t at = session_op_of(cl->s, s->j->op);
+        late += at == UINT32_MAX || !cl->begin_ns[at];
+    }
+    SIM_CHECK(late == n->c->begins_late, "%u saves begin without an answer, %u are counted", late,
+              n->c->begins_late);
+}
+
 void sim_check_node(const struct sim_node *n)
 {
     uint32_t seen = 0;
@@ -227,6 +243,7 @@ void sim_check_node(const struct sim_node *n)
             check_client(n, cl);
     }
     check_restores(n->c);
+    check_begins(n);
 }
 
 /* ---- at the end ---- */
