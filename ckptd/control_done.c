@@ -81,6 +81,7 @@ static void begun(struct control *c, struct client *cl, const struct ckpt_name *
 
 static void begin_done(struct control *c, struct client *cl, struct job *j)
 {
+    assert(cl); /* it stays while a job of its is out */
     uint32_t at = session_op_of(cl->s, j->op);
     if (at == UINT32_MAX || !cl->begin_ns[at]) { /* the save went on without it */
         assert(c->begins_late > 0);
