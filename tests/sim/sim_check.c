@@ -278,12 +278,12 @@ void sim_check_stuck(void)
     sim_fail("something waits for ever");
 }
 
-/* What failed is tried again. */
+/* A scan that failed, or found too much, comes again soon. */
 static bool drain_goes_on(const struct drainer *d)
 {
     for (uint32_t t = 1; t < d->tier_count; t++)
-        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out || d->tiers[t].scan_ns <= sim.now ||
-            d->tiers[t].status != CKPT_OK)
+        if (drainer_lag(d, t) > 0 || d->tiers[t].scan_out ||
+            d->tiers[t].scan_ns <= sim.now + DRAINER_PAUSE_MAX_NS)
             return true;
     return false;
 }
