@@ -232,15 +232,11 @@ static enum ckpt_status wait_level(struct save *v, uint64_t op, enum ckpt_level 
     return st;
 }
 
-static enum ckpt_status fence(struct save *v, struct ckpt_err *err)
+/* A fence that is over too soon gives the save up: it comes when all is copied. */
+static enum ckpt_status fence(struct save *v, uint64_t op, struct ckpt_err *err)
 {
-    enum ckpt_status st = CKPT_TIMEOUT;
-    for (int waited = 0; st == CKPT_TIMEOUT && waited < WAIT_MS; waited += STEP_MS) {
-        *err = (struct ckpt_err){ 0 };
-        st = from_lib(ckpt_fence(v->state, STEP_MS), err);
-        show_progress(v, "copying");
-    }
-    return st;
+    enum ckpt_status st = wait_level(v, op, CKPT_LEVEL_PROCESS, "copying", err);
+    return st == CKPT_OK ? from_lib(ckpt_fence(v->state, WAIT_MS), err) : st;
 }
 
 static enum ckpt_status save_and_wait(struct save *v, struct ckpt_err *err)
@@ -255,7 +251,7 @@ static enum ckpt_status save_and_wait(struct save *v, struct ckpt_err *err)
     enum ckpt_status st =
         from_lib(ckpt_save(v->state, &opts, v->buffers, v->buffer_count, NULL, &op), err);
     if (st == CKPT_OK)
-        st = fence(v, err);
+        st = fence(v, op, err);
     v->blocked = output_monotonic() - started;
     if (st == CKPT_OK) {
         bool last = v->level == CKPT_LEVEL_STAGED;

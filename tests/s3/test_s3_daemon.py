@@ -242,9 +242,11 @@ def part_random(run):
     run.proxy.forget()
     node = run.remote_node("random", "random", "--slot-bytes", str(SLOT),
                            endpoint=run.proxy.url).start()
+    write_tensors(run.world.path("some.safetensors"), 3 * SLOT, 1)
+    node.save([run.world.path("some.safetensors")], 1)  # a job's first launch needs the bucket
     run.proxy.rules(*({"fault": kind, "count": -1, "probability": 0.1 / len(kinds)}
                       for kind in kinds))
-    for step in range(1, saves + 1):
+    for step in range(2, saves + 1):
         write_tensors(run.world.path("some.safetensors"), 3 * SLOT, step)
         node.save([run.world.path("some.safetensors")], step)
     node.await_all(saves, 400)
