@@ -3,7 +3,7 @@
 #include "props/engine_kit.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/reader.h"
-#include "storage/store/wrap_pass.h"
+#include "unit/before_put.h"
 
 #define WORLD    3
 #define RUNS_MAX 64
@@ -95,34 +95,23 @@ static void check_kept(struct store *s, const struct made *m)
     cases++;
 }
 
-/* -- a store in which it commits just before this one puts its index ------------------- */
+/* -- it commits just before this one puts its index ------------------------------------ */
 
-struct behind {
-    struct wrap wrap;
+struct other {
     const struct made *made;
     bool done;
 };
 
-static enum ckpt_status put_behind(struct store *s, const char *key, const struct iovec *iov,
-                                   int count, unsigned flags, struct ckpt_err *err)
+static void other_commits(void *arg, struct store *under, const char *key)
 {
-    struct behind *b = (struct behind *)s;
-    if (!b->done && strcmp(key, key_index(KIT_JOB, &b->made->name, 0).text) == 0) {
-        struct key commit = key_commit(KIT_JOB, &b->made->name);
-        put_index(b->wrap.inner, b->made);
-        CHECK_OK(repo_put(b->wrap.inner, &commit, &b->made->commit, NULL));
-        b->done = true;
-    }
-    return wrap_pass_put(s, key, iov, count, flags, err);
+    struct other *o = arg;
+    struct key commit = key_commit(KIT_JOB, &o->made->name);
+    if (o->done || strcmp(key, key_index(KIT_JOB, &o->made->name, 0).text) != 0)
+        return;
+    o->done = true;
+    put_index(under, o->made);
+    CHECK_OK(repo_put(under, &commit, &o->made->commit, NULL));
 }
-
-static const struct store_ops behind_ops = { .scheme = "behind",
-                                             .put = put_behind,
-                                             .get = wrap_pass_get,
-                                             .stat = wrap_pass_stat,
-                                             .list = wrap_pass_list,
-                                             .sync = wrap_pass_sync,
-                                             .close = wrap_pass_close };
 
 /* -- two stores: in one only this version publishes, to learn what the other would ------ */
 
@@ -161,20 +150,17 @@ static void teardown(struct world *w)
 static void committed_meanwhile(void)
 {
     struct world w;
-    struct wrap *wrap;
-    struct store *inner;
     struct record_commit commit;
     struct load_stats stats = { 0 };
+    struct other other = { .made = &w.made };
     setup(&w, "mem://index-1-apart", "mem://index-1");
-    CHECK_OK(store_dup(w.s, &inner, NULL));
-    CHECK_OK(wrap_new(sizeof(struct behind), &behind_ops, inner, &wrap, NULL));
-    ((struct behind *)wrap)->made = &w.made;
-    CHECK_OK(publish(&wrap->base, KIT_JOB, &w.how.name, WORLD, &commit, NULL));
-    CHECK(((struct behind *)wrap)->done);
+    struct store *s = before_put(w.s, other_commits, &other);
+    CHECK_OK(publish(s, KIT_JOB, &w.how.name, WORLD, &commit, NULL));
+    CHECK(other.done);
     CHECK(sha256_equal(&commit.index_sha, &w.made.sha));
     check_kept(w.s, &w.made);
     CHECK_OK(kit_restore(&w.s, 1, &w.how.name, &w.l, &stats, NULL));
-    store_close(&wrap->base);
+    store_close(s);
     teardown(&w);
 }
 

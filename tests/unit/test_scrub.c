@@ -5,7 +5,7 @@
 #include "props/engine_kit.h"
 #include "storage/repo/scrub.h"
 #include "storage/store/wrap.h"
-#include "storage/store/wrap_pass.h"
+#include "unit/before_put.h"
 
 #define CASES 1200
 
@@ -339,48 +339,26 @@ static uint64_t test_killed(struct store *s, struct store *good)
 }
 
 /* c/ is missing, and while it is mended somebody gives the save up. */
-struct racing {
-    struct wrap wrap;
-    const struct key *key;
-};
-
-static enum ckpt_status racing_put(struct store *s, const char *key, const struct iovec *iov,
-                                   int count, unsigned flags, struct ckpt_err *err)
+static void somebody_gives_up(void *arg, struct store *under, const char *key)
 {
-    struct racing *r = (struct racing *)s;
-    if (strcmp(key, r->key->text) == 0)
-        CHECK_OK(store_put_record(r->wrap.inner, key, "given up", 8, NULL));
-    return wrap_pass_put(s, key, iov, count, flags, err);
+    const struct key *commit = arg;
+    if (strcmp(key, commit->text) == 0)
+        CHECK_OK(store_put_record(under, key, "given up", 8, NULL));
 }
-
-static const struct store_ops racing_ops = { .scheme = "racing",
-                                             .put = racing_put,
-                                             .get = wrap_pass_get,
-                                             .stat = wrap_pass_stat,
-                                             .list = wrap_pass_list,
-                                             .remove = wrap_pass_remove,
-                                             .sync = wrap_pass_sync,
-                                             .now = wrap_pass_now,
-                                             .to_text = wrap_pass_to_text,
-                                             .close = wrap_pass_close };
 
 static uint64_t test_decided_meanwhile(struct store *s, const struct snapshot *snap,
                                        struct store *good)
 {
     const struct ckpt_name name = { 1, 1, 1 };
-    const struct key key = key_commit(KIT_JOB, &name);
+    struct key key = key_commit(KIT_JOB, &name);
     struct scrub_report report;
-    struct store *inner;
-    struct wrap *w;
+    struct store *racing = before_put(s, somebody_gives_up, &key);
     struct store_stat stat;
-    CHECK_OK(store_dup(s, &inner, NULL));
-    CHECK_OK(wrap_new(sizeof(struct racing), &racing_ops, inner, &w, NULL));
-    ((struct racing *)w)->key = &key;
     CHECK_OK(store_remove(s, key.text, NULL));
-    CHECK_EQ(scrub_repair(&w->base, good, KIT_JOB, &name, NULL, &report, NULL), CKPT_CONFLICT);
+    CHECK_EQ(scrub_repair(racing, good, KIT_JOB, &name, NULL, &report, NULL), CKPT_CONFLICT);
     CHECK_OK(store_stat(s, key.text, &stat, NULL));
     CHECK_EQ(stat.bytes, 8);
-    store_close(&w->base);
+    store_close(racing);
     put_all(s, snap);
     return 1;
 }

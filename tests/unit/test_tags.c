@@ -6,7 +6,7 @@
 #include "storage/repo/prune.h"
 #include "storage/repo/tags.h"
 #include "storage/store/wrap.h"
-#include "storage/store/wrap_pass.h"
+#include "unit/before_put.h"
 #include "unit/history_fixture.h"
 
 static bool any(struct store *s, const struct ckpt_name *name)
@@ -108,60 +108,44 @@ static int test_deleted_meanwhile(enum life meanwhile)
     return cases;
 }
 
-/* A store in which somebody tags a checkpoint just before its DELETED is put. */
-struct meddled {
-    struct wrap wrap;
-    struct store *raw;
+/* The checkpoint is tagged just before its DELETED is put. */
+struct tagging {
     const struct ckpt_name *name;
+    bool done;
 };
 
-static enum ckpt_status meddled_put(struct store *s, const char *key, const struct iovec *iov,
-                                    int count, unsigned flags, struct ckpt_err *err)
+static void somebody_tags(void *arg, struct store *under, const char *key)
 {
-    struct meddled *m = (struct meddled *)s;
-    if (m->name && strstr(key, "/x/")) {
-        CHECK_OK(tags_set(m->raw, FX_JOB, m->name, "x", NULL));
-        m->name = NULL;
-    }
-    return wrap_pass_put(s, key, iov, count, flags, err);
+    struct tagging *t = arg;
+    if (t->done || !strstr(key, "/x/"))
+        return;
+    CHECK_OK(tags_set(under, FX_JOB, t->name, "x", NULL));
+    t->done = true;
 }
-
-static const struct store_ops meddled_ops = { .scheme = "meddled",
-                                              .put = meddled_put,
-                                              .get = wrap_pass_get,
-                                              .stat = wrap_pass_stat,
-                                              .list = wrap_pass_list,
-                                              .remove = wrap_pass_remove,
-                                              .sync = wrap_pass_sync,
-                                              .now = wrap_pass_now,
-                                              .to_text = wrap_pass_to_text,
-                                              .close = wrap_pass_close };
 
 /* Delete and prune had looked at the tags before: they look again afterwards. */
 static int test_tagged_meanwhile(bool by_prune)
 {
-    struct store *s = fx_open(), *inner;
-    struct wrap *m;
+    struct store *s = fx_open();
     fx_resolve(s, "one");
     struct ckpt_name a = fx_commit(s, 1, 10);
     fx_commit(s, 1, 20);
-    CHECK_OK(store_dup(s, &inner, NULL));
-    CHECK_OK(wrap_new(sizeof(struct meddled), &meddled_ops, inner, &m, NULL));
-    ((struct meddled *)m)->raw = s;
-    ((struct meddled *)m)->name = &a;
+    struct tagging tagging = { .name = &a };
+    struct store *meddled = before_put(s, somebody_tags, &tagging);
     if (by_prune) {
         struct keep_policy policy = { 0 };
         struct prune_options o = { .policy = &policy };
         struct prune_report r;
         CHECK_OK(keep_policy_parse("last=1", &policy, NULL));
-        CHECK_OK(prune(&m->base, FX_JOB, &o, &r, NULL));
+        CHECK_OK(prune(meddled, FX_JOB, &o, &r, NULL));
         CHECK(r.spared == 1 && r.deleted == 0 && r.kept == 1);
     } else {
-        CHECK_EQ(life_delete(&m->base, FX_JOB, &a, "test", NULL), CKPT_REFUSED);
+        CHECK_EQ(life_delete(meddled, FX_JOB, &a, "test", NULL), CKPT_REFUSED);
     }
+    CHECK(tagging.done);
     CHECK_EQ(life_of(s, &a), LIFE_LIVE);
     CHECK(any(s, &a));
-    store_close(&m->base);
+    store_close(meddled);
     store_close(s);
     return 1;
 }
