@@ -4,11 +4,14 @@
 
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/mempolicy.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "ckptd/proc_text.h"
 #include "formats/wire.h"
@@ -19,6 +22,8 @@
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
 #endif
+#define NUMA_NODES       1024
+#define NUMA_WORD        (8 * sizeof(unsigned long))
 #define POPULATE_PIECE   (UINT64_C(64) << 20)
 #define POPULATE_HELPERS 3 /* threads beside the caller */
 
@@ -197,7 +202,19 @@ static int populate(uint8_t *base, uint64_t bytes)
     return atomic_load(&p.error);
 }
 
-static enum ckpt_status make(const char *who, uint64_t bytes, struct arena *ret,
+/* Of the memory itself, so that it holds for whoever touches it.  Where that cannot be, or is
+ * forbidden, pages come from where the toucher runs. */
+static void prefer_node(uint8_t *base, uint64_t bytes, uint32_t numa)
+{
+    unsigned long nodes[NUMA_NODES / NUMA_WORD] = { 0 };
+    if (numa == 0 || numa > NUMA_NODES)
+        return;
+    nodes[(numa - 1) / NUMA_WORD] |= 1UL << (numa - 1) % NUMA_WORD;
+    long e = syscall(SYS_mbind, base, bytes, MPOL_PREFERRED, nodes, NUMA_NODES + 1, 0);
+    (void)e;
+}
+
+static enum ckpt_status make(const char *who, uint64_t bytes, uint32_t numa, struct arena *ret,
                              struct ckpt_err *err)
 {
     CLEANUP_FD int fd = memfd_create("ckpt-arena", MFD_CLOEXEC | MFD_ALLOW_SEALING);
@@ -211,6 +228,7 @@ static enum ckpt_status make(const char *who, uint64_t bytes, struct arena *ret,
     if (st != CKPT_OK)
         return st;
     TAKE_FD(fd);
+    prefer_node(ret->base, bytes, numa);
     int e = populate(ret->base, bytes);
     if (e != 0) {
         arena_close(ret);
@@ -220,15 +238,15 @@ static enum ckpt_status make(const char *who, uint64_t bytes, struct arena *ret,
     return CKPT_OK;
 }
 
-enum ckpt_status arena_new(const char *who, uint64_t bytes, struct arena *ret, uint64_t *ret_left,
-                           struct ckpt_err *err)
+enum ckpt_status arena_new(const char *who, uint64_t bytes, uint32_t numa, struct arena *ret,
+                           uint64_t *ret_left, struct ckpt_err *err)
 {
     uint64_t left;
     enum ckpt_status st = admit(who, bytes, &left, err);
     if (st != CKPT_OK)
         return st;
     struct arena a = { .fd = -1 };
-    st = make(who, bytes, &a, err);
+    st = make(who, bytes, numa, &a, err);
     pthread_mutex_lock(&lock);
     pending -= bytes;
     pthread_mutex_unlock(&lock);

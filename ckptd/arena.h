@@ -21,9 +21,10 @@ void arena_room_look(struct arena_room *ret);
 void arena_room_from(const char *meminfo, const char *cgroup, const char *sysfs,
                      struct arena_room *ret);
 /* Makes, admits, maps and touches an arena; blocks for as long as touching takes.
- * who: for the message.  CKPT_NO_MEMORY: what was asked, what is left. */
-enum ckpt_status arena_new(const char *who, uint64_t bytes, struct arena *ret, uint64_t *ret_left,
-                           struct ckpt_err *err) CKPT_MUST_CHECK;
+ * who: for the message.  numa: 1 + the node that its pages come from while that has any; 0: as
+ * it comes.  CKPT_NO_MEMORY: what was asked, what is left. */
+enum ckpt_status arena_new(const char *who, uint64_t bytes, uint32_t numa, struct arena *ret,
+                           uint64_t *ret_left, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Maps an arena that another worker left (takes fd on success). */
 enum ckpt_status arena_open(int fd, uint64_t bytes, struct arena *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;

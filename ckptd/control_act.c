@@ -105,6 +105,7 @@ static void submit_seal(struct control *c, struct client *cl, uint32_t at)
     j->seal.decl_fd = cl->states[at].decl_fd;
     j->seal.decl_bytes = cl->s->states[at].decl_bytes;
     j->seal.want_bytes = cl->s->states[at].want_bytes;
+    j->seal.numa = cl->s->states[at].numa;
     j->seal.slots_max = session_room(cl->s);
     snprintf(j->seal.who, sizeof(j->seal.who), "job %s rank %u", cl->s->job, cl->s->rank);
     control_submit(c, c->data, j);

@@ -46,13 +46,14 @@ static enum ckpt_status on_state(struct control *c, struct client *cl, struct wi
 {
     struct wire_state b;
     memcpy(&b, wire_body(m), sizeof(b));
-    if (b.flags != 0 || b.decl_bytes == 0 || b.decl_bytes > WIRE_DECL_MAX)
+    if (b.decl_bytes == 0 || b.decl_bytes > WIRE_DECL_MAX)
         return err_set(err, CKPT_INVALID, "STATE with a declaration of %" PRIu64 " bytes",
                        b.decl_bytes);
     ev->kind = SESSION_STATE;
     ev->state = b.state;
     ev->bytes = b.decl_bytes;
     ev->want = b.arena_bytes;
+    ev->numa = b.numa;
     if (m->head.seq != cl->s->seq + 1)
         return CKPT_OK; /* a repeat, or refused by the machine */
     if (session_state_of(cl->s, b.state) != UINT32_MAX &&

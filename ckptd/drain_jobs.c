@@ -8,9 +8,10 @@
 #include "storage/repo/catalog.h"
 #include "storage/repo/scrub.h"
 
-#define STEP_NS    INT64_C(900000000000) /* a step that takes longer is tried again */
-#define PACK_TRIES 3
-#define PAUSE_NS   INT64_C(100000000)
+#define STEP_NS        INT64_C(900000000000) /* a step that takes longer is tried again */
+#define PACK_TRIES     3
+#define PACK_PAUSE_NS  INT64_C(100000000)
+#define ADOPT_PAUSE_NS INT64_C(500000000)
 
 /* Where bytes are read from: the near places, or all, but not the tier itself. */
 struct places {
@@ -115,14 +116,20 @@ static enum ckpt_status step(struct jobs_work *w, struct job_drain *j, const str
     return CKPT_BUG;
 }
 
+/* False, and no pause, if ckptd is to stop. */
+static bool pause_ns(const struct jobs_work *w, int64_t ns)
+{
+    if (w->cancel && atomic_load(w->cancel))
+        return false;
+    nanosleep(&(struct timespec){ .tv_nsec = ns }, NULL);
+    return true;
+}
+
 /* A store that may have come to itself in a moment, for one of many packs. */
 static bool try_again(const struct jobs_work *w, const struct job_drain *j, enum ckpt_status st)
 {
     bool passing = st == CKPT_IO || st == CKPT_UNREACHABLE || st == CKPT_BUSY;
-    if (j->what != DRAINER_PACK || !passing || (w->cancel && atomic_load(w->cancel)))
-        return false;
-    nanosleep(&(struct timespec){ .tv_nsec = PAUSE_NS }, NULL);
-    return true;
+    return j->what == DRAINER_PACK && passing && pause_ns(w, PACK_PAUSE_NS);
 }
 
 static enum ckpt_status step_from(struct jobs_work *w, struct job_drain *j, bool near,
@@ -199,7 +206,7 @@ enum ckpt_status drain_job_run(struct jobs_work *w, struct job_drain *j, struct 
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
-enum ckpt_status adopt_job_run(struct jobs_work *w, struct job_tier *j, struct ckpt_err *err)
+static enum ckpt_status adopt(struct jobs_work *w, struct job_tier *j, struct ckpt_err *err)
 {
     struct store *tier;
     struct ckpt_err why = { 0 };
@@ -211,6 +218,28 @@ enum ckpt_status adopt_job_run(struct jobs_work *w, struct job_tier *j, struct c
     if (st == CKPT_DENIED) /* a home that cannot be written can still be restored beside */
         return adopt_held(tier, j->job, &j->held, err);
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
+}
+
+/* A launch whose home holds no checkpoint may not begin without the tier's answer: one that fails
+ * is given as long as one that says nothing. */
+static bool adopt_again(struct jobs_work *w, const struct job_tier *j, enum ckpt_status st)
+{
+    struct roster held = { 0 };
+    if (!jobs_out_of_reach(st) || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
+        return false;
+    bool nothing = roster_helds(w->home, j->job, &held, NULL) == CKPT_OK && held.count == 0;
+    roster_fini(&held);
+    return nothing && pause_ns(w, ADOPT_PAUSE_NS);
+}
+
+enum ckpt_status adopt_job_run(struct jobs_work *w, struct job_tier *j, struct ckpt_err *err)
+{
+    for (;;) {
+        struct ckpt_err why = { 0 };
+        enum ckpt_status st = adopt(w, j, &why);
+        if (!adopt_again(w, j, st))
+            return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
+    }
 }
 
 enum ckpt_status spread_job_run(struct jobs_work *w, struct job_tier *j, struct ckpt_err *err)

@@ -112,7 +112,7 @@ static enum ckpt_status run_seal(struct job_seal *s, uint64_t slot_bytes, struct
                      "ask for a smaller one (arena_bytes)",
                      slots, s->who, s->slots_max);
     if (st == CKPT_OK)
-        st = arena_new(s->who, slots * slot_bytes, &s->arena, &s->ram_left, err);
+        st = arena_new(s->who, slots * slot_bytes, s->numa, &s->arena, &s->ram_left, err);
     if (st != CKPT_OK) {
         decl_fini(&d);
         return st;

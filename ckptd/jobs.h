@@ -66,6 +66,7 @@ enum job_kind {
 struct job_seal {
     int decl_fd; /* borrowed */
     uint64_t decl_bytes, want_bytes;
+    uint32_t numa; /* of wire_state */
     uint32_t slots_max;
     char who[192];
     /* results */
@@ -231,6 +232,7 @@ struct job_tier { /* ADOPT: the home learns from a tier; SPREAD: a tier gets a l
     uint64_t launch, round;
     char job[CKPT_JOB_NAME_MAX + 1];
     struct key key;     /* SPREAD */
+    int64_t until_ns;   /* ADOPT: asked again until then if the home holds no checkpoint */
     struct roster held; /* ADOPT: result, owned */
 };
 struct job_prune {

@@ -171,7 +171,11 @@ static enum ckpt_status on_state(struct session *s, const struct session_event *
         return CKPT_OK;
     }
     s->states[at] = (struct session_state){
-        .phase = STATE_SEALING, .number = ev->state, .decl_bytes = ev->bytes, .want_bytes = ev->want
+        .phase = STATE_SEALING,
+        .number = ev->state,
+        .numa = ev->numa,
+        .decl_bytes = ev->bytes,
+        .want_bytes = ev->want,
     };
     session_act(out, ACT_SEAL, at);
     return CKPT_OK;

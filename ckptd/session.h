@@ -53,6 +53,7 @@ struct session_state {
     uint32_t first, slots; /* its part of session.slots */
     uint32_t image_slots;  /* slots of one save */
     uint32_t status;       /* REFUSED: enum ckpt_status */
+    uint32_t numa;         /* of wire_state */
     bool used;             /* a save or load was begun on it */
     bool dropped;          /* the arena is gone (dead client) */
     bool leaving;          /* FORGET came: goes when nothing needs it */
@@ -173,7 +174,7 @@ struct session_event {
     enum session_event_kind kind;
     uint64_t seq; /* client messages: above 0 */
     uint64_t op;
-    uint32_t state, slot, image_slot, flags;
+    uint32_t state, slot, image_slot, flags, numa;
     uint32_t try_, deadline_ms, slots, image_slots, missing, unasked;
     enum ckpt_status status;
     bool away;        /* FINISHED, PACKED: only the home fails, and may come back (H5); BEGUN: it

@@ -49,6 +49,7 @@ static void put_ranks(const struct index_rank *ranks, uint32_t world, struct blo
             buf_bytes(&to->bytes, ranks[r].sha.b, sizeof(ranks[r].sha.b));
             buf_u32(&to->bytes, ranks[r].header_bytes);
             buf_u64(&to->bytes, ranks[r].bytes);
+            buf_bytes(&to->bytes, ranks[r].node, sizeof(ranks[r].node));
         }
         blocks_close(to, start, 0, NULL);
     }

@@ -24,6 +24,7 @@ struct index_rank { /* one rank's manifest, as the index vouches for it */
     struct sha256 sha;
     uint32_t header_bytes;
     uint64_t bytes;
+    uint8_t node[16]; /* that saved it */
 };
 /* `count` equal boxes: rank rank0 + i*rank_step holds box0 moved by i*step along
  * `axis`; the last one may be shorter (last_len).  count = 1: axis, step unused. */

@@ -190,6 +190,7 @@ enum ckpt_status index_rank_block_decode(const struct index_header *h, uint32_t 
         cursor_copy(&c, ret[i].sha.b, sizeof(ret[i].sha.b));
         ret[i].header_bytes = cursor_u32(&c);
         ret[i].bytes = cursor_u64(&c);
+        cursor_copy(&c, ret[i].node, sizeof(ret[i].node));
         if (ret[i].header_bytes > MANIFEST_HEADER_BYTES_MAX || ret[i].bytes < ret[i].header_bytes)
             return bad(err, "a manifest of impossible size");
     }

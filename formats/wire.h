@@ -127,7 +127,7 @@ struct wire_refused {
 /* fd 0: memfd with decl_encode bytes, sealed against write, grow and shrink. */
 struct wire_state {
     uint32_t state; /* number chosen by the client, from 1 */
-    uint32_t flags; /* 0 */
+    uint32_t numa;  /* 1 + the node that the arena is best on; 0: any */
     uint64_t decl_bytes;
     uint64_t arena_bytes; /* wanted; 0 = 1 x the state, at least 2 slots */
 };

@@ -112,6 +112,7 @@ struct ckpt_state {
     bool closed;      /* ckpt_seal was called: nothing more is declared */
     bool sealed;
     uint64_t arena_want;
+    uint32_t numa; /* 1 + the node that the arena is best on; 0: any */
     /* set by the transfer thread before `sealed`, constant until free: */
     uint8_t *arena;
     uint32_t slots;

@@ -3,12 +3,17 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "libckpt/gpu_cuda.h"
+
+#ifndef DEVICES_PCI /* a test has its own */
+#define DEVICES_PCI "/sys/bus/pci/devices"
+#endif
 
 struct devices {
     pthread_mutex_t lock;
@@ -175,6 +180,30 @@ enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **r
     enum ckpt_status st = use_device(d, (int)index - 1, &used, err);
     pthread_mutex_unlock(&d->lock);
     return st == CKPT_OK ? gpu_cuda_new(&d->cuda, (int)index - 1, ret, err) : st;
+}
+
+/* The number in a device's own file; 0: none. */
+static uint32_t read_numa(const char *id)
+{
+    char path[128], text[16] = "";
+    (void)snprintf(path, sizeof(path), DEVICES_PCI "/%s/numa_node", id);
+    CLEANUP_FD int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || read(fd, text, sizeof(text) - 1) <= 0 || text[0] < '0' || text[0] > '9')
+        return 0; /* -1: the machine does not say */
+    return (uint32_t)strtoul(text, NULL, 10) + 1;
+}
+
+uint32_t devices_numa(struct devices *d, unsigned index)
+{
+    char id[32] = "";
+    pthread_mutex_lock(&d->lock);
+    cuda_error e = d->cuda.api.DeviceGetPCIBusId(id, sizeof(id), (int)index - 1);
+    if (e != CUDA_SUCCESS)
+        (void)cuda_fail(&d->cuda.api, e, "asking where a device is", NULL);
+    pthread_mutex_unlock(&d->lock);
+    for (char *p = id; *p; p++) /* as the kernel writes it */
+        *p = (char)(*p >= 'A' && *p <= 'F' ? *p - 'A' + 'a' : *p);
+    return e == CUDA_SUCCESS ? read_numa(id) : 0;
 }
 
 struct gpu *devices_gpu(const struct devices *d, unsigned index)

@@ -37,6 +37,8 @@ enum ckpt_status devices_capturing(struct devices *d, void *stream, bool *ret, s
 /* One more queue on a CUDA device, the caller's to free; `index` is never 0. */
 enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* 1 + the NUMA node that the device of an index > 0 is attached to; 0: not known. */
+uint32_t devices_numa(struct devices *d, unsigned index);
 struct gpu *devices_gpu(const struct devices *d, unsigned index);
 /* Which runtime, how many devices, or why none: for people. */
 void devices_text(struct devices *d, char *ret, size_t cap);

@@ -10,27 +10,28 @@
  * this process, and every later verb says so at once. */
 #include "libckpt/gpu_cuda.h"
 
-#include <pthread.h>
+#include <stdatomic.h>
 
 #include "libckpt/copy_rects.h"
 
 #define BATCH_MAX 512
 
+/* No lock: the runtime is for any thread, and a call of one may take long, pinning memory or
+ * where the device's queue is full, while another, the trainer's, must go on. */
 struct cuda_gpu {
     struct gpu base;
     const struct cuda *cuda;
     int device;
     cuda_stream stream;
-    pthread_mutex_t lock; /* below */
-    struct {
-        bool lost;
-        bool no_batch;
-        size_t gathered; /* by our own thread: there is one for each device */
+    atomic_bool lost;
+    struct { /* by our own thread: there is one for each device */
+        bool one_by_one;
+        size_t count;
         const void *src[BATCH_MAX];
         void *dst[BATCH_MAX];
         size_t bytes[BATCH_MAX];
         int kind[BATCH_MAX];
-    } shared;
+    } gathered;
 };
 struct cuda_gpu_event {
     struct gpu_event base;
@@ -47,7 +48,7 @@ void gpu_cuda_own_thread(void)
     own_thread = true;
 }
 
-/* Statuses for errors; a sticky one loses the device.  Lock held. */
+/* Statuses for errors; a sticky one loses the device. */
 static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
                              struct ckpt_err *err)
 {
@@ -55,7 +56,7 @@ static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
         return CKPT_OK;
     enum ckpt_status st = cuda_fail(&g->cuda->api, e, what, err);
     if (g->cuda->api.GetLastError() != CUDA_SUCCESS)
-        g->shared.lost = true;
+        atomic_store(&g->lost, true);
     return st == CKPT_UNSUPPORTED ? CKPT_DEVICE : st;
 }
 
@@ -73,12 +74,9 @@ static enum ckpt_status enter(struct cuda_gpu *g, struct guest *guest, struct ck
     *guest =
         (struct guest){ .device = g->device,
                         .mode = own_thread ? CUDA_CAPTURE_THREAD_LOCAL : CUDA_CAPTURE_RELAXED };
-    pthread_mutex_lock(&g->lock);
-    if (g->shared.lost) {
-        pthread_mutex_unlock(&g->lock);
+    if (atomic_load(&g->lost))
         return err_set(err, CKPT_DEVICE, "CUDA device %d failed earlier and is not used any more",
                        g->device);
-    }
     cuda_error e = api->GetDevice(&guest->device);
     if (e == CUDA_SUCCESS && guest->device != g->device) {
         guest->device_changed = !own_thread && in_use(g->cuda, guest->device);
@@ -87,11 +85,8 @@ static enum ckpt_status enter(struct cuda_gpu *g, struct guest *guest, struct ck
     if (e == CUDA_SUCCESS)
         e = api->ThreadExchangeStreamCaptureMode(&guest->mode);
     enum ckpt_status st = said(g, e, "using a device", err);
-    if (st == CKPT_OK)
-        return CKPT_OK;
-    if (guest->device_changed)
+    if (st != CKPT_OK && guest->device_changed)
         (void)api->SetDevice(guest->device);
-    pthread_mutex_unlock(&g->lock);
     return st;
 }
 
@@ -101,7 +96,6 @@ static void leave(struct cuda_gpu *g, struct guest *guest)
     (void)api->ThreadExchangeStreamCaptureMode(&guest->mode);
     if (guest->device_changed)
         (void)api->SetDevice(guest->device);
-    pthread_mutex_unlock(&g->lock);
 }
 
 static struct cuda_gpu *of(struct gpu *g)
@@ -162,9 +156,9 @@ static void cuda_unpin(struct gpu *gpu, void *base, uint64_t bytes)
 static cuda_error copy_each(struct cuda_gpu *g)
 {
     cuda_error e = CUDA_SUCCESS;
-    for (size_t i = 0; e == CUDA_SUCCESS && i < g->shared.gathered; i++)
-        e = g->cuda->api.MemcpyAsync(g->shared.dst[i], g->shared.src[i], g->shared.bytes[i],
-                                     g->shared.kind[i], g->stream);
+    for (size_t i = 0; e == CUDA_SUCCESS && i < g->gathered.count; i++)
+        e = g->cuda->api.MemcpyAsync(g->gathered.dst[i], g->gathered.src[i], g->gathered.bytes[i],
+                                     g->gathered.kind[i], g->stream);
     return e;
 }
 
@@ -174,33 +168,33 @@ static cuda_error copy_batch(struct cuda_gpu *g)
     struct cuda_memcpy_attributes how = { .src_access_order = CUDA_SRC_ACCESS_STREAM };
     size_t first = 0;
     if (api->MemcpyBatch13)
-        return api->MemcpyBatch13(g->shared.dst, g->shared.src, g->shared.bytes, g->shared.gathered,
-                                  &how, &first, 1, g->stream);
+        return api->MemcpyBatch13(g->gathered.dst, g->gathered.src, g->gathered.bytes,
+                                  g->gathered.count, &how, &first, 1, g->stream);
     union { /* 12.8 took the same without the const */
         const void **from;
         void **plain;
-    } src = { .from = g->shared.src };
+    } src = { .from = g->gathered.src };
     size_t failed = SIZE_MAX;
-    return api->MemcpyBatch12(g->shared.dst, src.plain, g->shared.bytes, g->shared.gathered, &how,
-                              &first, 1, &failed, g->stream);
+    return api->MemcpyBatch12(g->gathered.dst, src.plain, g->gathered.bytes, g->gathered.count,
+                              &how, &first, 1, &failed, g->stream);
 }
 
 /* Hands over what was gathered.  Of our own thread, which gathers: what of it fails must be heard
- * by it, or it takes memory that was not written for a copy.  Lock held. */
+ * by it, or it takes memory that was not written for a copy. */
 static enum ckpt_status submit(struct cuda_gpu *g, struct ckpt_err *err)
 {
     const struct cuda_api *api = &g->cuda->api;
-    if (g->shared.gathered == 0 || !own_thread)
+    if (!own_thread || g->gathered.count == 0)
         return CKPT_OK;
-    bool batch =
-        (api->MemcpyBatch13 || api->MemcpyBatch12) && !g->shared.no_batch && g->shared.gathered > 1;
+    bool batch = (api->MemcpyBatch13 || api->MemcpyBatch12) && !g->gathered.one_by_one &&
+                 g->gathered.count > 1;
     cuda_error e = batch ? copy_batch(g) : copy_each(g);
     if (batch && (e == CUDA_NOT_SUPPORTED || e == CUDA_NEEDS_NEWER_DRIVER)) {
         (void)api->GetLastError();
-        g->shared.no_batch = true; /* the runtime has it, the driver does not */
+        g->gathered.one_by_one = true; /* the runtime has it, the driver does not */
         e = copy_each(g);
     }
-    g->shared.gathered = 0;
+    g->gathered.count = 0;
     return said(g, e, "copying", err);
 }
 
@@ -208,7 +202,7 @@ struct copy_call {
     struct cuda_gpu *g;
     unsigned char *slot;
     int kind;
-    bool entered; /* at the first rectangle: an assert before that is not under the lock */
+    bool entered; /* at the first rectangle: an assert before that leaves the device as it was */
     struct guest guest;
 };
 
@@ -232,12 +226,12 @@ static enum ckpt_status copy_one(void *arg, const struct copy_rect *r, struct ck
     if (!own_thread)
         return said(g, g->cuda->api.MemcpyAsync(dst, src, r->width, c->kind, g->stream), "copying",
                     err);
-    size_t i = g->shared.gathered++;
-    g->shared.dst[i] = dst;
-    g->shared.src[i] = src;
-    g->shared.bytes[i] = r->width;
-    g->shared.kind[i] = c->kind;
-    return g->shared.gathered == BATCH_MAX ? submit(g, err) : CKPT_OK;
+    size_t i = g->gathered.count++;
+    g->gathered.dst[i] = dst;
+    g->gathered.src[i] = src;
+    g->gathered.bytes[i] = r->width;
+    g->gathered.kind[i] = c->kind;
+    return g->gathered.count == BATCH_MAX ? submit(g, err) : CKPT_OK;
 }
 
 static enum ckpt_status copy_all(struct copy_call *call, const struct box *what, unsigned bits,
@@ -320,7 +314,7 @@ static enum ckpt_status cuda_record(struct gpu *gpu, struct gpu_event *e, struct
     enum ckpt_status marked = said(g, g->cuda->api.EventRecord(event_of(e), g->stream),
                                    "recording an event", st == CKPT_OK ? err : NULL);
     if (marked != CKPT_OK) /* nobody will know when the copies before it have ended */
-        g->shared.lost = true;
+        atomic_store(&g->lost, true);
     st = st == CKPT_OK ? marked : st;
     leave(g, &guest);
     return st;
@@ -402,7 +396,7 @@ static enum ckpt_status cuda_query(const struct gpu_event *e, struct ckpt_err *e
     cuda_error ce = g->cuda->api.EventQuery(event_of(e));
     st = ce == CUDA_NOT_READY ? CKPT_BUSY : said(g, ce, "copying", err);
     if (ce != CUDA_SUCCESS && ce != CUDA_NOT_READY)
-        g->shared.lost = true; /* whether its copies go on cannot be known any more */
+        atomic_store(&g->lost, true); /* whether its copies go on cannot be known any more */
     leave(g, &guest);
     return st;
 }
@@ -423,7 +417,6 @@ static void cuda_gpu_free(struct gpu *gpu)
             (void)g->cuda->api.GetLastError();
         leave(g, &guest);
     }
-    pthread_mutex_destroy(&g->lock);
     free(g);
 }
 
@@ -453,7 +446,6 @@ enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret
     g->base.ops = &cuda_ops;
     g->cuda = c;
     g->device = device;
-    pthread_mutex_init(&g->lock, NULL);
     enum ckpt_status st = enter(g, &guest, err);
     if (st == CKPT_OK) {
         st = said(g, c->api.StreamCreateWithFlags(&g->stream, CUDA_STREAM_NON_BLOCKING),
@@ -461,7 +453,6 @@ enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret
         leave(g, &guest);
     }
     if (st != CKPT_OK) {
-        pthread_mutex_destroy(&g->lock);
         free(g);
         return st;
     }

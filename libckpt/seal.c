@@ -106,9 +106,9 @@ enum ckpt_status state_announce(struct ckpt_state *s, struct ckpt_err *err)
     int fd = wire_memfd("ckpt-decl", bytes.data, bytes.len, err);
     if (fd < 0)
         return err->status;
-    struct wire_state body = { .state = s->number,
-                               .decl_bytes = bytes.len,
-                               .arena_bytes = s->arena_want };
+    struct wire_state body = {
+        .state = s->number, .numa = s->numa, .decl_bytes = bytes.len, .arena_bytes = s->arena_want
+    };
     wire_begin(s->ctx->compose, WIRE_STATE, &body);
     s->shared.announced = true;
     s->shared.answered = false;
@@ -144,14 +144,11 @@ static enum ckpt_status finish(void *arg, struct ckpt_err *err)
     return st == CKPT_OK ? prepare(s, err) : st;
 }
 
-/* A caller that works with a device already gets its arena pinned by it from now on, beside
- * what it does next; else the first operation with device memory pins. */
-static void pin_early(struct ckpt_state *s)
+/* The arena of a caller that works with a device already is pinned by it from now on, beside what
+ * the caller does next; else the first operation with device memory pins. */
+static void pin_early(struct ckpt_state *s, unsigned on)
 {
     struct ckpt *c = s->ctx;
-    unsigned on = 0;
-    if (!devices_in_use(c->devices, &on))
-        return;
     pthread_mutex_lock(&c->lock);
     s->shared.pin_on = on;
     pthread_mutex_unlock(&c->lock);
@@ -161,6 +158,7 @@ static void pin_early(struct ckpt_state *s)
 enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
 {
     struct ckpt_err err = { 0 };
+    unsigned on = 0;
     enum ckpt_status st = lib_enter_state(s);
     if (st != CKPT_OK)
         return st;
@@ -173,6 +171,8 @@ enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
         s->closed = true;
         st = lib_guarded(s->ctx, finish, s, &err);
     }
+    if (st == CKPT_OK && devices_in_use(s->ctx->devices, &on))
+        s->numa = devices_numa(s->ctx->devices, on);
     if (st == CKPT_OK) {
         pthread_mutex_lock(&s->ctx->lock);
         st = state_announce(s, &err);
@@ -180,8 +180,8 @@ enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms)
             st = wait_answer(s, lib_now_ns() + (int64_t)timeout_ms * 1000000, &err);
         pthread_mutex_unlock(&s->ctx->lock);
     }
-    if (st == CKPT_OK)
-        pin_early(s);
+    if (st == CKPT_OK && on)
+        pin_early(s, on);
     err.status = st;
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }

@@ -160,7 +160,7 @@ class Checkpoint:
             at[k] += n
             need(xxh3_128(b.data) == digest, "index: block %d (%s) is damaged" % (i, first))
             while i < rank_blocks and b.at < n:
-                self.ranks.append(b.get("32sIQ"))
+                self.ranks.append(b.get("32sIQ16s"))
             for _ in range(tensors):
                 t = get_desc(b)
                 t["runs"] = [b.get("IIIIQQ") + b.box(len(t["shape"])) for _ in range(b.one("I"))]
@@ -171,11 +171,11 @@ class Checkpoint:
 
     @functools.lru_cache(None)
     def manifest(self, rank):
-        key, (sha, size, total) = self.key(rank, "%d.m" % rank), self.ranks[rank]
+        key, (sha, size, total, node) = self.key(rank, "%d.m" % rank), self.ranks[rank]
         data = (self.root / key).read_bytes()
         c = self.header(data, b"CKPTMAN", data[10], size, sha, rank, self.world)
-        _, pack_count, block_count, metrics, _, chunks, _ = c.get("IIII48xQQQ40x")
-        need(c.str() == self.job, "%s: another job's" % key)
+        _, pack_count, block_count, metrics, by, _, chunks, _ = c.get("IIII16s32xQQQ40x")
+        need(c.str() == self.job and by == node, "%s: another job's or node's" % key)
         c.str()
         [(c.str(), c.one("d")) for _ in range(metrics)]
         packs, at, tensors = [], 0, {}

@@ -132,21 +132,31 @@ static enum ckpt_status need_reader(const struct drain *d, struct reader **r, st
     return *r ? CKPT_OK : open_reader(d, r, err);
 }
 
+/* True if this node saved the rank, or whoever did does not matter.  The index says it of all
+ * ranks: what is another node's costs no request. */
+static enum ckpt_status is_ours(const struct drain *d, uint32_t rank, struct reader **r, bool *ret,
+                                struct ckpt_err *err)
+{
+    const struct index_rank *entry;
+    *ret = true;
+    if (!d->node)
+        return CKPT_OK;
+    enum ckpt_status st = need_reader(d, r, err);
+    if (st == CKPT_OK)
+        st = reader_rank(*r, rank, &entry, err);
+    if (st == CKPT_OK)
+        *ret = memcmp(entry->node, d->node, sizeof(entry->node)) == 0;
+    return st;
+}
+
 /* True if the rank's packs lie here, and are this node's to bring. */
 static enum ckpt_status has_part(const struct drain *d, uint32_t rank, struct reader **r, bool *ret,
                                  struct ckpt_err *err)
 {
-    const struct manifest_header *h;
-    enum ckpt_status st =
-        drain_is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), ret, err);
-    if (st != CKPT_OK || !*ret || !d->node)
-        return st;
-    st = need_reader(d, r, err);
-    if (st == CKPT_OK)
-        st = reader_manifest(*r, rank, &h, err);
-    if (st == CKPT_OK)
-        *ret = memcmp(h->node, d->node, sizeof(h->node)) == 0;
-    return st;
+    enum ckpt_status st = is_ours(d, rank, r, ret, err);
+    return st == CKPT_OK && *ret
+               ? drain_is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), ret, err)
+               : st;
 }
 
 /* True if the part of the rank is whole there. */
@@ -163,13 +173,12 @@ static enum ckpt_status part_there(const struct drain *d, uint32_t rank, bool *r
 static enum ckpt_status wants_part(const struct drain *d, uint32_t rank, struct reader **r,
                                    bool *ret, struct ckpt_err *err)
 {
-    bool here, there = false;
-    enum ckpt_status st =
-        drain_is_there(d->sources[0], key_rank_held(d->job, &d->name, rank), &here, err);
+    bool here = false, there = false;
+    enum ckpt_status st = has_part(d, rank, r, &here, err);
     if (st == CKPT_OK && here)
         st = part_there(d, rank, &there, err);
-    *ret = false;
-    return st == CKPT_OK && here && !there ? has_part(d, rank, r, ret, err) : st;
+    *ret = st == CKPT_OK && here && !there;
+    return st;
 }
 
 /* What of a rank's packs is there: one listing, from the first key that can be one. */

@@ -170,9 +170,11 @@ static enum ckpt_status add_manifest(struct merger *g, const struct merge_manife
     enum ckpt_status st = add_blocks(g, from, err);
     if (st != CKPT_OK)
         return st;
-    m->ranks[h->rank] = (struct index_rank){ .sha = sha256_of(from->bytes, h->header_bytes),
-                                             .header_bytes = h->header_bytes,
-                                             .bytes = from->len };
+    struct index_rank *rank = &m->ranks[h->rank];
+    *rank = (struct index_rank){ .sha = sha256_of(from->bytes, h->header_bytes),
+                                 .header_bytes = h->header_bytes,
+                                 .bytes = from->len };
+    memcpy(rank->node, h->node, sizeof(rank->node));
     m->commit.raw_bytes += h->raw_bytes;
     m->commit.pack_count += h->pack_count;
     m->commit.chunk_count += h->chunk_count;

@@ -142,7 +142,8 @@ enum ckpt_status scrub_manifest_sound(struct reader *r, const struct merge_manif
         return st;
     struct sha256 sha = sha256_of(m->bytes, m->header.header_bytes);
     if (m->len != entry->bytes || m->header.header_bytes != entry->header_bytes ||
-        !sha256_equal(&sha, &entry->sha))
+        !sha256_equal(&sha, &entry->sha) ||
+        memcmp(m->header.node, entry->node, sizeof(entry->node)) != 0)
         st = err_set(err, CKPT_CORRUPT, "it is not the manifest that the index vouches for");
     uint64_t end = m->header.header_bytes;
     for (uint32_t i = 0; i < m->header.block_count && st == CKPT_OK; i++) {

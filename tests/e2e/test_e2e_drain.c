@@ -2,6 +2,7 @@
  * directory in the place of a remote store.
  * (It covers tiers.c, control_drain.c and drain_jobs.c, too.) */
 #include <dirent.h>
+#include <pthread.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
@@ -274,13 +275,62 @@ static void begins_unasked(struct kit_rank *r)
 static void one_is_gone(void)
 {
     const char *args[] = { "--remote", "/proc/nowhere/store", "--remote", remote, NULL };
+    setenv("CKPT_TIER_MS", "1200", 1); /* asked more than once, and given up */
     restart(args);
     kit_run("gone", 1, begins_unasked, NULL);
+    unsetenv("CKPT_TIER_MS");
     setenv("CKPT_RESUME", "none", 1);
     run_steps("gone", 1, &(struct steps){ 1, 2, false, 0 });
     unsetenv("CKPT_RESUME");
     CHECK(kit_logged("another tier is left out"));
     run_steps("gone", 1, &(struct steps){ 3, 3, true, 0 });
+    kit.cases++;
+}
+
+/* The tier comes when the launch has begun to ask for it. */
+static void *comes(void *late)
+{
+    kit_pause(1500);
+    CHECK_EQ(unlink(late), 0);
+    CHECK_EQ(rename(remote, late), 0);
+    return NULL;
+}
+
+static void begins_early(struct kit_rank *r)
+{
+    char late[sizeof(remote) + 8];
+    (void)snprintf(late, sizeof(late), "%s.late", remote);
+    pthread_t other;
+    CHECK_EQ(pthread_create(&other, NULL, comes, late), 0);
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    CHECK_EQ(pthread_join(other, NULL), 0);
+    CHECK_EQ(r->point.step, 2);
+    kit_restore(r);
+}
+
+/* The home is new, and the tier that knows the job cannot be opened yet. */
+static void one_is_late(void)
+{
+    char late[sizeof(remote) + 8], own[sizeof(kit.store)];
+    const char *before[] = { "--remote", remote, NULL };
+    const char *args[] = { "--remote", late, NULL };
+    (void)snprintf(late, sizeof(late), "%s.late", remote);
+    restart(before);
+    run_steps("late", 1, &(struct steps){ 1, 2, false, 0 });
+    await_held(remote, "late", 2);
+    CHECK_EQ(kit_stop(), 0);
+    CHECK_EQ(symlink("/proc/nowhere/store", late), 0);
+    memcpy(own, kit.store, sizeof(own));
+    (void)snprintf(kit.store, sizeof(kit.store), "%s/anew", kit.root);
+    set_args(args);
+    kit_start();
+    kit_run("late", 1, begins_early, NULL);
+    CHECK_EQ(kit_stop(), 0);
+    CHECK_EQ(rename(late, remote), 0);
+    memcpy(kit.store, own, sizeof(own));
+    set_args(NULL);
+    kit_start();
     kit.cases++;
 }
 
@@ -566,6 +616,7 @@ int main(void)
     mends();
     home_elsewhere();
     one_is_gone();
+    one_is_late();
     deleted();
     if (GATE_LIBRARY[0]) {
         setenv("CKPT_TEST_TIER", remote, 1);

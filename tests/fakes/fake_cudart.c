@@ -586,7 +586,7 @@ cuda_error cuCtxGetCurrent(void **ret)
 
 cuda_error cudaDeviceGetPCIBusId(char *id, int len, int d)
 {
-    snprintf(id, (size_t)len, "0000:%02x:00.0", d);
+    snprintf(id, (size_t)len, "0000:%02X:00.0", 10 + d);
     return CUDA_SUCCESS;
 }
 

@@ -157,6 +157,7 @@ static void on_state(struct fake_daemon *d)
     const void *bytes = NULL;
     memcpy(&w, wire_body(&d->in), sizeof(w));
     d->seen.states++;
+    d->seen.numa = w.numa;
     if (d->script.refuse_state) {
         refuse(d, d->script.refuse_state, WIRE_STATE, w.state);
         return;

@@ -78,6 +78,7 @@ struct fake_script {
 };
 struct fake_seen {
     uint32_t hellos, resumed, saves, fulls, loads, backs, fails, cancels, progress, restored, byes;
+    uint32_t numa; /* of the last STATE */
     uint32_t repeats, drops, states, repeated_grants, forgets;
     uint32_t last_status; /* of FAIL or RESTORED */
     char fail_text[512], launch[300], job[200], resume[100];

@@ -224,6 +224,7 @@ static void save_rank(const struct decl *d, uint32_t rank, struct index_rank *re
     for (uint32_t s = 0; s < d->slot_count; s++)
         save_slot(d, rank, s, digests, &packs[s]);
     snprintf(h.job, sizeof(h.job), JOB);
+    h.node[0] = ret->node[0] = (uint8_t)(0xa0 + rank);
     h.packs = packs;
     h.pack_count = d->slot_count;
     h.has_parent = true;
@@ -337,7 +338,7 @@ static void write_others(void)
 int main(int argc, char **argv)
 {
     struct decl d[WORLD] = { 0 };
-    struct index_rank ranks[WORLD];
+    struct index_rank ranks[WORLD] = { 0 };
     if (argc != 2) {
         fprintf(stderr, "usage: make_store DIRECTORY\n");
         return 2;

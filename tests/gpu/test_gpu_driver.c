@@ -1,5 +1,7 @@
 /* What the library asks of the CUDA driver (slots.c, gpu_cuda.c, devices.c), on the fake one: what
  * is pinned and when, calls that take long, runtimes that do not work, copies that fail. */
+#include <sys/stat.h>
+
 #include "gpu/device_fixture.h"
 
 /* See impatient.h. */
@@ -139,6 +141,38 @@ static void volatile_in_slices(void)
     fake_stop(f.d);
 }
 
+/* -- where the device is -------------------------------------------------------------- */
+
+static void say_node(const char *words)
+{
+    FILE *f = fopen("pci/0000:0a:00.0/numa_node", "we");
+    CHECK(f && fputs(words, f) >= 0 && fclose(f) == 0);
+}
+
+/* The arena is asked for near the device that the caller works with when it seals. */
+static void near_device(void)
+{
+    static const struct {
+        const char *words; /* the device's own file; NULL: there is none */
+        uint32_t numa;
+    } each[] = { { NULL, 0 }, { "0\n", 1 }, { "1\n", 2 }, { "-1\n", 0 }, { "", 0 } };
+    char room[] = "/tmp/gpu-driver-XXXXXX";
+    CHECK(mkdtemp(room) && chdir(room) == 0);
+    CHECK(mkdir("pci", 0700) == 0 && mkdir("pci/0000:0a:00.0", 0700) == 0);
+    for (size_t i = 0; i < ARRAY_COUNT(each); i++) {
+        struct fixture f;
+        struct fake_script s = fix_script();
+        CHECK_EQ(cudaSetDevice(0), 0); /* 0000:0A:00.0, as CUDA writes it */
+        if (each[i].words)
+            say_node(each[i].words);
+        fix_open_with(&f, &s, FIX_BIG);
+        CHECK_EQ(fake_seen(f.d).numa, each[i].numa);
+        fix_close(&f);
+    }
+    CHECK(unlink("pci/0000:0a:00.0/numa_node") == 0 && rmdir("pci/0000:0a:00.0") == 0);
+    CHECK(rmdir("pci") == 0 && chdir("/") == 0 && rmdir(room) == 0);
+}
+
 /* -- the driver takes long ------------------------------------------------------------ */
 
 /* An arena is unpinned for another one: calls on the context do not stand behind that. */
@@ -213,6 +247,53 @@ static void info_unlocked(void)
     CHECK_EQ(pthread_join(asking, NULL), 0);
     ckpt_close(c);
     fake_stop(d);
+}
+
+struct full_queue {
+    struct gpu *gpu;
+    uint8_t *slot, *from;
+};
+
+static void *fill_queue(void *arg)
+{
+    struct full_queue *w = arg;
+    struct gpu_event *e = NULL;
+    struct box all = { .ndim = 1, .len = { 2048 } };
+    gpu_cuda_own_thread();
+    CHECK_OK(w->gpu->ops->event_new(w->gpu, &e, NULL));
+    for (size_t at = 0; at < 4096; at += 2048) {
+        struct strided from = dense_at(&all, 8, w->from + at);
+        CHECK_OK(w->gpu->ops->copy_out(w->gpu, w->slot + at, &all, 8, &all, &from, NULL));
+    }
+    CHECK_OK(w->gpu->ops->record(w->gpu, e, NULL));
+    w->gpu->ops->event_free(e);
+    return NULL;
+}
+
+/* A driver that takes no more copies until the device has done some keeps our own thread, and not
+ * one that records an event or makes its stream wait. */
+static void queue_is_full(void)
+{
+    struct cuda cuda;
+    struct full_queue w = { .slot = aligned_alloc(4096, 4096), .from = fake_malloc(0, 4096) };
+    struct gpu_event *e = NULL;
+    pthread_t thread;
+    CHECK(w.slot);
+    CHECK_OK(cuda_open(&cuda, NULL));
+    CHECK_OK(gpu_cuda_new(&cuda, 0, &w.gpu, NULL));
+    fake_hold("MemcpyBatchAsync", true);
+    CHECK_EQ(pthread_create(&thread, NULL, fill_queue, &w), 0);
+    while (fake_calls("MemcpyBatchAsync") == 0)
+        usleep(500);
+    CHECK_OK(w.gpu->ops->event_new(w.gpu, &e, NULL));
+    CHECK_OK(w.gpu->ops->record_user(w.gpu, e, NULL, NULL));
+    CHECK_OK(w.gpu->ops->wait_user(w.gpu, NULL, e, NULL));
+    fake_sync(NULL);
+    CHECK_OK(w.gpu->ops->query(e, NULL));
+    w.gpu->ops->event_free(e);
+    fake_hold("MemcpyBatchAsync", false);
+    CHECK_EQ(pthread_join(thread, NULL), 0);
+    w.gpu->ops->free(w.gpu);
 }
 
 /* -- runtimes ------------------------------------------------------------------------ */
@@ -291,7 +372,7 @@ int main(void)
     static void (*const each[])(void) = {
         pins_in_slices,     pins_arena,        pinning_is_no_copy, pins_nothing,
         volatile_in_slices, unpins_unlocked,   closes_under_call,  info_unlocked,
-        failure_is_its_own, no_usable_runtime,
+        failure_is_its_own, no_usable_runtime, queue_is_full,      near_device,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));

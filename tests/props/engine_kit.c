@@ -393,6 +393,8 @@ void kit_header(struct manifest_header *h, const struct kit_layout *l, uint32_t 
                                    .time_ns = 1700000000,
                                    .job = KIT_JOB,
                                    .flags = (uint16_t)(rank == 0 ? how->flags : 0) };
+    if (how->per_node)
+        h->node[0] = (uint8_t)(rank / how->per_node);
     if (rank == 0) {
         h->metric_count = 1;
         snprintf(h->metrics[0].name, sizeof(h->metrics[0].name), "loss");

@@ -69,6 +69,7 @@ struct kit_save {
     const struct manifest_seen *seen; /* of rank seen_rank */
     size_t seen_count;
     uint32_t seen_rank;
+    uint32_t per_node; /* ranks of a node, whose id begins with its number; 0: all are of one */
 };
 /* All parts of all ranks, without publishing. */
 void kit_save_parts(struct store *s, const struct kit_layout *l, const struct kit_save *how);

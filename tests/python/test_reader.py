@@ -173,7 +173,7 @@ def check_index_lies(golden, tmp):
     liar = Liar(golden, tmp, "lying-index")
     data = bytearray(liar.path(0, "i0").read_bytes())
     size = struct.unpack_from("<I", data, 12)[0]
-    start = size + 44 * liar.ck.world
+    start = size + 60 * liar.ck.world
     run = liar.ck.tensors["wide"]["runs"][0]
     old = struct.pack("<IIIIQQ", *run[:6])
     change(data, slice(start, None), old + struct.pack("<4Q", *run[6], *run[7]),
@@ -186,7 +186,7 @@ def check_index_lies(golden, tmp):
 def check_chunk_twice(golden, tmp):
     """Two boxes of a manifest that claim one chunk, with all sums right."""
     liar = Liar(golden, tmp, "chunk-twice")
-    rank, (sha, size, _) = 0, liar.ck.ranks[0]
+    rank, (sha, size, *_) = 0, liar.ck.ranks[0]
     data = bytearray(liar.path(rank, "0.m").read_bytes())
     boxes = [b for t in liar.ck.manifest(rank)[1].values() for b in t["boxes"]]
     box = max(boxes, key=lambda b: b[2])
@@ -196,7 +196,7 @@ def check_chunk_twice(golden, tmp):
     liar.path(rank, "0.m").write_bytes(data)
     index = bytearray(liar.path(0, "i0").read_bytes())
     head = struct.unpack_from("<I", index, 12)[0]
-    change(index, slice(head, head + 44 * liar.ck.world), sha, hashlib.sha256(data[:size]).digest())
+    change(index, slice(head, head + 60 * liar.ck.world), sha, hashlib.sha256(data[:size]).digest())
     liar.seal_index(index)
     assert "exactly once" in damage(liar.root), damage(liar.root)
     return 1

@@ -205,7 +205,9 @@ enum ckpt_status tc_state(struct tc *c, uint64_t elements, uint64_t arena_bytes)
     int fd = wire_memfd("decl", b.data, b.len, &c->err);
     CHECK(fd >= 0);
     c->state = 1;
-    struct wire_state s = { .state = 1, .decl_bytes = b.len, .arena_bytes = arena_bytes };
+    struct wire_state s = {
+        .state = 1, .numa = c->numa, .decl_bytes = b.len, .arena_bytes = arena_bytes
+    };
     send_numbered(c, WIRE_STATE, &s, fd);
     buf_fini(&b);
     for (;;) {

@@ -11,7 +11,7 @@
 struct tc {
     char socket[128], job[64], token[64], resume[64];
     uint8_t session[16];
-    uint32_t rank, world, mode, flags, arrival_ms;
+    uint32_t rank, world, mode, flags, arrival_ms, numa;
     int fd;
     uint64_t seq, ack, op;
     /* sent and not acknowledged */

@@ -5,8 +5,7 @@
 
 #include "ckptd/arena.h"
 #include "formats/wire.h"
-
-#include "check.h"
+#include "unit/near.h"
 
 #define BYTES (UINT64_C(4) << 20)
 
@@ -24,7 +23,7 @@ static void test_new(void)
 {
     struct arena a = { .fd = -1 };
     uint64_t left = 0;
-    CHECK_OK(arena_new("a test", BYTES, &a, &left, NULL));
+    CHECK_OK(arena_new("a test", BYTES, 0, &a, &left, NULL));
     CHECK(a.bytes == BYTES && left > 0);
     CHECK_EQ(fcntl(a.fd, F_GET_SEALS), F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL);
     CHECK(ftruncate(a.fd, 0) < 0 && ftruncate(a.fd, BYTES * 2) < 0);
@@ -62,11 +61,11 @@ static void test_refused(void)
     struct ckpt_err err = { 0 };
     uint64_t left = 7;
     int before = fds_open();
-    CHECK_EQ(arena_new("a test", UINT64_C(1) << 50, &a, &left, &err), CKPT_NO_MEMORY);
+    CHECK_EQ(arena_new("a test", UINT64_C(1) << 50, 0, &a, &left, &err), CKPT_NO_MEMORY);
     CHECK(strstr(err.text, "a test") && strstr(err.text, "arena_bytes"));
     CHECK(left == 7 && a.fd == -1);
     /* What was asked for is not held against the next one. */
-    CHECK_OK(arena_new("a test", BYTES, &a, &left, NULL));
+    CHECK_OK(arena_new("a test", BYTES, 0, &a, &left, NULL));
     arena_close(&a);
     int p[2];
     CHECK_EQ(pipe2(p, O_CLOEXEC), 0);
@@ -78,9 +77,28 @@ static void test_refused(void)
     cases += 4;
 }
 
+/* Its pages come from the node that was named, if there is one; a number that no machine has is no
+ * matter. */
+static void test_near(void)
+{
+    static const uint32_t numa[] = { 1, 0, 1024, 1025, UINT32_MAX };
+    if (!near_can_be(0)) {
+        puts("SKIP: near: no memory policy can be set here");
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_COUNT(numa); i++, cases++) {
+        struct arena a = { .fd = -1 };
+        uint64_t left;
+        CHECK_OK(arena_new("a test", BYTES, numa[i], &a, &left, NULL));
+        CHECK_EQ(near_of(a.base + BYTES - 1), numa[i] == 1 ? 0 : -1);
+        arena_close(&a);
+    }
+}
+
 int main(void)
 {
     test_new();
+    test_near();
     test_sizes();
     test_refused();
     TEST_CASES(cases);

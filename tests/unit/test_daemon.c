@@ -19,8 +19,7 @@
 
 #include "storage/repo/load.h"
 #include "unit/daemon_client.h"
-
-#include "check.h"
+#include "unit/near.h"
 
 #define ELEMENTS UINT64_C(9000000) /* 36 MB: 2 ranks x 18 MB = 3 slots of 8 MiB each */
 #define WORLD    2
@@ -761,6 +760,33 @@ static void test_no_such_witness(void)
     cases++;
 }
 
+/* The node that a client's device is near is where the worker takes its arena's pages from. */
+static void test_near(void)
+{
+    char path[64], *line = NULL;
+    size_t cap = 0;
+    bool asked = false;
+    struct tc c;
+    if (!near_can_be(0)) {
+        puts("SKIP: near: no memory policy can be set here");
+        return;
+    }
+    tc_init(&c, socket_path, "near", "n", 0, 1);
+    c.numa = 1;
+    CHECK_OK(tc_hello(&c, false));
+    CHECK_OK(tc_state(&c, 1000, 0));
+    snprintf(path, sizeof(path), "/proc/%d/numa_maps", worker_pid());
+    FILE *maps = fopen(path, "re");
+    CHECK(maps);
+    while (getline(&line, &cap, maps) > 0)
+        asked |= strstr(line, "memfd:ckpt-arena") && strstr(line, " prefer:0 ");
+    fclose(maps);
+    free(line);
+    CHECK(asked);
+    tc_bye(&c);
+    cases++;
+}
+
 static void test_hostile(void)
 {
     unsigned long long rnd = test_seed(7);
@@ -880,6 +906,7 @@ int main(void)
         { "SIGTERM", test_sigterm },
         { "killed at SIGTERM", test_killed_at_sigterm },
         { "no such witness", test_no_such_witness },
+        { "near", test_near },
         { "hostile", test_hostile },
         { "private", test_private },
         { "nothing left", test_nothing_left },

@@ -645,6 +645,45 @@ static void by_node(void)
     teardown(&w);
 }
 
+/* Requests of one node that has two of the ranks, up to where it waits for the others. */
+static uint64_t asked(uint32_t world, uint32_t node)
+{
+    struct store_counts counts = { 0 };
+    struct store *home, *to;
+    struct kit_model m = { 0 };
+    struct kit_layout l;
+    struct drain_kit k;
+    struct record_commit commit;
+    const uint8_t id[16] = { (uint8_t)node };
+    const struct kit_save how = { .name = { 1, 10, 71 }, .per_node = 2 };
+    CHECK_OK(wrap_count(fresh("shared"), &counts, &home, NULL));
+    CHECK_OK(wrap_count(fresh("to"), &counts, &to, NULL));
+    kit_model_add(&m, "w", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 64, 16 });
+    kit_layout_rows(&l, &m, world);
+    put_launch(home, 1, 1);
+    kit_save_parts(home, &l, &how);
+    CHECK_OK(publish(home, KIT_JOB, &how.name, world, &commit, NULL));
+    drain_kit_init(&k, home, to, &how.name);
+    k.d.node = id;
+    uint64_t before = counts.gets + counts.puts + counts.stats + counts.lists;
+    CHECK_EQ(drain_kit_drive(&k, NULL), CKPT_BUSY);
+    CHECK(k.packs == 2 && k.wait.ours == (node == 0));
+    uint64_t after = counts.gets + counts.puts + counts.stats + counts.lists;
+    drain_kit_fini(&k);
+    kit_layout_fini(&l);
+    store_close(home);
+    store_close(to);
+    cases++;
+    return after - before;
+}
+
+/* The index says whose ranks are whose: those of others cost a node no request. */
+static void of_others(void)
+{
+    for (uint32_t node = 0; node < 2; node++)
+        CHECK_EQ(asked(4, node), asked(32, node));
+}
+
 /* A part that a node did not send before it was deleted is not waited for (D6). */
 static void deleted_meanwhile(void)
 {
@@ -734,6 +773,7 @@ int main(void)
     two_homes();
     nodes_apart();
     by_node();
+    of_others();
     deleted_meanwhile();
     scans();
     TEST_CASES(cases);

@@ -3,6 +3,7 @@
 #include "props/engine_kit.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/reader.h"
+#include "storage/repo/scrub.h"
 #include "unit/before_put.h"
 
 #define WORLD    3
@@ -37,8 +38,9 @@ static void split_runs(struct index_tensor *t)
     t->run_count = n;
 }
 
-/* Of what this version has published in `from`. */
-static void make_other(struct store *from, const struct ckpt_name *name, struct made *ret)
+/* Of what this version has published in `from`.  node: goes into the id of rank 0's. */
+static void make_other(struct store *from, const struct ckpt_name *name, uint8_t node,
+                       struct made *ret)
 {
     struct index_rank ranks[WORLD];
     struct index_tensor tensors[2];
@@ -53,6 +55,7 @@ static void make_other(struct store *from, const struct ckpt_name *name, struct 
         CHECK_OK(reader_rank(r, i, &rank, NULL));
         ranks[i] = *rank;
     }
+    ranks[0].node[0] ^= node;
     for (size_t i = 0; i < all.count; i++) {
         const struct index_tensor *t;
         CHECK_OK(reader_tensor_at(r, i, &t, NULL));
@@ -134,7 +137,7 @@ static void setup(struct world *w, const char *apart, const char *url)
     kit_layout_rows(&w->l, &m, WORLD);
     kit_save_parts(w->apart, &w->l, &w->how);
     CHECK_OK(publish(w->apart, KIT_JOB, &w->how.name, WORLD, &commit, NULL));
-    make_other(w->apart, &w->how.name, &w->made);
+    make_other(w->apart, &w->how.name, 0, &w->made);
     kit_save_parts(w->s, &w->l, &w->how);
 }
 
@@ -197,10 +200,33 @@ static void not_committed(void)
     teardown(&w);
 }
 
+/* With all sums right: only who looks at the manifest sees it. */
+static void another_node(void)
+{
+    struct world w;
+    struct scrub_report report;
+    setup(&w, "mem://index-3-apart", "mem://index-3");
+    struct key commit = key_commit(KIT_JOB, &w.how.name);
+    for (uint8_t node = 0; node < 2; node++, cases++) {
+        struct store *s = kit_store(node ? "mem://index-4" : "mem://index-5");
+        struct made made;
+        kit_save_parts(s, &w.l, &w.how);
+        make_other(w.apart, &w.how.name, node, &made);
+        put_index(s, &made);
+        CHECK_OK(repo_put(s, &commit, &made.commit, NULL));
+        CHECK_EQ(scrub_verify(s, KIT_JOB, &w.how.name, CKPT_SLOT_BYTES_MAX, NULL, &report, NULL),
+                 node ? CKPT_CORRUPT : CKPT_OK);
+        made_fini(&made);
+        store_close(s);
+    }
+    teardown(&w);
+}
+
 int main(void)
 {
     committed_meanwhile();
     not_committed();
+    another_node();
     TEST_CASES(cases);
     return 0;
 }
