@@ -19,11 +19,15 @@
 #define STEPS_MAX 4000
 #define WAIT_MS   600000
 #define MATMUL    4096
+#define WHY       40
+
+#define BEYOND_MIB 64
 
 static struct gpu_kit kit;
 static const char *dir;
 static uint64_t state_bytes = UINT64_C(8) << 30;
 static size_t small_tensors = 10000, steps_wanted = 200;
+static size_t beyond; /* device memory beyond the state: the most seen */
 
 static void row(const char *what, const char *measured, const char *limit, const char *verdict)
 {
@@ -107,6 +111,22 @@ static void audit(struct gpu_state *g)
     row("fence audit", info.audit, "", "shown");
 }
 
+/* After saves, and after a restore: of both, the most. */
+static void look_beyond(const struct gpu_state *g)
+{
+    size_t now = gpu_state_beyond(g);
+    beyond = now > beyond ? now : beyond;
+}
+
+static void row_beyond(void)
+{
+    char measured[40];
+    double mib = (double)beyond / (1 << 20);
+    snprintf(measured, sizeof(measured), "%.1f MiB", mib);
+    row("device memory beyond the state, after saves and restores", measured, "64 MiB",
+        mib <= BEYOND_MIB ? "yes" : "NO");
+}
+
 static void snapshot(double plain)
 {
     struct gpu_state g;
@@ -130,6 +150,7 @@ static void snapshot(double plain)
     gpu_kit_ok(ckpt_info(g.c, &info), "ckpt_info");
     row("pinning the arena", info.devices, "", "shown");
     audit(&g);
+    look_beyond(&g);
     gpu_state_close(&g);
     double disk = (double)state_bytes / median(committed, ROUNDS);
     gpu_state_open(&g, &kit, dir, "eighth", state_bytes / 2, small_tensors, state_bytes / 16);
@@ -147,13 +168,36 @@ static void snapshot(double plain)
 
 /* -- steps ----------------------------------------------------------------------------- */
 
-/* A step of the model; `memory` is MATMUL x MATMUL floats three times. */
+/* A step of the model; `memory` is MATMUL x MATMUL floats three times.  Without a kernel the step
+ * bound by memory is a plain copy, and there is none bound by arithmetic. */
 struct steps {
     int (*matmul)(void *memory, int n, void *stream);
     int (*memory_bound)(void *memory, size_t bytes, void *stream);
+    char no_matmul[WHY], no_memory_bound[WHY]; /* why there is none */
     void *memory;
     size_t bytes;
 };
+
+static void say_why(char *ret, bool there, int error)
+{
+    if (there)
+        snprintf(ret, WHY, "its kernel: CUDA error %d", error);
+    else
+        snprintf(ret, WHY, "no kernels");
+}
+
+/* The kernels are of another runtime than ours, perhaps one that the driver is too old for: what
+ * does not run here once is none. */
+static void try_steps(struct steps *s)
+{
+    int matmul = s->matmul ? s->matmul(s->memory, MATMUL, kit.stream) : 0;
+    int memory = s->memory_bound ? s->memory_bound(s->memory, s->bytes, kit.stream) : 0;
+    sync_stream();
+    say_why(s->no_matmul, s->matmul != NULL, matmul);
+    say_why(s->no_memory_bound, s->memory_bound != NULL, memory);
+    s->matmul = matmul ? NULL : s->matmul;
+    s->memory_bound = memory ? NULL : s->memory_bound;
+}
 
 static void find_steps(struct steps *s)
 {
@@ -166,9 +210,9 @@ static void find_steps(struct steps *s)
     gpu_kit_must(kit.Malloc(&s->memory, s->bytes), "cudaMalloc");
     gpu_kit_must(kit.MemsetAsync(s->memory, 0, s->bytes, kit.stream), "cudaMemsetAsync");
     sync_stream();
+    try_steps(s);
 }
 
-/* Without nvcc's kernels the memory is moved by plain copies. */
 static void queue_step(const struct steps *s, bool matmul)
 {
     if (matmul)
@@ -201,7 +245,7 @@ static double mean(const double *x, size_t n)
 static void slowdown(const struct steps *s, struct gpu_state *g, bool matmul, uint64_t *step)
 {
     static double with[STEPS_MAX], without[STEPS_MAX];
-    char measured[120], beside[120], verdict[80];
+    char what[160], measured[120], beside[120], verdict[80];
     size_t n = 0;
     while (n < steps_wanted) {
         size_t first = n;
@@ -223,9 +267,11 @@ static void slowdown(const struct steps *s, struct gpu_state *g, bool matmul, ui
              !matmul                          ? " (shown)"
              : a <= 1.01 * b && p <= 1.01 * q ? " (<= 1 %: yes)"
                                               : " (<= 1 %: NO)");
-    row(matmul ? "step bound by arithmetic, with a snapshot in flight; limit: without"
-               : "step bound by memory, with a snapshot in flight; limit: without",
-        measured, beside, verdict);
+    bool copies = !matmul && !s->memory_bound;
+    snprintf(what, sizeof(what), "step bound by %s%s%s%s, with a snapshot in flight; limit: without",
+             matmul ? "arithmetic" : "memory", copies ? " (plain copies; " : "",
+             copies ? s->no_memory_bound : "", copies ? ")" : "");
+    row(what, measured, beside, verdict);
 }
 
 /* Compute that outlasts the copy: then the fence has nothing to wait for. */
@@ -254,13 +300,14 @@ static void steps(double plain)
     struct steps s = { 0 };
     struct gpu_state g;
     uint64_t step = 0;
+    char words[WHY + 20];
     find_steps(&s);
+    snprintf(words, sizeof(words), "not measured: %s", s.no_matmul);
     gpu_state_open(&g, &kit, dir, "steps", state_bytes / 2, small_tensors, 0);
     if (s.matmul)
         slowdown(&s, &g, true, &step);
     else
-        row("step bound by arithmetic, with a snapshot in flight", "not measured: no kernels", "",
-            "<= 1 %");
+        row("step bound by arithmetic, with a snapshot in flight", words, "", "<= 1 %");
     slowdown(&s, &g, false, &step);
     fence_wait(&s, &g, plain, &step);
     gpu_state_close(&g);
@@ -291,6 +338,7 @@ static void restore(double plain)
     }
     row_ratio("restore, from the disk to the device; limit: plain pinned H2D",
               (double)g.bytes / median(took, ROUNDS), plain, 0);
+    look_beyond(&g);
     gpu_state_close(&g);
 }
 
@@ -396,6 +444,7 @@ int main(int argc, char **argv)
     snapshot(out);
     steps(out);
     restore(in);
+    row_beyond();
     slots_to_device(in);
     return 0;
 }

@@ -98,6 +98,7 @@ bool gpu_kit_open(struct gpu_kit *ret, char *ret_why, size_t cap)
         snprintf(ret_why, cap, "no GPU: %.80s counts %d devices, error %d", k.from, devices, error);
         return false;
     }
+    k.devices = devices;
     gpu_kit_must(k.SetDevice(0), "cudaSetDevice");
     gpu_kit_must(k.RuntimeGetVersion(&k.runtime), "cudaRuntimeGetVersion");
     gpu_kit_must(k.DriverGetVersion(&k.driver), "cudaDriverGetVersion");
@@ -118,19 +119,39 @@ static uint64_t bytes_of(uint64_t all, size_t small, size_t i)
     return bytes / 4 * 4 + 4;
 }
 
-static void declare(struct gpu_state *g, size_t i, uint64_t bytes)
+static size_t memory_free(const struct gpu_kit *kit)
+{
+    size_t left = 0, all = 0;
+    gpu_kit_must(kit->MemGetInfo(&left, &all), "cudaMemGetInfo");
+    return left;
+}
+
+/* What copies and sets of memory load at their first use is not the library's, either. */
+static void allocate(struct gpu_state *g, uint64_t bytes, size_t small)
+{
+    g->at = calloc(g->count, sizeof(*g->at));
+    if (!g->at)
+        abort();
+    for (size_t i = 0; i < g->count; i++) {
+        g->at[i].bytes = bytes_of(bytes, small, i);
+        gpu_kit_must(g->kit->Malloc(&g->at[i].base, g->at[i].bytes), "cudaMalloc");
+        g->bytes += g->at[i].bytes;
+    }
+    gpu_state_compute(g, 0);
+    gpu_kit_must(g->kit->StreamSynchronize(g->kit->stream), "cudaStreamSynchronize");
+    g->free_before = memory_free(g->kit);
+}
+
+static void declare(const struct gpu_state *g, size_t i)
 {
     char name[32];
-    uint64_t shape = bytes / 4;
+    uint64_t shape = g->at[i].bytes / 4;
     struct ckpt_tensor_desc d = {
         .size = sizeof(d), .name = name, .dtype = CKPT_F32, .ndim = 1, .shape = &shape
     };
     struct ckpt_piece whole = { .len = { shape }, .stride = { 1 } };
     snprintf(name, sizeof(name), "t%05zu", i);
     gpu_kit_ok(ckpt_tensor(g->s, &d, &whole, 1), "ckpt_tensor");
-    g->at[i].bytes = bytes;
-    gpu_kit_must(g->kit->Malloc(&g->at[i].base, bytes), "cudaMalloc");
-    g->bytes += bytes;
 }
 
 void gpu_state_open(struct gpu_state *ret, const struct gpu_kit *kit, const char *dir,
@@ -140,13 +161,11 @@ void gpu_state_open(struct gpu_state *ret, const struct gpu_kit *kit, const char
     struct ckpt_open_opts o = {
         .size = sizeof(o), .mode = CKPT_TRAIN, .job = job, .store = dir, .arena_bytes = arena_bytes
     };
+    allocate(&g, bytes, small);
     gpu_kit_ok(ckpt_open(&o, &g.c), "ckpt_open");
     gpu_kit_ok(ckpt_state_new(g.c, &g.s), "ckpt_state_new");
-    g.at = calloc(g.count, sizeof(*g.at));
-    if (!g.at)
-        abort();
     for (size_t i = 0; i < g.count; i++)
-        declare(&g, i, bytes_of(bytes, small, i));
+        declare(&g, i);
     gpu_kit_ok(ckpt_seal(g.s, 600000), "ckpt_seal");
     *ret = g;
 }
@@ -186,6 +205,12 @@ size_t gpu_state_wrong(const struct gpu_state *g, unsigned step)
     }
     gpu_kit_must(g->kit->FreeHost(host), "cudaFreeHost");
     return wrong;
+}
+
+size_t gpu_state_beyond(const struct gpu_state *g)
+{
+    size_t left = memory_free(g->kit);
+    return left < g->free_before ? g->free_before - left : 0;
 }
 
 uint64_t gpu_state_save(const struct gpu_state *g, uint64_t step, uint32_t flags)

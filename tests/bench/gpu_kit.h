@@ -21,8 +21,17 @@ enum { GPU_H2D = 1, GPU_D2H = 2, GPU_D2D = 3 };
     F(Free, (void *p))                                               \
     F(MallocHost, (void **ret, size_t bytes))                        \
     F(FreeHost, (void *p))                                           \
+    F(MemGetInfo, (size_t *ret_free, size_t *ret_total))             \
+    F(StreamCreate, (void **ret))                                    \
     F(StreamCreateWithFlags, (void **ret, unsigned flags))           \
+    F(StreamDestroy, (void *stream))                                 \
     F(StreamSynchronize, (void *stream))                             \
+    F(StreamBeginCapture, (void *stream, int mode))                  \
+    F(StreamEndCapture, (void *stream, void **ret_graph))            \
+    F(GraphInstantiate, (void **ret, void *graph, unsigned long long flags)) \
+    F(GraphLaunch, (void *exec, void *stream))                       \
+    F(GraphExecDestroy, (void *exec))                                \
+    F(GraphDestroy, (void *graph))                                   \
     F(MemsetAsync, (void *p, int value, size_t bytes, void *stream)) \
     F(MemcpyAsync, (void *dst, const void *src, size_t bytes, int kind, void *stream))
 
@@ -30,7 +39,7 @@ struct gpu_kit {
 #define GPU_KIT_MEMBER(name, params) int(*name) params;
     GPU_KIT_FUNCTIONS(GPU_KIT_MEMBER)
 #undef GPU_KIT_MEMBER
-    int runtime, driver;
+    int runtime, driver, devices;
     char device[96], from[256];
     void *stream; /* of device 0, non-blocking */
 };
@@ -52,6 +61,7 @@ struct gpu_state {
     size_t count;
     uint64_t bytes;
     struct ckpt_buffer *at; /* `count` */
+    size_t free_before;     /* of the device, with the state on it, before the context was opened */
 };
 void gpu_state_open(struct gpu_state *ret, const struct gpu_kit *kit, const char *dir,
                     const char *job, uint64_t bytes, size_t small, uint64_t arena_bytes);
@@ -59,5 +69,7 @@ void gpu_state_open(struct gpu_state *ret, const struct gpu_kit *kit, const char
 void gpu_state_compute(const struct gpu_state *g, unsigned step);
 /* How many tensors have a byte that is not of the step; waits for the stream. */
 size_t gpu_state_wrong(const struct gpu_state *g, unsigned step);
+/* Device memory that has gone since the state lay there: the library's, if nobody else is there. */
+size_t gpu_state_beyond(const struct gpu_state *g);
 uint64_t gpu_state_save(const struct gpu_state *g, uint64_t step, uint32_t flags);
 void gpu_state_close(struct gpu_state *g);

@@ -237,6 +237,16 @@ void *fake_look(void *p)
     return at;
 }
 
+size_t fake_allocated(int on)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&lock);
+    for (size_t i = 0; i < range_count; i++)
+        n += ranges[i].shadow && ranges[i].device == on ? ranges[i].bytes : 0;
+    pthread_mutex_unlock(&lock);
+    return n;
+}
+
 size_t fake_pinned(void)
 {
     size_t n = 0;
@@ -361,6 +371,13 @@ static void *stream_main(void *arg)
     while (*at != s)
         at = &(*at)->next;
     *at = s->next;
+    while (s->graph) {
+        struct op *op = s->graph;
+        s->graph = op->next;
+        if (op->event)
+            event_unref(op->event);
+        free(op);
+    }
     pthread_mutex_unlock(&lock);
     free(s);
     return NULL;
@@ -487,9 +504,10 @@ bool fake_capture_end(fake_stream s)
     return good;
 }
 
-void fake_replay(fake_stream graph, fake_stream to)
+void fake_replay(fake_stream graph, fake_stream given)
 {
     pthread_mutex_lock(&lock);
+    cuda_stream to = resolve(given);
     for (const struct op *o = graph->graph; o; o = o->next) {
         struct op op = *o;
         if (op.kind == WAIT) {
@@ -508,7 +526,9 @@ void fake_replay(fake_stream graph, fake_stream to)
 CUDA_FUNCTIONS(DECLARE)
 API const char *cudaGetErrorName(cuda_error e);
 API const char *cudaGetErrorString(cuda_error e);
+#if FAKE_CUDART_VERSION >= 12080
 API cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS);
+#endif
 API cuda_error cuCtxGetCurrent(void **ret);
 API cuda_error cuDevicePrimaryCtxGetState(int d, unsigned *flags, int *active);
 API cuda_error cuPointerGetAttributes(unsigned count, int *attributes, void **data,
@@ -859,6 +879,7 @@ cuda_error cudaMemcpy2DAsync(void *dst, size_t dst_pitch, const void *src, size_
     return end(e);
 }
 
+#if FAKE_CUDART_VERSION >= 12080
 cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
 {
     cuda_error e = begin("MemcpyBatchAsync", false);
@@ -873,6 +894,7 @@ cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
         r[i] = (struct rect){ .dst = dsts[i], .src = srcs[i], .width = sizes[i], .rows = 1 };
     return end(copy(s, r, count, kind));
 }
+#endif
 
 /* -- for programs ------------------------------------------------------------------------ */
 

@@ -13,7 +13,7 @@
  *     unpinning under a copy, an event of another device.
  *
  * FAKE_DRIVER_VERSION: of the driver; a runtime of a newer major version finds no devices.
- * Built for the version FAKE_CUDART_VERSION; seed and longest delay: fake_seed. */
+ * Batches of copies are there from 12.8 on, as they are in CUDA.  Built for the version FAKE_CUDART_VERSION; seed and longest delay: fake_seed. */
 #pragma once
 
 #include <stdbool.h>
@@ -36,7 +36,7 @@ void fake_launch(fake_stream s, void (*kernel)(void *arg), void *arg);
 void fake_sync(fake_stream s); /* waits for all before */
 bool fake_idle(fake_stream s);
 
-/* Graphs: between begin and end `s` takes waits for external events and kernels into a graph of
+/* Graphs, which belong to their stream: between begin and end `s` takes waits for external events and kernels into a graph of
  * its own; anything else on it is an error.  global: other threads' calls that CUDA counts as
  * unsafe then spoil the capture, unless their capture mode says otherwise. */
 void fake_capture_begin(fake_stream s, bool global);
@@ -50,6 +50,7 @@ void fake_fail(const char *function, unsigned nth, int error, bool sticky);
  * stream. */
 void fake_hold(const char *function, bool hold);
 unsigned fake_calls(const char *function); /* how often it was called */
+size_t fake_allocated(int device);         /* bytes of device memory */
 size_t fake_pinned(void);                  /* bytes */
 size_t fake_pinned_at_once(void);          /* by one call, at most */
 int fake_contexts(void);                   /* bit mask of devices that anything was made on */

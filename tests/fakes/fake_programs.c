@@ -1,0 +1,76 @@
+/* What programs call of a CUDA runtime, and the library does not, on the fake one: streams that wait
+ * for the default stream, graphs, how much memory there is.  A graph is the stream that it was
+ * captured on: that one must last as long. */
+#include "fakes/fake_cudart.h"
+
+#define API         __attribute__((visibility("default")))
+#define MEMORY      ((size_t)64 << 30) /* of a device */
+#define INVALIDATED 901
+
+extern int cudaGetDevice(int *ret);
+
+API int cudaStreamCreate(fake_stream *ret);
+API int cudaMemGetInfo(size_t *ret_free, size_t *ret_total);
+API int cudaStreamBeginCapture(fake_stream s, int mode);
+API int cudaStreamEndCapture(fake_stream s, fake_stream *ret);
+API int cudaGraphInstantiate(fake_stream *ret, fake_stream graph, unsigned long long flags);
+API int cudaGraphLaunch(fake_stream graph, fake_stream s);
+API int cudaGraphDestroy(fake_stream graph), cudaGraphExecDestroy(fake_stream graph);
+
+static int current(void)
+{
+    int device = 0;
+    (void)cudaGetDevice(&device);
+    return device;
+}
+
+int cudaStreamCreate(fake_stream *ret)
+{
+    *ret = fake_stream_new(current());
+    return 0;
+}
+
+int cudaMemGetInfo(size_t *ret_free, size_t *ret_total)
+{
+    *ret_total = MEMORY;
+    *ret_free = MEMORY - fake_allocated(current());
+    return 0;
+}
+
+int cudaStreamBeginCapture(fake_stream s, int mode)
+{
+    fake_capture_begin(s, mode == 0);
+    return 0;
+}
+
+int cudaStreamEndCapture(fake_stream s, fake_stream *ret)
+{
+    bool good = fake_capture_end(s);
+    *ret = good ? s : NULL;
+    return good ? 0 : INVALIDATED;
+}
+
+int cudaGraphInstantiate(fake_stream *ret, fake_stream graph, unsigned long long flags)
+{
+    (void)flags;
+    *ret = graph;
+    return 0;
+}
+
+int cudaGraphLaunch(fake_stream graph, fake_stream s)
+{
+    fake_replay(graph, s);
+    return 0;
+}
+
+int cudaGraphDestroy(fake_stream graph)
+{
+    (void)graph;
+    return 0;
+}
+
+int cudaGraphExecDestroy(fake_stream graph)
+{
+    (void)graph;
+    return 0;
+}
