@@ -1,18 +1,29 @@
 /* Saves from a device and restores to it, byte by byte, on whatever CUDA there is: a real GPU, or
  * the fake runtime (CKPT_CUDART).  No kernels: what changes memory is queued by the runtime.
  *
- *   - What was on the stream at the save is in the checkpoint, what is queued right behind the
- *     fence is not; with arenas larger and smaller than the state.
+ *   - Random states (real_state.h), computed, saved and fenced on random streams.  What was on the
+ *     stream at the save is in the checkpoint; what is queued right behind the fence is not, be it
+ *     the host's, a stream's or a graph's; nor what is done to volatile tensors right behind the
+ *     save.  Arenas larger and smaller than the state.
+ *   - It comes back into poisoned memory of another layout, and nothing between its elements is
+ *     touched.
  *   - What changes without a fence is found by the audit. */
 #include <errno.h>
 #include <ftw.h>
 #include <unistd.h>
 
 #include "bench/gpu_kit.h"
+#include "gpu/real_state.h"
 
 #include "check.h"
 
+#define STREAMS    4
+#define NOISE      77 /* of memory that is of no step */
+#define PER_THREAD ((void *)2)
+
 static struct gpu_kit kit;
+static void *streams[STREAMS]; /* the first is the default stream of whatever device */
+static unsigned long long rng;
 static int cases;
 
 static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
@@ -21,44 +32,227 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
     return remove(path);
 }
 
-/* What is restored is of the step, or no tensor is right. */
-static void look(const char *dir, const char *job, uint64_t bytes, size_t small, uint64_t step)
+/* -- one launch ------------------------------------------------------------------- */
+
+struct launch {
+    const struct real_state *what;
+    struct real_memory m;
+    struct ckpt *c;
+    struct ckpt_state *s;
+    struct ckpt_buffer at[REAL_TENSORS];
+    unsigned char *good, *bad; /* images, pinned: of a step, and of none */
+    bool spread;               /* over several devices: then each has its default stream */
+    void *capture, *graph;     /* a fence, once there is one */
+};
+
+static void *random_stream(const struct launch *l)
 {
-    struct gpu_state g;
-    struct ckpt_point p = { .size = sizeof(p) };
-    gpu_state_open(&g, &kit, dir, job, bytes, small, 0);
-    gpu_kit_ok(ckpt_resume(g.c, &p), "ckpt_resume");
-    CHECK_EQ(p.step, step);
-    gpu_state_compute(&g, 250);
-    gpu_kit_ok(ckpt_restore(g.s, NULL, g.at, g.count, kit.stream, NULL), "ckpt_restore");
-    CHECK_EQ(gpu_state_wrong(&g, (unsigned)step), 0);
-    gpu_state_close(&g);
+    return l->spread ? NULL : streams[test_rand(&rng) % STREAMS];
 }
 
-static void one_round(const char *dir, unsigned long long *rng, uint64_t largest, int number)
+static void sync_all(void)
 {
-    struct gpu_state g;
-    char job[20];
-    uint64_t bytes = largest / 8 + test_rand(rng) % largest;
-    size_t small = test_rand(rng) % 300;
-    uint64_t arena = test_rand(rng) % 2 ? 0 : bytes / (1 + test_rand(rng) % 8);
-    snprintf(job, sizeof(job), "round%d", number);
-    gpu_state_open(&g, &kit, dir, job, bytes, small, arena);
-    for (unsigned step = 1; step < 4; step++) {
-        gpu_state_compute(&g, step);
-        uint64_t op = gpu_state_save(&g, step, 0);
-        if (test_rand(rng) % 2)
-            gpu_kit_ok(ckpt_fence(g.s, 60000), "ckpt_fence");
-        else
-            gpu_kit_ok(ckpt_fence_stream(g.s, kit.stream), "ckpt_fence_stream");
-        gpu_state_compute(&g, step + 77); /* never in the checkpoint */
-        gpu_kit_ok(ckpt_wait(g.c, op, CKPT_LEVEL_LOCAL, 60000), "ckpt_wait");
-        cases++;
+    for (int d = 0; d < kit.devices; d++) {
+        gpu_kit_must(kit.SetDevice(d), "cudaSetDevice");
+        gpu_kit_must(kit.StreamSynchronize(NULL), "cudaStreamSynchronize");
     }
-    gpu_state_close(&g);
-    look(dir, job, bytes, small, 3);
+    gpu_kit_must(kit.SetDevice(0), "cudaSetDevice");
+    for (size_t i = 1; i < STREAMS; i++)
+        gpu_kit_must(kit.StreamSynchronize(streams[i]), "cudaStreamSynchronize");
+}
+
+/* Queues copies between an image and the state; host memory changes at once. */
+static void move(const struct launch *l, unsigned char *image, int kind, uint32_t flags,
+                 void *stream)
+{
+    for (size_t i = 0; i < l->what->count; i++) {
+        const struct real_place *p = &l->m.place[i];
+        unsigned char *in_image = image + p->at, *held = l->at[i].base;
+        bool out = kind == GPU_D2H;
+        if (p->bytes == 0 || (l->what->tensor[i].flags & flags) != flags)
+            continue;
+        if (p->device < 0) {
+            memcpy(out ? in_image : held, out ? held : in_image, p->bytes);
+            continue;
+        }
+        gpu_kit_must(kit.SetDevice(p->device), "cudaSetDevice");
+        gpu_kit_must(kit.MemcpyAsync(out ? in_image : held, out ? held : in_image, p->bytes, kind,
+                                     stream),
+                     "cudaMemcpyAsync");
+    }
+    gpu_kit_must(kit.SetDevice(0), "cudaSetDevice");
+}
+
+static void allocate(struct launch *l)
+{
+    void *image[2];
+    for (size_t i = 0; i < l->what->count; i++) {
+        const struct real_place *p = &l->m.place[i];
+        l->at[i].bytes = p->bytes;
+        if (p->device < 0 && p->bytes) {
+            l->at[i].base = malloc(p->bytes);
+            CHECK(l->at[i].base);
+        } else if (p->bytes) {
+            gpu_kit_must(kit.SetDevice(p->device), "cudaSetDevice");
+            gpu_kit_must(kit.Malloc(&l->at[i].base, p->bytes), "cudaMalloc");
+        }
+    }
+    gpu_kit_must(kit.SetDevice(0), "cudaSetDevice");
+    for (int i = 0; i < 2; i++) {
+        gpu_kit_must(kit.MallocHost(&image[i], l->m.bytes), "cudaMallocHost");
+        real_noise(image[i], l->m.bytes, NOISE);
+    }
+    l->good = image[0];
+    l->bad = image[1];
+}
+
+static void launch_open(struct launch *l, const struct real_state *what, const char *dir,
+                        const char *job, bool fill)
+{
+    struct ckpt_open_opts o = { .size = sizeof(o), .mode = CKPT_TRAIN, .job = job, .store = dir };
+    *l = (struct launch){ .what = what, .spread = kit.devices > 1 && test_rand(&rng) % 4 == 0 };
+    real_lay(what, &l->m, &rng, l->spread ? kit.devices : 1, fill);
+    o.arena_bytes = test_rand(&rng) % 2 ? 0 : 1 + l->m.bytes / (1 + test_rand(&rng) % 8);
+    allocate(l);
+    gpu_kit_ok(ckpt_open(&o, &l->c), "ckpt_open");
+    gpu_kit_ok(ckpt_state_new(l->c, &l->s), "ckpt_state_new");
+    real_declare(what, &l->m, l->s);
+    gpu_kit_ok(ckpt_seal(l->s, 60000), "ckpt_seal");
+}
+
+static void launch_close(struct launch *l)
+{
+    sync_all();
+    if (l->graph)
+        gpu_kit_must(kit.GraphExecDestroy(l->graph), "cudaGraphExecDestroy");
+    gpu_kit_ok(ckpt_progress(l->c, CKPT_FINISHED), "ckpt_progress");
+    ckpt_close(l->c);
+    if (l->capture)
+        gpu_kit_must(kit.StreamDestroy(l->capture), "cudaStreamDestroy");
+    for (size_t i = 0; i < l->what->count; i++)
+        if (l->m.place[i].device < 0)
+            free(l->at[i].base);
+        else if (l->at[i].base)
+            gpu_kit_must(kit.Free(l->at[i].base), "cudaFree");
+    gpu_kit_must(kit.FreeHost(l->good), "cudaFreeHost");
+    gpu_kit_must(kit.FreeHost(l->bad), "cudaFreeHost");
+}
+
+/* -- steps ------------------------------------------------------------------------ */
+
+/* A graph of nothing but a fence; other threads' captures are none of the library's business, in
+ * either mode. */
+static void capture_fence(struct launch *l)
+{
+    void *graph = NULL;
+    gpu_kit_must(kit.StreamCreateWithFlags(&l->capture, 1), "cudaStreamCreate");
+    gpu_kit_must(kit.StreamBeginCapture(l->capture, (int)(test_rand(&rng) % 2)),
+                 "cudaStreamBeginCapture");
+    gpu_kit_ok(ckpt_fence_stream(l->s, l->capture), "ckpt_fence_stream");
+    gpu_kit_must(kit.StreamEndCapture(l->capture, &graph), "cudaStreamEndCapture");
+    gpu_kit_must(kit.GraphInstantiate(&l->graph, graph, 0), "cudaGraphInstantiate");
+    gpu_kit_must(kit.GraphDestroy(graph), "cudaGraphDestroy");
+}
+
+/* Later work on the stream comes after the copies of the save. */
+static void fence(const struct launch *l, void *stream)
+{
+    switch (test_rand(&rng) % 3) {
+    case 0:
+        gpu_kit_ok(ckpt_fence(l->s, 60000), "ckpt_fence");
+        return;
+    case 1:
+        gpu_kit_ok(ckpt_fence_stream(l->s, stream), "ckpt_fence_stream");
+        return;
+    default: /* the graph waits for what is queued, which another fence makes sure of */
+        gpu_kit_ok(ckpt_fence_stream(l->s, l->graph ? random_stream(l) : stream),
+                   "ckpt_fence_stream");
+        if (l->graph)
+            gpu_kit_must(kit.GraphLaunch(l->graph, stream), "cudaGraphLaunch");
+    }
+}
+
+static void one_step(struct launch *l, uint64_t step)
+{
+    static const uint32_t audits[] = { 0, CKPT_SAVE_AUDIT, CKPT_SAVE_NO_AUDIT, CKPT_SAVE_NO_AUDIT };
+    struct ckpt_save_opts o = { .size = sizeof(o),
+                                .step = step,
+                                .flags = audits[test_rand(&rng) % 4] };
+    void *on = random_stream(l), *after = random_stream(l);
+    uint64_t op = 0;
+    sync_all();
+    real_paint(l->what, &l->m, step, l->good);
+    move(l, l->good, GPU_H2D, 0, on);
+    gpu_kit_ok(ckpt_save(l->s, &o, l->at, l->what->count, on, &op), "ckpt_save");
+    move(l, l->bad, GPU_H2D, CKPT_VOLATILE, on);
+    fence(l, after);
+    move(l, l->bad, GPU_H2D, 0, after); /* never in the checkpoint */
+    if (!l->graph && !l->spread)
+        capture_fence(l);
+    gpu_kit_ok(ckpt_wait(l->c, op, CKPT_LEVEL_LOCAL, 60000), "ckpt_wait");
     cases++;
 }
+
+/* -- restores --------------------------------------------------------------------- */
+
+static void compare(const struct launch *l, const unsigned char *got)
+{
+    for (size_t i = 0; i < l->what->count; i++) {
+        const struct real_tensor *t = &l->what->tensor[i];
+        const struct real_place *p = &l->m.place[i];
+        const unsigned char *want = l->good + p->at, *have = got + p->at;
+        uint64_t k = 0;
+        while (k < p->bytes && have[k] == want[k])
+            k++;
+        if (k < p->bytes)
+            fprintf(stderr,
+                    "%s, dtype %u, %u dimensions, %zu pieces, on %d: byte %llu of %llu is %#x "
+                    "and not %#x\n",
+                    t->name, t->dtype, t->ndim, p->count, p->device, (unsigned long long)k,
+                    (unsigned long long)p->bytes, have[k], want[k]);
+        CHECK_EQ(k, p->bytes);
+        cases++;
+    }
+}
+
+/* Into memory that has something else, wherever it lies; what comes later on the stream finds it
+ * there. */
+static void look(const struct real_state *what, const char *dir, const char *job, uint64_t step)
+{
+    struct launch l;
+    struct ckpt_point p = { .size = sizeof(p) };
+    void *got = NULL;
+    launch_open(&l, what, dir, job, true);
+    void *on = random_stream(&l);
+    gpu_kit_must(kit.MallocHost(&got, l.m.bytes), "cudaMallocHost");
+    gpu_kit_ok(ckpt_resume(l.c, &p), "ckpt_resume");
+    CHECK_EQ(p.step, step);
+    move(&l, l.bad, GPU_H2D, 0, on);
+    gpu_kit_ok(ckpt_restore(l.s, NULL, l.at, what->count, on, NULL), "ckpt_restore");
+    move(&l, got, GPU_D2H, 0, on);
+    real_paint(what, &l.m, step, l.good);
+    sync_all();
+    compare(&l, got);
+    gpu_kit_must(kit.FreeHost(got), "cudaFreeHost");
+    launch_close(&l);
+}
+
+static void one_round(const char *dir, uint64_t largest, int number)
+{
+    struct real_state what;
+    struct launch l;
+    char job[20];
+    uint64_t steps = 1 + test_rand(&rng) % 4;
+    snprintf(job, sizeof(job), "round%d", number);
+    real_draw(&what, &rng, largest / 4);
+    launch_open(&l, &what, dir, job, false);
+    for (uint64_t step = 1; step <= steps; step++)
+        one_step(&l, step);
+    launch_close(&l);
+    look(&what, dir, job, steps);
+}
+
+/* -- without a fence -------------------------------------------------------------- */
 
 static void unfenced(const char *dir, uint64_t largest)
 {
@@ -85,11 +279,14 @@ int main(int argc, char **argv)
     uint64_t largest = (uint64_t)(argc > 1 ? strtoull(argv[1], NULL, 10) : 24) << 20;
     if (!gpu_kit_open(&kit, why, sizeof(why)))
         TEST_SKIP(why);
-    unsigned long long rng = test_seed(20261123);
+    rng = test_seed(20261123);
     printf("%s, CUDA runtime %d, driver %d\n", kit.device, kit.runtime, kit.driver);
     CHECK(mkdtemp(dir));
-    for (int i = 0; i < (getenv("CKPT_DEEP") ? 20 : 3); i++)
-        one_round(dir, &rng, largest, i);
+    streams[1] = PER_THREAD;
+    streams[2] = kit.stream;
+    gpu_kit_must(kit.StreamCreate(&streams[3]), "cudaStreamCreate");
+    for (int i = 0; i < (getenv("CKPT_DEEP") ? 30 : 5); i++)
+        one_round(dir, largest, i);
     unfenced(dir, largest);
     usleep(200000); /* private daemons end with their last session */
     CHECK(nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS) == 0 || errno == ENOTEMPTY);
