@@ -268,7 +268,8 @@ static void slowdown(const struct steps *s, struct gpu_state *g, bool matmul, ui
              : a <= 1.01 * b && p <= 1.01 * q ? " (<= 1 %: yes)"
                                               : " (<= 1 %: NO)");
     bool copies = !matmul && !s->memory_bound;
-    snprintf(what, sizeof(what), "step bound by %s%s%s%s, with a snapshot in flight; limit: without",
+    snprintf(what, sizeof(what),
+             "step bound by %s%s%s%s, with a snapshot in flight; limit: without",
              matmul ? "arithmetic" : "memory", copies ? " (plain copies; " : "",
              copies ? s->no_memory_bound : "", copies ? ")" : "");
     row(what, measured, beside, verdict);

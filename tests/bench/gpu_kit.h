@@ -12,27 +12,27 @@
 enum { GPU_H2D = 1, GPU_D2H = 2, GPU_D2D = 3 };
 
 /* One line a function: name without "cuda", parameters.  All return 0 or an error. */
-#define GPU_KIT_FUNCTIONS(F)                                         \
-    F(GetDeviceCount, (int *count))                                  \
-    F(SetDevice, (int device))                                       \
-    F(RuntimeGetVersion, (int *version))                             \
-    F(DriverGetVersion, (int *version))                              \
-    F(Malloc, (void **ret, size_t bytes))                            \
-    F(Free, (void *p))                                               \
-    F(MallocHost, (void **ret, size_t bytes))                        \
-    F(FreeHost, (void *p))                                           \
-    F(MemGetInfo, (size_t *ret_free, size_t *ret_total))             \
-    F(StreamCreate, (void **ret))                                    \
-    F(StreamCreateWithFlags, (void **ret, unsigned flags))           \
-    F(StreamDestroy, (void *stream))                                 \
-    F(StreamSynchronize, (void *stream))                             \
-    F(StreamBeginCapture, (void *stream, int mode))                  \
-    F(StreamEndCapture, (void *stream, void **ret_graph))            \
+#define GPU_KIT_FUNCTIONS(F)                                                 \
+    F(GetDeviceCount, (int *count))                                          \
+    F(SetDevice, (int device))                                               \
+    F(RuntimeGetVersion, (int *version))                                     \
+    F(DriverGetVersion, (int *version))                                      \
+    F(Malloc, (void **ret, size_t bytes))                                    \
+    F(Free, (void *p))                                                       \
+    F(MallocHost, (void **ret, size_t bytes))                                \
+    F(FreeHost, (void *p))                                                   \
+    F(MemGetInfo, (size_t * ret_free, size_t * ret_total))                   \
+    F(StreamCreate, (void **ret))                                            \
+    F(StreamCreateWithFlags, (void **ret, unsigned flags))                   \
+    F(StreamDestroy, (void *stream))                                         \
+    F(StreamSynchronize, (void *stream))                                     \
+    F(StreamBeginCapture, (void *stream, int mode))                          \
+    F(StreamEndCapture, (void *stream, void **ret_graph))                    \
     F(GraphInstantiate, (void **ret, void *graph, unsigned long long flags)) \
-    F(GraphLaunch, (void *exec, void *stream))                       \
-    F(GraphExecDestroy, (void *exec))                                \
-    F(GraphDestroy, (void *graph))                                   \
-    F(MemsetAsync, (void *p, int value, size_t bytes, void *stream)) \
+    F(GraphLaunch, (void *exec, void *stream))                               \
+    F(GraphExecDestroy, (void *exec))                                        \
+    F(GraphDestroy, (void *graph))                                           \
+    F(MemsetAsync, (void *p, int value, size_t bytes, void *stream))         \
     F(MemcpyAsync, (void *dst, const void *src, size_t bytes, int kind, void *stream))
 
 struct gpu_kit {

@@ -167,7 +167,8 @@ void real_lay(const struct real_state *st, struct real_memory *ret, unsigned lon
         struct real_place *p = &ret->place[i];
         p->device = i && below(rng, 4) == 0 ? -1 : (int)below(rng, (uint64_t)devices);
         draw_boxes(p, t, rng);
-        p->bytes = t->unit_bytes * (below(rng, 2) ? lay_slices(p, t, rng) : lay_apart(p, t, rng, fill));
+        p->bytes =
+            t->unit_bytes * (below(rng, 2) ? lay_slices(p, t, rng) : lay_apart(p, t, rng, fill));
         p->bytes = volume(t->len, t->ndim) ? p->bytes : 0;
         p->at = ret->bytes;
         ret->bytes += align_up(p->bytes, ALIGN);

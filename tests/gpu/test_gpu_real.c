@@ -50,9 +50,9 @@ static void *random_stream(const struct launch *l)
     return l->spread ? NULL : streams[test_rand(&rng) % STREAMS];
 }
 
-static void sync_all(void)
+static void sync_all(const struct launch *l)
 {
-    for (int d = 0; d < kit.devices; d++) {
+    for (int d = 0; d < (l->spread ? kit.devices : 1); d++) {
         gpu_kit_must(kit.SetDevice(d), "cudaSetDevice");
         gpu_kit_must(kit.StreamSynchronize(NULL), "cudaStreamSynchronize");
     }
@@ -76,9 +76,9 @@ static void move(const struct launch *l, unsigned char *image, int kind, uint32_
             continue;
         }
         gpu_kit_must(kit.SetDevice(p->device), "cudaSetDevice");
-        gpu_kit_must(kit.MemcpyAsync(out ? in_image : held, out ? held : in_image, p->bytes, kind,
-                                     stream),
-                     "cudaMemcpyAsync");
+        gpu_kit_must(
+            kit.MemcpyAsync(out ? in_image : held, out ? held : in_image, p->bytes, kind, stream),
+            "cudaMemcpyAsync");
     }
     gpu_kit_must(kit.SetDevice(0), "cudaSetDevice");
 }
@@ -122,7 +122,7 @@ static void launch_open(struct launch *l, const struct real_state *what, const c
 
 static void launch_close(struct launch *l)
 {
-    sync_all();
+    sync_all(l);
     if (l->graph)
         gpu_kit_must(kit.GraphExecDestroy(l->graph), "cudaGraphExecDestroy");
     gpu_kit_ok(ckpt_progress(l->c, CKPT_FINISHED), "ckpt_progress");
@@ -180,7 +180,7 @@ static void one_step(struct launch *l, uint64_t step)
                                 .flags = audits[test_rand(&rng) % 4] };
     void *on = random_stream(l), *after = random_stream(l);
     uint64_t op = 0;
-    sync_all();
+    sync_all(l);
     real_paint(l->what, &l->m, step, l->good);
     move(l, l->good, GPU_H2D, 0, on);
     gpu_kit_ok(ckpt_save(l->s, &o, l->at, l->what->count, on, &op), "ckpt_save");
@@ -231,7 +231,7 @@ static void look(const struct real_state *what, const char *dir, const char *job
     gpu_kit_ok(ckpt_restore(l.s, NULL, l.at, what->count, on, NULL), "ckpt_restore");
     move(&l, got, GPU_D2H, 0, on);
     real_paint(what, &l.m, step, l.good);
-    sync_all();
+    sync_all(&l);
     compare(&l, got);
     gpu_kit_must(kit.FreeHost(got), "cudaFreeHost");
     launch_close(&l);

@@ -1,9 +1,12 @@
 /* What the daemon may do while copies are in the air (flight.c, transfer_copies.c), on a scripted
  * one and the fake CUDA runtime: grants said again, a fresh start with a new arena; and devices
  * that never end, with a library that waits for them 0.3 s and not 5. */
+#include <poll.h>
+
 #include "gpu/device_fixture.h"
 
 #define IMPATIENT_NS INT64_C(300000000)
+#define LOOKS        20
 
 /* See impatient.h. */
 int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
@@ -141,6 +144,52 @@ static void lands_without_ckptd(void)
     s.mute = false;
     fake_set(g.f.d, &s);
     fake_drop(g.f.d);
+    check_saved(&g, 1, op);
+}
+
+/* Sleeps of one thread. */
+static _Atomic pthread_t watched;
+static atomic_uint sleeps;
+
+int __real_poll(struct pollfd *fds, nfds_t n, int ms);
+int __wrap_poll(struct pollfd *fds, nfds_t n, int ms);
+
+int __wrap_poll(struct pollfd *fds, nfds_t n, int ms)
+{
+    if (ms != 0 && pthread_equal(pthread_self(), atomic_load(&watched)))
+        atomic_fetch_add(&sleeps, 1);
+    return __real_poll(fds, n, ms);
+}
+
+static void *wait_at_fence(void *arg)
+{
+    const struct device_fixture *g = arg;
+    CHECK_OK(ckpt_fence(g->f.s, 60000));
+    return NULL;
+}
+
+/* While the device copies, it is asked once between two sleeps of the library's thread, and never by
+ * the caller's that waits. */
+static void nobody_spins(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    pthread_t waiter;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&watched, g.f.s->ctx->thread);
+    CHECK_EQ(pthread_create(&waiter, NULL, wait_at_fence, &g), 0);
+    unsigned slept = atomic_load(&sleeps), before = fake_calls("EventQuery"), looks = 0;
+    while (atomic_load(&sleeps) - slept < LOOKS && looks < 100 * LOOKS) {
+        usleep(500);
+        looks = fake_calls("EventQuery") - before;
+    }
+    slept = atomic_load(&sleeps) - slept;
+    CHECK(looks > 0 && looks <= slept + 1);
+    atomic_store(&gate, 1);
+    CHECK_EQ(pthread_join(waiter, NULL), 0);
     check_saved(&g, 1, op);
 }
 
@@ -303,8 +352,8 @@ int main(void)
     static void (*const each[])(void) = {
         granted_again,         another_arena,        another_arena_late,
         stream_waits_for_host, default_stream_waits, lands_in_another_session,
-        lands_without_ckptd,   hangs_under_arena,    closes_under_arena,
-        hangs_under_state,     hangs_at_close,
+        lands_without_ckptd,   nobody_spins,         hangs_under_arena,
+        closes_under_arena,    hangs_under_state,    hangs_at_close,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
