@@ -161,11 +161,12 @@ static uint64_t lay_slices(struct real_place *p, const struct real_tensor *t,
 void real_lay(const struct real_state *st, struct real_memory *ret, unsigned long long *rng,
               int devices, bool fill)
 {
+    bool mixed = below(rng, 2); /* with host memory, for which every fence makes the host wait */
     memset(ret, 0, sizeof(*ret));
     for (size_t i = 0; i < st->count; i++) {
         const struct real_tensor *t = &st->tensor[i];
         struct real_place *p = &ret->place[i];
-        p->device = i && below(rng, 4) == 0 ? -1 : (int)below(rng, (uint64_t)devices);
+        p->device = i && mixed && below(rng, 4) == 0 ? -1 : (int)below(rng, (uint64_t)devices);
         draw_boxes(p, t, rng);
         p->bytes =
             t->unit_bytes * (below(rng, 2) ? lay_slices(p, t, rng) : lay_apart(p, t, rng, fill));

@@ -46,7 +46,7 @@ struct real_memory {
 
 /* largest: bytes of the largest tensors, about. */
 void real_draw(struct real_state *ret, unsigned long long *rng, uint64_t largest);
-/* On the devices 0 to devices - 1 and in host memory.  fill: only what can be restored into. */
+/* On the devices 0 to devices - 1, perhaps also in host memory.  fill: only what can be restored into. */
 void real_lay(const struct real_state *st, struct real_memory *ret, unsigned long long *rng,
               int devices, bool fill);
 void real_declare(const struct real_state *st, const struct real_memory *m, struct ckpt_state *s);

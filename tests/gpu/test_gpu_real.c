@@ -19,6 +19,7 @@
 
 #define STREAMS    4
 #define NOISE      77 /* of memory that is of no step */
+#define BUSY       8  /* computing takes so many copies: the save's are queued before it ends */
 #define PER_THREAD ((void *)2)
 
 static struct gpu_kit kit;
@@ -36,6 +37,7 @@ static int remove_one(const char *path, const struct stat *st, int type, struct 
 
 struct launch {
     const struct real_state *what;
+    enum ckpt_mode mode;
     struct real_memory m;
     struct ckpt *c;
     struct ckpt_state *s;
@@ -61,11 +63,12 @@ static void sync_all(const struct launch *l)
         gpu_kit_must(kit.StreamSynchronize(streams[i]), "cudaStreamSynchronize");
 }
 
-/* Queues copies between an image and the state; host memory changes at once. */
+/* Queues copies between an image and the state, the last tensor first: saves begin with the first.
+ * Host memory changes at once. */
 static void move(const struct launch *l, unsigned char *image, int kind, uint32_t flags,
                  void *stream)
 {
-    for (size_t i = 0; i < l->what->count; i++) {
+    for (size_t i = l->what->count; i-- > 0;) {
         const struct real_place *p = &l->m.place[i];
         unsigned char *in_image = image + p->at, *held = l->at[i].base;
         bool out = kind == GPU_D2H;
@@ -107,10 +110,12 @@ static void allocate(struct launch *l)
 }
 
 static void launch_open(struct launch *l, const struct real_state *what, const char *dir,
-                        const char *job, bool fill)
+                        const char *job, enum ckpt_mode mode, bool fill)
 {
-    struct ckpt_open_opts o = { .size = sizeof(o), .mode = CKPT_TRAIN, .job = job, .store = dir };
-    *l = (struct launch){ .what = what, .spread = kit.devices > 1 && test_rand(&rng) % 4 == 0 };
+    struct ckpt_open_opts o = { .size = sizeof(o), .mode = mode, .job = job, .store = dir };
+    *l = (struct launch){ .what = what,
+                          .mode = mode,
+                          .spread = kit.devices > 1 && test_rand(&rng) % 4 == 0 };
     real_lay(what, &l->m, &rng, l->spread ? kit.devices : 1, fill);
     o.arena_bytes = test_rand(&rng) % 2 ? 0 : 1 + l->m.bytes / (1 + test_rand(&rng) % 8);
     allocate(l);
@@ -125,7 +130,8 @@ static void launch_close(struct launch *l)
     sync_all(l);
     if (l->graph)
         gpu_kit_must(kit.GraphExecDestroy(l->graph), "cudaGraphExecDestroy");
-    gpu_kit_ok(ckpt_progress(l->c, CKPT_FINISHED), "ckpt_progress");
+    if (l->mode == CKPT_TRAIN)
+        gpu_kit_ok(ckpt_progress(l->c, CKPT_FINISHED), "ckpt_progress");
     ckpt_close(l->c);
     if (l->capture)
         gpu_kit_must(kit.StreamDestroy(l->capture), "cudaStreamDestroy");
@@ -157,31 +163,29 @@ static void capture_fence(struct launch *l)
 /* Later work on the stream comes after the copies of the save. */
 static void fence(const struct launch *l, void *stream)
 {
-    switch (test_rand(&rng) % 3) {
-    case 0:
+    uint64_t how = test_rand(&rng) % (l->graph ? 5 : 2);
+    void *aside = stream == streams[2] ? streams[3] : streams[2];
+    if (how == 0)
         gpu_kit_ok(ckpt_fence(l->s, 60000), "ckpt_fence");
-        return;
-    case 1:
-        gpu_kit_ok(ckpt_fence_stream(l->s, stream), "ckpt_fence_stream");
-        return;
-    default: /* the graph waits for what is queued, which another fence makes sure of */
-        gpu_kit_ok(ckpt_fence_stream(l->s, l->graph ? random_stream(l) : stream),
-                   "ckpt_fence_stream");
-        if (l->graph)
-            gpu_kit_must(kit.GraphLaunch(l->graph, stream), "cudaGraphLaunch");
-    }
+    else /* a graph waits for what is queued, which a fence on another stream makes sure of */
+        gpu_kit_ok(ckpt_fence_stream(l->s, how == 1 ? stream : aside), "ckpt_fence_stream");
+    if (how > 1)
+        gpu_kit_must(kit.GraphLaunch(l->graph, stream), "cudaGraphLaunch");
 }
 
 static void one_step(struct launch *l, uint64_t step)
 {
-    static const uint32_t audits[] = { 0, CKPT_SAVE_AUDIT, CKPT_SAVE_NO_AUDIT, CKPT_SAVE_NO_AUDIT };
+    static const uint32_t audits[] = { 0, CKPT_SAVE_AUDIT, CKPT_SAVE_NO_AUDIT, CKPT_SAVE_NO_AUDIT,
+                                       CKPT_SAVE_NO_AUDIT };
     struct ckpt_save_opts o = { .size = sizeof(o),
                                 .step = step,
-                                .flags = audits[test_rand(&rng) % 4] };
-    void *on = random_stream(l), *after = random_stream(l);
+                                .flags = audits[test_rand(&rng) % 5] };
+    void *on = random_stream(l), *after = test_rand(&rng) % 2 ? on : random_stream(l);
     uint64_t op = 0;
     sync_all(l);
     real_paint(l->what, &l->m, step, l->good);
+    for (int i = 0; i < BUSY; i++)
+        move(l, l->bad, GPU_H2D, 0, on);
     move(l, l->good, GPU_H2D, 0, on);
     gpu_kit_ok(ckpt_save(l->s, &o, l->at, l->what->count, on, &op), "ckpt_save");
     move(l, l->bad, GPU_H2D, CKPT_VOLATILE, on);
@@ -217,12 +221,13 @@ static void compare(const struct launch *l, const unsigned char *got)
 
 /* Into memory that has something else, wherever it lies; what comes later on the stream finds it
  * there. */
-static void look(const struct real_state *what, const char *dir, const char *job, uint64_t step)
+static void look(const struct real_state *what, const char *dir, const char *job,
+                 enum ckpt_mode mode, uint64_t step)
 {
     struct launch l;
     struct ckpt_point p = { .size = sizeof(p) };
     void *got = NULL;
-    launch_open(&l, what, dir, job, true);
+    launch_open(&l, what, dir, job, mode, true);
     void *on = random_stream(&l);
     gpu_kit_must(kit.MallocHost(&got, l.m.bytes), "cudaMallocHost");
     gpu_kit_ok(ckpt_resume(l.c, &p), "ckpt_resume");
@@ -242,14 +247,16 @@ static void one_round(const char *dir, uint64_t largest, int number)
     struct real_state what;
     struct launch l;
     char job[20];
-    uint64_t steps = 1 + test_rand(&rng) % 4;
+    uint64_t steps = 2 + test_rand(&rng) % 4;
     snprintf(job, sizeof(job), "round%d", number);
     real_draw(&what, &rng, largest / 4);
-    launch_open(&l, &what, dir, job, false);
-    for (uint64_t step = 1; step <= steps; step++)
+    launch_open(&l, &what, dir, job, CKPT_TRAIN, false);
+    for (uint64_t step = 1; step <= steps; step++) {
         one_step(&l, step);
+        look(&what, dir, job, CKPT_READ, step);
+    }
     launch_close(&l);
-    look(&what, dir, job, steps);
+    look(&what, dir, job, CKPT_TRAIN, steps);
 }
 
 /* -- without a fence -------------------------------------------------------------- */
@@ -285,7 +292,7 @@ int main(int argc, char **argv)
     streams[1] = PER_THREAD;
     streams[2] = kit.stream;
     gpu_kit_must(kit.StreamCreate(&streams[3]), "cudaStreamCreate");
-    for (int i = 0; i < (getenv("CKPT_DEEP") ? 30 : 5); i++)
+    for (int i = 0; i < (getenv("CKPT_DEEP") ? 30 : 6); i++)
         one_round(dir, largest, i);
     unfenced(dir, largest);
     usleep(200000); /* private daemons end with their last session */
