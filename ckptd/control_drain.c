@@ -255,7 +255,7 @@ static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
         j->tier.launch = l->key;
         j->tier.round = l->tier_round;
         memcpy(j->tier.job, l->job, sizeof(l->job));
-        j->tier.until_ns = l->wish.none ? 0 : l->tiers_by_ns;
+        j->tier.until_ns = l->wish.none || l->reader ? 0 : l->tiers_by_ns;
         if (key)
             j->tier.key = *key;
         l->tiers_out |= UINT32_C(1) << i;

@@ -225,7 +225,8 @@ static enum ckpt_status adopt(struct jobs_work *w, struct job_tier *j, struct ck
 static bool adopt_again(struct jobs_work *w, const struct job_tier *j, enum ckpt_status st)
 {
     struct roster held = { 0 };
-    if (!jobs_out_of_reach(st) || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
+    bool away = jobs_out_of_reach(st) || st == CKPT_NOT_FOUND; /* not mounted yet */
+    if (!away || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
         return false;
     bool nothing = roster_helds(w->home, j->job, &held, NULL) == CKPT_OK && held.count == 0;
     roster_fini(&held);

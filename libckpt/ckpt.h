@@ -388,7 +388,8 @@ CKPT_API enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms);
  * node of the graph, which waits at each launch for what was queued by then: after a later
  * save launch the graph behind another fence, or it may run ahead of copies that are not
  * queued yet.  The state must outlive the graph.  Before the state's first save or restore there is
- * nothing to wait for, and on a capturing stream this is CKPT_WRONG_STATE. */
+ * nothing to wait for, and on a capturing stream this is CKPT_WRONG_STATE.
+ * A fence that fails gives up the save that it did not protect: training may go on. */
 CKPT_API enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream);
 
 /* How safe a save is. */

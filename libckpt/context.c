@@ -488,7 +488,10 @@ static void tell_progress(const struct ckpt *c, bool load, uint64_t *ret_done, u
 static void tell_pinning(const struct ckpt *c, char *ret, size_t cap)
 {
     size_t len = strlen(ret);
-    if (c->shared.pinning[0])
+    if (c->shared.pinning[0] && c->shared.unpinned > 0)
+        snprintf(ret + len, cap - len, "; %s; at most %.2f GiB/s", c->shared.pinning,
+                 c->shared.unpinned / (1 << 30));
+    else if (c->shared.pinning[0])
         snprintf(ret + len, cap - len, "; %s", c->shared.pinning);
 }
 

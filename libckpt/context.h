@@ -119,6 +119,7 @@ struct ckpt_state {
     uint64_t slot_bytes, ram_left;
     struct lib_pin pin;
     struct lib_flight *flights; /* of the transfer thread: oldest first */
+    struct lib_flight *aside;   /* of the save that is being asked for, not among them yet */
     uint8_t *tile;              /* room for one, with witnesses */
     uint64_t witness_turn;      /* counts the saves, from anywhere (G4) */
     /* of the operation under way; set by the caller before it is begun: */
@@ -147,6 +148,7 @@ struct ckpt_state {
         uint32_t alone;   /* uses of the arena alone, by the transfer thread: it maps, it pins */
         unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
+        bool freed;       /* by the caller; it goes when nothing of it is in the air */
         uint64_t queued;  /* op whose copies are all queued, at least */
         struct ckpt_err failed; /* what became of a flight of the load under way */
         bool announced;         /* STATE was queued: again after a fresh start of ckptd */
@@ -219,6 +221,7 @@ struct ckpt {
         uint32_t slot_bytes;
         char why[512];
         char pinning[300]; /* how pinning the arena went; "" = it was not needed */
+        double unpinned;   /* bytes a second of the fastest slot that was copied without */
         struct ckpt_info info;
     } shared; /* under lock */
 };
@@ -329,6 +332,8 @@ void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
 /* Pins what is not pinned yet of arena and tile for copies from and to devices, once; without
  * pins they are slower. */
 void slots_pin(struct ckpt_state *s);
+/* A slot was filled from devices in this time: if it is not pinned, that is what people are told. */
+void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns);
 /* A slice of any state whose device is known since it was sealed, while the caller builds its
  * model; false: there is nothing to do. */
 bool slots_pin_early(struct ckpt *c);
@@ -395,6 +400,10 @@ struct lib_side *state_side(struct ckpt_state *s, size_t tensor);
 /* What the head of an object's bytes says: how many follow. */
 uint64_t state_object_bytes(const struct lib_side *side);
 void state_free_memory(struct ckpt_state *s);
+/* By the transfer thread or a device.  Lock held. */
+bool state_in_use(const struct ckpt_state *s);
+/* Takes it out of the context's; lock held. */
+void state_unlink(struct ckpt_state *s);
 
 /* -- save_api.c -- */
 /* Takes a sealed, idle state for a new op, which is `held`; lock held. */

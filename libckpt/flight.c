@@ -55,6 +55,46 @@ static enum ckpt_status add_event(struct gpu *g, struct gpu_event **list, struct
     return CKPT_OK;
 }
 
+/* -- flights ------------------------------------------------------------------ */
+
+static void free_flight(struct lib_flight *f)
+{
+    events_free(&f->begins);
+    events_free(&f->events);
+    free(f);
+}
+
+/* A flight whose copies are still to be queued: its events exist. */
+static enum ckpt_status make_flight(struct ckpt_state *s, struct lib_flight **ret,
+                                    struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    struct lib_flight *f = calloc(1, sizeof(*f));
+    if (!f)
+        return err_set(err, CKPT_NO_MEMORY, "out of memory");
+    for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i)) {
+        struct gpu *g = devices_gpu(s->ctx->devices, i);
+        st = add_event(g, &f->events, err);
+        if (st == CKPT_OK)
+            st = add_event(g, &f->begins, err);
+        if (st == CKPT_OK)
+            st = g->ops->record(g, f->begins, err);
+    }
+    if (st == CKPT_OK)
+        *ret = f;
+    else
+        free_flight(f);
+    return st;
+}
+
+static void append(struct ckpt_state *s, struct lib_flight *f)
+{
+    struct lib_flight **end = &s->flights;
+    while (*end)
+        end = &(*end)->next;
+    *end = f;
+}
+
 /* -- the caller's side ------------------------------------------------------ */
 
 /* The event behind the last copy on each device, kept as long as the state: a captured
@@ -104,29 +144,40 @@ static enum ckpt_status stream_waits(struct ckpt_state *s, void *stream, const s
     return st;
 }
 
-/* Queues the copies of volatile tensors on one device; later work on the stream waits. */
-static enum ckpt_status copy_aside(struct ckpt_state *s, unsigned on, void *stream,
-                                   struct ckpt_err *err)
+/* Queues the copies of volatile tensors; later work on the stream waits for them. */
+static enum ckpt_status copy_aside(struct ckpt_state *s, void *stream, struct ckpt_err *err)
 {
-    struct gpu *g = devices_gpu(s->ctx->devices, on);
-    struct gpu_event *done = NULL;
+    struct lib_flight *f = NULL;
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; st == CKPT_OK && i < s->side_count; i++) {
         struct lib_side *side = &s->sides[i];
-        if (side->on != on || side->len == 0)
+        if (side->on == 0 || side->len == 0)
             continue;
-        if (!done && (st = add_event(g, &done, err)) != CKPT_OK)
-            break;
-        st = copy_side(side, g, err);
+        if (!f && (st = make_flight(s, &f, err)) != CKPT_OK)
+            return st;
+        st = copy_side(side, devices_gpu(s->ctx->devices, side->on), err);
     }
-    if (!done)
+    if (!f)
         return st;
-    enum ckpt_status recorded = g->ops->record(g, done, st == CKPT_OK ? err : NULL);
-    st = st == CKPT_OK ? recorded : st;
-    if (st == CKPT_OK)
-        st = stream_waits(s, stream, done, err);
-    events_free(&done);
+    f->aside = true;
+    f->full.arena_slot = UINT32_MAX;
+    s->aside = f;
+    enum ckpt_status gone = flight_depart(s, f, st == CKPT_OK ? err : NULL);
+    st = st == CKPT_OK ? gone : st;
+    for (const struct gpu_event *e = f->events; st == CKPT_OK && e; e = e->next)
+        st = stream_waits(s, stream, e, err);
     return st;
+}
+
+void flight_add_aside(struct ckpt_state *s, uint64_t op)
+{
+    if (!s->aside)
+        return;
+    s->aside->full.op = op;
+    append(s, s->aside);
+    s->aside = NULL;
+    s->shared.busy++;
+    client_wake(s->ctx);
 }
 
 /* A restore fills host memory as soon as its bytes come, so what the stream does with that
@@ -178,8 +229,8 @@ enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, i
     for (const struct gpu_event *e = begun; st == CKPT_OK && load && s->host_memory && e;
          e = e->next)
         st = await_stream(e, deadline_ns, err);
-    for (unsigned i = next_device(s, 0); st == CKPT_OK && !load && i; i = next_device(s, i))
-        st = copy_aside(s, i, stream, err);
+    if (st == CKPT_OK && !load)
+        st = copy_aside(s, stream, err);
     events_free(&begun);
     return st;
 }
@@ -202,37 +253,12 @@ enum ckpt_status flight_join(struct ckpt_state *s, void *stream, struct ckpt_err
 
 /* -- the transfer thread ---------------------------------------------------- */
 
-static void free_flight(struct lib_flight *f)
-{
-    events_free(&f->begins);
-    events_free(&f->events);
-    free(f);
-}
-
 enum ckpt_status flight_new(struct ckpt_state *s, struct lib_flight **ret, struct ckpt_err *err)
 {
-    enum ckpt_status st = CKPT_OK;
-    struct lib_flight **end = &s->flights;
-    struct lib_flight *f = calloc(1, sizeof(*f));
-    if (!f)
-        return err_set(err, CKPT_NO_MEMORY, "out of memory");
-    for (unsigned i = next_device(s, 0); st == CKPT_OK && i; i = next_device(s, i)) {
-        struct gpu *g = devices_gpu(s->ctx->devices, i);
-        st = add_event(g, &f->events, err);
-        if (st == CKPT_OK)
-            st = add_event(g, &f->begins, err);
-        if (st == CKPT_OK)
-            st = g->ops->record(g, f->begins, err);
-    }
-    if (st != CKPT_OK) {
-        free_flight(f);
-        return st;
-    }
-    while (*end)
-        end = &(*end)->next;
-    *end = f;
-    *ret = f;
-    return CKPT_OK;
+    enum ckpt_status st = make_flight(s, ret, err);
+    if (st == CKPT_OK)
+        append(s, *ret);
+    return st;
 }
 
 enum ckpt_status flight_depart(struct ckpt_state *s, struct lib_flight *f, struct ckpt_err *err)

@@ -28,6 +28,7 @@ struct lib_flight {
     struct gpu_event *events; /* behind them: the same */
     int64_t begun_ns;         /* seen to run; 0: what the caller queued before is still in front */
     bool load;
+    bool aside;              /* no slot: volatile tensors, copied before the stream goes on */
     bool audit;              /* no slot: copied again for the fence (audit.h) */
     bool host_left;          /* saves: host memory is still to be copied */
     bool last;               /* restores: the slot goes back */
@@ -39,11 +40,13 @@ struct lib_flight {
 
 /* -- caller's thread; the state is taken and bound, the lock not held -- */
 /* Everything queued from now on comes after what is on `stream`, and volatile tensors on
- * devices are copied before later work of it.  A restore into host memory waits for the
- * stream here, until the deadline.  CKPT_UNSUPPORTED: a stream for a state without device
+ * devices are copied before later work of it: state.aside, for flight_add_aside whatever this
+ * returns.  A restore into host memory waits for the stream here, until the deadline.  CKPT_UNSUPPORTED: a stream for a state without device
  * memory; CKPT_WRONG_STATE: it is being captured. */
 enum ckpt_status flight_prepare(struct ckpt_state *s, void *stream, bool load, int64_t deadline_ns,
                                 struct ckpt_err *err) CKPT_MUST_CHECK;
+/* What was copied aside lands like all else.  Lock held. */
+void flight_add_aside(struct ckpt_state *s, uint64_t op);
 /* Later work on `stream` waits for the last copy queued on every device of the state. */
 enum ckpt_status flight_join(struct ckpt_state *s, void *stream, struct ckpt_err *err)
     CKPT_MUST_CHECK;

@@ -320,12 +320,19 @@ static enum ckpt_status cuda_record(struct gpu *gpu, struct gpu_event *e, struct
     return st;
 }
 
-static cuda_error is_capturing(const struct cuda *c, cuda_stream s, bool *ret)
+enum capturing {
+    CAPTURING_NOT,
+    CAPTURING,
+    CAPTURING_BESIDE /* another; this is the default one */
+};
+
+static cuda_error is_capturing(const struct cuda *c, cuda_stream s, enum capturing *ret)
 {
     int capturing = 0;
     cuda_error e = c->api.StreamIsCapturing(s, &capturing);
-    *ret = capturing != 0 || e == CUDA_CAPTURE_IMPLICIT;
-    if (e == CUDA_CAPTURE_IMPLICIT) { /* the default stream, while another is captured */
+    *ret = capturing ? CAPTURING : CAPTURING_NOT;
+    if (e == CUDA_CAPTURE_IMPLICIT) {
+        *ret = CAPTURING_BESIDE;
         (void)c->api.GetLastError();
         e = CUDA_SUCCESS;
     }
@@ -337,12 +344,12 @@ static enum ckpt_status cuda_record_user(struct gpu *gpu, struct gpu_event *e, v
 {
     struct cuda_gpu *g = of(gpu);
     struct guest guest;
-    bool capturing = false;
+    enum capturing capturing = CAPTURING_NOT;
     enum ckpt_status st = enter(g, &guest, err);
     if (st != CKPT_OK)
         return st;
     st = said(g, is_capturing(g->cuda, user, &capturing), "looking at the stream", err);
-    if (st == CKPT_OK && capturing)
+    if (st == CKPT_OK && capturing != CAPTURING_NOT)
         st = err_set(err, CKPT_WRONG_STATE,
                      "the stream is being captured into a graph: save and restore outside of it");
     if (st == CKPT_OK)
@@ -372,15 +379,19 @@ static enum ckpt_status cuda_wait_user(struct gpu *gpu, void *user, const struct
 {
     struct cuda_gpu *g = of(gpu);
     struct guest guest;
-    bool capturing = false;
+    enum capturing capturing = CAPTURING_NOT;
     enum ckpt_status st = enter(g, &guest, err);
     if (st != CKPT_OK)
         return st;
     st = said(g, is_capturing(g->cuda, user, &capturing), "looking at the stream", err);
+    if (st == CKPT_OK && capturing == CAPTURING_BESIDE) /* nothing may be put there */
+        st = err_set(err, CKPT_WRONG_STATE,
+                     "the default stream cannot wait while another one is captured into a graph: "
+                     "name a stream, or use ckpt_fence");
     if (st == CKPT_OK)
         st = said(g,
-                  g->cuda->api.StreamWaitEvent(user, event_of(e),
-                                               capturing ? CUDA_EVENT_WAIT_EXTERNAL : 0),
+                  g->cuda->api.StreamWaitEvent(
+                      user, event_of(e), capturing == CAPTURING ? CUDA_EVENT_WAIT_EXTERNAL : 0),
                   "making the caller's stream wait", err);
     leave(g, &guest);
     return st;
@@ -496,7 +507,9 @@ enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt
 
 enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
 {
-    cuda_error e = is_capturing(c, stream, ret);
+    enum capturing capturing = CAPTURING_NOT;
+    cuda_error e = is_capturing(c, stream, &capturing);
+    *ret = capturing != CAPTURING_NOT;
     return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "looking at the stream", err);
 }
 

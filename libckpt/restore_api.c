@@ -100,17 +100,22 @@ static enum ckpt_status await_load(struct load_call *l, struct lib_op *op, enum 
     return asked == CKPT_OK ? lib_op_wait(c, op, true, l->deadline, err) : asked;
 }
 
+/* Of a state that nothing uses.  Lock held. */
+static void drop_plan(struct ckpt_state *s)
+{
+    struct fanout_plan *plan = s->fan;
+    s->fan = NULL;
+    if (plan)
+        fanout_plan_fini(plan);
+    free(plan);
+}
+
 /* Lock held, dropped meanwhile. */
 static void end_fanout(struct load_call *l)
 {
     struct ckpt *c = l->s->ctx;
-    struct fanout_plan *plan = l->s->fan;
-    if (l->s->shared.busy == 0) { /* else a device hangs: the plan stays, as the copies do */
-        l->s->fan = NULL;
-        if (plan)
-            fanout_plan_fini(plan);
-        free(plan);
-    }
+    if (l->s->shared.busy == 0) /* else the plan stays as long as the copies */
+        drop_plan(l->s);
     pthread_mutex_unlock(&c->lock);
     fanout_free(l->fan, &l->comm_lost);
     l->fan = NULL;
@@ -125,6 +130,7 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
     enum ckpt_status st = state_take(l->s, true, l->deadline, &op, err);
     if (st != CKPT_OK)
         return st;
+    drop_plan(l->s); /* of a restore before this one, whose copies took too long */
     l->op = op->id;
     st = await_load(l, op, ask_load(l, op, err), err);
     int64_t deadline = (l->deadline > lib_now_ns() ? l->deadline : lib_now_ns()) + LIB_LAND_NS;

@@ -6,6 +6,7 @@
 
 #define SAVE_TIMEOUT_MS  3600000
 #define BEGIN_TIMEOUT_MS 60000
+#define LATE             "save: the fence's time limit was over before its copy had ended"
 
 /* A save that is not even begun is not worth the whole time that it may take. */
 static int64_t begin_by(int64_t deadline_ns)
@@ -198,6 +199,7 @@ static enum ckpt_status ask_save(struct ckpt_state *s, struct save_call *call, s
     if (st == CKPT_OK)
         st = flight_prepare(s, call->stream, false, 0, err);
     pthread_mutex_lock(&c->lock);
+    flight_add_aside(s, op->id);
     if (st == CKPT_OK && op->final) /* ckptd started afresh meanwhile, or the context broke */
         return err_set(err, op->status, "%s", op->text);
     if (st == CKPT_OK)
@@ -289,15 +291,31 @@ enum ckpt_status ckpt_save(struct ckpt_state *s, const struct ckpt_save_opts *op
 
 /* The caller will change its memory, whatever we say: what is copied from now on would be of
  * another step.  So the save ends here, and so do the fences' waits for it.  Lock held. */
-static void give_up_copy(struct ckpt_state *s)
+static void give_up_copy(struct ckpt_state *s, enum ckpt_status why, const char *text)
 {
     struct lib_op *op = lib_op_find(s->ctx, s->shared.copying);
     if (!op || op->load)
         return;
-    lib_op_give_up(s->ctx, op, CKPT_TIMEOUT,
-                   "save: the fence's time limit was over before its copy had ended");
-    while (s->shared.queueing) /* one slot: not all of it is to be torn */
-        (void)lib_wait_changed(s->ctx, lib_now_ns() + LIB_LAND_NS);
+    lib_op_give_up(s->ctx, op, why, text);
+    /* One slot is not to be torn; a driver that hangs keeps nobody. */
+    int64_t deadline = lib_now_ns() + LIB_LAND_NS;
+    while (s->shared.queueing && lib_wait_changed(s->ctx, deadline))
+        ;
+}
+
+static enum ckpt_status fence(struct ckpt_state *s, int timeout_ms, struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    int64_t now = lib_now_ns();
+    pthread_mutex_lock(&c->lock);
+    bool waited = s->shared.copying || s->shared.busy;
+    enum ckpt_status st = state_wait_idle(s, now + (int64_t)timeout_ms * 1000000, err);
+    if (st == CKPT_TIMEOUT && timeout_ms > 0)
+        give_up_copy(s, st, LATE);
+    if (waited)
+        c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
+    pthread_mutex_unlock(&c->lock);
+    return st;
 }
 
 enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms)
@@ -306,16 +324,7 @@ enum ckpt_status ckpt_fence(struct ckpt_state *s, int timeout_ms)
     enum ckpt_status st = s ? lib_enter_wait(s->ctx, timeout_ms) : lib_enter_state(s);
     if (st != CKPT_OK)
         return st;
-    struct ckpt *c = s->ctx;
-    int64_t now = lib_now_ns();
-    pthread_mutex_lock(&c->lock);
-    bool waited = s->shared.copying || s->shared.busy;
-    st = state_wait_idle(s, now + (int64_t)timeout_ms * 1000000, &err);
-    if (st == CKPT_TIMEOUT && timeout_ms > 0)
-        give_up_copy(s);
-    if (waited)
-        c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
-    pthread_mutex_unlock(&c->lock);
+    st = fence(s, timeout_ms, &err);
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
@@ -367,6 +376,27 @@ static enum ckpt_status fence_nothing(struct ckpt_state *s, void *stream)
     return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
 }
 
+/* Of a state that was saved or restored. */
+static enum ckpt_status fence_stream(struct ckpt_state *s, void *stream, struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    struct gpu *host = devices_gpu(c->devices, 0);
+    int64_t now = lib_now_ns();
+    if (!s->devices && host->ops->wait_user(host, stream, NULL, err) != CKPT_OK)
+        return err->status;
+    enum ckpt_status st = s->devices ? audit_at(s, stream, err) : CKPT_OK;
+    if (st == CKPT_OK && (!s->devices || s->host_memory))
+        st = fence(s, c->timeout_ms, err);
+    if (st != CKPT_OK || !s->devices)
+        return st;
+    pthread_mutex_lock(&c->lock);
+    st = wait_queued(s, now + (int64_t)c->timeout_ms * 1000000, err);
+    if (!s->host_memory)
+        c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
+    pthread_mutex_unlock(&c->lock);
+    return st == CKPT_OK ? flight_join(s, stream, err) : st;
+}
+
 enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
 {
     struct ckpt_err err = { 0 };
@@ -375,29 +405,13 @@ enum ckpt_status ckpt_fence_stream(struct ckpt_state *s, void *stream)
         return st;
     if (!s->prepared)
         return fence_nothing(s, stream);
-    struct ckpt *c = s->ctx;
-    struct gpu *host = devices_gpu(c->devices, 0);
-    int64_t now = lib_now_ns();
-    if (!s->devices && host->ops->wait_user(host, stream, NULL, &err) != CKPT_OK)
-        return lib_fail(&err);
-    if (s->devices)
-        st = audit_at(s, stream, &err);
-    if (st != CKPT_OK)
-        return lib_fail(&err);
-    if (!s->devices || s->host_memory)
-        st = ckpt_fence(s, c->timeout_ms);
-    if (st != CKPT_OK || !s->devices)
-        return st;
-    pthread_mutex_lock(&c->lock);
-    st = wait_queued(s, now + (int64_t)c->timeout_ms * 1000000, &err);
-    if (st == CKPT_TIMEOUT)
-        give_up_copy(s);
-    if (!s->host_memory)
-        c->shared.info.blocked_ns += (uint64_t)(lib_now_ns() - now);
-    pthread_mutex_unlock(&c->lock);
+    st = fence_stream(s, stream, &err);
     if (st == CKPT_OK)
-        st = flight_join(s, stream, &err);
-    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+        return CKPT_OK;
+    pthread_mutex_lock(&s->ctx->lock);
+    give_up_copy(s, st, st == CKPT_TIMEOUT ? LATE : err_text(&err));
+    pthread_mutex_unlock(&s->ctx->lock);
+    return lib_fail(&err);
 }
 
 /* Lock held.  False: it is not decided yet. */

@@ -128,6 +128,18 @@ void slots_pin(struct ckpt_state *s)
         pin_slice(s, g);
 }
 
+void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns)
+{
+    struct ckpt *c = s->ctx;
+    if (s->pin.bytes || full->arena_slot == UINT32_MAX)
+        return;
+    double rate = (double)s->decl.slots[full->slot].used / ((double)max_u64((uint64_t)ns, 1) / 1e9);
+    pthread_mutex_lock(&c->lock);
+    if (rate > c->shared.unpinned) /* what waits for the caller's own work is slower */
+        c->shared.unpinned = rate;
+    pthread_mutex_unlock(&c->lock);
+}
+
 bool slots_pin_early(struct ckpt *c)
 {
     pthread_mutex_lock(&c->lock);

@@ -80,10 +80,18 @@ static void forget(struct ckpt_state *s)
     (void)st; /* out of memory: ckptd then keeps it to the end of the session */
 }
 
-/* By the transfer thread or a device.  Lock held. */
-static bool in_use(const struct ckpt_state *s)
+bool state_in_use(const struct ckpt_state *s)
 {
     return s->shared.busy || s->shared.alone;
+}
+
+void state_unlink(struct ckpt_state *s)
+{
+    struct ckpt_state **p = &s->ctx->shared.states;
+    while (*p && *p != s)
+        p = &(*p)->next;
+    if (*p)
+        *p = s->next;
 }
 
 void ckpt_state_free(struct ckpt_state *s)
@@ -106,19 +114,19 @@ void ckpt_state_free(struct ckpt_state *s)
     }
     int64_t deadline = lib_now_ns() + LIB_LAND_NS;
     s->shared.pin_on = 0; /* no slice after this one */
-    while (in_use(s) && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+    while (state_in_use(s) && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
         ; /* at most what is handed over already */
-    bool hangs = in_use(s);
-    struct ckpt_state **p = &c->shared.states;
-    while (*p && *p != s)
-        p = &(*p)->next;
-    if (*p)
-        *p = s->next;
     if (s->shared.announced)
         forget(s);
+    s->shared.announced = false;
+    /* A device may still write there, now or behind the caller's work: it goes when that ends. */
+    s->shared.freed = state_in_use(s);
+    bool gone = !s->shared.freed;
+    if (gone)
+        state_unlink(s);
     pthread_mutex_unlock(&c->lock);
-    if (hangs)
-        return; /* a device may still write there: its memory stays */
+    if (!gone)
+        return;
     state_free_memory(s);
     free(s);
 }

@@ -303,7 +303,7 @@ static bool stopping(struct ckpt *c)
 static bool work(struct ckpt *c, bool *ret_in_air)
 {
     *ret_in_air = false;
-    return copies_fill_any(c) || copies_land_any(c, ret_in_air) || audit_any(c) ||
+    return copies_land_any(c, ret_in_air) || copies_fill_any(c) || audit_any(c) ||
            slots_pin_early(c);
 }
 

@@ -50,7 +50,9 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
         return st;
     call->flight->full = *call->full;
     call->flight->host_left = true;
+    int64_t begun = lib_now_ns();
     st = slots_fill(call->s, call->full, SLOTS_DEVICES, err);
+    slots_filled(call->s, call->full, lib_now_ns() - begun);
     enum ckpt_status gone = flight_depart(call->s, call->flight, st == CKPT_OK ? err : NULL);
     return st == CKPT_OK ? gone : st;
 }
@@ -156,17 +158,33 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
     struct lib_op *op = lib_op_find(c, f->load ? f->back.op : f->full.op);
     if (f->audit)
         audit_landed(c, s, st, &err);
-    else if (!f->load)
+    else if (!f->load && !f->aside)
         copies_hand_over(c, &f->full, st, &err);
     if (f->load && st != CKPT_OK && s->shared.failed.status == CKPT_OK)
         s->shared.failed = err;
-    if (f->load && st != CKPT_OK && op && !op->final)
+    if ((f->load || f->aside) && st != CKPT_OK && op && !op->final)
         lib_op_give_up(c, op, st, err_text(&err));
     if (f->load && f->last && op && !op->final) /* else ckptd took it back, or is another one */
         copies_give_back(c, &f->back);
     flight_remove(s);
     s->shared.busy--;
     pthread_cond_broadcast(&c->changed);
+    return true;
+}
+
+/* A state that was freed under a device, which has ended meanwhile.  Lock held, dropped meanwhile. */
+static bool bury_one(struct ckpt *c)
+{
+    struct ckpt_state *s = c->shared.states;
+    while (s && (!s->shared.freed || s->flights || state_in_use(s)))
+        s = s->next;
+    if (!s)
+        return false;
+    state_unlink(s);
+    pthread_mutex_unlock(&c->lock);
+    state_free_memory(s);
+    free(s);
+    pthread_mutex_lock(&c->lock);
     return true;
 }
 
@@ -179,6 +197,7 @@ bool copies_land_any(struct ckpt *c, bool *ret_left)
         did = land_one(c, s);
         *ret_left |= s->flights != NULL;
     }
+    did = did || bury_one(c);
     pthread_mutex_unlock(&c->lock);
     return did;
 }

@@ -234,7 +234,7 @@ void kit_ranks(struct kit_crowd *w, const char *job, uint32_t world, kit_body bo
         CHECK(w->pid[i] >= 0);
         if (w->pid[i] == 0) {
             prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failed test leaves nobody behind */
-            alarm(60);
+            alarm(250);
             body(&r);
             kit_close(&r);
             exit(0);

@@ -49,6 +49,7 @@ static void save_with_arena(struct device_fixture *g, unsigned refused, const ch
     if (!strstr(info.devices, words))
         fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
     CHECK(strstr(info.devices, words));
+    CHECK_EQ(strstr(info.devices, " GiB/s") != NULL, refused > 0); /* what that costs */
     CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20); /* a whole slot, and not two */
 }
 
@@ -223,6 +224,26 @@ static void closes_under_call(void)
     usleep(20000);
 }
 
+/* The same at a fence: the save is given up, and training goes on. */
+static void fences_under_call(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    impatient_ns = SECOND_NS / 10;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    fake_hold("MemcpyBatchAsync", true);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    while (fake_calls("MemcpyBatchAsync") == 0)
+        usleep(500);
+    CHECK_FAILS(ckpt_fence(g.f.s, 100), CKPT_TIMEOUT, "still being copied");
+    CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_TIMEOUT, "the fence's time");
+    fake_hold("MemcpyBatchAsync", false);
+    ckpt_close(g.f.c);
+}
+
 static void *ask_info(void *arg)
 {
     struct ckpt_info info = { .size = sizeof(info) };
@@ -372,7 +393,8 @@ int main(void)
     static void (*const each[])(void) = {
         pins_in_slices,     pins_arena,        pinning_is_no_copy, pins_nothing,
         volatile_in_slices, unpins_unlocked,   closes_under_call,  info_unlocked,
-        failure_is_its_own, no_usable_runtime, queue_is_full,      near_device,
+        failure_is_its_own, no_usable_runtime, fences_under_call,  queue_is_full,
+        near_device,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));

@@ -681,7 +681,7 @@ static uint64_t asked(uint32_t world, uint32_t node)
 static void of_others(void)
 {
     for (uint32_t node = 0; node < 2; node++)
-        CHECK_EQ(asked(4, node), asked(32, node));
+        CHECK_EQ(asked(16, node), asked(32, node));
 }
 
 /* A part that a node did not send before it was deleted is not waited for (D6). */
