@@ -2,6 +2,7 @@
 #pragma once
 
 #include <linux/mempolicy.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
