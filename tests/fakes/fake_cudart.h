@@ -50,7 +50,7 @@ void fake_fail(const char *function, unsigned nth, int error, bool sticky);
  * stream. */
 void fake_hold(const char *function, bool hold);
 unsigned fake_calls(const char *function); /* how often it was called */
-size_t fake_allocated(int device);         /* bytes of device memory */
+size_t fake_allocated(int on);             /* bytes of device memory */
 size_t fake_pinned(void);                  /* bytes */
 size_t fake_pinned_at_once(void);          /* by one call, at most */
 int fake_contexts(void);                   /* bit mask of devices that anything was made on */
