@@ -292,7 +292,7 @@ int main(int argc, char **argv)
     streams[1] = PER_THREAD;
     streams[2] = kit.stream;
     gpu_kit_must(kit.StreamCreate(&streams[3]), "cudaStreamCreate");
-    for (int i = 0; i < (getenv("CKPT_DEEP") ? 30 : 6); i++)
+    for (int i = 0; i < (getenv("CKPT_DEEP") ? 12 : 6); i++)
         one_round(dir, largest, i);
     unfenced(dir, largest);
     usleep(200000); /* private daemons end with their last session */
