@@ -283,6 +283,7 @@ static void unfenced(const char *dir, uint64_t largest)
 int main(int argc, char **argv)
 {
     char why[200], dir[] = "/tmp/ckpt-gpu-XXXXXX";
+    int rounds = getenv("CKPT_DEEP") ? 12 : TEST_TENTH > 1 ? 2 : 6;
     uint64_t largest = (uint64_t)(argc > 1 ? strtoull(argv[1], NULL, 10) : 24) << 20;
     if (!gpu_kit_open(&kit, why, sizeof(why)))
         TEST_SKIP(why);
@@ -292,7 +293,7 @@ int main(int argc, char **argv)
     streams[1] = PER_THREAD;
     streams[2] = kit.stream;
     gpu_kit_must(kit.StreamCreate(&streams[3]), "cudaStreamCreate");
-    for (int i = 0; i < (getenv("CKPT_DEEP") ? 12 : 6); i++)
+    for (int i = 0; i < rounds; i++)
         one_round(dir, largest, i);
     unfenced(dir, largest);
     usleep(200000); /* private daemons end with their last session */
