@@ -10,7 +10,7 @@ job of COUNT checkpoints in DIR, of which `ckpt run` then reads the history.  A 
 from the last line of a start to the first line of the next one, both written by the command (bash's
 EPOCHREALTIME), less the pause: so it has in it the end of a bash and the start of another, in the
 loop also that of a sleep.  Median and worst of all gaps are printed, and what the medians differ
-by.  Not a test: nothing is asserted about time."""
+by, for results.md.  Not a test: nothing is asserted about time."""
 import argparse
 import json
 import os
