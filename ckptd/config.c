@@ -11,17 +11,18 @@
 /* -- what stands ---------------------------------------------------------------------------- */
 
 /* Where several sources say something, only the strongest is left; of one that may not say it
- * twice, what it said last. */
+ * twice, what it said last.  A section stands in the file: what is stronger than that is
+ * stronger for its jobs, too. */
 static void keep_strongest(struct config *c)
 {
     size_t to = 0;
     for (size_t i = 0; i < c->value_count; i++) {
         const struct config_value v = c->values[i];
         bool beaten = false;
-        for (size_t k = i + 1; k < c->value_count && !v.job; k++) {
+        for (size_t k = i + 1; k < c->value_count; k++) {
             const struct config_value *o = &c->values[k];
-            beaten |= o->key == v.key && !o->job &&
-                      (o->from > v.from || !(v.key->flags & CONFIG_REPEATS));
+            bool again = !v.job && !(v.key->flags & CONFIG_REPEATS);
+            beaten |= o->key == v.key && !o->job && (o->from > v.from || again);
         }
         if (!beaten)
             c->values[to++] = v;
@@ -307,6 +308,27 @@ const struct keep_policy *config_keep(const struct config *c, const char *job, b
         break;
     }
     return p->count ? p : NULL;
+}
+
+static bool is_said(const struct config *c, const char *name)
+{
+    bool any = false;
+    for (size_t i = 0; i < c->value_count; i++)
+        any |= strcmp(c->values[i].key->name, name) == 0;
+    return any;
+}
+
+void config_idle(const struct config *c,
+                 void (*say)(void *arg, const char *where, const char *missing), void *arg)
+{
+    for (size_t i = 0; i < c->value_count; i++) {
+        const struct config_value *v = &c->values[i];
+        char where[4200];
+        if (!v->key->needs || is_said(c, v->key->needs))
+            continue;
+        config_place(c, v, where, sizeof(where));
+        say(arg, where, v->key->needs);
+    }
 }
 
 bool config_keeps(const struct config *c)

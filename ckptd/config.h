@@ -110,6 +110,11 @@ enum ckpt_status config_reload(const struct config_input *in, const struct confi
 const struct keep_policy *config_keep(const struct config *c, const char *job, bool local);
 /* True if any job is to be pruned. */
 bool config_keeps(const struct config *c);
+/* Tells each setting that does nothing because another is missing, and where it stands
+ * ("f:4: keep-local").  No error: a file may be for machines that have the other and for
+ * some that have not, and who takes `keep` away must be heard. */
+void config_idle(const struct config *c,
+                 void (*say)(void *arg, const char *where, const char *missing), void *arg);
 
 /* -- config_text.c: for people ------------------------------------------------------------- */
 

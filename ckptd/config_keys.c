@@ -225,16 +225,16 @@ const struct config_key config_keys[] = {
     { "remote-policy", "P", "all", "every=1000,tagged",
       "which of them: all, every=STEPS, tagged, last, none, or several of\n"
       "these with commas between them",
-      .flags = CONFIG_LIVE, .set = set_remote_policy },
+      .needs = "remote", .flags = CONFIG_LIVE, .set = set_remote_policy },
     { "remote-codec", "C", NULL, "zstd:3",
       "copy, zstd or zstd:LEVEL (default: zstd:1 when codec is stored, else\n"
       "copy)",
-      .flags = CONFIG_LIVE, .set = set_remote_codec },
+      .needs = "remote", .flags = CONFIG_LIVE, .set = set_remote_codec },
     { "remote-rate", "N", "0", "200M",
-      "at most so many bytes a second into each remote store; 0: no limit", .flags = CONFIG_LIVE,
-      NUMBER(remote_rate), .max = UINT64_C(1) << 50 },
+      "at most so many bytes a second into each remote store; 0: no limit", .needs = "remote",
+      .flags = CONFIG_LIVE, NUMBER(remote_rate), .max = UINT64_C(1) << 50 },
     { "remote-streams", "N", "4", "8", "packs on their way to a remote store at a time",
-      NUMBER(remote_streams), .min = 1, .max = 32 },
+      .needs = "remote", NUMBER(remote_streams), .min = 1, .max = 32 },
     { "metrics", "ADDR", NULL, "9464",
       "numbers for Prometheus over HTTP at [ADDRESS:]PORT/metrics; a port alone:\n"
       "on loopback only",
@@ -249,11 +249,11 @@ const struct config_key config_keys[] = {
     { "keep-local", "RULES", "all", "last=2",
       "with local: what stays of a job in this directory once all other stores\n"
       "hold it; rules as for keep.  It never takes the last copy",
-      .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep_local) },
+      .needs = "local", .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep_local) },
     { "delete-grace", "TIME", "72h", "36h",
       "how long what is not kept can be brought back (ckpt undelete) before\n"
       "its data goes",
-      .flags = CONFIG_LIVE, .set = set_grace },
+      .needs = "keep", .flags = CONFIG_LIVE, .set = set_grace },
     { "stop-seconds", "N", "540", "300", "how long ending may take", .flags = CONFIG_LIVE,
       NUMBER(stop_s), .min = 1, .max = 86400 },
     { "log-level", "LEVEL", "info", "warn", "error, warn, info or debug", .flags = CONFIG_LIVE,

@@ -15,8 +15,7 @@ struct ckpt_err *config_one_more(struct config_errors *e)
     return err;
 }
 
-/* Where a value stands, as its reader would write it. */
-static void place(const struct config *c, const struct config_value *v, char *ret, size_t cap)
+void config_place(const struct config *c, const struct config_value *v, char *ret, size_t cap)
 {
     char env[64];
     config_key_env(v->key, env);
@@ -31,7 +30,7 @@ static void place(const struct config *c, const struct config_value *v, char *re
 void config_complain(struct loading *l, const struct config_value *v, const struct ckpt_err *why)
 {
     char where[4200];
-    place(l->c, v, where, sizeof(where));
+    config_place(l->c, v, where, sizeof(where));
     (void)err_set(config_one_more(l->errors), why->status, "%.600s %.400s", where, err_text(why));
 }
 

@@ -15,6 +15,8 @@ struct loading {
 void config_collect(struct loading *l);
 /* Returns where to write one more error; NULL: no more are kept. */
 struct ckpt_err *config_one_more(struct config_errors *e);
+/* Where a value stands, as its reader would write it. */
+void config_place(const struct config *c, const struct config_value *v, char *ret, size_t cap);
 /* One about a value, with its place. */
 void config_complain(struct loading *l, const struct config_value *v, const struct ckpt_err *why);
 /* The section of that pattern; NULL: none. */

@@ -38,8 +38,9 @@ void config_print_usage(FILE *to)
         "Each option that is a setting can stand in the file (\"store = /nvme/ckpt\"; --example prints\n"
         "one) and in the environment (CKPT_STORE, CKPT_REMOTE_RATE, ...).  Stronger is the environment,\n"
         "strongest the flag.  In the file \"keep\" can also stand behind [job PATTERN], for the jobs that\n"
-        "fit the pattern; the first section that fits counts.  SIGHUP: the file is read again; what cannot\n"
-        "change while ckptd runs is named in the log, and a file that is wrong changes nothing.\n\n"
+        "fit the pattern: of the sections that fit and have it, the first counts.  SIGHUP: the file is\n"
+        "read again; what cannot change while ckptd runs is named in the log, and a file that is wrong\n"
+        "changes nothing.\n\n"
         "It ends on SIGTERM after it has finished what is staged.  Log: stderr.\n"
         "Try: ckptd --store /var/tmp/ckpts      and in another shell: ckpt status\n",
         to);
@@ -67,11 +68,12 @@ void config_print_example(FILE *to)
                 k->flags & CONFIG_LIVE ? "; live" : "");
         fprintf(to, "%s%s = %s\n", k->flags & CONFIG_SHIPPED ? "" : "#", k->name, k->example);
     }
-    fputs("\n"
-          "# For the jobs that fit a pattern; the first section that fits a job counts for it.\n"
-          "#[job debug-*]\n"
-          "#keep = last=2\n",
-          to);
+    fputs(
+        "\n"
+        "# For the jobs that fit a pattern: of the sections that fit and have a setting, the first counts.\n"
+        "#[job debug-*]\n"
+        "#keep = last=2\n",
+        to);
 }
 
 /* Prints what `print` prints, as roff shows it letter by letter. */

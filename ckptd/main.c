@@ -90,6 +90,12 @@ static void log_change(void *arg, const struct config_change *c)
              c->before, c->after);
 }
 
+static void log_idle(void *arg, const char *where, const char *missing)
+{
+    (void)arg;
+    log_warn("setting does nothing", "where=\"%s\" without=%s", where, missing);
+}
+
 /* Settings that the next workers take over; for the one that runs, the file as it was read. */
 static int reload(void *arg)
 {
@@ -107,6 +113,7 @@ static int reload(void *arg)
         config_free(s->now);
     s->worker.config = s->now = next;
     log_set_level(next->log_level);
+    config_idle(next, log_idle, NULL);
     log_info("settings were read again", "file=\"%s\"", next->file ? next->file : "none");
     if (!next->file)
         return -1;
@@ -141,6 +148,7 @@ static int serve(struct settings *s)
     }
     if (cfg->file)
         log_info("settings were read", "file=\"%s\"", cfg->file);
+    config_idle(cfg, log_idle, NULL);
     s->worker = (struct worker){
         .config = cfg,
         .input = &s->input,
@@ -159,6 +167,18 @@ static int serve(struct settings *s)
     return rc;
 }
 
+static void print_idle(void *arg, const char *where, const char *missing)
+{
+    (void)arg;
+    fprintf(stderr, "ckptd: %s does nothing without %s\n", where, missing);
+}
+
+static void print_check(const struct config *c)
+{
+    config_print(c, stdout);
+    config_idle(c, print_idle, NULL);
+}
+
 /* What is asked for instead of serving; false: to serve. */
 static bool answer(const struct config *c)
 {
@@ -171,7 +191,7 @@ static bool answer(const struct config *c)
     else if (c->manual)
         config_print_manual(stdout);
     else if (c->check)
-        config_print(c, stdout);
+        print_check(c);
     else
         return false;
     return true;

@@ -123,7 +123,8 @@ struct ckpt_point {
 CKPT_API enum ckpt_status ckpt_resume(struct ckpt *c, struct ckpt_point *ret);
 
 /* Says that training has got to the end of `step`: beyond the resume point this proves
- * that the checkpoint is sound, and the crash-loop rule stops counting.  Cheap (a
+ * that the checkpoint is sound, and the crash-loop rule stops counting; so does a save of a
+ * later step, but not one of the step that was resumed from.  Cheap (a
  * message when it matters, and about one a second for `ckpt status`); any rank, rank 0
  * suffices.
  * CKPT_FINISHED instead of a step: nothing is left to do.  A finished job that is started

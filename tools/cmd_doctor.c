@@ -6,7 +6,7 @@
 #include "tools/output.h"
 #include "tools/tool.h"
 
-#define FINDINGS_MAX 16
+#define FINDINGS_MAX 24
 
 struct doctor {
     struct tool *t;
@@ -56,27 +56,35 @@ static bool directory_of(const char *url, char *ret, size_t cap)
     return (size_t)snprintf(ret, cap, "%.*s", (int)min_u64(n, cap), path) < cap;
 }
 
+static enum ckpt_status open_to_try(struct doctor *d, const char *url, const char *what,
+                                    struct store **ret)
+{
+    struct ckpt_err err = { 0 };
+    struct store_options options = { .attended = true };
+    enum ckpt_status st = store_open(url, &options, ret, &err);
+    if (st == CKPT_OK)
+        return st;
+    struct doctor_finding *f = next(d);
+    f->what = what;
+    doctor_found(f, DOCTOR_RED, "%.200s", err_text(&err));
+    if (st == CKPT_NOT_FOUND)
+        doctor_remedy(f, "the first trainer or ckptd makes it; or is the name wrong?");
+    return st;
+}
+
 static void look_at_store(struct doctor *d)
 {
     char dir[4096];
     const char *url = d->t->store_url;
-    struct ckpt_err err = { 0 };
     CLEANUP_STORE struct store *s = NULL;
-    struct store_options options = { .attended = true };
     if (!url || !*url) {
         struct doctor_finding *f = next(d);
         f->what = "store";
         doctor_found(f, DOCTOR_ABSENT, "none is named: --store or CKPT_STORE");
         return;
     }
-    if (store_open(url, &options, &s, &err) != CKPT_OK) {
-        struct doctor_finding *f = next(d);
-        f->what = "store";
-        doctor_found(f, DOCTOR_RED, "%.200s", err_text(&err));
-        if (err.status == CKPT_NOT_FOUND)
-            doctor_remedy(f, "the first trainer or ckptd makes it; or is the name wrong?");
+    if (open_to_try(d, url, "store", &s) != CKPT_OK)
         return;
-    }
     struct doctor_finding *rights = next(d);
     doctor_store_rights(s, rights);
     doctor_store_name(s, rights->verdict, next(d)); /* it has its keys by now */
@@ -86,6 +94,36 @@ static void look_at_store(struct doctor *d)
         doctor_space(dir, next(d));
     if (d->speed_bytes)
         doctor_store_speed(s, d->speed_bytes, next(d));
+}
+
+/* Under a name of its own, so that it is not taken for the store's. */
+static void name_last(struct doctor *d, const char *what)
+{
+    d->findings[d->count - 1].what = what;
+}
+
+/* Where this node's packs go when the store is elsewhere: no records are decided there. */
+static void look_at_local(struct doctor *d)
+{
+    char url[4096], dir[4096];
+    CLEANUP_STORE struct store *s = NULL;
+    const char *store = d->t->store_url;
+    if (!doctor_local(store, url, sizeof(url)) || (store && strcmp(store, url) == 0) ||
+        open_to_try(d, url, "local", &s) != CKPT_OK)
+        return;
+    struct doctor_finding *rights = next(d);
+    doctor_store_rights(s, rights);
+    name_last(d, "local's rights");
+    doctor_store_name(s, rights->verdict, next(d));
+    name_last(d, "local");
+    if (directory_of(url, dir, sizeof(dir))) {
+        doctor_space(dir, next(d));
+        name_last(d, "local's room");
+    }
+    if (d->speed_bytes) {
+        doctor_store_speed(s, d->speed_bytes, next(d));
+        name_last(d, "local's speed");
+    }
 }
 
 static void look_at_daemon(struct doctor *d)
@@ -169,6 +207,7 @@ static int run(struct tool *t, int argc, char **argv)
         return tool_misuse("doctor", "it takes no arguments");
     look_at_machine(&d);
     look_at_store(&d);
+    look_at_local(&d);
     doctor_config(t->store_url, next(&d));
     look_at_daemon(&d);
     enum ckpt_status st = t->json ? print_json(&d, &err) : print_text(&d, &err);
@@ -188,9 +227,10 @@ const struct tool_verb cmd_doctor = {
         "Looks at io_uring, huge pages, memory and its limits, GPU driver, NCCL and clock; with\n"
         "--store at the store's rights and credentials, conditional writes, clock, room and\n"
         "speed (one small object and SIZE of noise are written under \"ckpt.doctor/\" and removed\n"
-        "again); at ckptd's settings (as ckptd --check does); and whether a ckptd listens.  green:\n"
-        "as it should be; yellow: works, with a drawback, and what takes it away; red: does not\n"
-        "work; -: not there, which may be just as well.\n"
+        "again), also of the directory that CKPT_LOCAL or ckptd's file names as local; at ckptd's\n"
+        "settings (as ckptd --check does); and whether a ckptd listens.  green: as it should be;\n"
+        "yellow: works, with a drawback, and what takes it away; red: does not work; -: not there,\n"
+        "which may be just as well.\n"
         "\n"
         "  --socket PATH   where ckptd listens (else CKPT_SOCKET, else by user and store)\n"
         "  --size SIZE     how much to write for the speed (default 256M; 0 = nothing)\n"

@@ -114,7 +114,7 @@ static bool again(struct run *r)
     } else if (r->seen.stop) {
         snprintf(r->why, sizeof(r->why), "%s: %s", r->seen.job, r->seen.why);
         r->stopped = "the history of the job says that a human must look first: ";
-    } else if (!run_policy_again(&r->policy, r->seen.committed, &wait)) {
+    } else if (!run_policy_again(&r->policy, r->seen.committed ? &r->seen.highest : NULL, &wait)) {
         snprintf(r->why, sizeof(r->why), "%" PRIu64 " starts in a row brought no new checkpoint",
                  r->policy.in_vain);
         r->stopped = "given up: ";
@@ -274,10 +274,12 @@ const struct tool_verb cmd_run = {
         "that is left of it is ended, and it is started again.  Put it around what starts all\n"
         "ranks: a plain program, mpirun, srun, or torchrun with one agent.\n"
         "\n"
-        "  --max-restarts N   restarts in a row that bring no new checkpoint (default 10)\n"
+        "  --max-restarts N   restarts in a row that bring no new checkpoint, of a higher step\n"
+        "                     than all before (default 10)\n"
         "  --backoff S[:MAX]  seconds before the first restart, doubled for each in a row that\n"
         "                     brings no new checkpoint, up to MAX (default 1:60)\n"
-        "  --grace S          seconds that CMD has after SIGTERM to save and end (default 60)\n"
+        "  --grace S          seconds that CMD, and what outlives it, have after SIGTERM to save\n"
+        "                     and end (default 60)\n"
         "\n"
         "TERM, INT, QUIT and HUP are passed on to CMD and end the run; USR1 and USR2 are passed\n"
         "on.  A start is never repeated when CMD ended with status 0 or was interrupted, nor when\n"

@@ -56,3 +56,6 @@ void doctor_space(const char *dir, struct doctor_finding *ret);
 void doctor_daemon(const char *path, struct doctor_finding *ret);
 /* Is what ckptd is told sound?  store: to be tried with, or NULL. */
 void doctor_config(const char *store, struct doctor_finding *ret);
+/* Where ckptd would write on this node when that is not the store itself, by what it is told;
+ * false: nowhere else, or it cannot be found out. */
+bool doctor_local(const char *store, char *ret, size_t cap);

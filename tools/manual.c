@@ -61,12 +61,13 @@ void manual_words(FILE *to, const struct tool_verb *v, const struct tool_verb *c
 {
     for (size_t i = 0; !v && i < count; i++)
         fprintf(to, "%s\n", verbs[i]->name);
-    fputs("--store\n--json\n--help\n", to);
+    fputs("--store\n--remote\n--json\n--help\n", to);
     const char *line = v ? v->help : "";
     while (*line) {
         const char *word = line + strspn(line, " ");
         size_t n = strspn(word, "-abcdefghijklmnopqrstuvwxyz0123456789");
-        if (strncmp(word, "--", 2) == 0 && word > line && n > 2 && strncmp(word, "--json", 6) != 0)
+        bool said = strncmp(word, "--json", 6) == 0 || strncmp(word, "--remote ", 9) == 0;
+        if (strncmp(word, "--", 2) == 0 && word > line && n > 2 && !said)
             fprintf(to, "%.*s\n", (int)n, word);
         line += strcspn(line, "\n");
         line += *line == '\n';

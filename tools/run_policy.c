@@ -3,9 +3,13 @@
 
 #include <math.h>
 
-bool run_policy_again(struct run_policy *p, bool new_checkpoint, double *ret_wait)
+bool run_policy_again(struct run_policy *p, const uint64_t *step, double *ret_wait)
 {
-    p->in_vain = new_checkpoint ? 0 : p->in_vain + 1;
+    bool is_new = step && (!p->saved || *step > p->highest);
+    p->in_vain = is_new ? 0 : p->in_vain + 1;
+    if (is_new)
+        p->highest = *step;
+    p->saved |= is_new;
     if (p->in_vain > p->max_restarts)
         return false;
     double wait = p->backoff_s;

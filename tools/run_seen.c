@@ -93,11 +93,13 @@ enum ckpt_status run_seen_read(struct store *s, const char *token, const char *j
     if (st != CKPT_OK)
         return st;
     for (size_t i = 0; i < l.commit_count; i++) {
-        if (!epoch_of_token(&l, l.commits[i].name.epoch, token))
+        const struct ckpt_name *name = &l.commits[i].name;
+        if (!epoch_of_token(&l, name->epoch, token))
             continue;
+        if (!ret->committed)
+            ret->newest = *name;
         ret->committed = true;
-        ret->newest = l.commits[i].name;
-        break;
+        ret->highest = max_u64(ret->highest, name->step);
     }
     look_ahead(&l, ret);
     lineage_fini(&l);

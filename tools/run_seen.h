@@ -9,6 +9,7 @@ struct run_seen {
     char job[CKPT_JOB_NAME_MAX + 1]; /* "" = no job was opened with the token, or no store */
     bool committed;                  /* this start made a checkpoint */
     struct ckpt_name newest;         /* its newest; with `committed` */
+    uint64_t highest;                /* of its steps, as far as it got; with `committed` */
     bool has_next;                   /* the next start would resume from ... */
     struct ckpt_name next;           /* ... here; else from the beginning */
     bool stop;                       /* the history says that a human must look first */

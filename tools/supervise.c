@@ -15,6 +15,7 @@
 
 #define ENVIRON_MAX (1 << 20) /* of a process: what lies beyond is not looked at */
 #define LOOK_MS     20        /* between two looks at what is left */
+#define MOMENT_S    1.0       /* that what is left has after SIGTERM when no grace is left */
 #define KILLED_S    5.0       /* how long the kernel may take to end what was killed */
 
 static const int passed_on[] = { SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2 };
@@ -62,8 +63,10 @@ static void take_signals(struct supervisor *s, pid_t pid)
         int signal = (int)si.ssi_signo;
         if (signal == SIGCHLD)
             continue;
-        if (asks_for_end(signal) && s->stop_signal == 0)
+        if (asks_for_end(signal) && s->stop_signal == 0) {
             s->stop_signal = signal;
+            s->stopped_at = output_monotonic();
+        }
         bool typed = si.ssi_code == SI_KERNEL && (signal == SIGINT || signal == SIGQUIT);
         if (pid > 0 && !typed)
             kill(pid, signal);
@@ -180,6 +183,12 @@ static void end_leftovers(struct supervisor *s, const char *token, double grace_
                           struct supervise_end *ret)
 {
     CLEANUP_FREE char *buf = malloc(ENVIRON_MAX);
+    /* Whoever sent the stop signal waits for all of it, and kills us when it takes too long. */
+    if (s->stop_signal) {
+        double left = s->stopped_at + grace_s - output_monotonic();
+        double least = grace_s < MOMENT_S ? grace_s : MOMENT_S;
+        grace_s = left > least ? left : least;
+    }
     if (!buf)
         return;
     reap_orphans();
@@ -211,18 +220,16 @@ static enum ckpt_status start(const struct supervisor *s, char *const *argv, con
  * here, too: unreaped, they would use up the processes that the machine allows it. */
 static void wait_command(struct supervisor *s, pid_t pid, double grace_s, struct supervise_end *ret)
 {
-    double until = 0;
     for (;;) {
         take_signals(s, pid); /* first: a SIGCHLD that comes later ends the wait below */
         if (reap(pid, &ret->status))
             return;
-        if (s->stop_signal && until == 0)
-            until = output_monotonic() + grace_s;
-        if (until > 0 && output_monotonic() >= until && !ret->grace_over) {
+        double left = s->stop_signal ? s->stopped_at + grace_s - output_monotonic() : 1;
+        if (left <= 0 && !ret->grace_over) {
             ret->grace_over = true;
             kill(pid, SIGKILL);
         }
-        wait_signals(s, until > 0 && !ret->grace_over ? until - output_monotonic() : 1);
+        wait_signals(s, ret->grace_over ? 1 : left);
     }
 }
 

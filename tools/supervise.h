@@ -18,7 +18,8 @@
 struct supervisor {
     int signal_fd;
     sigset_t before;
-    int stop_signal; /* the first TERM, INT, QUIT or HUP that asked for an end; 0 = none */
+    int stop_signal;   /* the first TERM, INT, QUIT or HUP that asked for an end; 0 = none */
+    double stopped_at; /* when it came */
 };
 enum ckpt_status supervisor_init(struct supervisor *s, struct ckpt_err *err) CKPT_MUST_CHECK;
 void supervisor_fini(struct supervisor *s);
@@ -30,9 +31,10 @@ struct supervise_end {
     bool grace_over;   /* they, or the command after a stop signal, had to be killed */
 };
 /* Starts argv with CKPT_LAUNCH=token and returns when it and all that it started have
- * ended.  A stop signal is passed on to the command, which then has `grace_s` seconds;
- * USR1 and USR2 are just passed on; a ^C that the terminal has given the command too is
- * not repeated.  CKPT_NOT_FOUND: no such program. */
+ * ended.  A stop signal is passed on to the command, which then has `grace_s` seconds; what
+ * outlives it has what is left of them, but a moment at least, or without a stop signal all
+ * of them from its end.  USR1 and USR2 are just passed on; a ^C that the terminal has given
+ * the command too is not repeated.  CKPT_NOT_FOUND: no such program. */
 enum ckpt_status supervise(struct supervisor *s, char *const *argv, const char *token,
                            double grace_s, struct supervise_end *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;

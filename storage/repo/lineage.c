@@ -235,21 +235,60 @@ static bool resumed_from(const struct lineage_launch *launch, const struct ckpt_
     return moved_on(launch) && launch->kind == RESOLVED_POINT && name_equal(&launch->point, name);
 }
 
-uint32_t lineage_crashes(const struct lineage *l, const struct ckpt_name *name, uint64_t below)
+struct ckpt_name lineage_origin(const struct lineage *l, const struct ckpt_name *name)
 {
-    uint32_t crashes = 0;
+    struct ckpt_name at = *name;
+    for (;;) {
+        const struct lineage_launch *launch = resolved_at(l, at.epoch);
+        if (!launch || launch->kind != RESOLVED_POINT || launch->point.step != at.step ||
+            launch->point.epoch >= at.epoch)
+            return at;
+        at = launch->point;
+    }
+}
+
+static bool resumed_from_state(const struct lineage *l, const struct lineage_launch *launch,
+                               const struct ckpt_name *origin)
+{
+    if (!moved_on(launch) || launch->kind != RESOLVED_POINT || launch->point.step != origin->step ||
+        launch->point.epoch >= launch->epoch)
+        return false;
+    struct ckpt_name from = lineage_origin(l, &launch->point);
+    return name_equal(&from, origin);
+}
+
+/* Of an epoch's commits the highest step comes first. */
+static bool got_beyond(const struct lineage *l, const struct lineage_launch *launch)
+{
+    return launch->progressed ||
+           (has_commits(l, launch->epoch) &&
+            l->commits[lineage_commits_from(l, launch->epoch)].name.step > launch->point.step);
+}
+
+struct crash_run lineage_crash_run(const struct lineage *l, const struct ckpt_name *name,
+                                   uint64_t below)
+{
+    const struct ckpt_name origin = lineage_origin(l, name);
+    struct crash_run run = { 0 };
     for (size_t i = 0; i < l->launch_count; i++) {
         const struct lineage_launch *launch = &l->launches[i];
-        if (launch->epoch >= below || !resumed_from(launch, name))
+        if (launch->epoch >= below || !resumed_from_state(l, launch, &origin))
             continue;
-        if (launch->progressed || has_commits(l, launch->epoch))
+        if (got_beyond(l, launch))
             break;
-        if (launch->restored && died(l, i))
-            crashes++;
+        if (launch->restored && died(l, i)) {
+            run.crashes++;
+            run.first = launch;
+        }
         if (launch->forced) /* somebody decided to try again: older crashes are forgiven */
             break;
     }
-    return crashes;
+    return run;
+}
+
+uint32_t lineage_crashes(const struct lineage *l, const struct ckpt_name *name, uint64_t below)
+{
+    return lineage_crash_run(l, name, below).crashes;
 }
 
 const struct lineage_launch *lineage_corrupt_in(const struct lineage *l,

@@ -81,7 +81,8 @@ bool lineage_on_branch(const struct lineage *l, const struct ckpt_name *name);
 const struct lineage_commit *lineage_newest_restorable(const struct lineage *l);
 /* lineage_on_branch for all of l->commits in one walk: marks[i] for commits[i].  False: no memory. */
 bool lineage_mark_branch(const struct lineage *l, bool *marks) CKPT_MUST_CHECK;
-/* Crash-loop state of a checkpoint: how many launches in a row count against it. */
+/* Crash-loop state of a checkpoint: how many launches in a row count against it, or against
+ * another of the same state (lineage_origin). */
 uint32_t lineage_crashes(const struct lineage *l, const struct ckpt_name *name, uint64_t below);
 bool lineage_quarantined(const struct lineage *l, const struct ckpt_name *name, uint64_t below);
 /* Explains in lines of text what the next launch would do (ckpt restore --explain). */

@@ -18,6 +18,7 @@ struct choice {
     const struct lineage_commit *crashed; /* the first that crash loops rule out */
     const struct lineage_commit *taken;
     bool stop;
+    bool back; /* what is asked is only whether crash loops rule out what would come first */
     struct lineage_need *need;
 };
 
@@ -55,17 +56,72 @@ static const struct lineage_launch *failed_just_now(const struct choice *c,
 }
 
 /* True if a launch that may have something to say of the candidate was not read: one that is
- * younger than it. */
+ * younger than its state, or the one that saved it and says from where. */
 static bool unread(const struct choice *c, const struct ckpt_name *name)
 {
     const struct lineage *l = c->l;
+    const uint64_t epoch = lineage_origin(l, name).epoch; /* as far as it is known */
     bool any = false;
-    for (size_t i = 0; i < l->launch_count && l->launches[i].epoch > name->epoch; i++)
-        any |= l->launches[i].epoch < c->below &&
-               (l->launches[i].epoch < l->resolved_from || l->launches[i].epoch < l->reports_from);
-    if (any)
-        c->need->resolved_from = c->need->reports_from = name->epoch + 1;
+    for (size_t i = 0; i < l->launch_count && l->launches[i].epoch >= epoch; i++) {
+        uint64_t at = l->launches[i].epoch;
+        any |= at < c->below && (at < l->resolved_from || (at > epoch && at < l->reports_from));
+    }
+    if (any) {
+        c->need->resolved_from = epoch;
+        c->need->reports_from = epoch + 1;
+    }
     return any;
+}
+
+static bool same_state(const struct lineage *l, const struct ckpt_name *a,
+                       const struct ckpt_name *b)
+{
+    struct ckpt_name from_a = lineage_origin(l, a), from_b = lineage_origin(l, b);
+    return name_equal(&from_a, &from_b);
+}
+
+static enum ckpt_status consider_all(struct choice *c, struct ckpt_err *err);
+
+/* The launches that died on it may have stepped back to it.  Those that saved it again moved
+ * the head there, and what they stepped back from is on no trail from it: so it is asked what
+ * the first of them had before it. */
+static enum ckpt_status step_back(struct choice *c, const struct lineage_commit *commit,
+                                  const struct crash_run *run, struct ckpt_err *err)
+{
+    struct choice before = { .l = c->l, .below = run->first->epoch, .back = true, .need = c->need };
+    enum ckpt_status st = CKPT_OK;
+    if (!c->back && !run->first->forced)
+        st = consider_all(&before, err);
+    free(before.skips);
+    if (st == CKPT_OK)
+        st = skip(c, &commit->name, err, "%u launches in a row died on it before any progress",
+                  run->crashes);
+    if (st != CKPT_OK)
+        return st;
+    c->crashed = before.crashed ? before.crashed : commit;
+    c->stop = before.crashed != NULL;
+    if (c->back || c->stop)
+        c->taken = c->crashed;
+    return CKPT_OK;
+}
+
+/* I5. */
+static enum ckpt_status consider_crashes(struct choice *c, const struct lineage_commit *commit,
+                                         struct ckpt_err *err)
+{
+    struct crash_run run = lineage_crash_run(c->l, &commit->name, c->below);
+    if (c->crashed && same_state(c->l, &commit->name, &c->crashed->name))
+        return skip(c, &commit->name, err, "the same state as step %" PRIu64 " of epoch %" PRIu64,
+                    c->crashed->name.step, c->crashed->name.epoch);
+    if (run.crashes < LINEAGE_CRASHES) {
+        c->taken = commit;
+    } else if (!c->crashed) {
+        return step_back(c, commit, &run, err);
+    } else { /* one step back failed as often: not the checkpoint's fault */
+        c->taken = c->crashed;
+        c->stop = true;
+    }
+    return CKPT_OK;
 }
 
 /* Takes the candidate, or says why not. */
@@ -87,17 +143,7 @@ static enum ckpt_status consider(struct choice *c, const struct lineage_commit *
     if (bad)
         return skip(c, name, err, "launch %" PRIu64 " could not read it: %.100s", bad->epoch,
                     bad->bad_text);
-    uint32_t crashes = lineage_crashes(c->l, name, c->below);
-    if (crashes < LINEAGE_CRASHES) {
-        c->taken = commit;
-    } else if (!c->crashed) {
-        c->crashed = commit;
-        return skip(c, name, err, "%u launches in a row died on it before any progress", crashes);
-    } else { /* one step back failed as often: not the checkpoint's fault */
-        c->taken = c->crashed;
-        c->stop = true;
-    }
-    return CKPT_OK;
+    return consider_crashes(c, commit, err);
 }
 
 static enum ckpt_status consider_stretch(struct choice *c, const struct stretch *s,
@@ -124,20 +170,31 @@ static enum ckpt_status consider_stretch(struct choice *c, const struct stretch 
     return CKPT_OK;
 }
 
+static enum ckpt_status consider_trail(struct choice *c, const struct trail *t,
+                                       struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    for (size_t i = 0; i < t->count && !c->taken && st == CKPT_OK; i++)
+        st = consider_stretch(c, &t->stretches[i], err);
+    if (st == CKPT_OK && !c->taken && t->cut) {
+        c->need->resolved_from = t->need;
+        return CKPT_BUSY;
+    }
+    return st;
+}
+
 static enum ckpt_status consider_all(struct choice *c, struct ckpt_err *err)
 {
     struct trail t = { 0 };
+    enum ckpt_status st;
+    c->seen = calloc(c->l->commit_count + 1, sizeof(*c->seen));
     trail_walk(c->l, c->below, &t);
-    enum ckpt_status st = CKPT_OK;
-    if (t.failed)
+    if (t.failed || !c->seen)
         st = err_set(err, CKPT_NO_MEMORY, "no memory for the history of the job");
-    for (size_t i = 0; i < t.count && !c->taken && st == CKPT_OK; i++)
-        st = consider_stretch(c, &t.stretches[i], err);
+    else
+        st = consider_trail(c, &t, err);
     free(t.stretches);
-    if (st == CKPT_OK && !c->taken && t.cut) {
-        c->need->resolved_from = t.need;
-        return CKPT_BUSY;
-    }
+    free(c->seen);
     if (st == CKPT_OK && !c->taken && c->crashed) { /* nothing to step back to */
         c->taken = c->crashed;
         c->stop = true;
@@ -286,11 +343,7 @@ enum ckpt_status lineage_pick_part(const struct lineage *l, const struct lineage
         return st;
     }
     struct choice c = { .l = l, .below = wish->below, .need = need };
-    c.seen = calloc(l->commit_count + 1, sizeof(*c.seen));
-    if (!c.seen)
-        return err_set(err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", l->commit_count);
     enum ckpt_status st = pick_newest(&c, &out, err);
-    free(c.seen);
     if (st != CKPT_OK) {
         free(c.skips);
         return st;

@@ -42,6 +42,16 @@ const struct lineage_commit *lineage_find_commit(const struct lineage *l,
                                                  const struct ckpt_name *name);
 /* The newest resolved launch below an epoch; NULL if there is none. */
 const struct lineage_launch *lineage_resolved_below(const struct lineage *l, uint64_t below);
+/* The first checkpoint of the same state: a launch that saves the step from which it resumed
+ * saves what it found.  Looks at `resolved` of its epoch and of those between. */
+struct ckpt_name lineage_origin(const struct lineage *l, const struct ckpt_name *name);
+/* The launches in a row that count against a state (I5). */
+struct crash_run {
+    uint32_t crashes;
+    const struct lineage_launch *first; /* the oldest of them; NULL if there is none */
+};
+struct crash_run lineage_crash_run(const struct lineage *l, const struct ckpt_name *name,
+                                   uint64_t below);
 /* The newest launch that found wrong digests in it; NULL if none did, or a later launch
  * restored it (it was repaired). */
 const struct lineage_launch *lineage_corrupt_in(const struct lineage *l,

@@ -6,7 +6,7 @@
 Makes a store with make_history (records of the real encoders, one launch) in DIR, on whose
 disk it depends; syncs; then runs `ckpt ls` RUNS times (output to a file, warm page cache)
 and, on a fresh store each time, prune of the oldest and gc of those without grace.  Prints
-each wall time and the medians.  Not a test: nothing is asserted about time."""
+each wall time and the medians, for results.md.  Not a test: nothing is asserted about time."""
 import argparse
 import os
 import shutil

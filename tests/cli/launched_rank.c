@@ -5,7 +5,8 @@
  *
  * Resumes the job in CKPT_STORE, checks what it got, saves each step, and says so in
  * one line "rank R of W: launch goes on after STEP".  Two steps after each start one of the
- * ranks kills itself, a different one each time, until all STEPS are done. */
+ * ranks kills itself, a different one each time, until all STEPS are done.  With SAVES_AGAIN in
+ * the environment it saves the step from which it resumed and kills itself then. */
 #include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -109,6 +110,10 @@ int main(int argc, char **argv)
     int n = snprintf(line, sizeof(line), "rank %u of %u: launch goes on after %llu\n", r.rank,
                      r.world, (unsigned long long)begin);
     CHECK_EQ(write(1, line, (size_t)n), n);
+    if (begin && getenv("SAVES_AGAIN")) {
+        save(&r, begin);
+        raise(SIGKILL);
+    }
     for (uint64_t step = begin + 1; step <= steps; step++) {
         if (step == begin + 3 && begin / 2 % r.world == r.rank)
             raise(SIGKILL);

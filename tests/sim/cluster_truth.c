@@ -159,17 +159,19 @@ bool sim_store_newest(uint32_t job, struct ckpt_name *ret)
     return newest(job, EPOCHS_MAX, &has, ret) && has;
 }
 
-/* A checkpoint that may be passed over: reported bad, resumed from too often in vain, or
- * not all there. */
+/* A checkpoint that may be passed over: reported bad, resumed from too often in vain (it, or
+ * another of its step), or not all there. */
 static bool may_be_skipped(uint32_t job, const struct ckpt_name *name)
 {
     const struct sim_attempt *a = sim_attempt_find(name);
     uint32_t vain = 0;
     for (uint64_t e = 1; e < EPOCHS_MAX; e++) {
         const struct epoch *at = &epochs[job][e];
-        if (!at->resolved || !at->has_point || !name_equal(&at->point, name))
+        if (!at->resolved || !at->has_point || at->point.step != name->step)
             continue;
-        vain += at->bad > 0 ? 3 : at->restored;
+        vain += at->restored;
+        if (name_equal(&at->point, name) && at->bad > 0)
+            vain += 3;
     }
     if (!a || vain >= 3 || extra_of(a)->life != LIFE_LIVE)
         return true;

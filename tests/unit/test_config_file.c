@@ -13,13 +13,14 @@
 #define VALUES_MAX 64
 
 static long cases;
-static const char *env_crew, *env_config;
+static const char *env_crew, *env_config, *env_keep;
 static struct config_errors errors;
 
 static char *fake_env(const char *name)
 {
     const char *v = strcmp(name, "CKPT_CREW") == 0     ? env_crew
                     : strcmp(name, "CKPT_CONFIG") == 0 ? env_config
+                    : strcmp(name, "CKPT_KEEP") == 0   ? env_keep
                                                        : NULL;
     return (char *)(uintptr_t)v;
 }
@@ -247,7 +248,67 @@ static void strength(void)
     config_free(c);
 }
 
+/* What somebody says now stands above what the file says of single jobs. */
+static void stronger_than_sections(void)
+{
+    const char *text = "store = /s\nkeep = last=3\n[job c]\nkeep = last=4\n"
+                       "[job d*]\nkeep-local = last=6\n[job d]\nkeep = last=7\n";
+    struct config *c = load(text);
+    CHECK(c);
+    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 4);
+    CHECK_EQ(config_keep(c, "d", false)->rules[0].n, 7); /* the first that fits and has it */
+    CHECK_EQ(config_keep(c, "d", true)->rules[0].n, 6);
+    config_free(c);
+    env_keep = "all";
+    c = load(text);
+    CHECK(c && !config_keep(c, "c", false) && !config_keep(c, "d", false));
+    CHECK_EQ(config_keep(c, "d", true)->rules[0].n, 6);
+    config_free(c);
+    flags("--keep=last=8", NULL);
+    c = load(text);
+    CHECK(c);
+    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 8);
+    CHECK_EQ(config_keep(c, "z", false)->rules[0].n, 8);
+    config_free(c);
+    env_keep = NULL;
+    flags("--keep=all", "--keep-local=all");
+    c = load(text);
+    CHECK(c && !config_keeps(c));
+    config_free(c);
+    flags(NULL, NULL);
+}
+
 static char said[2048];
+
+static void say_idle(void *arg, const char *where, const char *missing)
+{
+    (void)arg;
+    size_t n = strlen(said);
+    snprintf(said + n, sizeof(said) - n, "%s>%s ", where, missing);
+}
+
+static void idle(void)
+{
+    static const struct {
+        const char *text, *words;
+    } texts[] = {
+        { "store = /s\nkeep-local = last=2\n[job a]\nkeep-local = last=3\n",
+          "f:2: keep-local>local f:4: keep-local>local " },
+        { "store = /s\nlocal = /l\nkeep-local = last=2\n", "" },
+        { "store = /s\ndelete-grace = 1h\nremote-rate = 1M\n",
+          "f:2: delete-grace>keep f:3: remote-rate>remote " },
+        { "store = /s\ndelete-grace = 1h\nremote = /r\nremote-rate = 1M\n[job a]\nkeep = all\n",
+          "" },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(texts); i++) {
+        struct config *c = load(texts[i].text);
+        CHECK(c);
+        said[0] = 0;
+        config_idle(c, say_idle, NULL);
+        CHECK_STR(said, texts[i].words);
+        config_free(c);
+    }
+}
 
 static void say(void *arg, const struct config_change *c)
 {
@@ -504,6 +565,8 @@ int main(void)
     all_errors();
     files();
     strength();
+    stronger_than_sections();
+    idle();
     reloads();
     what_is_written_comes_out(rounds);
     any_bytes(rounds);

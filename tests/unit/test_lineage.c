@@ -331,6 +331,33 @@ static const char *const crash_cases[][2] = {
     { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40r", "1.80 stop" },
     { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40r", "1.80 stop" },
     { "L1 C1.80 L2<1.80r L3<1.80r L4<1.80r", "1.80 stop" },
+    /* a launch that saves again the step from which it resumed has made no progress: all of
+     * those saves are one state, and what counts against one counts against all */
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80", "3.80" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80 L4<3.80r C4.80", "1.40" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r L4<2.80r", "1.40" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r D3.80 L4<3.80r L5<3.80r", "1.40" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r U3.80 L4<3.80r", "1.40" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80 C3.90 L4<3.90r L5<3.90r", "3.90" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80 D3.90 L4<3.80r L5<3.80r", "3.80" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80rp C3.80 L4<3.80r L5<3.80r", "3.80" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.60 L3<1.80r C3.60 L4<1.80r C4.60", "4.60" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80 L4<3.80!r C4.80", "4.80" },
+    { "L1 C1.40 C1.80 L2<1.80r=x C2.80 L3<2.80!r=x C3.80 L4<3.80r", "3.80" },
+    /* ... also when it is the step back that is saved again, and so moves the head */
+    { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r C5.40 L6<5.40r C6.40", "6.40" },
+    { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r C5.40 L6<5.40r C6.40 L7<6.40r",
+      "1.80 stop" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80 L4<3.80r L5<1.40r C5.40 L6<5.40r L7<5.40r C7.40",
+      "3.80 stop" },
+    { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80 L4<3.80r L5<1.40r L6<1.40r L7<1.40r",
+      "3.80 stop" },
+    { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r C5.40 L6<5.40r L7<5.40r L8<1.80r C8.80",
+      "8.80 stop" },
+    { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r C5.40 C5.50 L6<5.50r L7<5.50r "
+      "L8<5.50r",
+      "5.40" },
+    { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40!r C5.40 L6<5.40r L7<5.40r", "1.20" },
     /* progress on the step back clears it for the step back only */
     { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40rp", "1.40" },
     { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r C5.50", "5.50" },

@@ -11,11 +11,11 @@ static void waits_double_in_vain(void)
     const double want[] = { 1, 2, 4, 6, 6 };
     double wait;
     for (size_t i = 0; i < ARRAY_COUNT(want); i++) {
-        CHECK(run_policy_again(&p, false, &wait));
+        CHECK(run_policy_again(&p, NULL, &wait));
         CHECK(wait == want[i]);
         cases++;
     }
-    CHECK(!run_policy_again(&p, false, &wait));
+    CHECK(!run_policy_again(&p, NULL, &wait));
     cases++;
 }
 
@@ -23,20 +23,37 @@ static void a_checkpoint_starts_anew(void)
 {
     struct run_policy p = { .max_restarts = 2, .backoff_s = 3, .backoff_max_s = 100 };
     double wait;
-    for (int i = 0; i < 50; i++) {
-        CHECK(run_policy_again(&p, false, &wait) && wait == 3);
-        CHECK(run_policy_again(&p, false, &wait) && wait == 6);
-        CHECK(run_policy_again(&p, true, &wait) && wait == 3);
+    for (uint64_t i = 0; i < 50; i++) {
+        CHECK(run_policy_again(&p, NULL, &wait) && wait == 3);
+        CHECK(run_policy_again(&p, NULL, &wait) && wait == 6);
+        CHECK(run_policy_again(&p, &i, &wait) && wait == 3);
         cases++;
     }
+}
+
+/* What is saved again, or after a step back, is none until it is more than ever before. */
+static void only_higher_steps_are_new(void)
+{
+    struct run_policy p = { .max_restarts = 3, .backoff_s = 1, .backoff_max_s = 100 };
+    const uint64_t steps[] = { 100, 100, 90, 101, 100, 101, 99 };
+    const double want[] = { 1, 1, 2, 1, 1, 2, 4 };
+    double wait;
+    for (size_t i = 0; i < ARRAY_COUNT(steps); i++) {
+        CHECK(run_policy_again(&p, &steps[i], &wait));
+        CHECK(wait == want[i]);
+        cases++;
+    }
+    CHECK(!run_policy_again(&p, &steps[0], &wait));
+    cases++;
 }
 
 static void none_at_all(void)
 {
     struct run_policy p = { .max_restarts = 0, .backoff_s = 0, .backoff_max_s = 0 };
     double wait = 1;
-    CHECK(run_policy_again(&p, true, &wait) && wait == 0);
-    CHECK(!run_policy_again(&p, false, &wait));
+    const uint64_t step = 0;
+    CHECK(run_policy_again(&p, &step, &wait) && wait == 0);
+    CHECK(!run_policy_again(&p, NULL, &wait));
     cases++;
 }
 
@@ -67,6 +84,7 @@ int main(void)
 {
     waits_double_in_vain();
     a_checkpoint_starts_anew();
+    only_higher_steps_are_new();
     none_at_all();
     backoff_words();
     TEST_CASES(cases);

@@ -4,7 +4,14 @@ _ckpt() {
     local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD - 1]} verb='' i words
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${COMP_WORDS[i]} in
-        --store) i=$((i + 1)) ;;
+        --store | --remote)
+            i=$((i + 1))
+            # bash splits words at : and =, also that of a URL
+            [[ ${COMP_WORDS[i]} != = ]] || i=$((i + 1))
+            while [[ ${COMP_WORDS[i + 1]-} == [:=]* ]]; do
+                i=$((i + 2))
+            done
+            ;;
         -*) ;;
         *)
             verb=${COMP_WORDS[i]}
@@ -13,7 +20,7 @@ _ckpt() {
         esac
     done
     case $before in
-    --store | --to | --dir | --socket | --local | --layout | --svg)
+    --store | --remote | --to | --dir | --socket | --local | --layout | --svg)
         mapfile -t COMPREPLY < <(compgen -f -- "$word")
         return
         ;;
