@@ -112,7 +112,7 @@ static int test_none(void)
     world_config(&w, "[default]\nregion = us-east-1\n");
     n += expect(NULL, CKPT_DENIED, "", "profile \"default\" has no credentials");
     n += expect("gone", CKPT_INVALID, "", "there is no profile \"gone\"");
-    n += expect("default", CKPT_INVALID, "", "profile \"default\" has no credentials");
+    n += expect("default", CKPT_DENIED, "", "profile \"default\" has no credentials");
     world_set(&w, "AWS_EC2_METADATA_DISABLED", NULL);
     n += expect(NULL, CKPT_DENIED, "", "no answer from http://169.254.169.254");
     CHECK_EQ(w.count, 3);
@@ -145,6 +145,35 @@ static int test_static_profiles(void)
     n += expect("lost", CKPT_INVALID, "", "there is no profile \"nobody\"");
     n += expect("on-empty", CKPT_INVALID, "", "profile \"empty\" has no credentials");
     CHECK_EQ(w.count, 0);
+    world_fini(&w);
+    return n;
+}
+
+/* A profile that somebody named for its region has no credentials: the pod or the machine has. */
+static int test_profile_without_keys(void)
+{
+    int n = 0;
+    start();
+    world_config(&w, "[profile train]\nregion = eu-west-1\n");
+    world_set(&w, "AWS_PROFILE", "train");
+    n += expect(NULL, CKPT_DENIED, "", "AWS_EC2_METADATA_DISABLED is set");
+    world_set(&w, "AWS_EC2_METADATA_DISABLED", NULL);
+    world_reply(&w, "PUT", "http://169.254.169.254/latest/api/token", 200, "CANARY-imds");
+    world_reply(&w, "GET", IMDS_ROLES "my-role", 200, JSON_KEYS);
+    world_reply(&w, "GET", IMDS_ROLES, 200, "my-role");
+    n += expect(NULL, CKPT_OK, "JID", "instance role my-role");
+    n += expect("train", CKPT_OK, "JID", "instance role my-role");
+    world_set(&w, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/k");
+    world_reply(&w, "GET", "http://169.254.170.2/k", 200, JSON_KEYS);
+    n += expect("train", CKPT_OK, "JID", "container");
+    world_set(&w, "AWS_WEB_IDENTITY_TOKEN_FILE", world_file(&w, "token", "CANARY/token"));
+    world_set(&w, "AWS_ROLE_ARN", "arn:pod");
+    world_reply(&w, "POST", "https://sts.eu-west-1.amazonaws.com/", 200,
+                XML_KEYS("AssumeRoleWithWebIdentity", "WID"));
+    n += expect(NULL, CKPT_OK, "WID", "web identity");
+    n += expect("train", CKPT_OK, "WID", "web identity");
+    world_set(&w, "AWS_PROFILE", "gone");
+    n += expect(NULL, CKPT_INVALID, "", "there is no profile \"gone\"");
     world_fini(&w);
     return n;
 }
@@ -210,28 +239,41 @@ static int test_sts_answers(void)
         int status;
         const char *body, *words;
         enum ckpt_status st;
+        int asked;
     } answers[] = {
         { 403,
           "<ErrorResponse><Error><Code>AccessDenied</Code><Message>not\x01 you</Message></Error>"
           "</ErrorResponse>",
-          "arn:r: HTTP 403 AccessDenied: not", CKPT_DENIED },
-        { 400, "no XML", "HTTP 400", CKPT_DENIED },
-        { 500, "", "HTTP 500", CKPT_UNREACHABLE },
-        { 429, "", "HTTP 429", CKPT_UNREACHABLE },
-        { 200, "", "holds no keys", CKPT_DENIED },
-        { 200, "<a/>", "holds no keys", CKPT_DENIED },
+          "arn:r: HTTP 403 AccessDenied: not", CKPT_DENIED, 1 },
+        { 400, "no XML", "HTTP 400", CKPT_DENIED, 1 },
+        { 500, "", "HTTP 500", CKPT_UNREACHABLE, 3 },
+        { 429, "", "HTTP 429", CKPT_UNREACHABLE, 3 },
+        { 400,
+          "<ErrorResponse><Error><Code>Throttling</Code><Message>later</Message></Error></ErrorResponse>",
+          "HTTP 400 Throttling: later", CKPT_UNREACHABLE, 1 },
+        { 400,
+          "<ErrorResponse><Error><Code>ThrottlingException</Code><Message>later</Message></Error></ErrorResponse>",
+          "HTTP 400 ThrottlingException: later", CKPT_UNREACHABLE, 1 },
+        { 400,
+          "<ErrorResponse><Error><Code>RequestLimitExceeded</Code><Message>later</Message></Error></ErrorResponse>",
+          "HTTP 400 RequestLimitExceeded: later", CKPT_UNREACHABLE, 1 },
+        { 400,
+          "<ErrorResponse><Error><Code>IDPCommunicationError</Code><Message>later</Message></Error></ErrorResponse>",
+          "HTTP 400 IDPCommunicationError: later", CKPT_UNREACHABLE, 1 },
+        { 200, "", "holds no keys", CKPT_DENIED, 1 },
+        { 200, "<a/>", "holds no keys", CKPT_DENIED, 1 },
         { 200, "<R><Credentials><AccessKeyId>A</AccessKeyId></Credentials></R>", "holds no keys",
-          CKPT_DENIED },
+          CKPT_DENIED, 1 },
         { 200,
           "<R><Credentials><AccessKeyId>A</AccessKeyId><SecretAccessKey>CANARY</SecretAccessKey>"
           "<SessionToken>CANARY</SessionToken><Expiration>soon</Expiration></Credentials></R>",
-          "expiration", CKPT_DENIED },
+          "expiration", CKPT_DENIED, 1 },
         { 200,
           "<R><Credentials><AccessKeyId>A B</AccessKeyId><SecretAccessKey>CANARY</SecretAccessKey>"
           "<SessionToken>CANARY</SessionToken><Expiration>2023-11-15T01:13:20Z</Expiration>"
           "</Credentials></R>",
-          "access key id", CKPT_DENIED },
-        { 302, "", "HTTP 302", CKPT_DENIED },
+          "access key id", CKPT_DENIED, 1 },
+        { 302, "", "HTTP 302", CKPT_DENIED, 1 },
     };
     start();
     world_credentials(&w, "[base]\naws_access_key_id=BID\naws_secret_access_key=CANARY-B\n");
@@ -241,13 +283,13 @@ static int test_sts_answers(void)
         world_forget(&w);
         world_reply(&w, "POST", "http://127.0.0.1:99/", answers[i].status, answers[i].body);
         expect("r", answers[i].st, "", answers[i].words);
-        CHECK_EQ(w.count, answers[i].st == CKPT_UNREACHABLE ? 3 : 1);
+        CHECK_EQ(w.count, answers[i].asked);
         CHECK(w.requests[0].direct);
     }
     world_forget(&w);
     expect("r", CKPT_UNREACHABLE, "", "STS: nobody is there");
     world_reply_failure(&w, "POST", "http://127.0.0.1:99/", CKPT_TIMEOUT);
-    expect("r", CKPT_TIMEOUT, "", "STS");
+    expect("r", CKPT_UNREACHABLE, "", "STS"); /* TIMEOUT is for the caller's own deadline */
     world_reply_failure(&w, "POST", "http://127.0.0.1:99/", CKPT_LIMIT);
     w.count = 0;
     expect("r", CKPT_LIMIT, "", "STS");
@@ -621,7 +663,8 @@ static int test_hostile_answers(void)
 int main(void)
 {
     CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-    int n = test_environment() + test_none() + test_static_profiles() + test_roles();
+    int n = test_environment() + test_none() + test_static_profiles();
+    n += test_profile_without_keys() + test_roles();
     n += test_sts_answers() + test_web_identity() + test_process() + test_process_limits();
     n += test_container() + test_container_token() + test_instance() + test_times();
     n += test_hostile_answers();
