@@ -83,6 +83,7 @@ static int test_each_request(void)
         { "precondition", "'method':'DELETE'" },
         { "page", "'method':'PUT'" },
         { "page", "'method':'GET','key':'.+'" },
+        { "no_key", "'method':'PUT','key':'.*probe.*'" },
         { "timeout", "'method':'PUT'" },
         { "internal", "'key':'.*'" },
     };
