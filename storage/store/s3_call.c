@@ -357,7 +357,7 @@ static void try_hedge(struct s3_caller *c, int64_t now)
 static void note_answer(struct s3_caller *c, const struct s3_call *call, const struct try *t,
                         enum s3_class class_)
 {
-    bool good = class_ != S3_THROTTLED && class_ != S3_TRANSIENT &&
+    bool good = class_ != S3_THROTTLED && class_ != S3_TRANSIENT && class_ != S3_DAMAGED &&
                 (t->x.answer.status != 0 || class_ == S3_GOOD);
     pthread_mutex_lock(&c->site->shared.lock);
     s3_budget_answer(&c->site->shared.budget, good);
@@ -423,14 +423,30 @@ static enum ckpt_status give_up(struct s3_caller *c, struct s3_call *call,
     return s3_trouble(&context, outcome, answer, err);
 }
 
-static void keep_answer(struct s3_call *call, const struct s3_answer *a)
+static void keep_answer(struct s3_call *call, const struct s3_answer *a, enum s3_class class_)
 {
     call->ret.status = a->status;
+    call->ret.class_ = class_;
     memcpy(call->ret.etag, a->etag, sizeof(call->ret.etag));
     call->ret.length = a->length;
     call->ret.total = a->total;
+    call->ret.received = a->received;
     call->ret.date_s = a->date_s;
     call->ret.modified_s = a->modified_s;
+}
+
+/* S3 names the version in each good answer about an object.  One without it is somebody else's
+ * (the page of a network that wants a login): nothing was stored there, or is to be read. */
+static bool is_foreign(const struct s3_call *call, const struct s3_answer *a)
+{
+    return a->status >= 200 && a->status < 300 && call->key[0] && call->method != S3_DELETE &&
+           !a->etag[0];
+}
+
+static bool is_repeated(const struct s3_call *call, enum s3_class class_)
+{
+    return !call->once && (class_ == S3_THROTTLED || class_ == S3_TRANSIENT ||
+                           (class_ == S3_DAMAGED && !call->lie));
 }
 
 /* What a try that is over means for its call. */
@@ -441,7 +457,8 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
     struct s3_outcome outcome;
     s3_outcome_read(a, &outcome);
     enum s3_class class_ = s3_classify(&outcome);
-    if (call->odd && outcome.wire == S3_WIRE_REFUSED && !outcome.code[0]) {
+    bool ended = class_ == S3_GOOD || outcome.wire == S3_WIRE_REFUSED;
+    if (ended && !outcome.code[0] && (call->odd || is_foreign(call, a))) {
         class_ = S3_TRANSIENT;
         snprintf(a->trouble, sizeof(a->trouble), "HTTP %d that is no answer to the request",
                  a->status);
@@ -454,7 +471,7 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
         outcome.wire = S3_WIRE_BROKEN;
     }
     note_answer(c, call, t, class_);
-    keep_answer(call, a);
+    keep_answer(call, a, class_);
     if (class_ == S3_GOOD) {
         call->own.done = true;
         stop_tries(c, call);
@@ -468,8 +485,7 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
         return CKPT_OK;
     }
     int64_t now = clock_ns(CLOCK_MONOTONIC), patience = patience_ns(c, outcome.wire);
-    if ((class_ != S3_THROTTLED && class_ != S3_TRANSIENT) || call->once ||
-        out_of_patience(call, patience, now))
+    if (!is_repeated(call, class_) || out_of_patience(call, patience, now))
         return give_up(c, call, &outcome, a, err);
     int64_t wait = s3_wait_ns(class_, call->own.tries, next_random(c), a->retry_after_s);
     int64_t last = call->own.failed_ns + patience; /* the last try is made when it ends */

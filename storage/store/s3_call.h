@@ -37,14 +37,16 @@ struct s3_call {
     s3_call_take_fn *take;    /* NULL: the body is of no interest */
     uint64_t expect;          /* of a 2xx body; fewer: it is not whole */
     bool hedge;               /* may run twice at a time */
-    bool once;                /* asked to see what comes: not repeated */
+    bool once;                /* not repeated, whatever comes */
+    bool lie;                 /* a PUT with a wrong digest: S3_DAMAGED is its answer */
     void *arg;
     bool odd; /* set by take */
 
     struct {
         int status; /* HTTP; 0 = none */
+        enum s3_class class_;
         char etag[S3_ETAG_MAX + 1];
-        uint64_t length, total;
+        uint64_t length, total, received;
         int64_t date_s, modified_s;
         bool repeated; /* went out more than once: the first may have been done */
     } ret;

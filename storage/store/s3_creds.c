@@ -257,12 +257,15 @@ static enum ckpt_status renew_into(struct s3_creds *creds, int64_t now_s,
     pthread_mutex_lock(&creds->lock);
     creds->shared.renewing = false;
     pthread_cond_broadcast(&creds->changed);
+    enum ckpt_status over = limits ? check_limits(limits, "", NULL) : CKPT_OK;
     if (st == CKPT_OK) {
         st = take_found(creds, now_s, found, &why);
-    } else if (limits && check_limits(limits, "", NULL) != CKPT_OK) {
+    } else if (over != CKPT_OK) { /* this caller's trouble, nobody else's */
         memset(&creds->shared.failure, 0, sizeof(creds->shared.failure));
-        return err_set(err, st, "%s", why.text); /* this caller's trouble, nobody else's */
+        return err_set(err, over, "%s", why.text);
     } else {
+        if (st == CKPT_TIMEOUT) /* the source's; TIMEOUT is the word for the caller's deadline */
+            st = why.status = CKPT_UNREACHABLE;
         /* Who had keys once is in the right place: the source is away, for now. */
         if (st == CKPT_DENIED && creds->shared.found.keys.generation &&
             strncmp(why.text, "no AWS", 6) == 0)

@@ -13,7 +13,8 @@
  * A profile that the options name comes before the environment's keys, as --profile
  * does for the AWS CLI; AWS_PROFILE does not.  A source that is configured and fails ends the search with
  * its own message: another identity in its place would be a surprise.  One that is not
- * configured is passed over.
+ * configured is passed over; so is a profile without credentials, also one that is named (it may
+ * be there for its region), but not one that is not there.
  *
  * Threads: one object for all handles of a place; every function may be called by any
  * thread.  One caller at a time refreshes, without the lock; the others go on with
@@ -28,7 +29,7 @@
 typedef const char *s3_env_fn(void *arg, const char *name);
 
 struct s3_creds_options {
-    const char *profile; /* NULL = AWS_PROFILE, else "default"; copied */
+    const char *profile; /* NULL = as s3_profile_name finds it; copied */
     const char *region;  /* for STS; NULL = as s3_settings finds it; copied */
     s3_env_fn *env;      /* NULL = getenv */
     void *env_arg;       /* borrowed for the life of the object, as fetch_arg */
@@ -51,7 +52,7 @@ void s3_creds_unref(struct s3_creds *creds);
  * life of temporary keys.
  * CKPT_DENIED: none found (the text lists where it looked), or a source refused;
  * CKPT_INVALID: a configuration that cannot work, with file and name;
- * CKPT_UNREACHABLE, CKPT_TIMEOUT, CKPT_CANCELLED: worth another try.
+ * CKPT_UNREACHABLE: worth another try; CKPT_TIMEOUT, CKPT_CANCELLED: by `limits` alone.
  * A failed refresh of keys that are still good is no error. */
 enum ckpt_status s3_creds_get(struct s3_creds *creds, int64_t now_s, const struct s3_limits *limits,
                               struct s3_keys *keys, struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -134,8 +134,6 @@ enum ckpt_status s3_source_profile(const struct s3_search *search, struct s3_fou
 {
     char from[S3_FROM_MAX + 1];
     enum ckpt_status st = resolve(search, search->profile, 0, ret, err);
-    if (st == CKPT_NOT_FOUND && search->profile_named)
-        return CKPT_INVALID;
     if (st != CKPT_OK)
         return st;
     snprintf(from, sizeof(from), "%s", ret->from);

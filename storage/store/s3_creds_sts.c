@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "storage/store/s3_creds_source.h"
+#include "storage/store/s3_retry.h"
 #include "storage/store/s3_xml.h"
 
 #define WHAT         "STS"
@@ -134,9 +135,14 @@ static enum ckpt_status refused(const struct call *call, const struct s3_role *r
     s3_xml_find(call->answer.body, call->answer.len, "Error", "Message", message, sizeof(message));
     s3_answer_quote(code, call->token, quoted_code, sizeof(quoted_code));
     s3_answer_quote(message, call->token, quoted, sizeof(quoted));
-    return err_set(err, CKPT_DENIED, WHAT " (%s) does not give the role %s: HTTP %d %s%s%s",
-                   call->host, role->arn, call->answer.status, quoted_code, quoted[0] ? ": " : "",
-                   quoted);
+    /* STS says with 400, too, that it is asked too often, or that it cannot tell just now. */
+    struct s3_outcome outcome = { .status = call->answer.status };
+    snprintf(outcome.code, sizeof(outcome.code), "%.63s", code);
+    enum s3_class class_ = s3_classify(&outcome);
+    bool passes = class_ == S3_THROTTLED || class_ == S3_TRANSIENT;
+    return err_set(err, passes ? CKPT_UNREACHABLE : CKPT_DENIED,
+                   WHAT " (%s) does not give the role %s: HTTP %d %s%s%s", call->host, role->arn,
+                   call->answer.status, quoted_code, quoted[0] ? ": " : "", quoted);
 }
 
 static enum ckpt_status take_keys(const struct call *call, struct s3_found *ret,

@@ -80,8 +80,10 @@ static enum ckpt_status outcome(const struct exchange *x, CURLcode code, const c
         return err_set(err, CKPT_TIMEOUT, "%s: no answer in time", host);
     if (code == CURLE_OUT_OF_MEMORY)
         return err_set(err, CKPT_NO_MEMORY, "%s: out of memory", host);
-    return err_set(err, CKPT_UNREACHABLE, "%s: %s", host,
-                   detail[0] ? detail : curl_easy_strerror(code));
+    /* What curl quotes is left out: it may be a proxy's URL, with its password. */
+    if (strcspn(detail, "'\"") == 0)
+        detail = curl_easy_strerror(code);
+    return err_set(err, CKPT_UNREACHABLE, "%s: %.*s", host, (int)strcspn(detail, "'\""), detail);
 }
 
 static void set_options(CURL *curl, struct exchange *x, struct curl_slist *headers, char *detail)

@@ -467,6 +467,15 @@ enum ckpt_status s3_http_start(struct s3_http *h, struct s3_exchange *x, struct 
     return err_set(err, CKPT_NO_MEMORY, "no memory for HTTP");
 }
 
+/* What curl quotes is left out: it may be a proxy's URL, with its password. */
+static void words_of(CURLcode rc, const char *words, char *ret, size_t cap)
+{
+    int len = (int)min_u64(strcspn(words, "'\""), 200);
+    snprintf(ret, cap, "%.*s", len, words);
+    if (len == 0)
+        snprintf(ret, cap, "%s", curl_easy_strerror(rc));
+}
+
 /* The next finished exchange that curl reports, or NULL. */
 static struct s3_exchange *finished(struct s3_http *h)
 {
@@ -482,8 +491,7 @@ static struct s3_exchange *finished(struct s3_http *h)
         struct s3_exchange *x = t->x;
         x->answer.wire = wire_of(rc);
         if (rc != CURLE_OK)
-            snprintf(x->answer.trouble, sizeof(x->answer.trouble), "%.200s",
-                     t->trouble[0] ? t->trouble : curl_easy_strerror(rc));
+            words_of(rc, t->trouble, x->answer.trouble, sizeof(x->answer.trouble));
         s3_http_stop(h, x);
         return x;
     }

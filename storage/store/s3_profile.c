@@ -36,7 +36,9 @@ const char *s3_env_get(s3_env_fn *env, void *env_arg, const char *name)
 
 const char *s3_profile_name(const char *asked, s3_env_fn *env, void *env_arg, bool *ret_named)
 {
-    const char *name = asked && asked[0] ? asked : s3_env_get(env, env_arg, "AWS_PROFILE");
+    const char *name = asked && asked[0] ? asked : s3_env_get(env, env_arg, "AWS_DEFAULT_PROFILE");
+    if (!name)
+        name = s3_env_get(env, env_arg, "AWS_PROFILE");
     *ret_named = name != NULL;
     return name ? name : "default";
 }

@@ -41,8 +41,8 @@ void s3_profiles_keys(const struct s3_profiles *profiles, const char *profile, c
 /* Where was looked, for messages: "FILE and FILE". */
 const char *s3_profiles_places(const struct s3_profiles *profiles);
 
-/* The profile to be used: `asked`, else AWS_PROFILE, else "default".  *ret_named: somebody
- * named it, so it must be there. */
+/* The profile to be used: `asked`, else AWS_DEFAULT_PROFILE, AWS_PROFILE (in botocore's order),
+ * "default".  *ret_named: somebody named it, so it must be there. */
 const char *s3_profile_name(const char *asked, s3_env_fn *env, void *env_arg, bool *ret_named);
 /* A variable that is set and not empty, else NULL.  env NULL = getenv. */
 const char *s3_env_get(s3_env_fn *env, void *env_arg, const char *name);

@@ -22,9 +22,10 @@ static const struct {
     { "OperationAborted", S3_TRANSIENT },
     { "ConditionalRequestConflict", S3_TRANSIENT },
     { "IncompleteBody", S3_TRANSIENT },
-    { "BadDigest", S3_TRANSIENT }, /* changed on its way */
-    { "XAmzContentSHA256Mismatch", S3_TRANSIENT },
-    { "XAmzContentChecksumMismatch", S3_TRANSIENT },
+    { "IDPCommunicationError", S3_TRANSIENT }, /* STS's */
+    { "BadDigest", S3_DAMAGED },
+    { "XAmzContentSHA256Mismatch", S3_DAMAGED },
+    { "XAmzContentChecksumMismatch", S3_DAMAGED },
     { "ExpiredToken", S3_CREDENTIAL },
     { "TokenRefreshRequired", S3_CREDENTIAL },
     { "InvalidToken", S3_CREDENTIAL },

@@ -15,6 +15,7 @@ enum s3_class {
     S3_GOOD,
     S3_THROTTLED,  /* asked too often: wait longer */
     S3_TRANSIENT,  /* lost, timed out, broken inside: again */
+    S3_DAMAGED,    /* the body came there with other bytes than its digest is of: again */
     S3_CREDENTIAL, /* keys ended or are unknown: renew them, once */
     S3_SKEWED,     /* clocks differ: take the server's, once */
     S3_REGION,     /* lives in another region: go there */

@@ -15,7 +15,8 @@ static bool same_place(const struct s3_place *a, const struct s3_place *b)
            strcmp(a->host, b->host) == 0 && strcmp(a->base, b->base) == 0 &&
            strcmp(a->region, b->region) == 0 && strcmp(a->profile, b->profile) == 0 &&
            strcmp(a->ca_file, b->ca_file) == 0 && a->tls == b->tls && a->aws == b->aws &&
-           a->virtual_host == b->virtual_host && a->payload == b->payload;
+           a->virtual_host == b->virtual_host && a->payload == b->payload &&
+           a->connections == b->connections;
 }
 
 static void site_free(struct s3_site *site)

@@ -128,7 +128,7 @@ enum ckpt_status s3_trouble(const struct s3_context *c, const struct s3_outcome 
             answer->location[0] ? ", it points to " : "", answer->location);
     }
     const struct advice *a = advice_of(outcome);
-    bool transient = class_ == S3_TRANSIENT || class_ == S3_THROTTLED;
+    bool transient = class_ == S3_TRANSIENT || class_ == S3_THROTTLED || class_ == S3_DAMAGED;
     enum ckpt_status st = a ? a->st : transient ? CKPT_UNREACHABLE : CKPT_IO;
     s3_xml_find(answer->error, answer->error_len, "Error", "Message", message, sizeof(message));
     return err_set(err, st, "%s %s in %s: %s (HTTP %d%s%s%s%s)", c->what, c->key, c->url,

@@ -241,12 +241,17 @@ static enum ckpt_status begin_prefix(const struct store *s, const char *what, co
     return store_check(s, what, err);
 }
 
-/* What every answer is held to. */
-static enum ckpt_status end(enum ckpt_status st, const struct ckpt_err *err)
+/* What every answer is held to.  CKPT_EXISTS is said by what is built on stores, of a commit or
+ * of a checkpoint that it has seen: a server's "already there" must not be taken for that. */
+static enum ckpt_status end(enum ckpt_status st, struct ckpt_err *err)
 {
     assert(status_known(st));
     assert(st == CKPT_OK || !err || err->status != CKPT_OK);
-    return st;
+    if (st != CKPT_EXISTS)
+        return st;
+    if (err)
+        err->status = CKPT_UNREACHABLE;
+    return CKPT_UNREACHABLE;
 }
 
 enum ckpt_status store_put(struct store *s, const char *key, const struct iovec *iov, int count,

@@ -5,6 +5,7 @@
  *                  good* only after store_sync of a prefix above it.
  *   IF_ABSENT put  records, manifests, index: durable and named on return; if the key
  *                  exists: equal bytes = success, other bytes = CKPT_CONFLICT.
+ *                  CKPT_EXISTS is no store's answer: those above say it, who have looked.
  * One thread per handle (no locks in backends); a handle carries the deadline and
  * the cancel flag of the operation under way.  Memory is borrowed until return.
  * Wrappers are stores over stores.  A new backend is one file and one row in

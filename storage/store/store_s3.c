@@ -73,7 +73,9 @@ enum ckpt_status s3_stat(struct store *base, const char *key, struct store_stat 
     struct s3_call call = { .method = S3_GET, .key = key, .range = "bytes=0-0", .take = take_byte };
     enum ckpt_status st = s3_run(s, "stat", &call, 1, &mine);
     uint64_t bytes = call.ret.total;
-    if ((st == CKPT_CORRUPT && call.ret.status == 416) || call.ret.status == 200) {
+    bool whole =
+        call.ret.status == 200 && (call.ret.class_ == S3_GOOD || call.ret.class_ == S3_PERMANENT);
+    if ((st == CKPT_CORRUPT && call.ret.status == 416) || whole) {
         /* Empty, or a server that does not know ranges: it is there, so HEAD will do. */
         struct s3_call head = { .method = S3_HEAD, .key = key };
         st = s3_run(s, "stat", &head, 1, err);

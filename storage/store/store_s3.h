@@ -52,6 +52,10 @@ void s3_body_init(const struct s3_place *place, enum s3_digest digest, const str
                   int count, struct s3_body *ret);
 /* The call that puts it under `key`. */
 struct s3_call s3_put_call(const char *key, const struct s3_body *body);
+/* Puts it if nothing lies there, whatever becomes of the answers: CKPT_OK when these bytes lie
+ * there, CKPT_CONFLICT when others do.  For servers that know conditions. */
+enum ckpt_status s3_put_absent(struct store_s3 *s, const char *key, struct s3_body *body,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Compares what lies under `key` with iov.  CKPT_NOT_FOUND. */
 enum ckpt_status s3_compare(struct store_s3 *s, const char *key, const struct iovec *iov, int count,
                             bool *ret_equal, struct ckpt_err *err) CKPT_MUST_CHECK;

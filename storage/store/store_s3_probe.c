@@ -18,9 +18,6 @@
 #include "storage/store/s3_xml.h"
 #include "storage/store/store_s3.h"
 
-/* A server in trouble is asked this often whether it minds a wrong digest. */
-#define LIES_MAX 3
-
 struct probe {
     struct store_s3 *s;
     char dir[64];
@@ -46,17 +43,19 @@ static enum ckpt_status put_text(const struct probe *p, const char *name, const 
     struct iovec iov = text_iov(text);
     struct s3_body body;
     s3_body_init(&p->s->site->place, S3_DIGEST_NONE, &iov, 1, &body);
-    if (if_absent)
-        body.headers[body.header_count++] = (struct s3_pair){ "if-none-match", "*" };
     probe_key(p, name, key);
+    if (if_absent)
+        return s3_put_absent(p->s, key, &body, err);
     struct s3_call call = s3_put_call(key, &body);
     return s3_run(p->s, "probe", &call, 1, err);
 }
 
-/* Puts with a digest that is not that of the bytes; returns the HTTP status, 0 = none. */
-static int put_lie(const struct probe *p, const char *name, enum s3_digest wrong,
-                   enum ckpt_status *ret_st, struct ckpt_err *err)
+/* Puts with a digest that is not that of the bytes.  *ret: it is turned away for that; a server
+ * in trouble says nothing about it, and is asked until it does. */
+static enum ckpt_status put_lie(const struct probe *p, const char *name, enum s3_digest wrong,
+                                bool *ret, struct ckpt_err *err)
 {
+    struct ckpt_err mine = { 0 };
     char key[128];
     struct iovec iov = text_iov("these bytes"), other = text_iov("not these bytes");
     struct s3_body body, lie;
@@ -68,9 +67,12 @@ static int put_lie(const struct probe *p, const char *name, enum s3_digest wrong
         body.headers[body.header_count++] = lie.headers[0];
     probe_key(p, name, key);
     struct s3_call call = s3_put_call(key, &body);
-    call.once = true;
-    *ret_st = s3_run(p->s, "probe", &call, 1, err);
-    return call.ret.status;
+    call.lie = true;
+    enum ckpt_status st = s3_run(p->s, "probe", &call, 1, &mine);
+    *ret = call.ret.class_ == S3_DAMAGED ||
+           (call.ret.class_ == S3_PERMANENT && call.ret.status >= 400 && call.ret.status < 500);
+    bool told = *ret || st == CKPT_OK || st == CKPT_UNSUPPORTED;
+    return told ? CKPT_OK : err_set(err, st, "%s", err_text(&mine));
 }
 
 static bool holds(const struct probe *p, const char *name, const char *text, struct ckpt_err *err,
@@ -117,8 +119,8 @@ static enum ckpt_status probe_conditional(const struct probe *p, struct ckpt_err
     if (st != CKPT_OK)
         return st;
     st = put_text(p, "m", "two", true, &mine);
-    p->traits->conditional = st == CKPT_EXISTS;
-    return st == CKPT_OK || st == CKPT_EXISTS ? CKPT_OK : err_set(err, st, "%s", err_text(&mine));
+    p->traits->conditional = st == CKPT_CONFLICT;
+    return st == CKPT_OK || st == CKPT_CONFLICT ? CKPT_OK : err_set(err, st, "%s", err_text(&mine));
 }
 
 /* The keys of a page in the order of the document; *ret_count of them end in a name of ours. */
@@ -160,21 +162,6 @@ static enum ckpt_status probe_list(const struct probe *p, struct ckpt_err *err)
     return st;
 }
 
-/* True in *ret if a body that is not what `digest` says is turned away. */
-static enum ckpt_status checks(const struct probe *p, enum s3_digest digest, bool *ret,
-                               struct ckpt_err *err)
-{
-    struct ckpt_err mine = { 0 };
-    enum ckpt_status st;
-    int status = 500;
-    for (int i = 0; i < LIES_MAX && status >= 500; i++)
-        status = put_lie(p, "w", digest, &st, &mine);
-    *ret = status >= 400 && status < 500 && status != 408 && status != 429;
-    if (st == CKPT_TIMEOUT || st == CKPT_CANCELLED)
-        return err_set(err, st, "%s", err_text(&mine));
-    return CKPT_OK;
-}
-
 static enum ckpt_status probe_digest(const struct probe *p, struct ckpt_err *err)
 {
     const struct s3_place *place = &p->s->site->place;
@@ -188,7 +175,7 @@ static enum ckpt_status probe_digest(const struct probe *p, struct ckpt_err *err
         bool found;
         if (order[i] == S3_DIGEST_SHA256 && place->payload == S3_PAYLOAD_UNSIGNED)
             continue;
-        enum ckpt_status st = checks(p, order[i], &found, err);
+        enum ckpt_status st = put_lie(p, "w", order[i], &found, err);
         if (st != CKPT_OK)
             return st;
         if (found) {
@@ -229,8 +216,32 @@ static void clean_up(const struct probe *p)
     }
 }
 
+static enum ckpt_status probe_all(const struct probe *p, struct ckpt_err *err)
+{
+    enum ckpt_status st = probe_conditional(p, err);
+    if (st == CKPT_OK)
+        st = put_text(p, "m", "three", false, err);
+    if (st == CKPT_OK)
+        st = must_hold(p, "m", "three", err);
+    if (st == CKPT_OK)
+        st = probe_list(p, err);
+    if (st == CKPT_OK)
+        st = probe_digest(p, err);
+    return st == CKPT_OK ? probe_removal(p, err) : st;
+}
+
+/* What is true of an object of the probe would be taken for the truth about the caller's: "already
+ * there" for a checkpoint that is held. */
+static enum ckpt_status without_object(enum ckpt_status st)
+{
+    bool about_object =
+        st == CKPT_EXISTS || st == CKPT_NOT_FOUND || st == CKPT_CONFLICT || st == CKPT_CORRUPT;
+    return about_object ? CKPT_UNREACHABLE : st;
+}
+
 enum ckpt_status s3_probe_server(struct store_s3 *s, struct s3_traits *ret, struct ckpt_err *err)
 {
+    struct ckpt_err mine = { 0 };
     uint64_t random[2] = { (uint64_t)getpid(), (uint64_t)(uintptr_t)s };
     struct s3_traits traits = { 0 };
     struct probe p = { .s = s, .traits = &traits };
@@ -238,19 +249,10 @@ enum ckpt_status s3_probe_server(struct store_s3 *s, struct s3_traits *ret, stru
         random[1] ^= (uint64_t)time(NULL);
     snprintf(p.dir, sizeof(p.dir), "%s%016llx%016llx/", S3_PROBE_PREFIX,
              (unsigned long long)random[0], (unsigned long long)random[1]);
-    enum ckpt_status st = probe_conditional(&p, err);
-    if (st == CKPT_OK)
-        st = put_text(&p, "m", "three", false, err);
-    if (st == CKPT_OK)
-        st = must_hold(&p, "m", "three", err);
-    if (st == CKPT_OK)
-        st = probe_list(&p, err);
-    if (st == CKPT_OK)
-        st = probe_digest(&p, err);
-    if (st == CKPT_OK)
-        st = probe_removal(&p, err);
+    enum ckpt_status st = probe_all(&p, &mine);
     clean_up(&p);
-    if (st == CKPT_OK)
-        *ret = traits;
-    return st;
+    if (st != CKPT_OK)
+        return err_set(err, without_object(st), "%s", err_text(&mine));
+    *ret = traits;
+    return CKPT_OK;
 }

@@ -76,8 +76,9 @@ struct comparison {
 static bool compare_bytes(struct s3_call *call, const struct s3_answer *answer, uint64_t at,
                           const void *bytes, size_t len)
 {
-    (void)answer;
     struct comparison *c = call->arg;
+    if (!answer->etag[0]) /* not the object's bytes: it is asked again */
+        return false;
     c->differs = !store_iov_equal(c->iov, c->count, at, bytes, len);
     return !c->differs;
 }
@@ -91,7 +92,7 @@ enum ckpt_status s3_compare(struct store_s3 *s, const char *key, const struct io
     enum ckpt_status st = s3_run(s, "compare", &call, 1, &mine);
     if (st != CKPT_OK && !c.differs)
         return err_set(err, st, "%s", err_text(&mine));
-    *ret_equal = !c.differs && call.ret.length == store_iov_bytes(iov, count);
+    *ret_equal = !c.differs && call.ret.received == store_iov_bytes(iov, count);
     return CKPT_OK;
 }
 
@@ -115,22 +116,25 @@ static enum ckpt_status settle(struct store_s3 *s, const char *key, const struct
     return equal ? CKPT_OK : conflict(s, key, err);
 }
 
-static enum ckpt_status put_conditional(struct store_s3 *s, const char *key, struct s3_body *body,
-                                        struct ckpt_err *err)
+enum ckpt_status s3_put_absent(struct store_s3 *s, const char *key, struct s3_body *body,
+                               struct ckpt_err *err)
 {
     body->headers[body->header_count++] = (struct s3_pair){ "if-none-match", "*" };
-    for (int round = 0;; round++) {
+    for (int round = 0; round < ROUNDS_MAX; round++) {
         struct ckpt_err mine = { 0 };
         struct s3_call call = s3_put_call(key, body);
         enum ckpt_status st = s3_run(s, "put", &call, 1, &mine);
         if (st == CKPT_EXISTS) {
             memset(&mine, 0, sizeof(mine));
             st = settle(s, key, body, &mine);
-            if (st == CKPT_NOT_FOUND && round < ROUNDS_MAX)
+            if (st == CKPT_NOT_FOUND)
                 continue; /* removed in between: the key is free again */
         }
         return st == CKPT_OK ? CKPT_OK : err_set(err, st, "%s", err_text(&mine));
     }
+    return err_set(err, CKPT_UNREACHABLE,
+                   "put %s in %s: the server says that it is there, and then that it is not", key,
+                   s->base.url);
 }
 
 /* For servers without conditional writes: look, put, look again.  Two that do so at the
@@ -158,7 +162,7 @@ enum ckpt_status s3_put(struct store *base, const char *key, const struct iovec 
         return st;
     s3_body_init(&s->site->place, traits.digest, iov, count, &body);
     if (flags & STORE_IF_ABSENT)
-        return traits.conditional ? put_conditional(s, key, &body, err)
+        return traits.conditional ? s3_put_absent(s, key, &body, err)
                                   : put_and_look(s, key, &body, err);
     struct s3_call call = s3_put_call(key, &body);
     return s3_run(s, "put", &call, 1, err);

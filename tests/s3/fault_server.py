@@ -241,6 +241,9 @@ class S3Handler(BaseHTTPRequestHandler):
         if rule.fault == "ok_error":
             answer = error_answer(200, "InternalError", "We encountered an internal error.")
             return answer
+        if rule.fault == "page":
+            return Answer(200, b"<html><body>Log in to our network</body></html>",
+                          Content_Type="text/html")
         if rule.fault == "garbage":
             self.connection.sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
             raise Hangup

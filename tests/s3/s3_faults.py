@@ -15,6 +15,7 @@ A rule is a dict:
 Instead of the work:
     error         any answer: status, code, message, headers
     ok_error      200 with <Error> in the body
+    page          200 with a page of HTML, as of a network that wants a login
     garbage       something that is not HTTP
     reset         the connection is reset before an answer
     reset_upload  it is reset when `after` bytes of the request's body were read
@@ -35,7 +36,7 @@ import random
 import re
 import threading
 
-INSTEAD = {"error", "ok_error", "garbage", "reset", "reset_upload", "stall"}
+INSTEAD = {"error", "ok_error", "page", "garbage", "reset", "reset_upload", "stall"}
 AFTER = {"lost", "truncate", "reset_body", "stall_body", "flip", "short", "long", "ignore_range",
          "wrong_range", "flip_stored", "no_length", "endless"}
 # Names for answers that are often wanted.

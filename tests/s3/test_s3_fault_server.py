@@ -266,6 +266,10 @@ def test_errors(server, client):
     server.rules({"fault": "ok_error"})
     answer = client.call("PUT", "/bucket/e", b"x")
     checks.equal((answer.status, answer.code), (200, "InternalError"))
+    server.rules({"fault": "page"})
+    answer = client.call("PUT", "/bucket/e", b"x")
+    checks.equal((answer.status, answer.headers.get("etag"), b"<html>" in answer.body),
+                 (200, None, True))
     checks.equal(server.ask("/objects")["bucket"], {})
     checks.equal(client.call("PUT", "/bucket/e", b"x").code, "", "one rule, one time")
 
@@ -340,7 +344,7 @@ def test_broken(server, client):
     client.connection.close()
     client.connection = None
     checks.equal(INSTEAD | AFTER, {
-        "error", "ok_error", "garbage", "reset", "reset_upload", "stall", "lost", "truncate",
+        "error", "ok_error", "page", "garbage", "reset", "reset_upload", "stall", "lost", "truncate",
         "reset_body", "stall_body", "flip", "short", "long", "ignore_range", "wrong_range",
         "flip_stored", "no_length", "endless"}, "a fault without a test")
 

@@ -138,12 +138,19 @@ static const struct fault_case cases[] = {
     { "gs", "[{'fault':'ignore_range','count':-1}]", CKPT_OK, NULL },
     { "g", "[{'fault':'wrong_range','count':2}]", CKPT_OK, NULL },
     { "gl", "[{'fault':'no_length'}]", CKPT_OK, NULL },
+    { "R", "[{'fault':'no_length','method':'GET'}]", CKPT_OK, NULL },
+    { "prRgs", "[{'fault':'page'}]", CKPT_OK, NULL },
+    { "R", "[{'fault':'page','method':'GET'}]", CKPT_OK, NULL },
+    { "s", "[{'fault':'ignore_range'},{'fault':'page','method':'HEAD'}]", CKPT_OK, NULL },
+    { "prg", "[{'fault':'page','count':-1}]", CKPT_TIMEOUT, "no answer to the request" },
+    { "s", "[{'fault':'page','count':-1}]", CKPT_TIMEOUT, "no answer to the request" },
     { "prRgsldn", "[{'fault':'denied'}]", CKPT_DENIED, "access denied" },
     { "prRgsldn", "[{'fault':'denied','early':1}]", CKPT_DENIED, "access denied" },
     { "prRgsldn", "[{'fault':'no_bucket'}]", CKPT_UNREACHABLE, "bucket does not exist" },
     { "prR", "[{'fault':'quota','method':'PUT'}]", CKPT_FULL, "quota" },
     { "prR", "[{'fault':'full','method':'PUT'}]", CKPT_FULL, "room" },
     { "r", "[{'fault':'precondition'}]", CKPT_OK, NULL }, /* 412, nothing there: again */
+    { "rR", "[{'fault':'precondition','method':'PUT','count':3}]", CKPT_OK, NULL },
     { "prRgsldn", "[{'fault':'expired','count':-1}]", CKPT_DENIED, "" },
     { "pgl", "[{'fault':'slowdown','count':-1}]", CKPT_TIMEOUT, "SlowDown" },
     { "rsd", "[{'fault':'reset','count':-1}]", CKPT_TIMEOUT, "last seen" },
@@ -152,8 +159,9 @@ static const struct fault_case cases[] = {
     { "g", "[{'fault':'wrong_range','count':-1}]", CKPT_TIMEOUT, "no answer to the request" },
 };
 
-/* `n`: number of the case; its objects are its own. */
-static void run_case(const struct fault_case *c, char op, int n)
+/* `n`: number of the case; its objects are its own.  cold: the faults are there before anything
+ * was put, and so meet the first requests of finding out what the server can do. */
+static void run_case(const struct fault_case *c, char op, bool cold, int n)
 {
     char rules[200];
     struct ckpt_err err = { 0 };
@@ -161,7 +169,8 @@ static void run_case(const struct fault_case *c, char op, int n)
     long long before = fault_server_count(&server, "faults");
     snprintf(new_pack, sizeof(new_pack), "new/%d/pack", n);
     snprintf(new_record, sizeof(new_record), "new/%d/record", n);
-    CHECK_OK(put(s, "warm", 1, 0, NULL));
+    if (!cold)
+        CHECK_OK(put(s, "warm", 1, 0, NULL));
     snprintf(rules, sizeof(rules), "%s", c->rules);
     for (char *quote = rules; (quote = strchr(quote, '\''));)
         *quote = '"';
@@ -171,7 +180,8 @@ static void run_case(const struct fault_case *c, char op, int n)
     store_set_limits(s, 0, NULL);
     if (st != c->st || (st != CKPT_OK && !strstr(err_text(&err), c->words)) ||
         fault_server_count(&server, "faults") == before) {
-        fprintf(stderr, "%c %s: %s: %s\n", op, c->rules, status_name(st), err_text(&err));
+        fprintf(stderr, "%c%s %s: %s: %s\n", op, cold ? ", cold," : "", c->rules, status_name(st),
+                err_text(&err));
         exit(1);
     }
     fault_server_tell(&server, "/faults", "[]");
@@ -194,9 +204,10 @@ static int test_matrix(void)
             /* On ordinary days every second operation of a row is enough. */
             if (!getenv("CKPT_DEEP") && cases[i].ops[1] && (op - cases[i].ops + (long)i) % 2)
                 continue;
-            n++;
             store_close(s);
-            run_case(&cases[i], *op, n);
+            run_case(&cases[i], *op, false, ++n);
+            if (strchr("prR", *op)) /* readers find nothing out */
+                run_case(&cases[i], *op, true, ++n);
             s = open_url(url);
         }
     }

@@ -246,8 +246,30 @@ static int test_proxy(void)
     CHECK_EQ(store_stat(s, "none", &stat, &err), CKPT_TIMEOUT);
     CHECK(strstr(err.text, "127.0.0.1 port 1"));
     store_close(s);
+    /* One that curl does not understand is not repeated: there is a password in it. */
+    static const char *const proxies[] = { "moon://user:canary@h:1", "http://user:canary@h:1:2" };
+    for (size_t i = 0; i < ARRAY_COUNT(proxies); i++) {
+        setenv("http_proxy", proxies[i], 1);
+        s = open_url("s3://bucket?endpoint=http://object-store.invalid");
+        store_set_limits(s, in_ms(500), NULL);
+        memset(&err, 0, sizeof(err));
+        CHECK_EQ(store_stat(s, "none", &stat, &err), CKPT_TIMEOUT);
+        CHECK(strstr(err.text, "Unsupported proxy") && !strstr(err.text, "canary"));
+        store_close(s);
+    }
     unsetenv("http_proxy");
-    return 2;
+    return 2 + (int)ARRAY_COUNT(proxies);
+}
+
+/* A handle has the connections that its own URL says, whatever else is open. */
+static int test_connections(void)
+{
+    struct store *s = open_server(""), *one = open_server("connections=1");
+    CHECK_EQ(store_s3_of(s)->site->place.connections, S3_CONNECTIONS);
+    CHECK_EQ(store_s3_of(one)->site->place.connections, 1);
+    store_close(one);
+    store_close(s);
+    return 1;
 }
 
 /* A server of three lines, that answers every request with the same body (but for one
@@ -629,8 +651,8 @@ int main(void)
     fault_server_start(&server, NULL);
     int n = test_traits() + test_not_read_after_write() + test_probe_once() + test_lists() +
             test_long_list() + test_lying_lists() + test_order_not_kept() + test_digests() +
-            test_proxy() + test_region_and_clock() + test_keys_renewed() + test_ways() +
-            test_attended() + test_tls() + test_canary();
+            test_proxy() + test_connections() + test_region_and_clock() + test_keys_renewed() +
+            test_ways() + test_attended() + test_tls() + test_canary();
     fault_server_stop(&server);
     scratch_remove(scratch);
     TEST_CASES(n);

@@ -240,7 +240,7 @@ def main():
                        "CEPH_CONF": gateway.env["CEPH_CONF"]}
         signal.signal(signal.SIGUSR1, lambda *_: gateway.kill_gateway())
         signal.signal(signal.SIGUSR2, lambda *_: gateway.start_gateway())
-        for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
+        for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_ENDPOINT_URL", "AWS_CA_BUNDLE"):
             environment.pop(name, None)
         status = run_all(arguments, environment)
     finally:

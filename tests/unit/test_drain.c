@@ -194,13 +194,12 @@ static void goes_on(void)
 /* -- a store that fails ---------------------------------------------------------------- */
 
 /* The n-th call of a kind fails, or happens and says that it failed: for every n. */
-static void nth_fails(const struct world *base, char op, enum wrap_fault_kind kind)
+static void nth_fails(const struct world *base, char op, enum wrap_fault_kind kind,
+                      enum ckpt_status says)
 {
     uint64_t n = 1;
     for (bool hit = true; hit; n++) {
-        const struct wrap_fault_rule rule = {
-            .kind = kind, .status = CKPT_UNREACHABLE, .op = op, .nth = n
-        };
+        const struct wrap_fault_rule rule = { .kind = kind, .status = says, .op = op, .nth = n };
         struct wrap_fault_plan plan = { .rules = &rule, .count = 1, .seed = n };
         struct world w;
         setup_over(&w, base, CODEC_STORED, CODEC_STORED);
@@ -228,11 +227,14 @@ static void each_fails(void)
 {
     struct world base;
     setup(&base, CODEC_STORED, CODEC_STORED);
-    nth_fails(&base, 'p', FAULT_FAIL);
-    nth_fails(&base, 'p', FAULT_LOST_REPLY);
-    nth_fails(&base, 's', FAULT_FAIL);
-    nth_fails(&base, 'l', FAULT_FAIL);
-    nth_fails(&base, 'y', FAULT_FAIL);
+    nth_fails(&base, 'p', FAULT_FAIL, CKPT_UNREACHABLE);
+    nth_fails(&base, 'p', FAULT_LOST_REPLY, CKPT_UNREACHABLE);
+    nth_fails(&base, 's', FAULT_FAIL, CKPT_UNREACHABLE);
+    nth_fails(&base, 'l', FAULT_FAIL, CKPT_UNREACHABLE);
+    nth_fails(&base, 'y', FAULT_FAIL, CKPT_UNREACHABLE);
+    /* "Already there" of one object is not the checkpoint that is held there. */
+    nth_fails(&base, 'p', FAULT_FAIL, CKPT_EXISTS);
+    nth_fails(&base, 's', FAULT_FAIL, CKPT_EXISTS);
     teardown(&base);
 }
 

@@ -218,6 +218,23 @@ static void test_failed_part(struct store *s)
     kit_layout_fini(&l);
 }
 
+/* A server's "already there" is no commit that somebody has seen. */
+static void test_abort_unsure(void)
+{
+    const struct wrap_fault_rule rule = { .status = CKPT_EXISTS, .op = 'p' };
+    struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+    struct kit_save how = save_named(30);
+    struct record_abort why = { .status = CKPT_TIMEOUT, .rank = 1, .by_epoch = 1 };
+    enum publish_state state;
+    struct store *s;
+    CHECK_OK(wrap_fault(kit_store("mem://publish-unsure"), &plan, &s, NULL));
+    CHECK_EQ(publish_abort(s, KIT_JOB, &how.name, &why, NULL), CKPT_UNREACHABLE);
+    CHECK_OK(publish_look(s, KIT_JOB, &how.name, &state, NULL, NULL));
+    CHECK_EQ(state, PUBLISH_UNDECIDED);
+    store_close(s);
+    cases++;
+}
+
 static void test_vanished(struct store *s)
 {
     struct kit_model m = small_model(), less = small_model();
@@ -470,6 +487,7 @@ int main(void)
     test_mismatch(s);
     test_claimed_twice(s);
     test_failed_part(s);
+    test_abort_unsure();
     test_vanished(s);
     test_witness(s);
     test_deleted(s);

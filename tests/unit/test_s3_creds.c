@@ -330,6 +330,23 @@ static int test_cancelled(void)
     return 3;
 }
 
+/* A source that is silent is away, whatever its own patience is called: TIMEOUT would be taken for
+ * the deadline of who asks, and nobody would look elsewhere. */
+static int test_silent(void)
+{
+    struct s3_creds *creds = start();
+    struct s3_keys keys = { .generation = 0 };
+    const struct s3_limits far = { INT64_MAX, NULL };
+    world_reply_failure(&w, "GET", URL, CKPT_TIMEOUT);
+    CHECK_EQ(s3_creds_get(creds, NOW, &far, &keys, NULL), CKPT_UNREACHABLE);
+    CHECK_EQ(w.count, 3);
+    expect_failure(creds, NOW + 1, CKPT_UNREACHABLE, "container", 3); /* remembered as that */
+    serve("A", NOW + HOUR);
+    expect(creds, NOW + 2, &keys, "A", 1, 4);
+    finish(creds);
+    return 3;
+}
+
 static int test_deadline(void)
 {
     struct s3_creds *creds = start();
@@ -341,7 +358,14 @@ static int test_deadline(void)
     expect(creds, NOW, &keys, "A", 1, 1); /* not a failure to be remembered */
     CHECK_OK(s3_creds_get(creds, NOW, &over, &keys, NULL));
     finish(creds);
-    return 3;
+    /* The metadata service had no time to answer: that does not make it a machine without. */
+    creds = start();
+    world_set(&w, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", NULL);
+    world_set(&w, "AWS_EC2_METADATA_DISABLED", NULL);
+    keys.generation = 0;
+    CHECK_EQ(s3_creds_get(creds, NOW, &over, &keys, NULL), CKPT_TIMEOUT);
+    finish(creds);
+    return 4;
 }
 
 static int test_refs(void)
@@ -364,7 +388,7 @@ int main(void)
     int n = test_renewal() + test_short_lived() + test_source_away() + test_source_vanished();
     n += test_refused() + test_refused_fixed() + test_ended_on_arrival() + test_rotated_file() +
          test_one_renews();
-    n += test_cancelled() + test_deadline() + test_refs();
+    n += test_cancelled() + test_silent() + test_deadline() + test_refs();
     TEST_CASES(n);
     return 0;
 }

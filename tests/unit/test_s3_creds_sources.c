@@ -112,7 +112,7 @@ static int test_none(void)
     world_config(&w, "[default]\nregion = us-east-1\n");
     n += expect(NULL, CKPT_DENIED, "", "profile \"default\" has no credentials");
     n += expect("gone", CKPT_INVALID, "", "there is no profile \"gone\"");
-    n += expect("default", CKPT_INVALID, "", "profile \"default\" has no credentials");
+    n += expect("default", CKPT_DENIED, "", "profile \"default\" has no credentials");
     world_set(&w, "AWS_EC2_METADATA_DISABLED", NULL);
     n += expect(NULL, CKPT_DENIED, "", "no answer from http://169.254.169.254");
     CHECK_EQ(w.count, 3);
@@ -145,6 +145,35 @@ static int test_static_profiles(void)
     n += expect("lost", CKPT_INVALID, "", "there is no profile \"nobody\"");
     n += expect("on-empty", CKPT_INVALID, "", "profile \"empty\" has no credentials");
     CHECK_EQ(w.count, 0);
+    world_fini(&w);
+    return n;
+}
+
+/* A profile that somebody named for its region has no credentials: the pod or the machine has. */
+static int test_profile_without_keys(void)
+{
+    int n = 0;
+    start();
+    world_config(&w, "[profile train]\nregion = eu-west-1\n");
+    world_set(&w, "AWS_PROFILE", "train");
+    n += expect(NULL, CKPT_DENIED, "", "AWS_EC2_METADATA_DISABLED is set");
+    world_set(&w, "AWS_EC2_METADATA_DISABLED", NULL);
+    world_reply(&w, "PUT", "http://169.254.169.254/latest/api/token", 200, "CANARY-imds");
+    world_reply(&w, "GET", IMDS_ROLES "my-role", 200, JSON_KEYS);
+    world_reply(&w, "GET", IMDS_ROLES, 200, "my-role");
+    n += expect(NULL, CKPT_OK, "JID", "instance role my-role");
+    n += expect("train", CKPT_OK, "JID", "instance role my-role");
+    world_set(&w, "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/k");
+    world_reply(&w, "GET", "http://169.254.170.2/k", 200, JSON_KEYS);
+    n += expect("train", CKPT_OK, "JID", "container");
+    world_set(&w, "AWS_WEB_IDENTITY_TOKEN_FILE", world_file(&w, "token", "CANARY/token"));
+    world_set(&w, "AWS_ROLE_ARN", "arn:pod");
+    world_reply(&w, "POST", "https://sts.eu-west-1.amazonaws.com/", 200,
+                XML_KEYS("AssumeRoleWithWebIdentity", "WID"));
+    n += expect(NULL, CKPT_OK, "WID", "web identity");
+    n += expect("train", CKPT_OK, "WID", "web identity");
+    world_set(&w, "AWS_PROFILE", "gone");
+    n += expect(NULL, CKPT_INVALID, "", "there is no profile \"gone\"");
     world_fini(&w);
     return n;
 }
@@ -204,6 +233,32 @@ static int test_roles(void)
     return n + 2;
 }
 
+static void start_role(void)
+{
+    start();
+    world_credentials(&w, "[base]\naws_access_key_id=BID\naws_secret_access_key=CANARY-B\n");
+    world_config(&w, "[profile r]\nrole_arn = arn:r\nsource_profile = base\n");
+    world_set(&w, "AWS_ENDPOINT_URL_STS", "http://127.0.0.1:99/");
+}
+
+/* STS says with 400, too, that it has no time now. */
+static int test_sts_throttled(void)
+{
+    static const char *const codes[] = { "Throttling", "ThrottlingException",
+                                         "RequestLimitExceeded", "IDPCommunicationError" };
+    char body[200], words[100];
+    start_role();
+    for (size_t i = 0; i < ARRAY_COUNT(codes); i++) {
+        snprintf(body, sizeof(body),
+                 "<R><Error><Code>%s</Code><Message>later</Message></Error></R>", codes[i]);
+        snprintf(words, sizeof(words), "HTTP 400 %s: later", codes[i]);
+        world_reply(&w, "POST", "http://127.0.0.1:99/", 400, body);
+        expect("r", CKPT_UNREACHABLE, "", words);
+    }
+    world_fini(&w);
+    return ARRAY_COUNT(codes);
+}
+
 static int test_sts_answers(void)
 {
     static const struct {
@@ -233,10 +288,7 @@ static int test_sts_answers(void)
           "access key id", CKPT_DENIED },
         { 302, "", "HTTP 302", CKPT_DENIED },
     };
-    start();
-    world_credentials(&w, "[base]\naws_access_key_id=BID\naws_secret_access_key=CANARY-B\n");
-    world_config(&w, "[profile r]\nrole_arn = arn:r\nsource_profile = base\n");
-    world_set(&w, "AWS_ENDPOINT_URL_STS", "http://127.0.0.1:99/");
+    start_role();
     for (size_t i = 0; i < ARRAY_COUNT(answers); i++) {
         world_forget(&w);
         world_reply(&w, "POST", "http://127.0.0.1:99/", answers[i].status, answers[i].body);
@@ -247,7 +299,7 @@ static int test_sts_answers(void)
     world_forget(&w);
     expect("r", CKPT_UNREACHABLE, "", "STS: nobody is there");
     world_reply_failure(&w, "POST", "http://127.0.0.1:99/", CKPT_TIMEOUT);
-    expect("r", CKPT_TIMEOUT, "", "STS");
+    expect("r", CKPT_UNREACHABLE, "", "STS"); /* TIMEOUT is for the caller's own deadline */
     world_reply_failure(&w, "POST", "http://127.0.0.1:99/", CKPT_LIMIT);
     w.count = 0;
     expect("r", CKPT_LIMIT, "", "STS");
@@ -621,8 +673,10 @@ static int test_hostile_answers(void)
 int main(void)
 {
     CHECK_EQ(prctl(PR_SET_CHILD_SUBREAPER, 1), 0);
-    int n = test_environment() + test_none() + test_static_profiles() + test_roles();
-    n += test_sts_answers() + test_web_identity() + test_process() + test_process_limits();
+    int n = test_environment() + test_none() + test_static_profiles();
+    n += test_profile_without_keys() + test_roles();
+    n += test_sts_throttled() + test_sts_answers() + test_web_identity() + test_process() +
+         test_process_limits();
     n += test_container() + test_container_token() + test_instance() + test_times();
     n += test_hostile_answers();
     TEST_CASES(n);

@@ -228,8 +228,18 @@ static int test_proxy(struct server *s)
     setenv("http_proxy", "http://127.0.0.1:1", 1);
     r = get(s);
     CHECK_OK(s3_fetch_curl(NULL, &r, &answer, NULL));
+    /* One that curl does not understand is not repeated: there is a password in it. */
+    static const char *const proxies[] = { "moon://u:CANARY@h:1", "http://u:CANARY@h:1:2" };
+    for (size_t i = 0; i < ARRAY_COUNT(proxies); i++) {
+        struct ckpt_err err = { 0 };
+        setenv("http_proxy", proxies[i], 1);
+        r.direct = false;
+        r.url = "http://elsewhere.invalid/x";
+        CHECK_EQ(s3_fetch_curl(NULL, &r, &answer, &err), CKPT_UNREACHABLE);
+        CHECK(strstr(err.text, "proxy") && !strstr(err.text, "CANARY"));
+    }
     unsetenv("http_proxy");
-    return 2;
+    return 2 + (int)ARRAY_COUNT(proxies);
 }
 
 int main(void)

@@ -251,7 +251,9 @@ static int test_places(void)
     CHECK(named);
     CHECK_STR(s3_profile_name(NULL, env_of, env_with("AWS_PROFILE", ""), &named), "default");
     CHECK(!named);
-    return 7;
+    CHECK_STR(s3_profile_name(NULL, env_of, env_with("AWS_DEFAULT_PROFILE", "d"), &named), "d");
+    CHECK(named);
+    return 8;
 }
 
 /* One setting of the environment or of a file, and what comes of it. */

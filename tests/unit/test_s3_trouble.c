@@ -55,6 +55,7 @@ static int test_answers(void)
         { 501, ERROR("NotImplemented"), CKPT_UNSUPPORTED, "does not know" },
         { 503, ERROR("SlowDown"), CKPT_UNREACHABLE, "SlowDown: the server's words" },
         { 500, ERROR("InternalError"), CKPT_UNREACHABLE, "in trouble" },
+        { 400, ERROR("BadDigest"), CKPT_UNREACHABLE, "in trouble" },
         { 200, ERROR("InternalError"), CKPT_UNREACHABLE, "in trouble" },
         { 400, ERROR("MalformedXML"), CKPT_IO, "refuses (HTTP 400 MalformedXML" },
         { 301, ERROR("PermanentRedirect"), CKPT_UNREACHABLE, "region=" },

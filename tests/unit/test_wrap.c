@@ -100,6 +100,34 @@ static int test_fail(void)
     return 12;
 }
 
+/* A store that says "already there": those above would take it for a commit that is made, or a
+ * checkpoint that is held. */
+static int test_exists(void)
+{
+    const struct wrap_fault_rule rule = { .kind = FAULT_FAIL, .status = CKPT_EXISTS };
+    struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+    struct store *s = faulty("exists", &plan);
+    struct store_stat stat;
+    struct store_entry page[2];
+    struct ckpt_err err = { 0 };
+    size_t count;
+    bool more;
+    char b[4];
+    void *all;
+    struct store_range r = { 0, 4, b };
+    CHECK_EQ(store_put_record(s, "r", "x", 1, &err), CKPT_UNREACHABLE);
+    CHECK_EQ(err.status, CKPT_UNREACHABLE);
+    CHECK_EQ(put(s, "pack"), CKPT_UNREACHABLE);
+    CHECK_EQ(store_get(s, "r", &r, 1, NULL), CKPT_UNREACHABLE);
+    CHECK_EQ(store_get_all(s, "r", 4, &all, &count, NULL), CKPT_UNREACHABLE);
+    CHECK_EQ(store_stat(s, "r", &stat, NULL), CKPT_UNREACHABLE);
+    CHECK_EQ(store_list(s, "", false, "", page, 2, &count, &more, NULL), CKPT_UNREACHABLE);
+    CHECK_EQ(store_remove(s, "r", NULL), CKPT_UNREACHABLE);
+    CHECK_EQ(store_sync(s, "", NULL), CKPT_UNREACHABLE);
+    store_close(s);
+    return 8;
+}
+
 static int test_lost_reply(void)
 {
     const struct wrap_fault_rule rules[] = {
@@ -208,7 +236,7 @@ static int test_verify(void)
 
 int main(void)
 {
-    TEST_CASES(test_count() + test_fail() + test_lost_reply() + test_flip_and_short() +
-               test_stall() + test_verify());
+    TEST_CASES(test_count() + test_fail() + test_exists() + test_lost_reply() +
+               test_flip_and_short() + test_stall() + test_verify());
     return 0;
 }
