@@ -22,6 +22,11 @@ bool jobs_out_of_reach(enum ckpt_status st)
     return st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT || st == CKPT_IO;
 }
 
+bool jobs_home_is_own(const struct jobs_work *w)
+{
+    return w->local == w->home && !store_url_shared(w->home->url);
+}
+
 static int64_t clock_ns(clockid_t clock)
 {
     struct timespec ts;
@@ -151,7 +156,7 @@ static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struc
 {
     struct ckpt_err why = { 0 };
     int64_t now = jobs_now_ns();
-    if (w->local == w->home && !store_url_shared(w->home->url))
+    if (jobs_home_is_own(w))
         return ask_begin(w->home, p, err);
     p->away = now < w->ask_ns;
     if (p->away)

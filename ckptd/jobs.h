@@ -136,10 +136,11 @@ struct job_launch {
     uint32_t rank_count;
     uint64_t floor; /* FIND: claims up to here are others'; also a result */
     bool waits;     /* RESOLVE: for what is on its way from nodes to the home */
+    int64_t until_ns; /* the home is asked no longer; 0 = no limit */
     /* results */
     uint32_t missing; /* GATHER: the first rank of which no node has told; world: none */
     bool pending;     /* RESOLVE: the newest checkpoint is on that way: nothing is resolved */
-    bool away;        /* any: the home was out of reach, and nothing else failed */
+    bool away;        /* any: the home is out of reach, and may come back; nothing else failed */
     uint64_t epoch;
     bool has_point, stop;
     struct ckpt_name point;
@@ -277,6 +278,8 @@ struct job *job_new(enum job_kind kind);
 void job_free(struct job *j);
 /* True if a store may do later what it could not do now. */
 bool jobs_out_of_reach(enum ckpt_status st);
+/* True if the home is this node's own disk: when that fails, it is not waited for. */
+bool jobs_home_is_own(const struct jobs_work *w);
 int64_t jobs_now_ns(void);  /* CLOCK_MONOTONIC */
 int64_t jobs_wall_ns(void); /* CLOCK_REALTIME */
 
