@@ -225,7 +225,8 @@ static enum ckpt_status adopt(struct jobs_work *w, struct job_tier *j, struct ck
 static bool adopt_again(struct jobs_work *w, const struct job_tier *j, enum ckpt_status st)
 {
     struct roster held = { 0 };
-    if (!jobs_out_of_reach(st) || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
+    bool absent = st == CKPT_NOT_FOUND; /* a directory that is not mounted yet */
+    if (!(jobs_out_of_reach(st) || absent) || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
         return false;
     enum ckpt_status home = roster_helds(w->home, j->job, &held, NULL);
     bool nothing = home == CKPT_OK && held.count == 0;
