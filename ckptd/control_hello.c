@@ -90,8 +90,9 @@ static enum ckpt_status say_late(const struct control *c, const struct launch *l
     const char *home = c->tiers.urls[c->tiers.home];
     bool hangs = l->job_out && c->now - l->asked_ns >= HANGS_NS;
     if (l->text[0] || hangs) {
-        snprintf(text, cap, "the launch was not resolved in time; last from the store %.80s: %.250s",
-                 home, l->text[0] ? l->text : "no answer");
+        snprintf(text, cap,
+                 "the launch was not resolved in time; last from the store %.80s: %.250s", home,
+                 l->text[0] ? l->text : "no answer");
         return CKPT_UNREACHABLE;
     }
     if (l->phase == LAUNCH_NEW && !c->shared_store)

@@ -89,7 +89,7 @@ struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's sa
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
     int64_t deadline_ns; /* FINISH: of the save; the home is asked no longer */
-    bool settled;     /* FINISH, a result: packs are named for good and accounted for */
+    bool settled;        /* FINISH, a result: packs are named for good and accounted for */
     bool away;        /* a result.  FINISH, PACK: only the home fails, and may come back; BEGIN: it
                          was not asked (H5) */
     bool has_witness; /* FINISH */
@@ -135,8 +135,8 @@ struct job_launch {
     struct launch_nodes *nodes; /* GATHER, RESOLVE: the launch's, which leaves it alone meanwhile */
     uint32_t *ranks;            /* TELL: rising; owned */
     uint32_t rank_count;
-    uint64_t floor; /* FIND: claims up to here are others'; also a result */
-    bool waits;     /* RESOLVE: for what is on its way from nodes to the home */
+    uint64_t floor;   /* FIND: claims up to here are others'; also a result */
+    bool waits;       /* RESOLVE: for what is on its way from nodes to the home */
     int64_t until_ns; /* the home is asked no longer; 0 = no limit */
     /* results */
     uint32_t missing; /* GATHER: the first rank of which no node has told; world: none */

@@ -33,7 +33,7 @@ struct tiers {
     struct tiers_setup *setup;
     bool held_back;             /* by the rate that is set for a place */
     struct store *s[TIERS_MAX]; /* NULL: not open */
-    int64_t away_ns[TIERS_MAX]; /* could not be reached: who asks for bytes asks others until then */
+    int64_t away_ns[TIERS_MAX]; /* it could not be reached: until then tiers_ask asks it last */
 };
 /* held_back: for drains; what saves put is never behind them. */
 enum ckpt_status tiers_init(struct tiers *t, struct tiers_setup *setup, bool held_back,

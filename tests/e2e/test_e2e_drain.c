@@ -227,7 +227,8 @@ static void *comes_back(void *home)
 {
     char away[128];
     (void)snprintf(away, sizeof(away), "%s.away", (const char *)home);
-    for (int i = 0; i < 1500 && kit_logged_times("a launch waits for its home\" job=early") < 2; i++)
+    for (int i = 0; i < 1500 && kit_logged_times("a launch waits for its home\" job=early") < 2;
+         i++)
         kit_pause(20);
     CHECK_EQ(rename(away, home), 0);
     return NULL;

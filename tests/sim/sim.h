@@ -417,7 +417,7 @@ uint32_t sim_image_check(const struct sim_rank *r, const uint64_t *slot,
                          const uint8_t *tail, size_t len);
 
 /* ---- tiers ---- */
-extern bool sim_home_waits; /* of this seed: the home is all that nodes have, and no disk of theirs */
+extern bool sim_home_waits; /* of this seed: nodes have but the home, which is no disk of theirs */
 extern bool sim_remote;
 bool sim_planned(const struct ckpt_name *name);
 /* Committed, to be in the tier, and not there. */

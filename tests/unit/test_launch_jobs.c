@@ -44,8 +44,9 @@ static void close_node(void)
 static void fails(int i, enum wrap_fault_kind kind, enum ckpt_status st, char op, const char *match,
                   uint64_t nth)
 {
-    rules[i][0] =
-        (struct wrap_fault_rule){ .kind = kind, .status = st, .op = op, .match = match, .nth = nth };
+    rules[i][0] = (struct wrap_fault_rule){
+        .kind = kind, .status = st, .op = op, .match = match, .nth = nth
+    };
     plans[i].matched[0] = 0;
 }
 
@@ -207,9 +208,8 @@ static int test_adopt(void)
     setup = (struct tiers_setup){ .count = 3, .home = 1 };
     w.tiers = (struct tiers){ .setup = &setup, .s = { w.local, w.home, far } };
     fails(0, FAULT_FAIL, CKPT_UNREACHABLE, 'l', "/l/", 1);
-    rules[0][1] = (struct wrap_fault_rule){
-        .status = CKPT_UNREACHABLE, .op = 'l', .match = "/h/", .nth = 1
-    };
+    rules[0][1] =
+        (struct wrap_fault_rule){ .status = CKPT_UNREACHABLE, .op = 'l', .match = "/h/", .nth = 1 };
     CHECK_OK(adopt(jobs_now_ns() + INT64_C(60000000000)));
     CHECK_EQ(plans[0].hits, 2);
     CHECK(fx_there(under[0], key_resolved(FX_JOB, 1)));
