@@ -74,12 +74,12 @@ struct client {
 enum launch_phase {
     LAUNCH_NEW,       /* waits for rank 0, here or elsewhere */
     LAUNCH_ADOPTING,  /* the home learns from other tiers */
-    LAUNCH_CLAIMING,  /* job out */
+    LAUNCH_CLAIMING,  /* job out, or to be repeated at poll_ns: the home is away */
     LAUNCH_CLAIMED,   /* the claim goes to other tiers */
     LAUNCH_DRAINING,  /* waits for what older launches have staged here */
     LAUNCH_TELLING,   /* several nodes: job out */
     LAUNCH_GATHERING, /* rank 0 here: all nodes must have told; else it must have resolved */
-    LAUNCH_RESOLVING, /* job out */
+    LAUNCH_RESOLVING, /* as CLAIMING */
     LAUNCH_RESOLVED,  /* that, too, goes to other tiers */
     LAUNCH_READY,
     LAUNCH_FAILED,
@@ -115,7 +115,8 @@ struct launch {
     int64_t tell_ns;   /* not before: ranks of a node come together */
     int64_t rescan_ns; /* GATHERING: this node looks what it has to bring home */
     enum ckpt_status status;
-    char text[SESSION_TEXT_MAX];
+    char text[SESSION_TEXT_MAX]; /* why it failed; before, why its home was asked in vain last */
+    int64_t asked_ns;            /* since when the job is out */
     int64_t claimed_ns, poll_ns;
     uint64_t rollback; /* group + 1 that waits for a new epoch; 0 = none */
     int64_t rollback_ns;

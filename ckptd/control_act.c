@@ -124,6 +124,7 @@ static void fill_part(struct client *cl, const struct session_op *op, struct job
         .epoch = op->name.epoch,
         .step = op->step,
         .time_ns = op->time_ns,
+        .deadline_ns = op->deadline_ns,
         .has_parent = op->has_parent,
         .parent = op->parent,
         .fail_status = op->status,

@@ -289,7 +289,7 @@ void control_tiers_done(struct control *c, struct job *j)
         l->unheard &= ~bit;
     if (!l || l->tier_round != j->tier.round || !(l->tiers_out & bit))
         return; /* it went on without us */
-    if (j->status != CKPT_OK && j->status != CKPT_CONFLICT)
+    if (j->status != CKPT_OK && j->status != CKPT_CONFLICT && !l->text[0]) /* or the home is away */
         log_warn("another tier is left out", "job=%s tier=\"%s\" status=%s why=\"%s\"", l->job,
                  c->tiers.urls[j->tier.tier], status_name(j->status), err_text(&j->err));
     if (j->kind == JOB_SPREAD && j->status == CKPT_CONFLICT)

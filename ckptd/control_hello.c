@@ -6,6 +6,8 @@
 #include "ckptd/log.h"
 #include "formats/cursor.h"
 
+#define HANGS_NS INT64_C(3000000000) /* a step of a launch that gets no answer */
+
 void control_refuse(struct conn *conn, enum wire_type what, enum ckpt_status st, const char *text)
 {
     if (!conn)
@@ -81,8 +83,18 @@ void control_answer(struct control *c, struct launch *l)
     }
 }
 
-static void say_late(const struct control *c, const struct launch *l, char *text, size_t cap)
+/* A home that hung all the time has said nothing. */
+static enum ckpt_status say_late(const struct control *c, const struct launch *l, char *text,
+                                 size_t cap)
 {
+    const char *home = c->tiers.urls[c->tiers.home];
+    bool hangs = l->job_out && c->now - l->asked_ns >= HANGS_NS;
+    if (l->text[0] || hangs) {
+        snprintf(text, cap,
+                 "the launch was not resolved in time; last from the store %.80s: %.250s", home,
+                 l->text[0] ? l->text : "no answer");
+        return CKPT_UNREACHABLE;
+    }
     if (l->phase == LAUNCH_NEW && !c->shared_store)
         snprintf(text, cap,
                  "rank 0 did not arrive in time; if it is on another node: all nodes need one "
@@ -95,6 +107,7 @@ static void say_late(const struct control *c, const struct launch *l, char *text
         snprintf(text, cap,
                  "the launch was not resolved in time: the store is slow, or older saves do "
                  "not end");
+    return CKPT_TIMEOUT;
 }
 
 void control_answer_late(struct control *c, struct launch *l)
@@ -104,8 +117,8 @@ void control_answer_late(struct control *c, struct launch *l)
         struct client *cl = c->clients[i];
         if (!cl || cl->launch != l->key || cl->open || cl->over || c->now < cl->hello_deadline_ns)
             continue;
-        say_late(c, l, text, sizeof(text));
-        control_refuse(cl->conn, WIRE_HELLO, CKPT_TIMEOUT, text);
+        enum ckpt_status st = say_late(c, l, text, sizeof(text));
+        control_refuse(cl->conn, WIRE_HELLO, st, text);
         c->counters->node[METER_NODE_REFUSED]++;
         cl->over = true;
     }

@@ -10,7 +10,10 @@
  *   TELLING       the node says in the home which ranks are here and what it holds; again
  *                 for ranks that come later
  *   GATHERING     rank 0 here: until nodes have told of all ranks, then RESOLVING;
- *                 else: until it has resolved, then RESOLVED */
+ *                 else: until it has resolved, then RESOLVED
+ *
+ * A home that is out of reach for a while fails none of these: they are repeated, until the
+ * ranks' own deadlines (I2). */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -18,6 +21,7 @@
 #include "ckptd/log.h"
 
 #define RESCAN_NS INT64_C(2000000000) /* most launches are resolved by then */
+#define WORDS_NS  INT64_C(500000000)  /* so long before a deadline there are words for it */
 
 struct launch *launch_by_key(struct control *c, uint64_t key)
 {
@@ -167,6 +171,19 @@ static int64_t patience_until(const struct control *c, const struct launch *l)
     return l->claimed_ns + most;
 }
 
+/* Until when the home is asked: a moment less than the last rank waits, who then learns what
+ * the home said.  In a rollback nobody's HELLO waits: 0. */
+static int64_t ask_until(const struct control *c, const struct launch *l)
+{
+    int64_t last = 0;
+    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+        const struct client *cl = c->clients[i];
+        if (is_of(cl, l) && !cl->open && cl->hello_deadline_ns > last)
+            last = cl->hello_deadline_ns;
+    }
+    return last > c->now + 2 * WORDS_NS ? last - WORDS_NS : last;
+}
+
 /* -- steps in the store ------------------------------------------------------------- */
 
 static void submit(struct control *c, struct launch *l, enum launch_step what)
@@ -195,12 +212,14 @@ static void submit(struct control *c, struct launch *l, enum launch_step what)
     j->launch.also_here = &l->held_here;
     j->launch.nodes = &l->nodes;
     j->launch.floor = l->floor;
+    j->launch.until_ns = ask_until(c, l);
     j->launch.waits = !j->launch.alone && !l->wish.none && c->now <= patience_until(c, l);
     if (what == LAUNCH_TELL)
         j->launch.ranks = untold(c, l, &j->launch.rank_count);
     if (what == LAUNCH_TELL && !j->launch.ranks)
         control_out_of_memory(l->job);
     l->job_out = true;
+    l->asked_ns = c->now;
     control_submit(c, c->records, j);
 }
 
@@ -275,8 +294,17 @@ static void resolved(struct control *c, struct launch *l, bool ours)
         control_launch_go_on(c, l);
 }
 
-/* Steps that are repeated until something is there: a store that is out of reach for a while
- * fails none of them, the ranks' own deadlines do. */
+/* Said when it begins, and not with every try. */
+static void note_home(struct launch *l, const struct job *j)
+{
+    bool away = j->launch.away;
+    if (away && !l->text[0])
+        log_warn("a launch waits for its home", "job=%s status=%s why=\"%s\"", l->job,
+                 status_name(j->status), err_text(&j->err));
+    snprintf(l->text, sizeof(l->text), "%s", away ? err_text(&j->err) : "");
+}
+
+/* Steps that are repeated until something is there, or until the home can be asked. */
 static bool looks_again(const struct job *j)
 {
     bool looks = j->launch.what == LAUNCH_FIND || j->launch.what == LAUNCH_LOOK;
@@ -352,6 +380,7 @@ void control_launch_done(struct control *c, struct job *j)
     if (!l)
         return;
     l->job_out = false;
+    note_home(l, j);
     if (looks_again(j)) {
         look_again(c, l, j);
         return;
@@ -383,16 +412,27 @@ void control_launch_go_on(struct control *c, struct launch *l)
     answer(c, l);
 }
 
-/* Rank 0's node did not go back with the ranks of this one: they stay where they are, in
- * an epoch that may be old by now, and learn that when they save. */
+/* Between two tries of a step, or two looks for what others do. */
+static bool is_waiting(const struct launch *l)
+{
+    return !l->job_out && (l->phase == LAUNCH_NEW || l->phase == LAUNCH_CLAIMING ||
+                           l->phase == LAUNCH_GATHERING || l->phase == LAUNCH_RESOLVING);
+}
+
+/* Rank 0's node did not go back with the ranks of this one, or the home is away: they stay where
+ * they are, in an epoch that may be old by now, and learn that when they save. */
 static void time_out_rollback(struct control *c, struct launch *l)
 {
-    bool waits = l->phase == LAUNCH_NEW || l->phase == LAUNCH_GATHERING;
-    if (!l->rollback || !waits || l->job_out || c->now - l->rollback_ns < COMMITTER_ARRIVAL_NS)
+    char home[SESSION_TEXT_MAX];
+    if (!l->rollback || !is_waiting(l) || c->now - l->rollback_ns < COMMITTER_ARRIVAL_NS)
         return;
-    fail_launch(l, CKPT_TIMEOUT,
-                l->rank0_here ? "other ranks did not go back to the same checkpoint in time"
-                              : "rank 0 did not go back to the same checkpoint in time");
+    memcpy(home, l->text, sizeof(home));
+    if (home[0])
+        fail_launch(l, CKPT_UNREACHABLE, home);
+    else
+        fail_launch(l, CKPT_TIMEOUT,
+                    l->rank0_here ? "other ranks did not go back to the same checkpoint in time"
+                                  : "rank 0 did not go back to the same checkpoint in time");
     control_rolled_back(c, l);
 }
 
@@ -458,6 +498,21 @@ static void gather(struct control *c, struct launch *l)
     }
 }
 
+/* The home was away, and maybe for its sake other tiers could not tell what they know: then that
+ * comes first again. */
+static void ask_again(struct control *c, struct launch *l)
+{
+    enum launch_step what = l->reader ? LAUNCH_READ : LAUNCH_RESOLVE;
+    if (!is_waiting(l) || c->now < l->poll_ns)
+        return;
+    if (l->phase == LAUNCH_CLAIMING)
+        what = LAUNCH_CLAIM;
+    if (what != LAUNCH_RESOLVE && (l->unheard & ~l->tiers_late))
+        control_launch_begin(c, l);
+    else
+        submit(c, l, what);
+}
+
 void control_launch_tick(struct control *c)
 {
     for (struct launch *l = c->launches; l; l = l->next) {
@@ -469,6 +524,8 @@ void control_launch_tick(struct control *c)
             drained(c, l);
         else if (l->phase == LAUNCH_GATHERING && wanted)
             gather(c, l);
+        else if ((l->phase == LAUNCH_CLAIMING || l->phase == LAUNCH_RESOLVING) && wanted)
+            ask_again(c, l);
         if (l->phase == LAUNCH_NEW && !l->job_out && !l->rank0_here && c->shared_store &&
             c->now >= l->poll_ns)
             submit(c, l, LAUNCH_FIND);
@@ -496,6 +553,7 @@ bool control_rollback(struct control *c, struct launch *l, uint32_t group,
         .forced = true, .step = point->step, .has_epoch = true, .epoch = point->epoch
     };
     l->phase = LAUNCH_NEW;
+    l->text[0] = 0;
     l->poll_ns = c->now;
     l->floor = 0;
     launch_nodes_fini(&l->nodes);

@@ -221,16 +221,18 @@ static enum ckpt_status adopt(struct jobs_work *w, struct job_tier *j, struct ck
 }
 
 /* A launch whose home holds no checkpoint may not begin without the tier's answer: one that fails
- * is given as long as one that says nothing. */
+ * is given as long as one that says nothing.  So is a home that fails, and may come back. */
 static bool adopt_again(struct jobs_work *w, const struct job_tier *j, enum ckpt_status st)
 {
     struct roster held = { 0 };
-    bool away = jobs_out_of_reach(st) || st == CKPT_NOT_FOUND; /* not mounted yet */
-    if (!away || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
+    bool absent = st == CKPT_NOT_FOUND; /* a directory that is not mounted yet */
+    if (!(jobs_out_of_reach(st) || absent) || jobs_now_ns() + ADOPT_PAUSE_NS >= j->until_ns)
         return false;
-    bool nothing = roster_helds(w->home, j->job, &held, NULL) == CKPT_OK && held.count == 0;
+    enum ckpt_status home = roster_helds(w->home, j->job, &held, NULL);
+    bool nothing = home == CKPT_OK && held.count == 0;
+    bool away = jobs_out_of_reach(home) && !jobs_home_is_own(w);
     roster_fini(&held);
-    return nothing && pause_ns(w, ADOPT_PAUSE_NS);
+    return (nothing || away) && pause_ns(w, ADOPT_PAUSE_NS);
 }
 
 enum ckpt_status adopt_job_run(struct jobs_work *w, struct job_tier *j, struct ckpt_err *err)

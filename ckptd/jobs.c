@@ -14,12 +14,17 @@
 #include "formats/desc.h"
 #include "formats/wire.h"
 
-#define BEGIN_NS INT64_C(3000000000)  /* a save waits so long for the home */
+#define BEGIN_NS INT64_C(3000000000)  /* a save waits so long for the home, be it late */
 #define AWAY_NS  INT64_C(10000000000) /* and then those behind it do not ask so long */
 
 bool jobs_out_of_reach(enum ckpt_status st)
 {
     return st == CKPT_UNREACHABLE || st == CKPT_TIMEOUT || st == CKPT_IO;
+}
+
+bool jobs_home_is_own(const struct jobs_work *w)
+{
+    return w->local == w->home && !store_url_shared(w->home->url);
 }
 
 static int64_t clock_ns(clockid_t clock)
@@ -151,7 +156,7 @@ static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struc
 {
     struct ckpt_err why = { 0 };
     int64_t now = jobs_now_ns();
-    if (w->local == w->home && !store_url_shared(w->home->url))
+    if (jobs_home_is_own(w))
         return ask_begin(w->home, p, err);
     p->away = now < w->ask_ns;
     if (p->away)
@@ -274,10 +279,14 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     const struct manifest_source from = {
         .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
     };
+    /* Behind its deadline the save keeps its place and its slots from others. */
+    int64_t soon = jobs_now_ns() + BEGIN_NS;
+    store_set_limits(w->home, p->deadline_ns > soon ? p->deadline_ns : soon, NULL);
     enum ckpt_status st = save_settle(w->local, &h, &from, p->stored_bytes, err);
     p->settled = st == CKPT_OK;
     if (p->settled)
         st = save_tell(w->home, &h, &from, err);
+    store_set_limits(w->home, 0, NULL);
     p->away = only_home_fails(w, p->settled, st);
     return st;
 }

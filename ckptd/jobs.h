@@ -88,7 +88,8 @@ struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's sa
     const struct decl *decl;
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
-    bool settled;     /* FINISH, a result: packs are named for good and accounted for */
+    int64_t deadline_ns; /* FINISH: of the save; the home is asked no longer */
+    bool settled;        /* FINISH, a result: packs are named for good and accounted for */
     bool away;        /* a result.  FINISH, PACK: only the home fails, and may come back; BEGIN: it
                          was not asked (H5) */
     bool has_witness; /* FINISH */
@@ -134,12 +135,13 @@ struct job_launch {
     struct launch_nodes *nodes; /* GATHER, RESOLVE: the launch's, which leaves it alone meanwhile */
     uint32_t *ranks;            /* TELL: rising; owned */
     uint32_t rank_count;
-    uint64_t floor; /* FIND: claims up to here are others'; also a result */
-    bool waits;     /* RESOLVE: for what is on its way from nodes to the home */
+    uint64_t floor;   /* FIND: claims up to here are others'; also a result */
+    bool waits;       /* RESOLVE: for what is on its way from nodes to the home */
+    int64_t until_ns; /* the home is asked no longer; 0 = no limit */
     /* results */
     uint32_t missing; /* GATHER: the first rank of which no node has told; world: none */
     bool pending;     /* RESOLVE: the newest checkpoint is on that way: nothing is resolved */
-    bool away;        /* any: the home was out of reach, and nothing else failed */
+    bool away;        /* any: the home is out of reach, and may come back; nothing else failed */
     uint64_t epoch;
     bool has_point, stop;
     struct ckpt_name point;
@@ -277,6 +279,8 @@ struct job *job_new(enum job_kind kind);
 void job_free(struct job *j);
 /* True if a store may do later what it could not do now. */
 bool jobs_out_of_reach(enum ckpt_status st);
+/* True if the home is this node's own disk: when that fails, it is not waited for. */
+bool jobs_home_is_own(const struct jobs_work *w);
 int64_t jobs_now_ns(void);  /* CLOCK_MONOTONIC */
 int64_t jobs_wall_ns(void); /* CLOCK_REALTIME */
 

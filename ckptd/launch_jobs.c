@@ -5,7 +5,16 @@
 
 #include "storage/repo/adopt.h"
 
-static enum ckpt_status run_claim(struct store *home, const uint8_t node[16], struct job_launch *l,
+/* Every step is repeated when it failed for a home that may come back: what the step put there
+ * before is found again. */
+static enum ckpt_status of_home(const struct jobs_work *w, struct job_launch *l,
+                                enum ckpt_status st)
+{
+    l->away = jobs_out_of_reach(st) && !jobs_home_is_own(w);
+    return st;
+}
+
+static enum ckpt_status run_claim(const struct jobs_work *w, struct job_launch *l,
                                   struct ckpt_err *err)
 {
     struct launch_who who = {
@@ -17,8 +26,8 @@ static enum ckpt_status run_claim(struct store *home, const uint8_t node[16], st
         .after = l->after,
     };
     memcpy(who.nonce, l->nonce, sizeof(who.nonce));
-    memcpy(who.node, node, sizeof(who.node));
-    return launch_claim(home, &who, &l->epoch, err);
+    memcpy(who.node, w->node, sizeof(who.node));
+    return of_home(w, l, launch_claim(w->home, &who, &l->epoch, err));
 }
 
 static enum ckpt_status take_resolved(struct job_launch *l, struct record_resolved *r,
@@ -65,16 +74,17 @@ static enum ckpt_status run_tell(struct jobs_work *w, struct job_launch *l, stru
     n.time_ns = jobs_wall_ns();
     n.ranks = l->ranks;
     n.rank_count = l->rank_count;
-    st = launch_put_node(w->home, l->job, l->epoch, &n, err);
-    l->away = jobs_out_of_reach(st);
+    st = of_home(w, l, launch_put_node(w->home, l->job, l->epoch, &n, err));
     n.ranks = NULL; /* the job's */
     record_node_fini(&n);
     return st;
 }
 
-static enum ckpt_status run_gather(struct store *home, struct job_launch *l, struct ckpt_err *err)
+static enum ckpt_status run_gather(const struct jobs_work *w, struct job_launch *l,
+                                   struct ckpt_err *err)
 {
-    enum ckpt_status st = launch_nodes_read(home, l->job, l->epoch, l->world, l->nodes, err);
+    enum ckpt_status st =
+        of_home(w, l, launch_nodes_read(w->home, l->job, l->epoch, l->world, l->nodes, err));
     return st == CKPT_OK ? launch_nodes_missing(l->nodes, l->world, &l->missing, err) : st;
 }
 
@@ -82,6 +92,7 @@ static enum ckpt_status run_resolve(struct jobs_work *w, struct job_launch *l, s
 {
     struct record_resolved r = { 0 };
     CLEANUP_ROSTER struct roster also = { 0 };
+    bool elsewhere = false;
     struct launch_index *gathered =
         l->alone || !l->nodes->launches.count ? NULL : &l->nodes->launches;
     const struct launch_reach reach = { .tier = l->alone && w->local != w->home ? w->local : NULL,
@@ -91,25 +102,30 @@ static enum ckpt_status run_resolve(struct jobs_work *w, struct job_launch *l, s
                                         .unheard = l->unheard,
                                         .launches = gathered,
                                         .nodes = l->waits ? l->nodes : NULL,
-                                        .ret_pending = &l->pending };
+                                        .ret_pending = &l->pending,
+                                        .ret_elsewhere = &elsewhere };
     l->wish.below = l->epoch;
     enum ckpt_status st = at_hand(w, l, &also, err);
     if (st == CKPT_OK)
-        st = launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &reach, &r, err);
+        st = of_home(w, l,
+                     launch_resolve_with(w->home, l->job, l->epoch, &l->wish, &reach, &r, err));
+    l->away &= !elsewhere;
     launch_index_fini(&l->nodes->launches); /* it was of now */
     return st == CKPT_OK && !l->pending ? take_resolved(l, &r, err) : st;
 }
 
-static enum ckpt_status run_find(struct store *home, struct job_launch *l, struct ckpt_err *err)
+static enum ckpt_status run_find(const struct jobs_work *w, struct job_launch *l,
+                                 struct ckpt_err *err)
 {
     l->floor = max_u64(l->floor, l->after);
-    return launch_find(home, l->job, l->token, &l->floor, &l->epoch, err);
+    return of_home(w, l, launch_find(w->home, l->job, l->token, &l->floor, &l->epoch, err));
 }
 
-static enum ckpt_status run_look(struct store *home, struct job_launch *l, struct ckpt_err *err)
+static enum ckpt_status run_look(const struct jobs_work *w, struct job_launch *l,
+                                 struct ckpt_err *err)
 {
     struct record_resolved r = { 0 };
-    enum ckpt_status st = launch_resolved(home, l->job, l->epoch, &r, err);
+    enum ckpt_status st = of_home(w, l, launch_resolved(w->home, l->job, l->epoch, &r, err));
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
@@ -121,7 +137,7 @@ static enum ckpt_status run_read(struct jobs_work *w, struct job_launch *l, stru
     l->wish.below = UINT64_MAX;
     enum ckpt_status st = at_hand(w, l, &also, err);
     if (st == CKPT_OK)
-        st = launch_history_with(w->home, l->job, &also, &history, err);
+        st = of_home(w, l, launch_history_with(w->home, l->job, &also, &history, err));
     if (st != CKPT_OK)
         return st;
     st = lineage_pick(&history, &l->wish, &r, err);
@@ -134,32 +150,33 @@ static enum ckpt_status run_read(struct jobs_work *w, struct job_launch *l, stru
     return st == CKPT_OK ? take_resolved(l, &r, err) : st;
 }
 
-/* Steps that ask the home alone, and are repeated. */
-static enum ckpt_status polled(struct job_launch *l, enum ckpt_status st)
-{
-    l->away = jobs_out_of_reach(st);
-    return st;
-}
-
-enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
+static enum ckpt_status run_step(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     switch (l->what) {
     case LAUNCH_CLAIM:
-        return run_claim(w->home, w->node, l, err);
+        return run_claim(w, l, err);
     case LAUNCH_RESOLVE:
         return run_resolve(w, l, err);
     case LAUNCH_TELL:
         return run_tell(w, l, err);
     case LAUNCH_GATHER:
-        return polled(l, run_gather(w->home, l, err));
+        return run_gather(w, l, err);
     case LAUNCH_FIND:
-        return polled(l, run_find(w->home, l, err));
+        return run_find(w, l, err);
     case LAUNCH_LOOK:
-        return polled(l, run_look(w->home, l, err));
+        return run_look(w, l, err);
     case LAUNCH_READ:
         return run_read(w, l, err);
     }
     return CKPT_BUG;
+}
+
+enum ckpt_status launch_job_run(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
+{
+    store_set_limits(w->home, l->until_ns, NULL);
+    enum ckpt_status st = run_step(w, l, err);
+    store_set_limits(w->home, 0, NULL);
+    return st;
 }
 
 enum ckpt_status jobs_parse_resume(const char *text, struct lineage_wish *ret, struct ckpt_err *err)

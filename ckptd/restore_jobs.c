@@ -1,4 +1,4 @@
-/* What restores and listings read: near tiers first, farther ones for what is missing there. */
+/* What restores and listings read, from tier after tier (tiers.h). */
 #include "ckptd/restore_jobs.h"
 
 #include <sys/mman.h>
@@ -61,20 +61,13 @@ static enum ckpt_status make_reports(struct job_plan *p, struct ckpt_err *err)
     return st;
 }
 
-/* True if farther places may have what the near ones have not, or not right. */
-static bool ask_farther(enum ckpt_status st)
-{
-    return st == CKPT_NOT_FOUND || st == CKPT_IO || st == CKPT_CORRUPT || st == CKPT_UNREACHABLE;
-}
-
-static enum ckpt_status plan_over(struct jobs_work *w, struct job_plan *p, bool near,
+static enum ckpt_status plan_over(struct jobs_work *w, struct job_plan *p,
+                                  const struct tiers_ask *a, uint32_t *ret_away,
                                   struct ckpt_err *err)
 {
-    struct store *stores[TIERS_MAX];
-    uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
     struct reader *reader;
-    enum ckpt_status st = reader_open(stores, n, p->job, &p->name, &reader, err);
+    enum ckpt_status st =
+        reader_open_away(a->stores, a->count, p->job, &p->name, &reader, ret_away, err);
     if (st != CKPT_OK)
         return st;
     const struct plan_ask ask = { .consumers = p->decls,
@@ -86,9 +79,10 @@ static enum ckpt_status plan_over(struct jobs_work *w, struct job_plan *p, bool 
     st = plan_make(reader, &ask, &p->plan, err);
     if (st == CKPT_OK)
         st = make_reports(p, err);
+    *ret_away = reader_away(reader);
     if (st == CKPT_OK) {
         p->reader = reader;
-        p->damaged = reader_damaged(reader) & 1;
+        p->damaged = tiers_ask_bits(a, reader_damaged(reader)) & 1;
         return CKPT_OK;
     }
     plan_free(p->plan);
@@ -127,18 +121,17 @@ static enum ckpt_status list_tensors(struct reader *r, const struct job_list *l,
     return out->failed ? err_set(err, CKPT_NO_MEMORY, "out of memory for a list") : CKPT_OK;
 }
 
-static enum ckpt_status list_over(struct jobs_work *w, const struct job_list *l, bool near,
-                                  struct buf *out, struct ckpt_err *err)
+static enum ckpt_status list_over(const struct job_list *l, const struct tiers_ask *a,
+                                  uint32_t *ret_away, struct buf *out, struct ckpt_err *err)
 {
-    struct store *stores[TIERS_MAX];
-    uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
     struct reader *reader;
-    enum ckpt_status st = reader_open(stores, n, l->job, &l->name, &reader, err);
+    enum ckpt_status st =
+        reader_open_away(a->stores, a->count, l->job, &l->name, &reader, ret_away, err);
     if (st != CKPT_OK)
         return st;
     out->len = 0;
     st = list_tensors(reader, l, out, err);
+    *ret_away = reader_away(reader);
     reader_close(reader);
     return st;
 }
@@ -146,12 +139,14 @@ static enum ckpt_status list_over(struct jobs_work *w, const struct job_list *l,
 enum ckpt_status list_job_run(struct jobs_work *w, struct job_list *l, struct ckpt_err *err)
 {
     CLEANUP_BUF struct buf out = { 0 };
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st = list_over(w, l, true, &out, &why);
-    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
-        st = list_over(w, l, false, &out, err);
-    else if (st != CKPT_OK)
-        return err_set(err, st, "%s", err_text(&why));
+    struct tiers_ask a = { .t = &w->tiers };
+    while (tiers_ask_next(&a)) {
+        struct ckpt_err why = { 0 };
+        uint32_t away;
+        enum ckpt_status got = list_over(l, &a, &away, &out, &why);
+        tiers_ask_answer(&a, got, away, &why);
+    }
+    enum ckpt_status st = tiers_ask_end(&a, err);
     if (st != CKPT_OK)
         return st;
     l->fd = wire_memfd("ckpt-list", out.data, out.len, err); /* here: control copies nothing */
@@ -189,28 +184,29 @@ static void take_parts(struct job_plan *p, uint64_t slot_bytes)
 
 enum ckpt_status plan_job_run(struct jobs_work *w, struct job_plan *p, struct ckpt_err *err)
 {
-    struct ckpt_err why = { 0 };
+    struct tiers_ask a = { .t = &w->tiers };
     take_parts(p, w->slot_bytes);
-    enum ckpt_status st = plan_over(w, p, true, &why);
-    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
-        return plan_over(w, p, false, err);
-    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
-}
-
-static enum ckpt_status load_over(struct jobs_work *w, struct job_batch *b, bool near,
-                                  struct ckpt_err *err)
-{
-    struct store *stores[TIERS_MAX];
-    uint32_t which[TIERS_MAX];
-    uint32_t n = tiers_some(&w->tiers, near, UINT32_MAX, stores, which);
-    return load_batch(w->load, stores, n, b->job, &b->name, b->plan, b->memory, &b->stats, err);
+    while (tiers_ask_next(&a)) {
+        struct ckpt_err why = { 0 };
+        uint32_t away;
+        enum ckpt_status st = plan_over(w, p, &a, &away, &why);
+        tiers_ask_answer(&a, st, away, &why);
+    }
+    return tiers_ask_end(&a, err);
 }
 
 enum ckpt_status batch_job_run(struct jobs_work *w, struct job_batch *b, struct ckpt_err *err)
 {
-    struct ckpt_err why = { 0 };
-    enum ckpt_status st = load_over(w, b, true, &why);
-    if (ask_farther(st) && w->tiers.setup->count > w->tiers.setup->home + 1)
-        return load_over(w, b, false, err);
-    return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
+    struct tiers_ask a = { .t = &w->tiers };
+    uint32_t damaged = 0;
+    while (tiers_ask_next(&a)) {
+        struct ckpt_err why = { 0 };
+        b->stats.damaged_tier = b->stats.away_tier = 0;
+        enum ckpt_status st = load_batch(w->load, a.stores, a.count, b->job, &b->name, b->plan,
+                                         b->memory, &b->stats, &why);
+        damaged |= tiers_ask_bits(&a, b->stats.damaged_tier);
+        tiers_ask_answer(&a, st, b->stats.away_tier, &why);
+    }
+    b->stats.damaged_tier = damaged;
+    return tiers_ask_end(&a, err);
 }

@@ -4,7 +4,8 @@
 #include "ckptd/jobs.h"
 #include "storage/repo/repo.h"
 
-#define AGAIN_NS INT64_C(3000000000) /* sessions that go on wait so long for their home */
+#define AGAIN_NS INT64_C(3000000000)  /* sessions that go on wait so long for their home */
+#define AWAY_NS  INT64_C(10000000000) /* a place that cannot be reached is left alone, at least */
 
 /* -- places ------------------------------------------------------------------------ */
 
@@ -119,16 +120,117 @@ enum ckpt_status tiers_get(struct tiers *t, uint32_t tier, struct store **ret, s
     return st;
 }
 
+static uint32_t bit(uint32_t tier)
+{
+    return UINT32_C(1) << tier;
+}
+
+/* Bits of all places, or of the near ones. */
+static uint32_t set_of(const struct tiers *t, bool near)
+{
+    return bit(near ? t->setup->home + 1 : t->setup->count) - 1;
+}
+
+/* To learn it took this long: it shall not take much more of what follows. */
+static void note_away(struct tiers *t, uint32_t tier, int64_t begun_ns)
+{
+    int64_t now = jobs_now_ns(), took = now - begun_ns;
+    t->away_ns[tier] = now + (4 * took > AWAY_NS ? 4 * took : AWAY_NS);
+}
+
+/* Those of the set that can be opened; *ret_away: bits of others, for which that took its time. */
+static uint32_t open_some(struct tiers *t, uint32_t set, struct store *ret[TIERS_MAX],
+                          uint32_t which[TIERS_MAX], uint32_t *ret_away)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < t->setup->count; i++) {
+        int64_t begun_ns = jobs_now_ns();
+        enum ckpt_status st = set & bit(i) ? tiers_get(t, i, &ret[n], NULL) : CKPT_NOT_PLANNED;
+        if (st == CKPT_OK)
+            which[n++] = i;
+        if (st == CKPT_UNREACHABLE) {
+            note_away(t, i, begun_ns);
+            *ret_away |= bit(i);
+        }
+    }
+    return n;
+}
+
 uint32_t tiers_some(struct tiers *t, bool near, uint32_t but, struct store *ret[TIERS_MAX],
                     uint32_t which[TIERS_MAX])
 {
-    uint32_t end = near ? t->setup->home + 1 : t->setup->count, n = 0;
-    for (uint32_t i = 0; i < end; i++) {
-        if (i == but || tiers_get(t, i, &ret[n], NULL) != CKPT_OK)
+    uint32_t set = set_of(t, near), away = 0;
+    if (but < TIERS_MAX)
+        set &= ~bit(but);
+    return open_some(t, set, ret, which, &away);
+}
+
+/* -- asking one behind the other ------------------------------------------------------- */
+
+enum { ROUND_NEAR, ROUND_ALL, ROUND_AWAY, ROUNDS };
+
+static uint32_t round_set(const struct tiers_ask *a, unsigned round)
+{
+    const struct tiers *t = a->t;
+    int64_t now = jobs_now_ns();
+    uint32_t away = 0;
+    for (uint32_t i = 0; i < t->setup->count; i++)
+        away |= now < t->away_ns[i] ? bit(i) : 0;
+    return set_of(t, round == ROUND_NEAR) & ~(round == ROUND_AWAY ? a->failed : away);
+}
+
+/* True if other places may have what these have not, or not right. */
+static bool ask_farther(enum ckpt_status st)
+{
+    return st == CKPT_NOT_FOUND || st == CKPT_IO || st == CKPT_CORRUPT || st == CKPT_UNREACHABLE;
+}
+
+bool tiers_ask_next(struct tiers_ask *a)
+{
+    if (a->answered && !ask_farther(a->status))
+        return false;
+    while (a->round < ROUNDS) {
+        uint32_t set = round_set(a, a->round++), before = a->asked;
+        if (!(set & ~before))
             continue;
-        which[n++] = i;
+        a->asked |= set;
+        a->count = open_some(a->t, set, a->stores, a->which, &a->failed);
+        a->begun_ns = jobs_now_ns();
+        if (tiers_ask_bits(a, UINT32_MAX) & ~before)
+            return true;
     }
-    return n;
+    return false;
+}
+
+void tiers_ask_answer(struct tiers_ask *a, enum ckpt_status st, uint32_t away,
+                      const struct ckpt_err *why)
+{
+    bool absent = st == CKPT_NOT_FOUND || st == CKPT_IO;
+    for (uint32_t i = 0; i < a->count; i++)
+        if (away & bit(i))
+            note_away(a->t, a->which[i], a->begun_ns);
+    a->failed |= tiers_ask_bits(a, away);
+    if (a->answered && a->status == CKPT_UNREACHABLE && absent)
+        return; /* that the others do not have it says less */
+    a->answered = true;
+    a->status = st;
+    a->why = *why;
+    a->why.status = st;
+}
+
+enum ckpt_status tiers_ask_end(const struct tiers_ask *a, struct ckpt_err *err)
+{
+    if (!a->answered)
+        return err_set(err, CKPT_UNREACHABLE, "no store can be reached");
+    return a->status == CKPT_OK ? CKPT_OK : err_set(err, a->status, "%s", err_text(&a->why));
+}
+
+uint32_t tiers_ask_bits(const struct tiers_ask *a, uint32_t bits)
+{
+    uint32_t ret = 0;
+    for (uint32_t i = 0; i < a->count; i++)
+        ret |= bits & bit(i) ? bit(a->which[i]) : 0;
+    return ret;
 }
 
 void tiers_limit(struct tiers *t, int64_t deadline_ns, const atomic_bool *cancel)

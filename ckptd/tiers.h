@@ -33,6 +33,7 @@ struct tiers {
     struct tiers_setup *setup;
     bool held_back;             /* by the rate that is set for a place */
     struct store *s[TIERS_MAX]; /* NULL: not open */
+    int64_t away_ns[TIERS_MAX]; /* it could not be reached: until then tiers_ask asks it last */
 };
 /* held_back: for drains; what saves put is never behind them. */
 enum ckpt_status tiers_init(struct tiers *t, struct tiers_setup *setup, bool held_back,
@@ -45,5 +46,32 @@ enum ckpt_status tiers_get(struct tiers *t, uint32_t tier, struct store **ret, s
  * are open from the start.  which[i]: number of the i-th.  Returns how many. */
 uint32_t tiers_some(struct tiers *t, bool near, uint32_t but, struct store *ret[TIERS_MAX],
                     uint32_t which[TIERS_MAX]);
+/* Asks place after place for what the nearest one should have, a round behind the other: the near
+ * ones; all; and at last those that could not be reached a moment ago, when none of the others
+ * has it.  Who asks begins with the tiers alone:
+ *
+ *     struct tiers_ask a = { .t = &w->tiers };
+ *     while (tiers_ask_next(&a))
+ *         tiers_ask_answer(&a, ask(a.stores, a.count, &away, &why), away, &why);
+ *     return tiers_ask_end(&a, err); */
+struct tiers_ask {
+    struct tiers *t;
+    struct store *stores[TIERS_MAX]; /* of this round, nearest first */
+    uint32_t which[TIERS_MAX], count;
+    unsigned round;
+    uint32_t asked, failed; /* bits of tiers: so far; and could not be reached */
+    int64_t begun_ns;
+    bool answered;
+    enum ckpt_status status;
+    struct ckpt_err why;
+};
+bool tiers_ask_next(struct tiers_ask *a);
+/* away: bit i: stores[i] could not be reached. */
+void tiers_ask_answer(struct tiers_ask *a, enum ckpt_status st, uint32_t away,
+                      const struct ckpt_err *why);
+/* What the last round said, or what weighed more. */
+enum ckpt_status tiers_ask_end(const struct tiers_ask *a, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Bits of stores as bits of tiers. */
+uint32_t tiers_ask_bits(const struct tiers_ask *a, uint32_t bits);
 /* Limits of all open handles: deadline (0 = none) and cancel flag. */
 void tiers_limit(struct tiers *t, int64_t deadline_ns, const atomic_bool *cancel);

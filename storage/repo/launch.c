@@ -274,21 +274,31 @@ static enum ckpt_status find_own(struct store *home, const char *job, uint64_t e
     return CKPT_OK;
 }
 
+/* What failed is no trouble of the home's, so that to ask it again is no use. */
+static void note_elsewhere(const struct launch_reach *reach)
+{
+    if (reach->ret_elsewhere)
+        *reach->ret_elsewhere = true;
+}
+
 static enum ckpt_status pick_and_put(struct store *home, const char *job, uint64_t epoch,
                                      const struct lineage_wish *wish, const struct launch_index *x,
                                      struct launch_listings *at, const struct roster *also,
-                                     const char *unheard, struct record_resolved *ret,
+                                     const struct launch_reach *reach, struct record_resolved *ret,
                                      struct ckpt_err *err)
 {
+    const char *unheard = reach ? reach->unheard : NULL;
     struct lineage_wish mine = *wish;
     struct record_resolved r = { 0 };
     mine.below = epoch;
     enum ckpt_status st = launch_pick(home, job, x, at, also, &mine, &r, err);
-    if (st == CKPT_OK && r.kind == RESOLVED_NOTHING && !r.forced && unheard)
+    if (st == CKPT_OK && r.kind == RESOLVED_NOTHING && !r.forced && unheard) {
+        note_elsewhere(reach);
         st = err_set(err, CKPT_UNREACHABLE,
                      "%s has no checkpoint of job %s, and %s, which may have, cannot be reached: "
                      "mend that, or set CKPT_RESUME to \"none\" to start at the beginning",
                      home->url, job, unheard);
+    }
     if (st != CKPT_OK) {
         record_resolved_fini(&r);
         return st;
@@ -381,10 +391,15 @@ static enum ckpt_status within_reach(struct store *home, const char *job,
                                      struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
+    bool tier = false;
     if (reach && reach->tier)
-        st = launch_hold(home, reach->tier, job, &at->commits, err);
-    if (st == CKPT_OK && reach && reach->tier)
+        st = launch_hold(home, reach->tier, job, &at->commits, &tier, err);
+    if (st == CKPT_OK && reach && reach->tier) {
         st = adopt_held(reach->tier, job, ret, err);
+        tier = st != CKPT_OK;
+    }
+    if (tier)
+        note_elsewhere(reach);
     return st == CKPT_OK && reach && reach->also ? roster_merge(ret, reach->also, err) : st;
 }
 
@@ -415,8 +430,7 @@ static enum ckpt_status resolve_anew(struct store *home, const char *job, uint64
         if (st == CKPT_OK)
             st = within_reach(home, job, reach, &at, &also, err);
         if (st == CKPT_OK)
-            st = pick_and_put(home, job, epoch, wish, x, &at, &also, reach ? reach->unheard : NULL,
-                              ret, err);
+            st = pick_and_put(home, job, epoch, wish, x, &at, &also, reach, ret, err);
     }
     launch_listings_fini(&at);
     return st;

@@ -114,6 +114,7 @@ struct launch_reach {
      * is resolved, and *ret_pending is set instead. */
     const struct launch_nodes *nodes;
     bool *ret_pending;
+    bool *ret_elsewhere; /* it failed, and not for the home; NULL: nobody wants to know */
 };
 enum ckpt_status launch_resolve_with(struct store *home, const char *job, uint64_t epoch,
                                      const struct lineage_wish *wish,
@@ -144,6 +145,8 @@ enum ckpt_status launch_put_bad(struct store *home, const char *job, const struc
 enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epoch,
                                struct launch_listings *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Puts h/ into the tier for the newest of the home's commits of which all parts lie in the
- * tier, but whose committer died before it said so (or was a resolver elsewhere). */
+ * tier, but whose committer died before it said so (or was a resolver elsewhere).
+ * *ret_tier: it failed, and for the tier. */
 enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
-                             const struct roster *commits, struct ckpt_err *err) CKPT_MUST_CHECK;
+                             const struct roster *commits, bool *ret_tier, struct ckpt_err *err)
+    CKPT_MUST_CHECK;

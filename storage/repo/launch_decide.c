@@ -190,7 +190,7 @@ enum ckpt_status launch_decide(struct store *home, const char *job, uint64_t epo
 
 /* What the home has put out of the way stays out of the way (D6). */
 static enum ckpt_status hold_one(struct store *home, struct store *tier, const char *job,
-                                 const struct ckpt_name *name, struct ckpt_err *err)
+                                 const struct ckpt_name *name, bool *ret_tier, struct ckpt_err *err)
 {
     struct record_commit commit;
     enum life life;
@@ -205,21 +205,24 @@ static enum ckpt_status hold_one(struct store *home, struct store *tier, const c
     st = repo_get(home, &key, &bytes, &len, err);
     if (st != CKPT_OK || record_commit_decode(bytes, len, key.text, &commit, NULL) != CKPT_OK)
         return st == CKPT_NOT_FOUND ? CKPT_OK : st; /* collected; damaged: nobody can use it */
-    return publish_held(tier, job, &commit, &held, err);
+    st = publish_held(tier, job, &commit, &held, err);
+    *ret_tier = st != CKPT_OK;
+    return st;
 }
 
 enum ckpt_status launch_hold(struct store *home, struct store *tier, const char *job,
-                             const struct roster *commits, struct ckpt_err *err)
+                             const struct roster *commits, bool *ret_tier, struct ckpt_err *err)
 {
     CLEANUP_ROSTER struct roster helds = { 0 };
     enum ckpt_status st = roster_helds(tier, job, &helds, err);
     unsigned tries = 0;
+    *ret_tier = st != CKPT_OK;
     for (size_t i = 0; i < commits->count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
         const struct roster_entry *e = &commits->entries[i];
         if (roster_is_abort(e) || roster_find(&helds, &e->name))
             continue;
         tries++;
-        st = hold_one(home, tier, job, &e->name, err);
+        st = hold_one(home, tier, job, &e->name, ret_tier, err);
     }
     return st;
 }

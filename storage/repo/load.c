@@ -364,20 +364,25 @@ static void finish_chunks(struct attempt *a, uint32_t from, uint32_t to)
     }
 }
 
-/* One get for head and body; true if the guess held and all chunks were looked at.
- * Otherwise nothing happened: what came may be anything and is asked for again. */
-static bool run_guess(struct attempt *a)
+/* One get for head and body; *ret: the guess held and all chunks were looked at.
+ * Otherwise nothing happened: what came may be anything and is asked for again, but of a store
+ * that cannot be reached (CKPT_UNREACHABLE). */
+static enum ckpt_status run_guess(struct attempt *a, bool *ret, struct ckpt_err *err)
 {
     struct load_work *w = a->w;
     uint32_t n = a->batch->chunk_count, chosen = 0;
     struct ckpt_err why = { 0 };
+    *ret = false;
     if (!guess_head(a))
-        return false;
+        return CKPT_OK;
     choose_ranges(a, &chosen);
     w->ranges[w->range_count] = (struct store_range){ .bytes = a->head_bytes, .base = w->head };
     size_t count = w->range_count + 1;
-    bool ok = chosen == n && count <= STORE_RANGES_MAX &&
-              store_get(a->s, a->key, w->ranges, count, &why) == CKPT_OK;
+    bool ok = chosen == n && count <= STORE_RANGES_MAX;
+    enum ckpt_status st = ok ? store_get(a->s, a->key, w->ranges, count, &why) : CKPT_OK;
+    if (st == CKPT_UNREACHABLE)
+        return err_set(err, st, "%s", err_text(&why));
+    ok = ok && st == CKPT_OK;
     for (size_t r = 0; ok && r < count; r++)
         a->stats->read_bytes += w->ranges[r].bytes;
     ok = ok && take_head(a, w->told, &why) == CKPT_OK && guess_holds(a);
@@ -385,7 +390,8 @@ static bool run_guess(struct attempt *a)
         finish_chunks(a, 0, n);
     for (uint32_t i = 0; i < n; i++)
         w->state[i] = w->state[i] == CHUNK_DONE ? CHUNK_DONE : CHUNK_WANTED;
-    return ok;
+    *ret = ok;
+    return CKPT_OK;
 }
 
 /* The head first, then what it says. */
@@ -414,11 +420,12 @@ static enum ckpt_status run_attempt(struct attempt *a, struct ckpt_err *err)
         return err_set(err, CKPT_CORRUPT, "%s: the manifest says %u chunks", a->key, pack->chunks);
     a->head_bytes = pack_head_bytes(pack->chunks);
     a->bad_chunk = UINT32_MAX;
-    if (!run_guess(a)) {
-        enum ckpt_status st = run_told(a, err);
-        if (st != CKPT_OK)
-            return st;
-    }
+    bool looked;
+    enum ckpt_status st = run_guess(a, &looked, err);
+    if (st == CKPT_OK && !looked)
+        st = run_told(a, err);
+    if (st != CKPT_OK)
+        return st;
     if (a->bad_chunk == UINT32_MAX)
         return CKPT_OK;
     char text[400];
@@ -512,6 +519,8 @@ enum ckpt_status load_batch(struct load_work *w, struct store *const *tiers, siz
             return err_set(err, st, "%s", err_text(&why));
         if (st == CKPT_CORRUPT || st == CKPT_NOT_FOUND)
             stats->damaged_tier |= UINT32_C(1) << t;
+        if (st == CKPT_UNREACHABLE)
+            stats->away_tier |= UINT32_C(1) << t;
         if (t == 0 || weight(st) > weight(worst_st)) {
             worst_st = st;
             worst = why;

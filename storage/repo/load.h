@@ -18,6 +18,7 @@ struct load_stats {
     uint64_t raw_bytes;    /* decoded */
     uint64_t retries;      /* chunks that came from a later tier or a second read */
     uint32_t damaged_tier; /* bit i: tier i had a bad or missing copy */
+    uint32_t away_tier;    /* bit i: tier i could not be reached */
 };
 /* slots[i]: memory of uses[i]'s slot, with room for slot_used rounded up to 4 KiB.  tiers: this thread's own handles, nearest first
  * (same places as the reader's).  CKPT_CORRUPT: no tier has the right bytes; names

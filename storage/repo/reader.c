@@ -6,7 +6,8 @@
  *   rank table ─ SHA-256 ─► manifest header ─ digests ─► manifest blocks ─► chunk digests
  *
  * Each read asks the nearest tier first and goes on when that one has nothing, cannot be
- * reached or has wrong bytes. */
+ * reached or has wrong bytes.  To learn that a tier cannot be reached may take minutes, so that
+ * one is asked last from then on. */
 #include <assert.h>
 #include <stdio.h>
 
@@ -40,6 +41,21 @@ static enum ckpt_status fetch_from(struct store *s, const struct fetch *f, void 
     return st == CKPT_OK ? st : err_set(err, st, "%s", err_text(&why));
 }
 
+size_t reader_tier(const struct reader *r, uint32_t away, size_t n)
+{
+    for (unsigned last = 0; last < 2; last++)
+        for (size_t i = 0; i < r->tier_count; i++)
+            if ((away >> i & 1) == last && n-- == 0)
+                return i;
+    return 0;
+}
+
+static void note_answer(struct reader *r, size_t tier, enum ckpt_status st)
+{
+    if (st == CKPT_UNREACHABLE)
+        r->away |= UINT32_C(1) << tier;
+}
+
 enum ckpt_status reader_fetch(struct reader *r, const struct fetch *f, void **ret,
                               struct ckpt_err *err)
 {
@@ -48,10 +64,13 @@ enum ckpt_status reader_fetch(struct reader *r, const struct fetch *f, void **re
         return err_set(err, CKPT_NO_MEMORY, "no memory to read %s", f->key);
     struct ckpt_err worst = { 0 };
     enum ckpt_status st = CKPT_NOT_FOUND;
+    const uint32_t away = r->away;
     uint32_t damaged = 0;
-    for (size_t i = 0; i < r->tier_count; i++) {
+    for (size_t n = 0; n < r->tier_count; n++) {
         struct ckpt_err why = { 0 };
+        size_t i = reader_tier(r, away, n);
         enum ckpt_status got = fetch_from(r->tiers[i], f, bytes, &why);
+        note_answer(r, i, got);
         if (got == CKPT_OK) {
             r->damaged |= damaged;
             *ret = TAKE_PTR(bytes);
@@ -61,7 +80,7 @@ enum ckpt_status reader_fetch(struct reader *r, const struct fetch *f, void **re
             damaged |= UINT32_C(1) << i;
         if (got == CKPT_CANCELLED || got == CKPT_TIMEOUT || got == CKPT_NO_MEMORY)
             return err_set(err, got, "%s", err_text(&why));
-        if (i == 0 || weight(got) > weight(st)) {
+        if (n == 0 || weight(got) > weight(st)) {
             st = got;
             worst = why;
         }
@@ -117,6 +136,7 @@ static enum ckpt_status read_commit(struct reader *r, struct ckpt_err *err)
     for (size_t i = 0; i < r->tier_count; i++) {
         struct ckpt_err why = { 0 };
         enum ckpt_status got = read_commit_of(r, r->tiers[i], &r->commit, &why);
+        note_answer(r, i, got);
         if (got == CKPT_OK || got == CKPT_ABORTED)
             return got == CKPT_OK ? got : err_set(err, got, "%s", err_text(&why));
         if (i == 0 || weight(got) > weight(st)) {
@@ -178,6 +198,15 @@ enum ckpt_status reader_open(struct store *const *tiers, size_t tier_count, cons
                              const struct ckpt_name *name, struct reader **ret,
                              struct ckpt_err *err)
 {
+    uint32_t away;
+    return reader_open_away(tiers, tier_count, job, name, ret, &away, err);
+}
+
+enum ckpt_status reader_open_away(struct store *const *tiers, size_t tier_count, const char *job,
+                                  const struct ckpt_name *name, struct reader **ret,
+                                  uint32_t *ret_away, struct ckpt_err *err)
+{
+    *ret_away = 0;
     assert(tier_count > 0 && tier_count <= READER_TIERS_MAX);
     enum ckpt_status st = job_name_check(job, err);
     if (st != CKPT_OK)
@@ -192,6 +221,7 @@ enum ckpt_status reader_open(struct store *const *tiers, size_t tier_count, cons
     st = read_commit(r, err);
     if (st == CKPT_OK)
         st = open_index(r, err);
+    *ret_away = r->away;
     if (st != CKPT_OK) {
         reader_close(r);
         return st;
@@ -239,6 +269,11 @@ struct store *const *reader_tiers(const struct reader *r, size_t *ret_count)
 uint32_t reader_damaged(const struct reader *r)
 {
     return r->damaged;
+}
+
+uint32_t reader_away(const struct reader *r)
+{
+    return r->away;
 }
 
 const struct index_header *reader_index(const struct reader *r)

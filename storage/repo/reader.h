@@ -16,12 +16,18 @@ struct reader;
 enum ckpt_status reader_open(struct store *const *tiers, size_t tier_count, const char *job,
                              const struct ckpt_name *name, struct reader **ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The same; *ret_away, also on failure: bit i: tier i could not be reached. */
+enum ckpt_status reader_open_away(struct store *const *tiers, size_t tier_count, const char *job,
+                                  const struct ckpt_name *name, struct reader **ret,
+                                  uint32_t *ret_away, struct ckpt_err *err) CKPT_MUST_CHECK;
 void reader_close(struct reader *r);
 const struct record_commit *reader_commit(const struct reader *r);
 const char *reader_job(const struct reader *r);
 struct store *const *reader_tiers(const struct reader *r, size_t *ret_count);
 /* Bit i: tier i lacked something, or had it damaged, that a later one had right. */
 uint32_t reader_damaged(const struct reader *r);
+/* Bit i: tier i could not be reached; it is asked last since. */
+uint32_t reader_away(const struct reader *r);
 uint64_t reader_tensor_count(const struct reader *r);
 /* Tensor number i in name order (reads its block). Borrowed until close. */
 enum ckpt_status reader_tensor_at(struct reader *r, uint64_t i, const struct index_tensor **ret,

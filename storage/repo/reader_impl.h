@@ -31,7 +31,7 @@ struct reader {
     struct index_cached *blocks;        /* index.block_count */
     struct index_rank **ranks;          /* index.rank_block_count, NULL = not read */
     struct manifest_cached **manifests; /* world, NULL = not read */
-    uint32_t damaged;                   /* bits of tiers */
+    uint32_t damaged, away;             /* bits of tiers */
 };
 
 /* Decodes what was read; called again with another tier's bytes if it refuses. */
@@ -44,6 +44,8 @@ struct fetch {
     void *arg;
 };
 
+/* The nth tier to be asked; `away`: bits of those that come last. */
+size_t reader_tier(const struct reader *r, uint32_t away, size_t n);
 /* Asks tier after tier.  On success *ret holds the bytes that passed (caller frees). */
 enum ckpt_status reader_fetch(struct reader *r, const struct fetch *f, void **ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -227,7 +227,8 @@ enum ckpt_status reader_ahead(struct reader *r, uint32_t rank, const char *const
     for (size_t i = 0; i < n; at += ranges[i++].bytes)
         ranges[i].base = m->ahead + at;
     struct key key = key_manifest(r->job, &r->name, rank);
-    if (store_get(r->tiers[0], key.text, ranges, n, NULL) == CKPT_OK)
+    struct store *nearest = r->tiers[reader_tier(r, r->away, 0)];
+    if (store_get(nearest, key.text, ranges, n, NULL) == CKPT_OK)
         take_ahead(m, wanted);
     return CKPT_OK;
 }

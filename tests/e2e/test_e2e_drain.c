@@ -222,6 +222,51 @@ static void while_unmounted(struct kit_rank *r)
     KIT_OK(kit_save_local(r, 2));
 }
 
+/* I2: a launch waits for its home: for a moment, and in vain. */
+static void *comes_back(void *home)
+{
+    char away[128];
+    (void)snprintf(away, sizeof(away), "%s.away", (const char *)home);
+    for (int i = 0; i < 1500 && kit_logged_times("a launch waits for its home\" job=early") < 2;
+         i++)
+        kit_pause(20);
+    CHECK_EQ(rename(away, home), 0);
+    return NULL;
+}
+
+static void begins_before_home(struct kit_rank *r)
+{
+    struct kit_rank again = *r;
+    struct ckpt_open_opts o = kit_opts(r);
+    char away[128];
+    pthread_t other;
+    (void)snprintf(away, sizeof(away), "%s.away", (const char *)r->arg);
+    (void)snprintf(again.token, sizeof(again.token), "%.60s.again", r->token);
+    CHECK_EQ(rename(r->arg, away), 0);
+    o.timeout_ms = 1500;
+    KIT_FAILS(ckpt_open(&o, &r->c), CKPT_UNREACHABLE, "was renamed, replaced or unmounted");
+    CHECK(strstr(ckpt_error(), kit.store));
+    CHECK_EQ(kit_logged_times("a launch waits for its home\" job=early"), 1);
+    CHECK_EQ(pthread_create(&other, NULL, comes_back, (void *)(uintptr_t)r->arg), 0);
+    kit_open(&again);
+    CHECK_EQ(pthread_join(other, NULL), 0);
+    kit_declare(&again, parts, PARTS);
+    KIT_OK(kit_save_local(&again, 1));
+    kit_close(&again);
+}
+
+/* A disk of the node's own does not come back by itself. */
+static void begins_without_disk(struct kit_rank *r)
+{
+    struct ckpt_open_opts o = kit_opts(r);
+    char away[128];
+    (void)snprintf(away, sizeof(away), "%s.away", kit.store);
+    CHECK_EQ(rename(kit.store, away), 0);
+    KIT_FAILS(ckpt_open(&o, &r->c), CKPT_UNREACHABLE, "was renamed, replaced or unmounted");
+    CHECK(!kit_logged("a launch waits for its home\" job=diskless"));
+    CHECK_EQ(rename(away, kit.store), 0);
+}
+
 /* Packs in the node's own tier, records in a shared directory, which gets the packs, too. */
 static void home_elsewhere(void)
 {
@@ -240,6 +285,7 @@ static void home_elsewhere(void)
     await_held(home, "apart", 1); /* the scan finds what lay there */
     CHECK_EQ(kit_verify("apart", 5), 5);
     kit_run("unmounted", 1, while_unmounted, home);
+    kit_run("early", 1, begins_before_home, home);
     /* Damaged in the own tier: from the home, and mended. */
     memcpy(kit.store, local, sizeof(kit.store));
     kit_look_into(home);
@@ -261,7 +307,8 @@ static void home_elsewhere(void)
     memcpy(kit.store, own, sizeof(own));
     set_args(NULL);
     kit_start();
-    kit.cases++;
+    kit_run("diskless", 1, begins_without_disk, NULL);
+    kit.cases += 3;
 }
 
 static void begins_unasked(struct kit_rank *r)

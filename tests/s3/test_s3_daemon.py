@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 import time
 
 from daemon_kit import Node, Trainer, World, await_true, children, write_tensors
@@ -306,6 +307,28 @@ def part_away(run):
     print(f"  a worker died while the home was away ({stalled} requests waited)")
 
 
+def part_home_away(run):
+    """The home is out of reach when a launch begins: that waits, until the home is back."""
+    world, some = run.world, run.world.path("some.safetensors")
+    run.proxy.forget()
+    write_tensors(some, MIB, 1)
+    node = Node(world, "home-away", "--store", world.url("home-away"), "--local",
+                world.path("home-away", "local"), endpoint=run.proxy.url).start()
+    run.proxy.rules({"fault": "no_bucket", "count": -1})
+    saved = []
+    launch = threading.Thread(target=lambda: saved.append(node.save([some], 1)))
+    launch.start()
+    await_true("a launch waits", lambda: "a launch waits for its home" in node.tail())
+    run.checks.equal(saved, [], "it has not begun")
+    run.proxy.rules()
+    launch.join()
+    run.checks.equal(len(saved), 1, "it went on")
+    node.await_drained(1)
+    node.stop()
+    run.verified("home-away", 1)
+    print(f"  a launch waited for its home: {run.proxy.counts()['faults']}")
+
+
 # Met once it must pass by itself.
 PASSING = ("conflict", "reset_upload", "lost", "flip_stored")
 if DEEP:
@@ -439,8 +462,8 @@ def part_requests(run):
 def main():
     build = os.path.abspath(sys.argv[1])
     parts = [globals()[f"part_{name}"] for name in sys.argv[2:]] or [
-        part_training, part_kills, part_gateway, part_random, part_frozen, part_away, part_matrix, part_size,
-        part_requests]
+        part_training, part_kills, part_gateway, part_random, part_frozen, part_away, part_home_away, part_matrix,
+        part_size, part_requests]
     checks = Checks()
     with tempfile.TemporaryDirectory(prefix="ckpt-s3-daemon-") as scratch, Proxy() as proxy:
         run = Run(World(build, scratch), checks, proxy)

@@ -38,7 +38,8 @@ static enum ckpt_status run_once(struct job *j)
 {
     if (j->kind == JOB_DIGEST) /* no store is asked */
         return model_run(j);
-    uint32_t error = j->kind == JOB_LAUNCH ? sim_faults.store_error / 8 : sim_faults.store_error;
+    bool rare = j->kind == JOB_LAUNCH && !sim_home_waits; /* each ends a launch */
+    uint32_t error = rare ? sim_faults.store_error / 8 : sim_faults.store_error;
     if (sim_chance(error)) {
         sim_saw(SEEN_store_error);
         unsure(j);
@@ -90,8 +91,7 @@ void sim_job_run(struct sim_job *s)
     if (j->kind == JOB_FINISH || j->kind == JOB_PACK)
         j->part.away = away;
     if (j->kind == JOB_LAUNCH)
-        j->launch.away = away && j->launch.what != LAUNCH_CLAIM &&
-                         j->launch.what != LAUNCH_RESOLVE && j->launch.what != LAUNCH_READ;
+        j->launch.away = jobs_out_of_reach(j->status) && sim_home_waits;
     j->err.status = j->status;
     trace(s);
     sim_job_ran(s);

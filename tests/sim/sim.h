@@ -417,6 +417,7 @@ uint32_t sim_image_check(const struct sim_rank *r, const uint64_t *slot,
                          const uint8_t *tail, size_t len);
 
 /* ---- tiers ---- */
+extern bool sim_home_waits; /* of this seed: nodes have but the home, which is no disk of theirs */
 extern bool sim_remote;
 bool sim_planned(const struct ckpt_name *name);
 /* Committed, to be in the tier, and not there. */
@@ -528,6 +529,7 @@ struct sim_rank {
     uint32_t opens;     /* HELLOs that were lost before the first answer */
     bool pid_gone;      /* daemons can see the death */
     int64_t deaf_until; /* stalled */
+    int64_t refused_at; /* its HELLO is answered until then, good or bad */
     uint64_t next_seq, next_op;
     struct sim_out outs[256];
     uint32_t out_count;

@@ -170,10 +170,11 @@ uint32_t sim_arena_new(uint32_t slots)
 /* Whose declaration is being sealed: the one that was mapped just before. */
 static int32_t sealing = -1;
 
-enum ckpt_status __wrap_arena_new(const char *who, uint64_t bytes, struct arena *ret,
+enum ckpt_status __wrap_arena_new(const char *who, uint64_t bytes, uint32_t numa, struct arena *ret,
                                   uint64_t *ret_left, struct ckpt_err *err)
 {
     (void)who;
+    (void)numa;
     (void)err;
     uint32_t arena = sim_arena_new((uint32_t)(bytes / sim_suite.slot_bytes));
     sim_arenas[arena].rank = sealing;

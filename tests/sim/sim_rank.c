@@ -114,6 +114,7 @@ static void send_hello(struct sim_rank *r)
                             .world = l->world,
                             .arrival_ms = sim_suite.cluster && !l->last ? 100000 : 900000,
                             .epoch = r->branch };
+    r->refused_at = sim.now + h.arrival_ms * SIM_MS;
     memcpy(h.session, r->session, sizeof(h.session));
     wire_begin(&compose, WIRE_HELLO, &h);
     (void)wire_tail_str(&compose, sim_job_name(l->job));
@@ -285,6 +286,15 @@ static void on_hello_ok(struct sim_rank *r, const struct wire_msg *m)
     flush(r);
 }
 
+/* I2: a home that is away for a while fails no launch before its ranks' own deadline. */
+static void check_patience(const struct sim_rank *r, enum ckpt_status st, const char *text)
+{
+    bool home = st == CKPT_UNREACHABLE || st == CKPT_IO || st == CKPT_TIMEOUT;
+    bool other = strstr(text, "which may have") || strstr(text, "about to end");
+    SIM_CHECK(!home || other || !sim_home_waits || sim.now >= r->refused_at,
+              "rank %u is refused before its deadline: %s", index_of(r), text);
+}
+
 static void on_refused(struct sim_rank *r, const struct wire_msg *m)
 {
     struct wire_refused b;
@@ -299,6 +309,7 @@ static void on_refused(struct sim_rank *r, const struct wire_msg *m)
     }
     SIM_CHECK(b.type == WIRE_HELLO && !r->linked, "a rank that keeps the rules was refused: %s",
               text);
+    check_patience(r, (enum ckpt_status)b.status, text);
     if (r->ever_linked && r->resuming && b.status == CKPT_NOT_FOUND)
         start_over(r);
     else if (!r->ever_linked || status_class((enum ckpt_status)b.status) == CKPT_CLASS_CALLER)

@@ -85,7 +85,7 @@ SIM_WRAP(enum ckpt_status, ledger_op_open,
 SIM_WRAP(void, ledger_op_close,
          (const struct ledger *l, uint32_t index, struct ledger_op *op, bool void_it));
 SIM_WRAP(enum ckpt_status, arena_new,
-         (const char *who, uint64_t bytes, struct arena *ret, uint64_t *ret_left,
+         (const char *who, uint64_t bytes, uint32_t numa, struct arena *ret, uint64_t *ret_left,
           struct ckpt_err *err));
 SIM_WRAP(enum ckpt_status, arena_open,
          (int fd, uint64_t bytes, struct arena *ret, struct ckpt_err *err));

@@ -21,7 +21,7 @@ const struct sim_suite sim_suite = { .name = "cluster",
 
 enum { FAULT_CUT, FAULT_NODE, FAULT_POWER, FAULT_SLOW };
 
-bool sim_near, sim_far;
+bool sim_near, sim_far, sim_home_waits;
 struct policy sim_policy;
 
 void sim_store_plan(int64_t until_ns)
@@ -31,6 +31,7 @@ void sim_store_plan(int64_t until_ns)
     sim_near = sim_rand(alone ? 2 : 3) == 0;
     sim_remote = sim_far || sim_near;
     sim_policy = (struct policy){ .some = sim_rand(4) == 0, .every_steps = 3 };
+    sim_home_waits = !alone && !sim_near;
     if (alone && !sim_near)
         places[PLACE_HOME].owner = 0;
     operator_plan(until_ns);

@@ -17,6 +17,8 @@ const struct sim_suite sim_suite = { .name = "sim",
                                      .seeds_deep = 200000,
                                      .processes = 1 };
 
+bool sim_home_waits;
+
 void sim_store_check_end(void)
 {
     /* Everything was looked at when it was decided. */
@@ -37,6 +39,7 @@ void sim_store_plan(int64_t until_ns)
 {
     (void)until_ns;
     sim_remote = sim_rand(2) == 0;
+    sim_home_waits = sim_node_count > 1;
 }
 
 void sim_store_fault(uint32_t kind, uint32_t node)

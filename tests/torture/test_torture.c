@@ -179,7 +179,7 @@ static enum ckpt_status work_nodes(struct store *s, struct ckpt_err *err)
     if (st == CKPT_OK)
         st = store_remove(s, held.text, err);
     if (st == CKPT_OK)
-        st = launch_hold(s, s, KIT_JOB, &at.commits, err);
+        st = launch_hold(s, s, KIT_JOB, &at.commits, &(bool){ false }, err);
     launch_listings_fini(&at);
     if (st != CKPT_OK)
         return st;

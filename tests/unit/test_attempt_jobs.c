@@ -117,7 +117,13 @@ static int test_finish(void)
     CHECK_EQ(finish(1, CKPT_DENIED, 0, &waits), CKPT_DENIED);
     CHECK(!waits);
     close_apart();
-    return 8;
+    open_apart(NULL); /* a home that hangs does so until the save's deadline */
+    rules[1].kind = FAULT_STALL;
+    CHECK_EQ(finish(1, CKPT_UNREACHABLE, 0, &waits), CKPT_TIMEOUT);
+    CHECK(waits);
+    CHECK_EQ(apart.home->deadline_ns, 0);
+    close_apart();
+    return 9;
 }
 
 static enum ckpt_status begin(struct jobs_work *w, bool *ret_away)
