@@ -50,7 +50,7 @@ static void save_with_arena(struct device_fixture *g, unsigned refused, const ch
         fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
     CHECK(strstr(info.devices, words));
     CHECK_EQ(strstr(info.devices, " GiB/s") != NULL, refused > 0); /* what that costs */
-    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20); /* a whole slot, and not two */
+    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20);            /* a whole slot, and not two */
 }
 
 /* An arena of 32 MiB by the transfer thread, which looks for messages between the slices. */
