@@ -25,15 +25,15 @@ typedef struct CUstream_st *fake_stream;
 #define FAKE_DEVICES 4
 
 void fake_seed(uint64_t seed, unsigned delay_us);
-void *fake_malloc(int device, size_t bytes); /* filled with poison */
+void *fake_malloc(int on, size_t bytes); /* filled with poison */
 void fake_free(void *p);
 /* The host's view of device memory: only while no stream works on it. */
 void *fake_look(void *p);
-fake_stream fake_stream_new(int device);
+fake_stream fake_stream_new(int on);
 void fake_stream_free(fake_stream s);
 /* A kernel: the call is made in the stream's thread, in its turn. */
-void fake_launch(fake_stream s, void (*kernel)(void *arg), void *arg);
-void fake_sync(fake_stream s); /* waits for all before */
+void fake_launch(fake_stream given, void (*kernel)(void *arg), void *arg);
+void fake_sync(fake_stream given); /* waits for all before */
 bool fake_idle(fake_stream s);
 
 /* Graphs, which belong to their stream: between begin and end `s` takes waits for external events and kernels into a graph of
@@ -41,7 +41,7 @@ bool fake_idle(fake_stream s);
  * unsafe then spoil the capture, unless their capture mode says otherwise. */
 void fake_capture_begin(fake_stream s, bool global);
 bool fake_capture_end(fake_stream s); /* false: it was spoilt */
-void fake_replay(fake_stream graph, fake_stream s);
+void fake_replay(fake_stream graph, fake_stream given);
 
 /* The nth next call (1 = the next) of a function ("EventRecord") fails with this error;
  * sticky: so does everything from then on, and nothing queued happens any more. */

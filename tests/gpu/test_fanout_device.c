@@ -43,13 +43,21 @@ static void find(void *lib, const char *name, void *ret)
     memcpy(ret, &s, sizeof(s));
 }
 
+/* The first runtime that the driver serves. */
 static struct cuda load_cuda(void)
 {
     struct cuda cu;
-    const char *given = getenv("CKPT_CUDART");
-    void *lib = given ? dlopen(given, RTLD_NOW | RTLD_GLOBAL) : NULL;
-    lib = lib ? lib : dlopen("libcudart.so.13", RTLD_NOW | RTLD_GLOBAL);
-    lib = lib ? lib : dlopen("libcudart.so.12", RTLD_NOW | RTLD_GLOBAL);
+    const char *names[] = { getenv("CKPT_CUDART"), "libcudart.so.13", "libcudart.so.12" };
+    void *lib = NULL;
+    for (size_t i = 0; i < ARRAY_COUNT(names) && !lib; i++) {
+        int (*count_devices)(int *) = NULL;
+        int count = 0;
+        lib = names[i] ? dlopen(names[i], RTLD_NOW | RTLD_GLOBAL) : NULL;
+        if (lib)
+            find(lib, "cudaGetDeviceCount", &count_devices);
+        if (lib && count_devices(&count) != 0)
+            lib = NULL;
+    }
     CHECK(lib);
     find(lib, "cudaMalloc", &cu.Malloc);
     find(lib, "cudaMemset", &cu.Memset);
