@@ -199,7 +199,7 @@ uint32_t devices_numa(struct devices *d, unsigned index)
     pthread_mutex_lock(&d->lock);
     cuda_error e = d->cuda.api.DeviceGetPCIBusId(id, sizeof(id), (int)index - 1);
     if (e != CUDA_SUCCESS)
-        (void)cuda_fail(&d->cuda.api, e, "asking where a device is", NULL);
+        (void)!cuda_fail(&d->cuda.api, e, "asking where a device is", NULL);
     pthread_mutex_unlock(&d->lock);
     for (char *p = id; *p; p++) /* as the kernel writes it */
         *p = (char)(*p >= 'A' && *p <= 'F' ? *p - 'A' + 'a' : *p);

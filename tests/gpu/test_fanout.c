@@ -399,7 +399,7 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
 {
     struct kit_rank *r = t->r;
     bool me = m->who == r->rank;
-    fake_stream own = t->stream, other = fake_stream_new(0);
+    fake_stream own = t->stream, aside = fake_stream_new(0);
     if (m->elsewhere)
         CHECK_EQ(cudaSetDevice(1), 0);
     t->stream = m->elsewhere ? NULL : own;
@@ -433,12 +433,12 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     if (m->stays_away && me)
         o.fanout = NULL;
     if (m->captured)
-        fake_capture_begin(other, true);
+        fake_capture_begin(aside, true);
     if (m->cannot && me)
         cannot(t, &o);
     else
         one_restore(t, &o);
-    CHECK(!m->captured || fake_capture_end(other));
+    CHECK(!m->captured || fake_capture_end(aside));
     if (me && m->fault == FAKE_NCCL_DIE)
         kit_kill(getpid(), SIGKILL); /* it was given up before it came to that */
     arrange(m, false);               /* what did not come to pass */
@@ -451,6 +451,7 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     if (m->elsewhere)
         CHECK_EQ(cudaSetDevice(0), 0);
     t->stream = own;
+    fake_stream_free(aside);
 }
 
 static void meet(const struct kit_rank *r, atomic_int *there)
