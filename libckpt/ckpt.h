@@ -453,12 +453,13 @@ struct ckpt_fanout {
      * limit) and idle.  NULL: one is made for the restore, on the calling thread's device. */
     void *comm;
     /* Without comm: this rank among those that take part, and a call that copies buf (len bytes)
-     * from their rank 0 to all, 0 = fine; made once by each of them. */
+     * from their rank 0 to all, 0 = fine; made once by each of them, first of all, whatever
+     * becomes of its restore (but not where the options make no sense). */
     uint32_t rank, count;
     int (*broadcast)(void *ctx, void *buf, size_t len);
     void *broadcast_ctx;
     int timeout_ms;     /* for one step of the others; 0 = 60,000 */
-    uint32_t comm_lost; /* set to 1: `comm` was aborted, and must not be used again */
+    uint32_t comm_lost; /* set to 1: `comm` was aborted, here or by others; do not use it again */
 };
 struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
     size_t size;

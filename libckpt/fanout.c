@@ -19,11 +19,14 @@ struct fanout {
     struct ckpt_state *s;
     struct ckpt_fanout opts;
     struct nccl_api api;
-    nccl_comm comm;  /* NULL: not joined, or no more */
-    bool own, lost;  /* own: made here; else the caller's, lost when it had to be aborted */
-    struct gpu *gpu; /* a queue of our own on the communicator's device */
-    unsigned device; /* of devices.h */
-    uint64_t *words; /* a pinned page: this rank's vote, and at PAGE / 2 what all said */
+    struct nccl_id id;
+    struct ckpt_err why;      /* it cannot take part, known since they met */
+    nccl_comm comm;           /* NULL: not joined, or no more */
+    bool own, lost;           /* own: made here; lost: the caller's, until it was left in order */
+    struct fanout_plan *plan; /* the state's; NULL: it says no */
+    struct gpu *gpu;          /* a queue of our own on the communicator's device */
+    unsigned device;          /* of devices.h */
+    uint64_t *words;          /* a pinned page: this rank's vote, and at PAGE / 2 what all said */
     struct gpu_event *ended[AHEAD]; /* behind each group under way */
     struct digest asked;            /* the plan, of which checkpoint, by which rules */
     bool bad;                       /* what this rank sends is not what was saved */
@@ -116,66 +119,71 @@ static enum ckpt_status vote(struct fanout *f, bool yes, bool *ret, struct ckpt_
 
 /* -- joining ------------------------------------------------------------------------------ */
 
-/* Everybody must come here, whatever it has: rank 0 says whether there is an id. */
-static enum ckpt_status share_id(struct fanout *f, enum ckpt_status st, struct nccl_id *ret,
-                                 struct ckpt_err *err)
+/* Rank 0 says whether there is an id. */
+static void share_id(struct fanout *f)
 {
     struct {
         uint64_t there;
         struct nccl_id id;
     } word = { 0 };
-    if (f->opts.rank == 0 && st == CKPT_OK)
+    if (f->opts.rank == 0 && f->why.status == CKPT_OK)
         word.there = f->api.GetUniqueId(&word.id) == NCCL_SUCCESS;
     if (f->opts.broadcast(f->opts.broadcast_ctx, &word, sizeof(word)) != 0)
-        return st == CKPT_OK ? err_set(err, CKPT_UNSUPPORTED, "the broadcast callback failed") : st;
-    if (st == CKPT_OK && !word.there)
-        st = err_set(err, CKPT_UNSUPPORTED, "rank 0 has no NCCL");
-    *ret = word.id;
-    return st;
+        (void)!err_set(&f->why, CKPT_UNSUPPORTED, "the broadcast callback failed");
+    if (!word.there)
+        (void)!err_set(&f->why, CKPT_UNSUPPORTED, "rank 0 has no NCCL");
+    f->id = word.id;
+}
+
+struct fanout *fanout_meet(struct ckpt_state *s, const struct ckpt_fanout *opts)
+{
+    if (opts->size == 0)
+        return NULL;
+    struct fanout f = { .s = s, .opts = *opts, .lost = opts->comm != NULL };
+    struct fanout *ret = s ? malloc(sizeof(*ret)) : NULL;
+    if (!ret)
+        (void)!err_set(&f.why, CKPT_NO_MEMORY, "out of memory");
+    else if (nccl_api_load(&f.api, &f.why) == CKPT_OK && !devices_any(s->ctx->devices))
+        (void)!err_set(&f.why, CKPT_UNSUPPORTED, "no CUDA devices");
+    if (!opts->comm)
+        share_id(&f);
+    if (ret)
+        *ret = f;
+    return ret;
 }
 
 /* The communicator, perhaps still in the making, and its place. */
 static enum ckpt_status join(struct fanout *f, struct ckpt_err *err)
 {
-    struct devices *devices = f->s->ctx->devices;
-    struct nccl_id id;
     int device = 0, rank = 0, count = 0;
-    enum ckpt_status st = nccl_api_load(&f->api, err);
-    if (st == CKPT_OK && !devices_any(devices))
-        st = err_set(err, CKPT_UNSUPPORTED, "no CUDA devices");
-    if (!f->opts.comm)
-        st = share_id(f, st, &id, err);
-    if (st == CKPT_OK && !f->opts.comm)
-        st = devices_current(devices, &f->device, err);
-    if (st != CKPT_OK)
-        return st;
     struct nccl_config config = { sizeof(config), NCCL_CONFIG_MAGIC, NCCL_OLDEST, 0 };
     nccl_result r = NCCL_SUCCESS;
     if (!f->opts.comm) {
+        enum ckpt_status st = devices_current(f->s->ctx->devices, &f->device, err);
+        if (st != CKPT_OK)
+            return st;
         f->own = true;
-        r = f->api.CommInitRankConfig(&f->comm, (int)f->opts.count, id, (int)f->opts.rank, &config);
+        r = f->api.CommInitRankConfig(&f->comm, (int)f->opts.count, f->id, (int)f->opts.rank,
+                                      &config);
         if (r != NCCL_SUCCESS && r != NCCL_IN_PROGRESS)
             f->comm = NULL;
         return f->comm ? CKPT_OK : nccl_fail(&f->api, r, "making a communicator", err);
     }
-    if ((r = f->api.CommCount(f->opts.comm, &count)) != NCCL_SUCCESS ||
-        (r = f->api.CommUserRank(f->opts.comm, &rank)) != NCCL_SUCCESS ||
-        (r = f->api.CommCuDevice(f->opts.comm, &device)) != NCCL_SUCCESS)
-        return nccl_fail(&f->api, r, "the caller's communicator", err);
     f->comm = f->opts.comm;
+    if ((r = f->api.CommCount(f->comm, &count)) != NCCL_SUCCESS ||
+        (r = f->api.CommUserRank(f->comm, &rank)) != NCCL_SUCCESS ||
+        (r = f->api.CommCuDevice(f->comm, &device)) != NCCL_SUCCESS)
+        return nccl_fail(&f->api, r, "the caller's communicator", err);
     f->opts.count = (uint32_t)count;
     f->opts.rank = (uint32_t)rank;
     f->device = (unsigned)device + 1;
     return CKPT_OK;
 }
 
-/* Our queue on the device, behind what is on the caller's stream. */
-static enum ckpt_status make_queue(struct fanout *f, void *stream, struct ckpt_err *err)
+/* Our queue on the device, and what a vote takes. */
+static enum ckpt_status make_queue(struct fanout *f, struct ckpt_err *err)
 {
-    struct gpu *g = NULL;
-    unsigned current = 0;
-    struct devices *devices = f->s->ctx->devices;
-    enum ckpt_status st = devices_queue(devices, f->device, &f->gpu, err);
+    enum ckpt_status st = devices_queue(f->s->ctx->devices, f->device, &f->gpu, err);
     for (size_t i = 0; st == CKPT_OK && i < AHEAD; i++)
         st = f->gpu->ops->event_new(f->gpu, &f->ended[i], err);
     if (st == CKPT_OK && !(f->words = aligned_alloc(PAGE, PAGE)))
@@ -185,21 +193,17 @@ static enum ckpt_status make_queue(struct fanout *f, void *stream, struct ckpt_e
     if (st != CKPT_OK) {
         free(f->words);
         f->words = NULL;
-        return st;
     }
-    struct gpu_event *begun = NULL;
-    st = devices_current(devices, &current, err);
-    if (st == CKPT_OK) {
-        g = devices_gpu(devices, current);
-        st = g->ops->event_new(g, &begun, err);
-    }
-    if (st == CKPT_OK)
-        st = g->ops->record_user(g, begun, stream, err);
-    if (st == CKPT_OK)
-        st = f->gpu->ops->wait(f->gpu, begun, err);
-    if (begun)
-        g->ops->event_free(begun);
     return st;
+}
+
+/* The queue of the copies is behind all that the caller has queued (flight_prepare): so is ours
+ * from now on. */
+static enum ckpt_status follow_caller(const struct fanout *f, struct ckpt_err *err)
+{
+    struct gpu *copies = devices_gpu(f->s->ctx->devices, f->device);
+    enum ckpt_status st = copies->ops->record(copies, f->ended[0], err);
+    return st == CKPT_OK ? f->gpu->ops->wait(f->gpu, f->ended[0], err) : st;
 }
 
 /* Ranks whose digests are equal do the same: the plan names tensors as declared, the rules say
@@ -249,27 +253,31 @@ static enum ckpt_status make_plan(struct fanout *f, const struct wire_load *load
         free(p);
         return st;
     }
+    f->plan = p;
     pthread_mutex_lock(&s->ctx->lock);
     s->fan = p;
     pthread_mutex_unlock(&s->ctx->lock);
     return CKPT_OK;
 }
 
-/* Once nothing of an aborted communicator runs any more, the tensors are ours again. */
+static void abort_comm(struct fanout *f)
+{
+    if (f->comm)
+        (void)f->api.CommAbort(f->comm);
+    f->comm = NULL;
+}
+
+/* Once nothing of an aborted communicator runs any more, the tensors are ours again; a queue that
+ * answers nothing any more does not say when. */
 static void give_up_comm(struct fanout *f)
 {
     int64_t by = lib_now_ns() + LIB_LAND_NS;
-    enum ckpt_status st = CKPT_BUSY;
-    (void)f->api.CommAbort(f->comm);
-    f->comm = NULL;
-    f->lost = !f->own;
-    if (!f->gpu || !f->ended[0])
-        return;
-    if (f->gpu->ops->record(f->gpu, f->ended[0], NULL) != CKPT_OK)
-        return; /* the device is lost: what is there does not matter any more */
-    while ((st = f->gpu->ops->query(f->ended[0], NULL)) == CKPT_BUSY && lib_now_ns() < by)
-        pause_to_look();
-    f->stuck = st == CKPT_BUSY;
+    abort_comm(f);
+    enum ckpt_status st = f->gpu->ops->record(f->gpu, f->ended[0], NULL);
+    if (st == CKPT_OK)
+        while ((st = f->gpu->ops->query(f->ended[0], NULL)) == CKPT_BUSY && lib_now_ns() < by)
+            pause_to_look();
+    f->stuck = st != CKPT_OK;
 }
 
 enum ckpt_status fanout_opts(const struct ckpt_fanout *given, struct ckpt_fanout *ret,
@@ -298,33 +306,25 @@ enum ckpt_status fanout_opts(const struct ckpt_fanout *given, struct ckpt_fanout
     return CKPT_OK;
 }
 
-enum ckpt_status fanout_begin(struct ckpt_state *s, const struct ckpt_fanout *opts,
-                              const struct wire_load *load, void *stream, struct fanout **ret,
-                              struct ckpt_err *err)
+void fanout_begin(struct fanout *f, const struct wire_load *load)
 {
-    struct ckpt_err why = { 0 };
-    struct fanout *f = calloc(1, sizeof(*f));
-    if (!f)
-        return err_set(err, CKPT_NO_MEMORY, "restore: out of memory");
-    f->s = s;
-    f->opts = *opts;
-    enum ckpt_status st = join(f, &why);
+    struct ckpt *c = f->s->ctx;
+    struct ckpt_err why = f->why;
+    enum ckpt_status st = why.status;
     if (st == CKPT_OK)
-        st = make_queue(f, stream, &why);
-    if (st != CKPT_OK && f->comm)
-        give_up_comm(f); /* not even a vote is possible */
-    bool joined = st == CKPT_OK;
-    if (joined)
-        st = make_plan(f, load, &why);
-    pthread_mutex_lock(&s->ctx->lock);
+        st = join(f, &why);
+    if (st == CKPT_OK)
+        st = make_queue(f, &why);
     if (st != CKPT_OK)
-        say(s->ctx, "not used: ", err_text(&why));
-    pthread_mutex_unlock(&s->ctx->lock);
-    if (joined)
-        *ret = f;
-    else
-        fanout_free(f, NULL);
-    return CKPT_OK;
+        abort_comm(f); /* not even a vote is possible */
+    if (st == CKPT_OK && load)
+        st = follow_caller(f, &why);
+    if (st == CKPT_OK && load)
+        st = make_plan(f, load, &why);
+    pthread_mutex_lock(&c->lock);
+    if (st != CKPT_OK)
+        say(c, "not used: ", err_text(&why));
+    pthread_mutex_unlock(&c->lock);
 }
 
 /* -- the broadcasts ------------------------------------------------------------------------ */
@@ -335,7 +335,7 @@ static enum ckpt_status await_own(struct fanout *f, const struct lib_op *op, siz
                                   size_t end, int64_t deadline_ns, struct ckpt_err *err)
 {
     struct ckpt *c = f->s->ctx;
-    const struct fanout_plan *p = f->s->fan;
+    const struct fanout_plan *p = f->plan;
     enum ckpt_status st = CKPT_OK;
     nccl_result r;
     pthread_mutex_lock(&c->lock);
@@ -373,7 +373,7 @@ static enum ckpt_status follow_copies(const struct fanout *f, struct ckpt_err *e
 static enum ckpt_status broadcast_group(const struct fanout *f, size_t first, size_t end,
                                         struct ckpt_err *err)
 {
-    const struct fanout_plan *p = f->s->fan;
+    const struct fanout_plan *p = f->plan;
     nccl_result r = f->api.GroupStart();
     if (r != NCCL_SUCCESS)
         return nccl_fail(&f->api, r, "broadcasting", err);
@@ -389,7 +389,7 @@ static enum ckpt_status broadcast_group(const struct fanout *f, size_t first, si
 static enum ckpt_status broadcast_all(struct fanout *f, const struct lib_op *op,
                                       int64_t deadline_ns, struct ckpt_err *err)
 {
-    const struct fanout_plan *p = f->s->fan;
+    const struct fanout_plan *p = f->plan;
     enum ckpt_status st = CKPT_OK;
     size_t end, groups = 0;
     for (size_t first = 0; st == CKPT_OK && first < p->count; first = end, groups++) {
@@ -452,7 +452,7 @@ static enum outcome fan_out(struct fanout *f, struct lib_op *op, int64_t deadlin
     if (f->own)
         st = settle(f, NCCL_IN_PROGRESS, "making a communicator", err);
     if (st == CKPT_OK)
-        st = vote(f, f->s->fan && planned(f, op, deadline_ns), &yes, err);
+        st = vote(f, f->plan && planned(f, op, deadline_ns), &yes, err);
     if (st == CKPT_OK && !yes)
         (void)!err_set(err, CKPT_MISMATCH, "the ranks do not ask for the same, or one cannot");
     if (st != CKPT_OK || !yes)
@@ -473,8 +473,8 @@ static enum outcome fan_out(struct fanout *f, struct lib_op *op, int64_t deadlin
 static void count_all(const struct fanout *f)
 {
     struct ckpt_state *s = f->s;
-    for (size_t i = 0; i < s->fan->count; i++) {
-        const struct fanout_unit *u = &s->fan->units[i];
+    for (size_t i = 0; i < f->plan->count; i++) {
+        const struct fanout_unit *u = &f->plan->units[i];
         if (u->part_piece != SIZE_MAX)
             continue;
         s->fates[s->decl.pieces[u->piece].tensor].came_bytes += u->bytes;
@@ -486,7 +486,8 @@ static void count_all(const struct fanout *f)
 static void leave(struct fanout *f)
 {
     struct ckpt_err err = { 0 };
-    if (!f->own || !f->comm)
+    f->lost = false;
+    if (!f->own)
         return;
     enum ckpt_status st = settle(f, f->api.CommFinalize(f->comm), "ending a communicator", &err);
     if (st == CKPT_OK)
@@ -500,7 +501,8 @@ enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline
 {
     struct ckpt *c = f->s->ctx;
     struct ckpt_err err = { 0 };
-    bool alone = f->s->fan == NULL;
+    if (!f->comm)
+        return FANOUT_ALONE; /* why was said when it began */
     pthread_mutex_unlock(&c->lock);
     enum outcome outcome = fan_out(f, op, deadline_ns, &err);
     if (outcome == BROKEN)
@@ -508,16 +510,15 @@ enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline
     else
         leave(f);
     pthread_mutex_lock(&c->lock);
-    if (f->stuck)
-        return FANOUT_STUCK;
     if (outcome == WHOLE) {
         count_all(f);
         return FANOUT_WHOLE;
     }
-    if (alone)
-        return FANOUT_ALONE; /* why was said when it began */
-    say(c, "given up: ", err_text(&err));
-    return FANOUT_AGAIN;
+    if (f->plan || f->stuck)
+        say(c, "given up: ", err_text(&err));
+    if (f->stuck)
+        return FANOUT_STUCK;
+    return f->plan ? FANOUT_AGAIN : FANOUT_ALONE;
 }
 
 void fanout_free(struct fanout *f, bool *lost)
@@ -525,7 +526,7 @@ void fanout_free(struct fanout *f, bool *lost)
     if (!f)
         return;
     if (lost)
-        *lost |= f->lost;
+        *lost = f->lost;
     if (f->gpu && !f->stuck) {
         for (size_t i = 0; i < AHEAD; i++)
             f->gpu->ops->event_free(f->ended[i]);

@@ -12,8 +12,9 @@
  *
  * Nothing depends on it.  Whatever is not as it should be, the rank asks ckptd for everything, as
  * ever: restoring twice into the same memory is harmless.
- *   no NCCL, nothing to deal, other plans     the first vote says no (who cannot even vote costs
- *                                             the others the time limit)
+ *   no NCCL, nothing to deal, other plans,    the first vote says no (who cannot even vote costs
+ *   one that cannot restore at all            the others the time limit, and everybody a
+ *                                             communicator of the caller's)
  *   bad bytes, a load that fails on one rank  it goes through the motions, so nobody waits for it;
  *                                             the second vote says no
  *   a rank that died or hangs, NCCL's errors  no step within the time limit, or an error: the
@@ -39,12 +40,13 @@ struct wire_msg;
 /* Checks the caller's struct (NULL is fine: *ret then has size 0). */
 enum ckpt_status fanout_opts(const struct ckpt_fanout *given, struct ckpt_fanout *ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
-/* Gets a communicator under way and plans.  The state is bound, the lock not held.  *ret: NULL,
- * it is not used, or free it with fanout_free; with a plan s->fan is set, to be sent with the
- * LOAD.  Only an error that ends the restore fails. */
-enum ckpt_status fanout_begin(struct ckpt_state *s, const struct ckpt_fanout *opts,
-                              const struct wire_load *load, void *stream, struct fanout **ret,
-                              struct ckpt_err *err) CKPT_MUST_CHECK;
+/* First of all, whatever becomes of the restore: the caller's callback is a collective, and may
+ * hold the others for good.  `s` NULL: it cannot even begin.  NULL: there is nothing to free. */
+struct fanout *fanout_meet(struct ckpt_state *s, const struct ckpt_fanout *opts);
+/* Gets a communicator under way and plans; with a plan s->fan is set, to be sent with the LOAD.
+ * The state is bound and prepared, the lock not held.  `load` NULL: it has failed, and the others
+ * are to hear so. */
+void fanout_begin(struct fanout *f, const struct wire_load *load);
 
 enum fanout_end {
     FANOUT_WHOLE, /* everything is here; the op has ended */
@@ -52,9 +54,10 @@ enum fanout_end {
     FANOUT_AGAIN, /* it was one of a part, and is over: ask for everything */
     FANOUT_STUCK, /* the device does not let go of the tensors: CKPT_DEVICE */
 };
-/* After LOAD was queued.  Lock held, dropped meanwhile. */
+/* After it was begun, and LOAD queued if it could be.  Lock held, dropped meanwhile. */
 enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline_ns);
-/* NULL is fine; *lost: the caller's communicator was aborted.  Lock not held. */
+/* NULL is fine, and tells nothing; *lost: the caller's communicator was not left in order.  Lock
+ * not held. */
 void fanout_free(struct fanout *f, bool *lost);
 
 /* Lock held: fragments of s->fan whose copies are queued now. */

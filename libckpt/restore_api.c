@@ -16,7 +16,8 @@ struct load_call {
     int64_t deadline;
     struct ckpt_fanout fanout; /* size 0: none */
     struct fanout *fan;        /* of this try */
-    bool again, comm_lost;     /* again: everything, without the others */
+    bool again;                /* everything, without the others */
+    bool comm_lost;            /* the caller's, unless it is left in order */
     /* of the last try: */
     bool asked; /* the daemon was asked at all */
     uint64_t op, done_bytes;
@@ -68,10 +69,8 @@ static enum ckpt_status ask_load(struct load_call *l, struct lib_op *op, struct 
     enum ckpt_status st = state_bind(l->s, l->buffers, l->count, true, err);
     if (st == CKPT_OK)
         st = flight_prepare(l->s, l->stream, true, l->deadline, err);
-    if (st == CKPT_OK && l->fanout.size > 0) {
-        st = fanout_begin(l->s, &l->fanout, &l->body, l->stream, &l->fan, err);
-        l->fanout.size = 0; /* the others come once, but they wait for that */
-    }
+    if (l->fan) /* the others wait for this rank's word, also when it has failed */
+        fanout_begin(l->fan, st == CKPT_OK ? &l->body : NULL);
     pthread_mutex_lock(&c->lock);
     if (st == CKPT_OK && op->final) /* the worker died meanwhile */
         return err_set(err, op->status, "%s", op->text);
@@ -91,8 +90,10 @@ static enum ckpt_status await_load(struct load_call *l, struct lib_op *op, enum 
     struct ckpt *c = l->s->ctx;
     enum fanout_end end = l->fan ? fanout_run(l->fan, op, l->deadline) : FANOUT_ALONE;
     if (end == FANOUT_STUCK) {
-        lib_op_give_up(c, op, CKPT_DEVICE, "restore: the device does not end a broadcast");
-        return err_set(err, CKPT_DEVICE, "%s", op->text);
+        (void)!err_set(err, CKPT_DEVICE, "restore: the device does not end a broadcast; fan-out %s",
+                       c->shared.info.fanout);
+        lib_op_give_up(c, op, CKPT_DEVICE, err_text(err));
+        return CKPT_DEVICE;
     }
     l->again = end == FANOUT_AGAIN;
     if (l->again)
@@ -182,6 +183,7 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
     struct ckpt *c = l->s->ctx;
     c->shared.info.restored_from_ranks = 0;
     c->shared.info.fanout[0] = 0;
+    l->comm_lost = l->fanout.comm != NULL;
     enum ckpt_status st = load_once(l, err);
     if (l->again) {
         *err = (struct ckpt_err){ 0 };
@@ -259,32 +261,28 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
 {
     struct ckpt_err err = { 0 };
     struct ckpt_restore_opts o;
-    enum ckpt_status st = lib_enter_state(s);
+    struct load_call l = { .s = s, .buffers = buffers, .count = count, .stream = stream };
+    enum ckpt_status st = check_opts(opts, point, &o, &err);
+    if (st == CKPT_OK)
+        st = fanout_opts(o.fanout, &l.fanout, &err);
+    if (st != CKPT_OK)
+        return lib_fail(&err);
+    l.deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000;
+    st = lib_enter_state(s);
+    l.fan = fanout_meet(st == CKPT_OK ? s : NULL, &l.fanout);
     if (st != CKPT_OK)
         return st;
-    st = check_opts(opts, point, &o, &err);
-    if (st == CKPT_OK)
-        st = report_select(s, &o, &err);
-    if (st != CKPT_OK)
-        return lib_fail(&err);
-    struct ckpt_fanout fanout;
-    st = fanout_opts(o.fanout, &fanout, &err);
-    if (st != CKPT_OK)
-        return lib_fail(&err);
-    struct load_call l = { .s = s,
-                           .buffers = buffers,
-                           .count = count,
-                           .stream = stream,
-                           .fanout = fanout,
-                           .deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000 };
     l.body.state = s->number;
     l.body.flags = (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0) |
                    (o.flags & CKPT_RESTORE_CONVERT ? WIRE_LOAD_CONVERT : 0);
+    st = report_select(s, &o, &err);
     pthread_mutex_lock(&s->ctx->lock);
-    st = choose_point(&l, point, &err);
+    if (st == CKPT_OK)
+        st = choose_point(&l, point, &err);
     if (st == CKPT_OK)
         st = load_all(&l, &err);
     pthread_mutex_unlock(&s->ctx->lock);
+    fanout_free(l.fan, NULL); /* it did not come to that */
     if (l.comm_lost)
         o.fanout->comm_lost = 1;
     if (st == CKPT_OK && s->devices)

@@ -88,11 +88,16 @@ static uint64_t read_bytes(void)
 
 /* -- ranks ---------------------------------------------------------------------------------- */
 
+extern int cudaFree(void *p), cudaSetDevice(int device);
+
 /* The callback's ways from rank 0 to the others: shared memory. */
 struct hall {
     atomic_int said, there, again;
     unsigned char bytes[256];
 };
+
+/* What a rank asks for although it cannot be. */
+enum cannot { CAN, BUFFERS, UNSEALED, NO_STATE };
 
 /* One restore, and what happens in it. */
 struct scene {
@@ -104,6 +109,13 @@ struct scene {
     const char *fails; /* or a function of NCCL that returns `result` */
     unsigned nth;
     int result;
+    const char *breaks; /* or one of CUDA, for good if it is sticky */
+    bool sticky;
+    bool device_fails; /* so much that the restore of that rank may fail, with words of it */
+    enum cannot cannot;
+    bool keeps;      /* the caller's communicator stays what it was */
+    bool captured;   /* somebody captures a stream */
+    bool elsewhere;  /* all is on device 1 and its default stream, device 0 is current */
     bool stays_away; /* that rank restores by itself */
     bool no_nccl;    /* it has none */
     int timeout_ms;
@@ -180,7 +192,7 @@ static void unplace(struct trainer *t)
     fake_sync(t->stream);
     for (size_t i = 0; i < t->r->count; i++)
         if (t->on_device[i])
-            fake_free(t->at[i].base);
+            CHECK_EQ(cudaFree(t->at[i].base), 0); /* when nothing works there any more */
 }
 
 static void save(struct kit_rank *r)
@@ -218,7 +230,7 @@ static void check_bytes(struct trainer *t)
     }
     const struct kit_part *declared = r->parts;
     r->parts = parts;
-    fake_sync(t->stream);
+    CHECK_EQ(cudaFree(NULL), 0); /* on no stream anything is left that writes late */
     for (size_t i = 0; i < r->count; i++) {
         if (t->on_device[i])
             memcpy(r->buffers[i].base, fake_look(t->at[i].base), t->at[i].bytes);
@@ -279,7 +291,7 @@ static nccl_comm make_comm(struct trainer *t)
     return c;
 }
 
-static void expect(const struct trainer *t, const struct ckpt_fanout *f)
+static void expect(const struct trainer *t)
 {
     const struct scene *m = t->scene;
     struct ckpt_info info = { .size = sizeof(info) };
@@ -294,21 +306,75 @@ static void expect(const struct trainer *t, const struct ckpt_fanout *f)
     if (!well || !m->anything_is_said) /* else this rank may own all there is to share */
         CHECK(well == (info.restored_from_ranks > 0));
     CHECK(m->words || info.restored_bytes >= info.restored_from_ranks);
-    CHECK(!f->comm_lost || m->own_comm);
-    CHECK_EQ(fake_nccl_alive(), m->own_comm && !f->comm_lost);
+}
+
+/* Ours are gone; a caller's is as it was, or he hears that it is not. */
+static void expect_comm(const struct trainer *t, const struct ckpt_fanout *f)
+{
+    const struct scene *m = t->scene;
+    bool left = m->who == t->r->rank && (m->no_nccl || m->cannot == UNSEALED);
+    CHECK(!f->comm_lost || (m->own_comm && !m->keeps));
+    CHECK(!m->own_comm || !left || f->comm_lost); /* to be aborted, by nobody here */
+    CHECK_EQ(fake_nccl_alive(), m->own_comm && (left || !f->comm_lost));
+}
+
+/* The others do not wait for it in the callback. */
+static void cannot(struct trainer *t, struct ckpt_restore_opts *o)
+{
+    struct ckpt_state *s = NULL;
+    if (t->scene->cannot == BUFFERS) {
+        KIT_FAILS(ckpt_restore(t->r->s, NULL, t->at, t->r->count - 1, t->stream, o), CKPT_INVALID,
+                  "6 buffers for 7");
+    } else if (t->scene->cannot == UNSEALED) {
+        KIT_OK(ckpt_state_new(t->r->c, &s));
+        KIT_FAILS(ckpt_restore(s, NULL, NULL, 0, NULL, o), CKPT_WRONG_STATE, "not sealed");
+        ckpt_state_free(s);
+    } else {
+        KIT_FAILS(ckpt_restore(NULL, NULL, NULL, 0, NULL, o), CKPT_INVALID, "state is NULL");
+    }
+    CHECK_EQ(t->told, 1);
+}
+
+/* Whatever became of a device. */
+static void host_memory_goes_on(const struct kit_rank *r)
+{
+    struct kit_rank h = *r;
+    h.memory = NULL;
+    h.buffers = NULL;
+    h.count = 0;
+    h.s = NULL;
+    kit_declare(&h, plain, ARRAY_COUNT(plain));
+    kit_restore(&h);
+    kit_forget(&h);
+}
+
+static bool on_devices(const struct trainer *t)
+{
+    bool any = false;
+    for (size_t i = 0; i < t->r->count; i++)
+        any |= t->on_device[i];
+    return any;
 }
 
 static void one_restore(struct trainer *t, struct ckpt_restore_opts *o)
 {
     const struct scene *m = t->scene;
     struct kit_rank *r = t->r;
-    bool any = false;
-    for (size_t i = 0; i < r->count; i++)
-        any |= t->on_device[i];
     t->votes = fake_nccl_calls("AllReduce");
     t->ran = fake_nccl_ran();
     fake_launch(t->stream, scribble, t);
-    enum ckpt_status st = ckpt_restore(r->s, NULL, t->at, r->count, any ? t->stream : NULL, o);
+    if (m->elsewhere)
+        CHECK_EQ(cudaSetDevice(0), 0);
+    enum ckpt_status st =
+        ckpt_restore(r->s, NULL, t->at, r->count, on_devices(t) ? t->stream : NULL, o);
+    if (m->elsewhere)
+        CHECK_EQ(cudaSetDevice(1), 0);
+    if (m->device_fails && m->who == r->rank && st != CKPT_OK) {
+        CHECK_EQ(st, CKPT_DEVICE);
+        CHECK(strstr(ckpt_error(), "cudaError") || strstr(ckpt_error(), "CUDA ") ||
+              strstr(ckpt_error(), "the device does not end a broadcast"));
+        return;
+    }
     if (m->words) {
         CHECK_EQ(st, CKPT_CORRUPT);
         CHECK(strstr(ckpt_error(), m->words));
@@ -316,12 +382,28 @@ static void one_restore(struct trainer *t, struct ckpt_restore_opts *o)
         KIT_OK(st);
         check_bytes(t);
     }
+    if (o->fanout)
+        expect(t);
+}
+
+/* What goes wrong in this scene, or no more. */
+static void arrange(const struct scene *m, bool now)
+{
+    fake_nccl_fault(now ? m->fault : FAKE_NCCL_NONE, m->nth);
+    if (m->fails)
+        fake_nccl_fail(m->fails, now ? m->nth : 0, m->result);
+    if (m->breaks)
+        fake_fail(m->breaks, now ? m->nth : 0, m->result, m->sticky);
 }
 
 static void act(struct trainer *t, const struct scene *m, struct hall *hall)
 {
     struct kit_rank *r = t->r;
     bool me = m->who == r->rank;
+    fake_stream own = t->stream, aside = fake_stream_new(0);
+    if (m->elsewhere)
+        CHECK_EQ(cudaSetDevice(1), 0);
+    t->stream = m->elsewhere ? NULL : own;
     t->scene = m;
     t->hall = hall;
     t->told = 0;
@@ -346,23 +428,31 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     nccl_comm comm = m->own_comm ? make_comm(t) : NULL;
     f.comm = comm;
     kit_scribble(r);
-    fake_nccl_fault(me ? m->fault : FAKE_NCCL_NONE, m->nth);
-    if (m->fails && me)
-        fake_nccl_fail(m->fails, m->nth, m->result);
+    if (me)
+        arrange(m, true);
     setenv("CKPT_NCCL", m->no_nccl && me ? "/nowhere/libnccl.so" : FAKE_NCCL, 1);
     if (m->stays_away && me)
         o.fanout = NULL;
-    one_restore(t, &o);
+    if (m->captured)
+        fake_capture_begin(aside, true);
+    if (m->cannot && me)
+        cannot(t, &o);
+    else
+        one_restore(t, &o);
+    CHECK(!m->captured || fake_capture_end(aside));
     if (me && m->fault == FAKE_NCCL_DIE)
         kit_kill(getpid(), SIGKILL); /* it was given up before it came to that */
-    if (o.fanout)
-        expect(t, &f);
-    fake_nccl_fault(FAKE_NCCL_NONE, 0); /* what did not come to pass */
-    if (m->fails && me)
-        fake_nccl_fail(m->fails, 0, 0);
-    if (comm && !f.comm_lost)
+    arrange(m, false);               /* what did not come to pass */
+    expect_comm(t, &f);
+    if (m->device_fails)
+        host_memory_goes_on(r);
+    if (fake_nccl_alive())
         CHECK_EQ(ncclCommAbort(comm), 0);
     unplace(t);
+    if (m->elsewhere)
+        CHECK_EQ(cudaSetDevice(0), 0);
+    t->stream = own;
+    fake_stream_free(aside);
 }
 
 static void meet(const struct kit_rank *r, atomic_int *there)
@@ -419,6 +509,8 @@ static void restore(struct kit_rank *r)
     }
     KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
     kit_close(r);
+    if (m->scenes[0].device_fails)
+        _exit(0); /* what a lost device has is never freed */
 }
 
 /* -- scenes ------------------------------------------------------------------------------------ */
@@ -475,6 +567,42 @@ static const struct scene everything[] = {
     { .name = "other device", .where = other, .why = "not used: no tensor" },
     { .name = "one host", .where_else = host, .who = 1, .why = "o" },
     { .name = "differ", .where_else = some, .who = 1, .why = "do not ask for the same" },
+    { .name = "elsewhere", .where = other, .own_comm = true, .elsewhere = true, .slow = true },
+    { .name = "captured",
+      .where = host,
+      .own_comm = true,
+      .captured = true,
+      .keeps = true,
+      .why = "not used: no tensor" },
+    { .name = "no pins",
+      .own_comm = true,
+      .breaks = "HostRegister",
+      .nth = 1,
+      .result = 2,
+      .who = 1,
+      .timeout_ms = SOON,
+      .why = ": " },
+    { .name = "bad buffers", .cannot = BUFFERS, .why = "do not ask for the same" },
+    { .name = "bad buffers, own",
+      .own_comm = true,
+      .cannot = BUFFERS,
+      .who = 1,
+      .keeps = true,
+      .why = "do not ask for the same" },
+    { .name = "unsealed", .cannot = UNSEALED, .timeout_ms = SOON, .why = "given up: " },
+    { .name = "unsealed, own",
+      .own_comm = true,
+      .cannot = UNSEALED,
+      .who = 1,
+      .timeout_ms = SOON,
+      .why = "given up: " },
+    { .name = "no state", .cannot = NO_STATE, .why = "rank 0 has no" },
+    { .name = "own, one without",
+      .own_comm = true,
+      .no_nccl = true,
+      .who = 1,
+      .timeout_ms = SOON,
+      .why = ": " },
     { .name = "other names", .exchanges = true, .who = 1, .why = "do not ask for the same" },
     { .name = "converting", .flags = CKPT_RESTORE_CONVERT, .why = "not used: a restore that" },
     { .name = "partial", .flags = CKPT_RESTORE_PARTIAL, .why = "not used: a partial" },
@@ -577,6 +705,40 @@ static void test_dies(void)
                                           .anything_is_said = true } };
         play_scenes("plain", NODES, scenes, 1, 1u << nth % NODES);
         kit.kills++;
+    }
+}
+
+/* A device fails in the middle.  Its rank fails with words or reads for itself, the others do
+ * not need it, and nobody takes what an aborted broadcast wrote late for the checkpoint. */
+static void test_device_fails(void)
+{
+    static const struct {
+        const char *function;
+        unsigned nth;
+        bool sticky;
+    } all[] = {
+        { "EventRecord", 1, false },      { "EventRecord", 2, false },
+        { "EventRecord", 5, false },      { "EventRecord", 11, false },
+        { "EventRecord", 9, true },       { "EventQuery", 2, true },
+        { "EventQuery", 30, false },      { "EventQuery", 60, false },
+        { "EventQuery", 100, false },     { "StreamWaitEvent", 2, false },
+        { "StreamWaitEvent", 3, false },  { "StreamWaitEvent", 3, true },
+        { "MemcpyBatchAsync", 1, false }, { "MemcpyBatchAsync", 1, true },
+        { "HostRegister", 1, true },      { "StreamCreateWithFlags", 1, false },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++) {
+        const struct scene scenes[] = { { .name = all[i].function,
+                                          .own_comm = i % 2,
+                                          .who = (uint32_t)i % NODES,
+                                          .breaks = all[i].function,
+                                          .nth = all[i].nth,
+                                          .result = 700,
+                                          .sticky = all[i].sticky,
+                                          .device_fails = true,
+                                          .timeout_ms = SOON,
+                                          .why = ": ",
+                                          .anything_is_said = true } };
+        play_scenes("plain", NODES, scenes, 1, 0);
     }
 }
 
@@ -686,6 +848,7 @@ int main(void)
     start_nodes();
     test_scenes();
     test_dies();
+    test_device_fails();
     test_anything();
     test_damaged();
     return stop_nodes();

@@ -713,6 +713,52 @@ static void test_failures(void)
     }
 }
 
+/* The same in a restore: what failed once can be asked for again, a lost device cannot. */
+static void restore_fails(struct kit_rank *r)
+{
+    const struct failure *f = r->arg;
+    struct trainer t;
+    struct kit_rank h;
+    start_one(&t, r, 0);
+    h = *r;
+    h.memory = NULL;
+    h.buffers = NULL;
+    h.count = 0;
+    h.s = NULL;
+    fake_fail(f->function, f->nth, f->error, f->sticky);
+    KIT_FAILS(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, NULL), f->status, "cudaError");
+    if (f->sticky)
+        KIT_FAILS(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, NULL), CKPT_DEVICE, "");
+    else
+        restore(&t);
+    kit_declare(&h, plain, ARRAY_COUNT(plain)); /* the context is good for host memory */
+    kit_restore(&h);
+    kit_forget(&h);
+    finish_one(&t);
+    _exit(0); /* what a lost device has is never freed */
+}
+
+static void test_restore_failures(void)
+{
+    static const struct failure all[] = {
+        { "EventRecord", 1, true, CKPT_DEVICE, 700 },
+        { "EventRecord", 3, true, CKPT_DEVICE, 214 },
+        { "EventQuery", 1, true, CKPT_DEVICE, 700 },
+        { "MemcpyBatchAsync", 1, true, CKPT_DEVICE, 719 },
+        { "StreamWaitEvent", 1, true, CKPT_DEVICE, 700 },
+        { "EventRecord", 1, false, CKPT_DEVICE, 400 },
+        { "StreamWaitEvent", 1, false, CKPT_DEVICE, 400 },
+        { "EventCreateWithFlags", 2, false, CKPT_NO_MEMORY, 2 },
+        { "EventCreateWithFlags", 4, false, CKPT_NO_MEMORY, 2 },
+        { "MemcpyBatchAsync", 1, false, CKPT_DEVICE, 1 },
+        { "MemcpyBatchAsync", 1, false, CKPT_NO_MEMORY, 2 },
+    };
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++) {
+        kit_run("before", 1, restore_fails, &all[i]); /* it has a checkpoint */
+        kit.cases++;
+    }
+}
+
 /* Saves one after the other until it is killed. */
 static void copy_loop(struct kit_rank *r)
 {
@@ -865,6 +911,7 @@ int main(void)
     alone("noaudit", audit_fails, 1);
     kit_run("refused", 1, streams_refused, NULL);
     test_failures();
+    test_restore_failures();
     test_killed();
     return kit_end();
 }
