@@ -220,6 +220,7 @@ struct job_drain { /* one step of the drainer */
     size_t busy_count;
     struct drain_passed *passed; /* SCAN: the tier's, which control leaves alone meanwhile */
     bool last;                   /* OPEN: nobody trains the job */
+    bool fresh;                  /* OPEN: it was committed here, no scan has found it */
     struct policy policy;        /* as they are set when the job begins */
     struct drain_codec codec;
     /* results */
