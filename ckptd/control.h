@@ -146,8 +146,9 @@ struct prune_line {
     struct prune_wish wishes[CONTROL_PRUNES_MAX]; /* oldest first */
     size_t count;
     bool out; /* a job is */
-    struct {
+    struct prune_look {
         char job[CKPT_JOB_NAME_MAX + 1];
+        bool all; /* stores, not this node's own alone */
         int64_t ns;
     } collected[CONTROL_PRUNES_MAX]; /* when gc looked last; the oldest gives way */
     enum ckpt_status trouble;        /* of the last one; said once */

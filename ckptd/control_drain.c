@@ -78,6 +78,7 @@ static void submit(struct control *c, const struct drainer_action *a)
         memcpy(j->drain.job, to->job, sizeof(j->drain.job));
         j->drain.name = to->name;
         j->drain.last = !trains(c, to->job);
+        j->drain.fresh = to->order > 0;
         j->drain.wait = to->wait;
     }
     if (a->what == DRAINER_PACK)

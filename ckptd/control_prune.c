@@ -40,26 +40,26 @@ static bool has_rank0(const struct control *c, const char *job)
     return false;
 }
 
-/* When gc looked at the job last is remembered; true if that is long ago. */
-static bool time_to_collect(struct control *c, const char *job)
+/* When gc looked last, or room to say so. */
+static struct prune_look *last_look(struct control *c, const char *job, bool all)
 {
-    struct prune_line *l = &c->prune_line;
-    int64_t every = c->config->delete_grace_ns / 4;
-    size_t at = 0;
+    struct prune_look *list = c->prune_line.collected, *oldest = list;
     for (size_t i = 0; i < CONTROL_PRUNES_MAX; i++) {
-        if (strcmp(l->collected[i].job, job) == 0) {
-            at = i;
-            break;
-        }
-        if (l->collected[i].ns < l->collected[at].ns)
-            at = i;
+        if (list[i].all == all && strcmp(list[i].job, job) == 0)
+            return &list[i];
+        if (list[i].ns < oldest->ns)
+            oldest = &list[i];
     }
-    bool known = strcmp(l->collected[at].job, job) == 0;
-    if (known && c->now - l->collected[at].ns < (every < COLLECT_NS ? every : COLLECT_NS))
-        return false;
-    snprintf(l->collected[at].job, sizeof(l->collected[at].job), "%s", job);
-    l->collected[at].ns = c->now;
-    return true;
+    *oldest = (struct prune_look){ .all = all, .ns = INT64_MIN };
+    snprintf(oldest->job, sizeof(oldest->job), "%s", job);
+    return oldest;
+}
+
+static bool time_to_collect(struct control *c, const char *job, bool all)
+{
+    int64_t every = c->config->delete_grace_ns / 4;
+    const struct prune_look *last = last_look(c, job, all);
+    return last->ns == INT64_MIN || c->now - last->ns >= (every < COLLECT_NS ? every : COLLECT_NS);
 }
 
 static struct keep_policy *copy_of(const struct keep_policy *p, const char *job)
@@ -87,9 +87,8 @@ static struct job *make_job(struct control *c, const struct prune_wish *wish)
     j->prune.policy = copy_of(wish->decides ? all : NULL, wish->job);
     j->prune.local = copy_of(local, wish->job);
     memcpy(j->prune.job, wish->job, sizeof(j->prune.job));
-    j->prune.decides = wish->decides;
     j->prune.grace_ns = c->config->delete_grace_ns;
-    j->prune.collect = all && time_to_collect(c, wish->job);
+    j->prune.collect = time_to_collect(c, wish->job, j->prune.policy != NULL);
     return j;
 }
 
@@ -111,14 +110,18 @@ static void submit_next(struct control *c)
 void control_prune_want(struct control *c, const char *job)
 {
     struct prune_line *l = &c->prune_line;
-    if (!c->prunes || l->count == CONTROL_PRUNES_MAX)
+    size_t i = 0;
+    while (i < l->count && strcmp(l->wishes[i].job, job) != 0)
+        i++;
+    if (!c->prunes || i == CONTROL_PRUNES_MAX)
         return;
-    for (size_t i = 0; i < l->count; i++)
-        if (strcmp(l->wishes[i].job, job) == 0)
-            return;
-    struct prune_wish *w = &l->wishes[l->count++];
-    snprintf(w->job, sizeof(w->job), "%s", job);
-    w->decides = has_rank0(c, job);
+    struct prune_wish *w = &l->wishes[i];
+    if (i == l->count) {
+        *w = (struct prune_wish){ 0 };
+        snprintf(w->job, sizeof(w->job), "%s", job);
+        l->count++;
+    }
+    w->decides |= has_rank0(c, job);
     submit_next(c);
 }
 
@@ -178,6 +181,8 @@ void control_prune_done(struct control *c, struct job *j)
 {
     const struct job_prune *p = &j->prune;
     c->prune_line.out = false;
+    if (p->looked)
+        last_look(c, p->job, p->policy != NULL)->ns = c->now;
     say_deleted(p);
     say_dropped(c, p);
     say_trouble(c, j);

@@ -46,6 +46,7 @@ static enum ckpt_status fill(struct jobs_work *w, const struct job_drain *j, con
         .node = w->local == w->home && store_url_shared(c->store) ? w->node : NULL,
         .policy = &j->policy,
         .last = j->what == DRAINER_OPEN ? j->last : !is_busy(j, job),
+        .fresh = j->fresh,
         .codec = j->codec,
         .passed = j->passed,
     };

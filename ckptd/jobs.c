@@ -13,6 +13,7 @@
 #include "ckptd/restore_jobs.h"
 #include "formats/desc.h"
 #include "formats/wire.h"
+#include "storage/repo/owner.h"
 
 #define BEGIN_NS INT64_C(3000000000)  /* a save waits so long for the home, be it late */
 #define AWAY_NS  INT64_C(10000000000) /* and then those behind it do not ask so long */
@@ -158,6 +159,11 @@ static enum ckpt_status run_begin(struct jobs_work *w, struct job_part *p, struc
     int64_t now = jobs_now_ns();
     if (jobs_home_is_own(w))
         return ask_begin(w->home, p, err);
+    if (w->local != w->home) { /* before anything of it lies there */
+        enum ckpt_status st = owner_mark(w->local, p->job, p->epoch, &w->tiers.setup->repo, err);
+        if (st != CKPT_OK)
+            return st;
+    }
     p->away = now < w->ask_ns;
     if (p->away)
         return CKPT_OK;

@@ -220,6 +220,7 @@ struct job_drain { /* one step of the drainer */
     size_t busy_count;
     struct drain_passed *passed; /* SCAN: the tier's, which control leaves alone meanwhile */
     bool last;                   /* OPEN: nobody trains the job */
+    bool fresh;                  /* OPEN: it was committed here, no scan has found it */
     struct policy policy;        /* as they are set when the job begins */
     struct drain_codec codec;
     /* results */
@@ -241,10 +242,10 @@ struct job_prune {
     char job[CKPT_JOB_NAME_MAX + 1];
     struct keep_policy *policy; /* owned; of the home, NULL: all stay, or another node decides */
     struct keep_policy *local;  /* owned; of this node's own tier; NULL: all stay */
-    bool decides;               /* rank 0 is here */
     bool collect;               /* it is time for gc */
     int64_t grace_ns;
     /* results, also on failure */
+    bool looked;            /* gc has begun */
     struct prune_plan plan; /* owned */
     struct prune_report pruned;
     struct life_gc_report collected;

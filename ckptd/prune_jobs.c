@@ -44,7 +44,8 @@ static enum ckpt_status drop_copies(struct jobs_work *w, struct job_prune *j, st
     return st == CKPT_OK ? copy_prune(&p, j->local, &j->here, &j->dropped, err) : st;
 }
 
-/* What older launches did not finish is left to people (ckpt gc). */
+/* Where a policy decides, all stores; else this node's own.  What older launches did not finish is
+ * left to people (ckpt gc). */
 static enum ckpt_status collect(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
 {
     const struct life_gc_options o = { .grace_ns = j->grace_ns,
@@ -52,12 +53,13 @@ static enum ckpt_status collect(struct jobs_work *w, struct job_prune *j, struct
                                        .abort_wait_ns = LIFE_ABORT_WAIT_NS };
     const struct tiers_setup *setup = w->tiers.setup;
     enum ckpt_status st = CKPT_OK;
+    j->looked = true;
     tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);
-    if (j->decides)
+    if (j->policy)
         st = life_gc(w->home, j->job, &o, &j->collected, err);
     for (uint32_t i = 0; st == CKPT_OK && i < setup->count; i++) {
         struct store *tier;
-        if (i == setup->home || !(j->decides || here(w, i)))
+        if (i == setup->home || !(j->policy || here(w, i)))
             continue;
         st = tiers_get(&w->tiers, i, &tier, err);
         tiers_limit(&w->tiers, jobs_now_ns() + PASS_NS, w->cancel);

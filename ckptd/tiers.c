@@ -9,11 +9,12 @@
 
 /* -- places ------------------------------------------------------------------------ */
 
-/* again: it was open before, so nothing is made there, and it need not answer now. */
+/* again: it was open before, so nothing is made there, and it need not answer now: then *ret_repo
+ * is left as it was. */
 static enum ckpt_status open_place(const struct tiers_setup *t, const char *url, bool again,
-                                   struct store **ret, struct ckpt_err *err)
+                                   struct store **ret, struct record_repo *ret_repo,
+                                   struct ckpt_err *err)
 {
-    struct record_repo repo;
     struct ckpt_err why = { 0 };
     struct store_options options = { .io = t->config->io, .node = t->node, .create = !again };
     struct store *s;
@@ -21,7 +22,7 @@ static enum ckpt_status open_place(const struct tiers_setup *t, const char *url,
     if (st != CKPT_OK)
         return st;
     store_set_limits(s, again ? jobs_now_ns() + AGAIN_NS : 0, NULL);
-    st = repo_open(s, !again, &repo, &why);
+    st = repo_open(s, !again, ret_repo, &why);
     store_set_limits(s, 0, NULL);
     if (st != CKPT_OK && !(again && jobs_out_of_reach(st))) {
         store_close(s);
@@ -51,8 +52,12 @@ enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *co
     *t = (struct tiers_setup){ .config = config };
     hex_encode(node, 16, t->node);
     name_places(t, config);
-    for (uint32_t i = 0; st == CKPT_OK && i <= t->home; i++)
-        st = open_place(t, t->urls[i], again && store_url_shared(t->urls[i]), &t->opened[i], err);
+    for (uint32_t i = 0; st == CKPT_OK && i <= t->home; i++) {
+        struct record_repo repo = { 0 };
+        st = open_place(t, t->urls[i], again && store_url_shared(t->urls[i]), &t->opened[i], &repo,
+                        err);
+        t->repo = repo; /* the home is the last */
+    }
     if (st != CKPT_OK)
         tiers_setup_close(t);
     return st;
@@ -111,7 +116,8 @@ enum ckpt_status tiers_get(struct tiers *t, uint32_t tier, struct store **ret, s
     enum ckpt_status st = CKPT_OK;
     if (!t->s[tier]) {
         struct store *s;
-        st = open_place(t->setup, t->setup->urls[tier], false, &s, err);
+        struct record_repo repo;
+        st = open_place(t->setup, t->setup->urls[tier], false, &s, &repo, err);
         if (st == CKPT_OK)
             st = take_handle(t, tier, s, err);
     }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "ckptd/config.h"
+#include "formats/record.h"
 #include "storage/store/wrap_throttle.h"
 
 #define TIERS_MAX 8
@@ -18,6 +19,7 @@ struct tiers_setup {
     uint32_t home;  /* which of them decides: 0 or 1 */
     const char *urls[TIERS_MAX];
     struct store *opened[2]; /* 0 and the home: open from the start */
+    struct record_repo repo; /* of the home; zeros: it could not be asked */
     struct store_throttle throttle[TIERS_MAX];
 };
 /* Opens the place where packs are saved and the home, and makes them repositories.  Remote

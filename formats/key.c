@@ -281,6 +281,21 @@ struct key key_life(const char *job, const struct ckpt_name *name, bool copy, ui
     return name_key(job, 'x', name, last);
 }
 
+struct key key_owners(const char *job, uint64_t epoch)
+{
+    char n[NUMBER_DIGITS + 1];
+    key_number(epoch, n);
+    return key_of(job, "/o/%s/", n);
+}
+
+struct key key_owner(const char *job, uint64_t epoch, const uint8_t home[16])
+{
+    char n[NUMBER_DIGITS + 1], uuid[33];
+    key_number(epoch, n);
+    hex_encode(home, 16, uuid);
+    return key_of(job, "/o/%s/%s", n, uuid);
+}
+
 /* A decimal number as printed: no sign, no leading zero, fits 32 bits.  Returns
  * what follows it; NULL if there is none. */
 static const char *decimal_u32(const char *at, uint32_t *ret)

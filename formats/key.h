@@ -6,6 +6,7 @@
  *   <job>/d/<h>/<name>/<rank>.m   <rank>.h   <rank>-<slot>-<id>   i<k>
  *   <job>/t/<name>/<tag>/<~n>
  *   <job>/x/<name>/<~n>       <job>/x/<name>.h/<~n>
+ *   <job>/o/<~epoch>/<uuid>
  *
  * ~n = 16 hex digits of 2^64-1-n, so that a listing shows the newest first.
  * Only validated jobs, tags and numbers go in, so no key needs escaping. */
@@ -72,6 +73,9 @@ struct key key_tag(const char *job, const struct ckpt_name *name, const char *ta
 struct key key_lives(const char *job);                                            /* prefix */
 struct key key_life_of(const char *job, const struct ckpt_name *name, bool copy); /* prefix */
 struct key key_life(const char *job, const struct ckpt_name *name, bool copy, uint64_t n);
+/* o/, in a node's own directory: saves of the epoch there are of the home with this uuid. */
+struct key key_owners(const char *job, uint64_t epoch); /* prefix */
+struct key key_owner(const char *job, uint64_t epoch, const uint8_t home[16]);
 
 /* ~n: the inverse is the same function.  parse: exactly 16 lower-case digits. */
 void key_number(uint64_t n, char ret[17]);

@@ -72,15 +72,37 @@ static enum ckpt_status is_same(const struct drain *d, const void *bytes, size_t
                    key.text, d->home->url, d->to->url);
 }
 
+static enum ckpt_status saw_any(void *arg, const struct store_entry *e)
+{
+    (void)e;
+    *(bool *)arg = true;
+    return CKPT_CANCELLED;
+}
+
+/* Something of it is there already, and shields it from prune until all is. */
+static enum ckpt_status is_begun(const struct drain *d, bool *ret, struct ckpt_err *err)
+{
+    enum ckpt_status st = CKPT_OK;
+    *ret = false;
+    if (d->fresh || d->to == d->home)
+        return CKPT_OK;
+    for (unsigned h = 0; h < 16 && st == CKPT_OK && !*ret; h++)
+        st = repo_list(d->to, key_data(d->job, h, &d->name).text, false, saw_any, ret, err);
+    return st;
+}
+
 static enum ckpt_status ask_policy(const struct drain *d, const struct record_commit *commit,
                                    struct ckpt_err *err)
 {
-    bool tagged = false;
+    bool tagged = false, begun = false;
     if (!d->policy || policy_wants(d->policy, commit, false, d->last))
         return CKPT_OK;
     enum ckpt_status st =
         d->policy->tagged ? tags_any(d->home, d->job, &commit->name, &tagged, err) : CKPT_OK;
     if (st != CKPT_OK || policy_wants(d->policy, commit, tagged, d->last))
+        return st;
+    st = is_begun(d, &begun, err);
+    if (st != CKPT_OK || begun)
         return st;
     return err_set(err, CKPT_NOT_PLANNED, "step %" PRIu64 ": the policy does not send it",
                    commit->name.step);

@@ -62,12 +62,14 @@ struct drain {
     const uint8_t *node;         /* 16 bytes: only what this node saved; NULL = all that is here */
     const struct policy *policy; /* drain_open: what goes; NULL = everything */
     bool last;                   /* for the policy: the job's newest, nobody trains it */
+    bool fresh; /* drain_open: just committed, so that nobody can have begun to bring it there */
     struct drain_codec codec;
     struct drain_passed *passed; /* drain_scan; NULL: nothing is remembered */
 };
 /* CKPT_OK: to be drained, *ret is its commit.
  * CKPT_EXISTS      held there already
- * CKPT_NOT_PLANNED the policy does not send it
+ * CKPT_NOT_PLANNED the policy does not send it, and nothing of it is there (H4: what is begun is
+ *                  finished; of the home that is not asked, where manifests lie anyway)
  * CKPT_ABORTED     not to be drained: no commit, DELETED or GONE (the text says)
  * CKPT_CONFLICT    two homes (H1) */
 enum ckpt_status drain_open(const struct drain *d, struct record_commit *ret, struct ckpt_err *err)
@@ -106,7 +108,7 @@ enum ckpt_status drain_finish(const struct drain *d, struct drain_wait *wait, st
     CKPT_MUST_CHECK;
 
 /* Which checkpoints of a job are to go, newest first, at most `cap`: live in the home, with
- * a part here, wanted, not held there.  Tags that the tier lacks are put on the way.
+ * a part here, wanted or begun, not held there.  Tags that the tier lacks are put on the way.
  * d->name is not used; d->last: nobody trains the job.  *ret_more: cap was too small. */
 enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t cap,
                             size_t *ret_count, bool *ret_more, struct ckpt_err *err)

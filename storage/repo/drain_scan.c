@@ -1,5 +1,5 @@
 /* Which checkpoints of a job are to go.  Listings say what there is, what is held, what was
- * deleted, what has tags and what lies here; a commit is read only when it decides (every=), and
+ * deleted, what has tags, what is begun and what lies here; a commit is read only when it decides (every=), and
  * then by one scan and not by each. */
 #include "storage/repo/adopt.h"
 #include "storage/repo/drain_impl.h"
@@ -81,6 +81,7 @@ struct scan {
     struct roster tagged; /* now or once; empty if the policy does not ask */
     bool apart;           /* packs lie in another store than commits: */
     struct roster here;   /* of which anything lies there */
+    struct roster begun;  /* of which anything lies in the tier; empty if the policy takes all */
     struct ckpt_name *ret;
     size_t cap, count;
     bool more;
@@ -116,7 +117,8 @@ static enum ckpt_status consider(const struct scan *s, const struct roster_entry
     if (s->apart && !roster_find(&s->here, &e->name))
         return CKPT_NOT_PLANNED;
     d.name = e->name;
-    bool taken = !d.policy || policy_takes(d.policy, false, d.last && newest);
+    bool taken = !d.policy || policy_takes(d.policy, false, d.last && newest) ||
+                 roster_find(&s->begun, &e->name);
     if (!taken && roster_find(&s->tagged, &e->name))
         st = tags_any(d.home, d.job, &e->name, &taken, &why);
     if (st == CKPT_OK)
@@ -173,6 +175,8 @@ enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t
         st = adopt_tags(d->home, d->to, d->job, err);
     if (st == CKPT_OK && d->policy && d->policy->tagged)
         st = roster_tagged(d->home, d->job, &s.tagged, err);
+    if (st == CKPT_OK && d->policy && d->policy->some && d->to != d->home)
+        st = roster_data(d->to, d->job, &s.begun, err);
     if (st == CKPT_OK && s.apart) /* behind c/: parts are there before their commit is */
         st = roster_data(d->sources[0], d->job, &s.here, err);
     if (st == CKPT_OK)
@@ -182,6 +186,7 @@ enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t
     roster_fini(&s.held);
     roster_fini(&s.tagged);
     roster_fini(&s.here);
+    roster_fini(&s.begun);
     *ret_count = s.count;
     *ret_more = s.more;
     return st;

@@ -26,8 +26,8 @@ struct life_gc_options {
     int64_t grace_ns;      /* 72 h by default: of a DELETED entry */
     int64_t abort_keep_ns; /* how long ABORT and GONE stay: 30 days */
     int64_t abort_wait_ns; /* after ABORT, until nobody writes to it any more: 1 h */
-    bool undecided;        /* D4: also attempts below the newest resolved epoch.  In their home
-                              alone: in a tier a drain under way looks the same */
+    bool undecided;        /* D4: also attempts below the newest resolved epoch.  life_gc: in their
+                              home alone, in a tier a drain under way looks the same */
     bool dry_run;
 };
 struct life_gc_report {
@@ -37,8 +37,10 @@ struct life_gc_report {
 enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_options *o,
                          struct life_gc_report *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* D3: collects in another store of the job what is GONE in its home: GONE is put there too,
- * then data, h/ and c/ are removed.  Adds to *io_report.  CKPT_CONFLICT: it is a tier of another
- * home (H1). */
+ * then data, h/ and c/ are removed.  And in a node's own directory, where packs lie and nothing is
+ * decided, what the home has ABORT for; undecided: what it has no c/ for, once ABORT is won there.
+ * What is not marked as this home's alone (owner.h) stays.  Adds to *io_report.  CKPT_CONFLICT: it
+ * is a tier of another home (H1). */
 enum ckpt_status life_gc_tier(struct store *home, struct store *tier, const char *job,
                               const struct life_gc_options *o, struct life_gc_report *io_report,
                               struct ckpt_err *err) CKPT_MUST_CHECK;

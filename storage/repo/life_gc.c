@@ -8,6 +8,9 @@
  *   ABORT, launch replaced   data is removed; ABORT stays abort_keep
  *   ABORT for abort_wait     data is removed
  *
+ * Another store of the job goes by its home's records: GONE there is put here, and what lies
+ * in a node's own directory is removed when the home has ABORT for it, or gives it up.
+ *
  * Every step is decided by a record before anything is removed, and c/ goes last: a gc
  * that dies anywhere leaves what the next one recognises. */
 #include <inttypes.h>
@@ -16,18 +19,22 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
+#include "storage/repo/owner.h"
 #include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
 #include "storage/repo/tags.h"
 
 struct gc {
     struct store *s;
+    struct store *home; /* decides; the same unless s is another tier */
     const char *job;
     const struct life_gc_options *o;
     struct life_gc_report report;
-    int64_t now_ns;
-    uint64_t compared; /* tiers: launch that is the same in both stores */
-    uint64_t resolved; /* epoch of the newest resolved launch; attempts below it are old */
+    int64_t now_ns, home_ns; /* by either clock */
+    uint64_t resolved;       /* epoch of the newest resolved launch; attempts below it are old */
+    struct record_repo repo; /* the home's; zeros if that is s, where nobody marks his own */
+    uint64_t compared;       /* launch that is the same in both stores, ... */
+    struct owner owner;      /* ... and whose saves of it are marked here */
     struct ckpt_err *err;
 };
 
@@ -43,9 +50,24 @@ static bool old_launch(const struct gc *g, const struct attempt *a)
 }
 
 /* A clock that was set back makes things younger, never older. */
-static bool older(const struct gc *g, int64_t since_ns, int64_t by_ns)
+static bool older(int64_t now_ns, int64_t since_ns, int64_t by_ns)
 {
-    return since_ns <= g->now_ns && g->now_ns - since_ns >= by_ns;
+    return since_ns <= now_ns && now_ns - since_ns >= by_ns;
+}
+
+/* H1: attempts of one name may be two homes'. */
+static enum ckpt_status look_whose(struct gc *g, uint64_t epoch)
+{
+    enum ckpt_status st = CKPT_OK;
+    if (g->compared == epoch)
+        return CKPT_OK;
+    if (g->home != g->s)
+        st = adopt_check_epoch(g->home, g->s, g->job, epoch, g->err);
+    if (st == CKPT_OK)
+        st = owner_look(g->s, g->job, epoch, &g->repo, &g->owner, g->err);
+    if (st == CKPT_OK)
+        g->compared = epoch;
+    return st;
 }
 
 /* ---- removing ---- */
@@ -173,13 +195,13 @@ static enum ckpt_status step_logged(struct gc *g, const struct attempt *a)
     enum ckpt_status st = life_read(g->s, g->job, &a->name, false, a->log->n, &r, g->err);
     if (st != CKPT_OK) /* another gc forgot it since */
         return st == CKPT_NOT_FOUND ? CKPT_OK : st;
-    if (r.life == LIFE_DELETED && older(g, r.time_ns, g->o->grace_ns))
+    if (r.life == LIFE_DELETED && older(g->now_ns, r.time_ns, g->o->grace_ns))
         return end_deleted(g, a);
     if (r.life != LIFE_GONE)
         return CKPT_OK;
     if (a->commit || a->data)
         return collect_again(g, a);
-    return older(g, r.time_ns, g->o->abort_keep_ns) ? forget(g, a) : CKPT_OK;
+    return older(g->now_ns, r.time_ns, g->o->abort_keep_ns) ? forget(g, a) : CKPT_OK;
 }
 
 /* D4, S5: whoever gives an attempt up must first win c/. */
@@ -191,7 +213,7 @@ static enum ckpt_status give_up(struct gc *g, const struct attempt *a)
     struct ckpt_err lost = { 0 };
     enum ckpt_status st = CKPT_OK;
     if (!g->o->dry_run)
-        st = publish_abort(g->s, g->job, &a->name, &why, &lost);
+        st = publish_abort(g->home, g->job, &a->name, &why, &lost);
     if (st == CKPT_EXISTS) /* committed since it was listed */
         return CKPT_OK;
     if (st != CKPT_OK)
@@ -209,7 +231,7 @@ static enum ckpt_status is_abort(struct gc *g, const struct attempt *a, bool *re
     size_t len = 0;
     struct record_abort abort_record;
     struct ckpt_err why = { 0 };
-    enum ckpt_status st = repo_get(g->s, &key, &bytes, &len, &why);
+    enum ckpt_status st = repo_get(g->home, &key, &bytes, &len, &why);
     if (st == CKPT_OK)
         st = record_abort_decode(bytes, len, key.text, &abort_record, &why);
     *ret = st == CKPT_OK;
@@ -226,7 +248,7 @@ static enum ckpt_status collect_aborted(struct gc *g, const struct attempt *a)
     if (st != CKPT_OK || !aborted)
         return st;
     if (!g->o->dry_run)
-        st = store_sync(g->s, key_commits(g->job).text, g->err);
+        st = store_sync(g->home, key_commits(g->job).text, g->err);
     return st == CKPT_OK ? remove_data(g, &a->name, a->data->shards) : st;
 }
 
@@ -240,27 +262,41 @@ static enum ckpt_status forget_aborted(struct gc *g, const struct attempt *a)
     return st == CKPT_OK ? remove_record(g, key_commit(g->job, &a->name)) : st;
 }
 
-/* Of the launch that runs: what failed, once nobody writes to it any more.  ABORT stays. */
-static enum ckpt_status step_current(struct gc *g, const struct attempt *a)
+/* Nobody writes to it any more, or it is to be given up.  Of the launch that runs: what failed,
+ * after a while.  ABORT stays. */
+static bool is_over(const struct gc *g, const struct attempt *a)
 {
-    bool failed = a->commit && roster_is_abort(a->commit) && a->data &&
-                  older(g, a->commit->stat.mtime_ns, g->o->abort_wait_ns);
-    return failed ? collect_aborted(g, a) : CKPT_OK;
+    bool old = old_launch(g, a);
+    if (!a->commit)
+        return old && g->o->undecided;
+    return roster_is_abort(a->commit) &&
+           (old || older(g->home_ns, a->commit->stat.mtime_ns, g->o->abort_wait_ns));
+}
+
+static enum ckpt_status end_unfinished(struct gc *g, const struct attempt *a)
+{
+    return a->commit ? collect_aborted(g, a) : give_up(g, a);
+}
+
+/* What is marked is of a home that had this one as a node's directory. */
+static enum ckpt_status step_unfinished(struct gc *g, const struct attempt *a)
+{
+    if (!is_over(g, a))
+        return CKPT_OK;
+    enum ckpt_status st = look_whose(g, a->name.epoch);
+    bool marked = g->owner.ours || g->owner.others;
+    return st == CKPT_OK && !marked ? end_unfinished(g, a) : st;
 }
 
 static enum ckpt_status step_one(struct gc *g, const struct attempt *a)
 {
     if (a->log)
         return step_logged(g, a);
-    if (!old_launch(g, a))
-        return step_current(g, a);
-    if (!a->commit)
-        return g->o->undecided ? give_up(g, a) : CKPT_OK;
-    if (!roster_is_abort(a->commit))
-        return CKPT_OK;
     if (a->data)
-        return collect_aborted(g, a);
-    return older(g, a->commit->stat.mtime_ns, g->o->abort_keep_ns) ? forget_aborted(g, a) : CKPT_OK;
+        return step_unfinished(g, a);
+    bool forgotten = old_launch(g, a) && roster_is_abort(a->commit) &&
+                     older(g->home_ns, a->commit->stat.mtime_ns, g->o->abort_keep_ns);
+    return forgotten ? forget_aborted(g, a) : CKPT_OK;
 }
 
 /* ---- the pass ---- */
@@ -318,8 +354,11 @@ static enum ckpt_status look_around(struct gc *g, struct listings *l)
 {
     struct record_resolved newest;
     enum ckpt_status st = store_now(g->s, &g->now_ns, g->err);
+    g->home_ns = g->now_ns;
+    if (st == CKPT_OK && g->home != g->s)
+        st = store_now(g->home, &g->home_ns, g->err);
     if (st == CKPT_OK)
-        st = launch_newest(g->s, g->job, &newest, g->err);
+        st = launch_newest(g->home, g->job, &newest, g->err);
     if (st == CKPT_OK) {
         g->resolved = newest.epoch;
         record_resolved_fini(&newest);
@@ -336,7 +375,7 @@ static enum ckpt_status look_around(struct gc *g, struct listings *l)
 enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_options *o,
                          struct life_gc_report *ret, struct ckpt_err *err)
 {
-    struct gc g = { .s = s, .job = job, .o = o, .err = err };
+    struct gc g = { .s = s, .home = s, .job = job, .o = o, .err = err };
     struct listings l = { 0 };
     struct cursors at = { 0 };
     struct attempt a;
@@ -351,15 +390,19 @@ enum ckpt_status life_gc(struct store *s, const char *job, const struct life_gc_
 
 /* ---- other tiers ---- */
 
-/* What the home says of it. */
-static enum ckpt_status gone_at_home(struct gc *g, struct store *home, const struct roster *lives,
+/* What the home says, listed behind what lies in the tier. */
+struct home_says {
+    struct roster commits, lives;
+};
+
+static enum ckpt_status gone_at_home(struct gc *g, const struct home_says *at,
                                      const struct ckpt_name *name, bool *ret)
 {
-    const struct roster_entry *log = roster_find(lives, name);
+    const struct roster_entry *log = roster_find(&at->lives, name);
     struct record_life r = { .life = LIFE_LIVE };
     enum ckpt_status st = CKPT_OK;
     if (log)
-        st = life_read(home, g->job, name, false, log->n, &r, g->err);
+        st = life_read(g->home, g->job, name, false, log->n, &r, g->err);
     *ret = st == CKPT_OK && r.life == LIFE_GONE;
     return st == CKPT_NOT_FOUND ? CKPT_OK : st;
 }
@@ -376,9 +419,12 @@ static enum ckpt_status end_in_tier(struct gc *g, const struct attempt *a)
     return st == CKPT_OK ? collect(g, a) : st;
 }
 
-static enum ckpt_status step_in_tier(struct gc *g, struct store *home, const struct roster *lives,
+static enum ckpt_status step_in_tier(struct gc *g, const struct home_says *at,
                                      const struct attempt *a)
 {
+    const struct attempt there = { .name = a->name,
+                                   .commit = roster_find(&at->commits, &a->name),
+                                   .data = a->data };
     struct record_life r = { .life = LIFE_LIVE };
     enum ckpt_status st = CKPT_OK;
     bool gone = false;
@@ -388,30 +434,39 @@ static enum ckpt_status step_in_tier(struct gc *g, struct store *home, const str
         return st == CKPT_NOT_FOUND ? CKPT_OK : st;
     if (r.life == LIFE_GONE)
         return step_logged(g, a);
-    st = gone_at_home(g, home, lives, &a->name, &gone);
-    if (st == CKPT_OK && gone && g->compared != a->name.epoch) /* H1: or it is another's */
-        st = adopt_check_epoch(home, g->s, g->job, a->name.epoch, g->err);
-    if (st != CKPT_OK || !gone)
+    st = gone_at_home(g, at, &a->name, &gone);
+    /* With a c/ of its own it is a copy, of which the home may have lost all trace. */
+    bool unfinished = !gone && a->data && !a->commit && is_over(g, &there);
+    if (st == CKPT_OK && (gone || unfinished))
+        st = look_whose(g, a->name.epoch);
+    if (st != CKPT_OK || g->owner.others)
         return st;
-    g->compared = a->name.epoch;
-    return end_in_tier(g, a);
+    if (gone)
+        return end_in_tier(g, a);
+    return unfinished && g->owner.ours ? end_unfinished(g, &there) : CKPT_OK;
 }
 
 enum ckpt_status life_gc_tier(struct store *home, struct store *tier, const char *job,
                               const struct life_gc_options *o, struct life_gc_report *io_report,
                               struct ckpt_err *err)
 {
-    struct gc g = { .s = tier, .job = job, .o = o, .report = *io_report, .err = err };
+    struct gc g = { .s = tier, .home = home, .job = job, .o = o, .report = *io_report, .err = err };
     struct listings l = { 0 };
-    CLEANUP_ROSTER struct roster lives = { 0 };
+    struct home_says says = { 0 };
     struct cursors at = { 0 };
     struct attempt a;
-    enum ckpt_status st = look_around(&g, &l);
+    enum ckpt_status st = repo_open(home, false, &g.repo, err);
     if (st == CKPT_OK)
-        st = roster_lives(home, job, &lives, err);
+        st = look_around(&g, &l);
+    if (st == CKPT_OK)
+        st = roster_commits(home, job, &says.commits, err);
+    if (st == CKPT_OK) /* behind c/: GONE is put before c/ goes */
+        st = roster_lives(home, job, &says.lives, err);
     while (st == CKPT_OK && next_attempt(&l, &at, &a))
-        st = step_in_tier(&g, home, &lives, &a);
+        st = step_in_tier(&g, &says, &a);
     listings_fini(&l);
+    roster_fini(&says.commits);
+    roster_fini(&says.lives);
     if (st == CKPT_OK)
         *io_report = g.report;
     return st;

@@ -179,20 +179,28 @@ static enum ckpt_status gather(struct deciding *d)
 
 /* ---- the policy ---- */
 
-static void fill_items(struct deciding *d)
+/* coming: as if all were complete here. */
+static void fill_items(const struct deciding *d, struct keep_item *items, bool coming)
 {
     for (size_t i = 0; i < d->count; i++) {
         const struct fact *f = &d->facts[i];
-        d->items[i] = (struct keep_item){
+        bool complete = coming || f->commit->restorable;
+        items[i] = (struct keep_item){
             .name = f->commit->name,
             .time_ns = f->time_ns,
-            .counts = f->on_branch && f->commit->restorable && !f->quarantined,
+            .counts = f->on_branch && complete && !f->quarantined,
             .tags = (const char *const *)f->tagged.tags,
             .tag_count = f->tagged.count,
             .metrics = f->record ? f->record->metrics : NULL,
             .metric_count = f->record ? f->record->metric_count : 0,
         };
     }
+}
+
+static enum ckpt_status apply_rules(const struct deciding *d, struct keep_item *items, bool coming)
+{
+    fill_items(d, items, coming);
+    return keep_policy_apply(d->o->policy, d->now_ns, items, d->count, d->err);
 }
 
 /* ---- what must not go ---- */
@@ -210,6 +218,19 @@ static void CKPT_PRINTF(2, 3) protect(struct keep_item *item, const char *fmt, .
     if (rules[0])
         snprintf(item->why + len, sizeof(item->why) - len, ", %s", rules);
     item->keep = true;
+}
+
+/* Nodes that bring the newest first may leave an older one waiting for long. */
+static enum ckpt_status protect_coming(struct deciding *d)
+{
+    CLEANUP_FREE struct keep_item *items = calloc(d->count + 1, sizeof(*items));
+    if (!items)
+        return err_set(d->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", d->count);
+    enum ckpt_status st = apply_rules(d, items, true);
+    for (size_t i = 0; i < d->count && st == CKPT_OK; i++)
+        if (items[i].keep && !d->items[i].keep)
+            protect(&d->items[i], "%.120s would keep it once it is complete here", items[i].why);
+    return st;
 }
 
 static struct keep_item *item_of(struct deciding *d, const struct ckpt_name *name)
@@ -402,7 +423,7 @@ enum ckpt_status prune_check(struct store *s, const char *job, const struct ckpt
     struct deciding d = { .s = s, .job = job, .o = &o, .err = err };
     enum ckpt_status st = gather(&d);
     if (st == CKPT_OK) {
-        fill_items(&d);
+        fill_items(&d, d.items, false);
         st = protect_points(&d);
     }
     if (st == CKPT_OK) {
@@ -426,10 +447,10 @@ enum ckpt_status prune_decide(struct store *s, const char *job, const struct pru
         return err_set(err, CKPT_REFUSED,
                        "the policy is empty: say what to keep (last=3, daily=7, ...)");
     enum ckpt_status st = gather(&d);
-    if (st == CKPT_OK) {
-        fill_items(&d);
-        st = keep_policy_apply(o->policy, d.now_ns, d.items, d.count, err);
-    }
+    if (st == CKPT_OK)
+        st = apply_rules(&d, d.items, false);
+    if (st == CKPT_OK)
+        st = protect_coming(&d);
     if (st == CKPT_OK)
         st = protect_all(&d);
     if (st == CKPT_OK)

@@ -10,6 +10,7 @@
  *   - what is quarantined: a human must look at it
  *   - what is not complete here yet and newer than all that is, or was committed within
  *     the last hour: it is on its way
+ *   - what a rule would keep once it is complete here: it may be on its way for long
  *   - what is being drained to another store
  *   - what a launch saved that began while prune looked
  *   - what could not be read: nothing is decided about the unknown

@@ -5,6 +5,7 @@
 
 #include "e2e/kit.h"
 #include "storage/repo/life.h"
+#include "storage/repo/publish.h"
 #include "storage/repo/roster.h"
 
 #define STEPS_MAX 128
@@ -300,7 +301,24 @@ static void at_least_two(void)
     kit.cases += 9;
 }
 
-/* The node's own directory keeps the newest, the home all; readers go on meanwhile. */
+/* What a save of the first launch left in the node's directory that failed; it is step 99. */
+static void leave_failed(const char *home, const char *local, const char *job)
+{
+    const struct ckpt_name name = { .epoch = 1, .step = 99, .attempt = 99 };
+    const struct record_abort why = { .status = CKPT_ABORTED };
+    const struct digest id = { { 1 } };
+    const struct iovec iov = { .iov_base = (char[]){ "data" }, .iov_len = 4 };
+    struct store *s;
+    CHECK_OK(store_open(home, NULL, &s, NULL));
+    CHECK_OK(publish_abort(s, job, &name, &why, NULL));
+    store_close(s);
+    CHECK_OK(store_open(local, NULL, &s, NULL));
+    CHECK_OK(store_put(s, key_pack(job, &name, 0, 0, &id).text, &iov, 1, 0, NULL));
+    store_close(s);
+}
+
+/* The node's own directory keeps the newest, the home all; readers go on meanwhile.  What failed
+ * there is freed by itself, though nothing says what the home is to keep. */
 static void own_directory(void)
 {
     char local[104], home[104], own[sizeof(kit.store)];
@@ -308,7 +326,7 @@ static void own_directory(void)
     bool alive[STEPS_MAX], data[STEPS_MAX];
     snprintf(local, sizeof(local), "%.80s/local", kit.root);
     snprintf(home, sizeof(home), "%.80s/home", kit.root);
-    const char *args[] = { "--local", local, "--keep-local=last=2" };
+    const char *args[] = { "--local", local, "--keep-local=last=2", "--delete-grace=0s" };
     CHECK_EQ(kit_stop(), 0);
     memset(kit.more, 0, sizeof(kit.more));
     memcpy(kit.more, args, sizeof(args));
@@ -316,6 +334,7 @@ static void own_directory(void)
     (void)snprintf(kit.store, sizeof(kit.store), "dir://%.70s?shared=1", home);
     kit_start();
     run_steps("apart", 1, 3);
+    leave_failed(kit.store, local, "apart");
     kit_ranks(&saving, "apart", 2, save_steps, &(struct steps){ 4, 24 });
     kit_ranks(&reading, "apart", 1, restore_often, NULL);
     kit_wait(&saving, 0);
@@ -327,12 +346,14 @@ static void own_directory(void)
         look(local, "apart", alive, data);
         for (uint64_t step = 1; step < 24; step++)
             more |= data[step];
+        more |= data[99];
         if (!more && held_in(home, "apart") == 25)
             break;
         kit_pause(20);
     }
     for (uint64_t step = 1; step <= 25; step++) /* 24: it was resumed from */
         CHECK(data[step] == (step >= 24));
+    CHECK(!data[99]);
     await_log("copy dropped here\" job=apart epoch=1 step=1 ");
     CHECK_EQ(kit_verify("apart", 25), 25);
     run_steps("apart", 26, 26);

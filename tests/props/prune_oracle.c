@@ -73,9 +73,11 @@ static bool complete(const struct pw_ckpt *c)
     return c->held || c->far;
 }
 
-static bool counts(const struct pw_world *w, size_t i)
+/* coming: as if all were complete. */
+static bool counts(const struct pw_world *w, size_t i, bool coming)
 {
-    return live(&w->ckpts[i]) && complete(&w->ckpts[i]) && !w->ckpts[i].bad && pw_on_branch(w, i);
+    const struct pw_ckpt *c = &w->ckpts[i];
+    return live(c) && (coming || complete(c)) && !c->bad && pw_on_branch(w, i);
 }
 
 static int64_t period(const struct pw_rule *r, int64_t time_ns)
@@ -86,12 +88,12 @@ static int64_t period(const struct pw_rule *r, int64_t time_ns)
     return r->kind == KEEP_DAILY ? hours / 24 : (hours / 24 + 3) / 7;
 }
 
-static bool keeps_period(const struct pw_world *w, const struct pw_rule *r, size_t i)
+static bool keeps_period(const struct pw_world *w, const struct pw_rule *r, size_t i, bool coming)
 {
     int64_t mine = period(r, w->ckpts[i].time_ns), later[PW_CKPTS];
     uint64_t n = 0;
     for (size_t k = 0; k < w->count; k++) {
-        if (k == i || !counts(w, k))
+        if (k == i || !counts(w, k, coming))
             continue;
         int64_t p = period(r, w->ckpts[k].time_ns);
         if (p == mine && newer(&w->ckpts[k], &w->ckpts[i]))
@@ -105,7 +107,7 @@ static bool keeps_period(const struct pw_world *w, const struct pw_rule *r, size
     return n < r->n;
 }
 
-static bool keeps_best(const struct pw_world *w, const struct pw_rule *r, size_t i)
+static bool keeps_best(const struct pw_world *w, const struct pw_rule *r, size_t i, bool coming)
 {
     const struct pw_ckpt *c = &w->ckpts[i];
     uint64_t better = 0;
@@ -113,7 +115,7 @@ static bool keeps_best(const struct pw_world *w, const struct pw_rule *r, size_t
         return false;
     for (size_t k = 0; k < w->count; k++) {
         const struct pw_ckpt *o = &w->ckpts[k];
-        if (k == i || !counts(w, k) || !o->has_loss || isnan(o->loss))
+        if (k == i || !counts(w, k, coming) || !o->has_loss || isnan(o->loss))
             continue;
         bool beats = r->highest ? o->loss > c->loss : o->loss < c->loss;
         better += beats || (o->loss == c->loss && newer(o, c));
@@ -132,24 +134,24 @@ static bool has_tag(const struct pw_ckpt *c, const char *pattern)
     return false;
 }
 
-static bool rule_keeps(const struct pw_world *w, const struct pw_rule *r, size_t i)
+static bool rule_keeps(const struct pw_world *w, const struct pw_rule *r, size_t i, bool coming)
 {
     const struct pw_ckpt *c = &w->ckpts[i];
     if (r->kind == KEEP_WITHIN)
         return c->time_ns + r->within_ns >= w->now_ns;
     if (r->kind == KEEP_TAG)
         return has_tag(c, r->pattern);
-    if (!counts(w, i))
+    if (!counts(w, i, coming))
         return false;
     if (r->kind == KEEP_EVERY)
         return c->name.step % r->n == 0;
     if (r->kind == KEEP_BEST)
-        return keeps_best(w, r, i);
+        return keeps_best(w, r, i, coming);
     if (r->kind != KEEP_LAST)
-        return keeps_period(w, r, i);
+        return keeps_period(w, r, i, coming);
     uint64_t before = 0;
     for (size_t k = 0; k < w->count; k++)
-        before += counts(w, k) && newer(&w->ckpts[k], c);
+        before += counts(w, k, coming) && newer(&w->ckpts[k], c);
     return before < r->n;
 }
 
@@ -187,7 +189,7 @@ static bool on_its_way(const struct pw_world *w, size_t i)
     if (w->ckpts[i].time_ns + PW_HOUR > w->now_ns)
         return true;
     for (size_t k = 0; k < w->count; k++)
-        if (counts(w, k) && newer(&w->ckpts[k], &w->ckpts[i]))
+        if (counts(w, k, false) && newer(&w->ckpts[k], &w->ckpts[i]))
             return false;
     return true;
 }
@@ -201,7 +203,7 @@ bool pw_must_stay(const struct pw_world *w, size_t i)
         newest_in(w, i, true) || on_its_way(w, i) || (c->absent && !complete(c)))
         return true;
     for (size_t r = 0; r < w->rule_count; r++)
-        if (rule_keeps(w, &w->rules[r], i))
+        if (rule_keeps(w, &w->rules[r], i, false) || rule_keeps(w, &w->rules[r], i, true))
             return true;
     return false;
 }

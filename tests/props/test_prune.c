@@ -11,7 +11,7 @@
 
 static struct {
     uint64_t worlds, live, kept, pruned, killed_prunes, killed_gcs, abandoned, bad, draining,
-        incomplete, best, taggeds, far, absent;
+        incomplete, best, taggeds, far, absent, coming;
 } seen;
 
 static enum life life_of(struct store *s, const struct ckpt_name *name)
@@ -84,6 +84,7 @@ static void check_decision(const struct pw_world *w, unsigned long long seed)
         seen.far += c->absent && c->far;
         seen.absent += c->absent && !c->far;
         seen.best += strstr(item->why, "best=loss") != NULL;
+        seen.coming += strstr(item->why, "once it is complete here") != NULL;
     }
     CHECK_EQ(plan.count, live);
     seen.live += live;
@@ -299,12 +300,13 @@ int main(void)
     printf("%" PRIu64 " worlds, %" PRIu64 " checkpoints: %" PRIu64 " stay, %" PRIu64
            " go; abandoned %" PRIu64 ", quarantined %" PRIu64 ", draining %" PRIu64
            ", incomplete %" PRIu64 ", in the tier alone %" PRIu64 ", nowhere %" PRIu64
-           ", tagged %" PRIu64 ", best %" PRIu64 "; killed prunes %" PRIu64 ", gcs %" PRIu64 "\n",
+           ", waited for %" PRIu64 ", tagged %" PRIu64 ", best %" PRIu64 "; killed prunes %" PRIu64
+           ", gcs %" PRIu64 "\n",
            seen.worlds, seen.live, seen.kept, seen.pruned, seen.abandoned, seen.bad, seen.draining,
-           seen.incomplete, seen.far, seen.absent, seen.taggeds, seen.best, seen.killed_prunes,
-           seen.killed_gcs);
+           seen.incomplete, seen.far, seen.absent, seen.coming, seen.taggeds, seen.best,
+           seen.killed_prunes, seen.killed_gcs);
     CHECK(seen.pruned && seen.kept && seen.abandoned && seen.bad && seen.draining &&
-          seen.incomplete && seen.far && seen.absent && seen.taggeds && seen.best &&
+          seen.incomplete && seen.far && seen.absent && seen.coming && seen.taggeds && seen.best &&
           seen.killed_prunes && seen.killed_gcs);
     TEST_CASES(seen.worlds + seen.killed_prunes + seen.killed_gcs);
     return 0;

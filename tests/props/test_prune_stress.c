@@ -1,14 +1,17 @@
-/* Prune beside everything else: two launchers that take over from each other and save,
- * restorers, scrubbers, taggers, undeleters, prunes and gcs without grace, each a thread
- * with its own handle, on one job.
+/* Prune beside everything else: two launchers that take over from each other and save, a drain
+ * that is cut off now and then, restorers, scrubbers, taggers, undeleters, prunes and gcs without
+ * grace, each a thread with its own handles, on one job.
  *
  * What a launch resumed from restores, byte for byte, as long as that launch is the
- * newest; so does what it saved last, and what has a tag.  Anything that a reader cannot
- * read was deleted meanwhile.  At the end nothing is left over. */
+ * newest; so does what it saved last, and what has a tag; and what was drained does so from the
+ * other store alone.  Anything that a reader cannot read was deleted meanwhile.  At the end
+ * nothing is left over, in either store. */
 #include <inttypes.h>
 #include <pthread.h>
+#include <sys/stat.h>
 
 #include "formats/dtype.h"
+#include "props/drain_kit.h"
 #include "props/engine_kit.h"
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
@@ -22,15 +25,16 @@
 #define LONGER 100 /* times as many launches at most */
 
 struct stress {
-    struct store *s;
+    struct store *s, *far; /* the home, and where it is drained to */
     struct kit_layout layout;
     unsigned launches; /* of each launcher */
     atomic_uint launching;
     atomic_ullong seed;
     _Atomic uint64_t resumed, too_late, saved, aborted, superseded, points_read, newest_read;
     _Atomic uint64_t pruned, spared, lost, collected, given_up, restored, scrubbed, vanished,
-        tagged, undeleted;
+        tagged, undeleted, drained, cut_off, read_far;
 };
+static _Thread_local struct store *far; /* this thread's handle */
 
 static void broken(const char *what, const struct ckpt_name *name, const struct ckpt_err *err)
 {
@@ -47,8 +51,8 @@ static bool is_there(struct store *s, struct key key)
     return st == CKPT_OK;
 }
 
-static enum ckpt_status restore(struct stress *t, struct store *s, const struct ckpt_name *name,
-                                struct ckpt_err *err)
+static enum ckpt_status restore(const struct stress *t, struct store *s,
+                                const struct ckpt_name *name, struct ckpt_err *err)
 {
     struct load_stats stats = { 0 };
     return kit_restore(&s, 1, name, &t->layout, &stats, err);
@@ -188,11 +192,52 @@ static void run_scrub(struct stress *t, struct store *s, unsigned long long *rng
                    &t->scrubbed);
 }
 
+static void drain_one(struct stress *t, struct store *s, struct drain_kit *k)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = drain_kit_drive(k, &err);
+    if (st == CKPT_CANCELLED) {
+        atomic_fetch_add(&t->cut_off, 1);
+        return;
+    }
+    if (st == CKPT_ABORTED || st == CKPT_BUSY || st == CKPT_NOT_PLANNED)
+        return;
+    if (st != CKPT_OK && st != CKPT_EXISTS) { /* its packs went while they were read */
+        may_vanish(t, s, &k->d.name, st, &err, &t->drained);
+        return;
+    }
+    atomic_fetch_add(&t->drained, st == CKPT_OK);
+    may_vanish(t, s, &k->d.name, restore(t, far, &k->d.name, &err), &err, &t->read_far);
+}
+
+/* With no policy everything goes, the newest first; with none what was begun before. */
+static void run_drain(struct stress *t, struct store *s, unsigned long long *rng)
+{
+    const struct policy none = { .some = true };
+    struct ckpt_name found[4];
+    size_t count;
+    bool more;
+    struct drain_kit k;
+    drain_kit_init(&k, s, far, &(struct ckpt_name){ 0 });
+    k.d.policy = test_rand(rng) % 3 ? NULL : &none;
+    enum ckpt_status st = drain_scan(&k.d, found, ARRAY_COUNT(found), &count, &more, NULL);
+    CHECK(st == CKPT_OK || st == CKPT_BUSY);
+    for (size_t i = 0; st == CKPT_OK && i < count; i++) {
+        k.d.name = found[i];
+        k.wait = (struct drain_wait){ 0 };
+        k.steps = test_rand(rng) % 4 ? INT64_MAX : (int64_t)(1 + test_rand(rng) % 6);
+        drain_one(t, s, &k);
+    }
+    drain_kit_fini(&k);
+}
+
 static void run_prune(struct stress *t, struct store *s, unsigned long long *rng)
 {
     static const char *const policies[] = { "last=1", "last=3,every=50", "within=1s", "last=2" };
     struct keep_policy policy = { 0 };
-    struct prune_options o = { .policy = &policy, .threads = test_rand(rng) % 3 };
+    struct prune_options o = {
+        .policy = &policy, .tiers = &far, .tier_count = 1, .threads = test_rand(rng) % 3
+    };
     struct prune_report r;
     CHECK_OK(keep_policy_parse(policies[test_rand(rng) % ARRAY_COUNT(policies)], &policy, NULL));
     CHECK_OK(prune(s, KIT_JOB, &o, &r, NULL));
@@ -207,6 +252,7 @@ static void run_gc(struct stress *t, struct store *s, unsigned long long *rng)
     struct life_gc_report r;
     (void)rng;
     CHECK_OK(life_gc(s, KIT_JOB, &o, &r, NULL));
+    CHECK_OK(life_gc_tier(s, far, KIT_JOB, &o, &r, NULL));
     atomic_fetch_add(&t->collected, r.collected);
     atomic_fetch_add(&t->given_up, r.aborted);
 }
@@ -246,7 +292,8 @@ static void run_undelete(struct stress *t, struct store *s, unsigned long long *
 static bool exercised(struct stress *t)
 {
     return t->resumed && t->saved && t->points_read && t->newest_read && t->pruned &&
-           t->collected && t->restored && t->scrubbed && t->tagged;
+           t->collected && t->restored && t->scrubbed && t->tagged && t->drained && t->cut_off &&
+           t->read_far;
 }
 
 struct actor {
@@ -262,6 +309,7 @@ static void *act(void *arg)
     unsigned long long rng = atomic_fetch_add(&t->seed, 7919);
     struct store *s;
     CHECK_OK(store_dup(t->s, &s, NULL));
+    CHECK_OK(store_dup(t->far, &far, NULL));
     if (a->run == launch) {
         /* More than asked for where others had no turn yet. */
         for (unsigned i = 0; i < t->launches || (i < LONGER * t->launches && !exercised(t)); i++)
@@ -272,6 +320,7 @@ static void *act(void *arg)
             a->run(t, s, &rng);
     }
     store_close(s);
+    store_close(far);
     return NULL;
 }
 
@@ -291,6 +340,7 @@ static void check_end(struct stress *t)
 {
     unsigned long long rng = 1;
     struct catalog c;
+    far = t->far;
     launch(t, t->s, &rng);
     run_gc(t, t->s, &rng);
     run_gc(t, t->s, &rng);
@@ -303,18 +353,25 @@ static void check_end(struct stress *t)
     }
     catalog_fini(&c);
     CHECK_OK(repo_list(t->s, KIT_JOB "/d/", false, left_over, t, NULL));
+    CHECK_OK(repo_list(far, KIT_JOB "/d/", false, left_over, t, NULL));
 }
 
-static uint64_t stress(const char *url, unsigned launches, unsigned long long seed)
+static uint64_t stress(const char *url, const char *to, unsigned launches, unsigned long long seed)
 {
     static const uint64_t shape[] = { 64, 16 };
     struct kit_model m = { .count = 0 };
-    struct stress t = { .s = kit_store(url), .launches = launches, .launching = 2, .seed = seed };
+    struct record_repo repo;
+    struct stress t = { .s = kit_store(url),
+                        .far = kit_store(to),
+                        .launches = launches,
+                        .launching = 2,
+                        .seed = seed };
     void (*const runs[])(struct stress *, struct store *, unsigned long long *) = {
-        launch, launch,      run_prune, run_prune, run_gc,
-        run_gc, run_restore, run_scrub, run_tag,   run_undelete,
+        launch,      launch,    run_prune, run_prune,    run_gc,    run_gc,
+        run_restore, run_scrub, run_tag,   run_undelete, run_drain,
     };
     struct actor actors[ARRAY_COUNT(runs)];
+    CHECK_OK(repo_open(t.s, true, &repo, NULL));
     kit_model_add(&m, "weight", CKPT_DTYPE_F32, 2, shape);
     kit_layout_rows(&t.layout, &m, WORLD);
     for (size_t i = 0; i < ARRAY_COUNT(actors); i++) {
@@ -328,25 +385,30 @@ static uint64_t stress(const char *url, unsigned launches, unsigned long long se
            " superseded, %" PRIu64 " aborted; read %" PRIu64 " points, %" PRIu64
            " newest, restored %" PRIu64 ", scrubbed %" PRIu64 ", vanished %" PRIu64
            "; pruned %" PRIu64 ", spared %" PRIu64 ", lost %" PRIu64 ", undeleted %" PRIu64
-           ", tagged %" PRIu64 ", collected %" PRIu64 ", given up %" PRIu64 "\n",
+           ", tagged %" PRIu64 ", collected %" PRIu64 ", given up %" PRIu64 ", drained %" PRIu64
+           ", cut off %" PRIu64 ", read there %" PRIu64 "\n",
            url, t.resumed, t.too_late, t.saved, t.superseded, t.aborted, t.points_read,
            t.newest_read, t.restored, t.scrubbed, t.vanished, t.pruned, t.spared, t.lost,
-           t.undeleted, t.tagged, t.collected, t.given_up);
+           t.undeleted, t.tagged, t.collected, t.given_up, t.drained, t.cut_off, t.read_far);
     CHECK(exercised(&t));
     kit_layout_fini(&t.layout);
     store_close(t.s);
-    return t.saved + t.points_read + t.pruned + t.collected + t.restored + t.scrubbed + t.tagged;
+    store_close(t.far);
+    return t.saved + t.points_read + t.pruned + t.collected + t.restored + t.scrubbed + t.tagged +
+           t.read_far;
 }
 
 int main(void)
 {
     unsigned long long seed = test_seed(20261121);
     unsigned launches = getenv("CKPT_DEEP") ? 500 : 100 / TEST_TENTH;
-    char dir[200], url[256];
+    char dir[200], url[256], to[256];
     scratch_make(dir);
-    snprintf(url, sizeof(url), "dir://%s", dir);
-    uint64_t cases = stress("mem://prune-stress", launches, seed);
-    cases += stress(url, 5 + launches / 20, seed + 1);
+    snprintf(url, sizeof(url), "dir://%s/home", dir);
+    snprintf(to, sizeof(to), "dir://%s/far", dir);
+    CHECK(mkdir(url + strlen("dir://"), 0700) == 0 && mkdir(to + strlen("dir://"), 0700) == 0);
+    uint64_t cases = stress("mem://prune-stress", "mem://prune-stress-far", launches, seed);
+    cases += stress(url, to, 5 + launches / 20, seed + 1);
     scratch_remove(dir);
     TEST_CASES(cases);
     return 0;

@@ -39,6 +39,7 @@ extern bool sim_near; /* of this seed: nodes save on disks of their own, not in 
 /* ---- cluster_place.c ---- */
 void places_reset(void);
 const char *place_name(uint32_t place);
+struct store *place_open(uint32_t place); /* by the operator */
 const struct place_object *place_find(uint32_t place, const char *key);
 void place_cut(uint32_t node, uint32_t place, int64_t until_ns);
 bool place_is_cut(uint32_t node, uint32_t place);

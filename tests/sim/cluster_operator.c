@@ -76,6 +76,14 @@ static enum ckpt_status do_gc(struct store *home, struct store *far, const char 
     enum ckpt_status st = life_gc(home, job, &o, &report, NULL);
     if (st == CKPT_OK && far)
         st = life_gc_tier(home, far, job, &o, &report, NULL);
+    for (uint32_t i = 0; st == CKPT_OK && sim_near && i < SIM_NODES; i++) {
+        uint64_t before = report.objects;
+        struct store *near = place_open(PLACE_NEAR + i);
+        st = life_gc_tier(home, near, job, &o, &report, NULL);
+        store_close(near);
+        if (report.objects > before)
+            sim_saw(SEEN_collected_near);
+    }
     return st;
 }
 

@@ -133,6 +133,7 @@
     X(delete_spared, CLUSTER)        \
     X(pruned, CLUSTER)               \
     X(collected, CLUSTER)            \
+    X(collected_near, CLUSTER)       \
     X(tagged, CLUSTER)               \
     X(operator_killed, CLUSTER)      \
     X(operator_failed, CLUSTER)      \

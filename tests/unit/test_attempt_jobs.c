@@ -32,7 +32,8 @@ static enum ckpt_status status_of(struct store *home, enum committer_job what,
 
 static struct wrap_fault_rule rules[2]; /* of the tier, of the home */
 static struct wrap_fault_plan plans[2];
-static struct jobs_work apart;
+static struct tiers_setup setup = { .repo.uuid = { 7 } };
+static struct jobs_work apart = { .tiers.setup = &setup };
 
 static void open_apart(const char *home_match)
 {
@@ -141,6 +142,8 @@ static int test_begin(void)
     open_apart("/");
     CHECK_OK(begin(&apart, &away));
     CHECK(!away && asked(1) > 0);
+    /* Whose saves they are stands there before the first of them. */
+    CHECK(fx_there(apart.local, key_owner(FX_JOB, 1, setup.repo.uuid)));
     rules[1].nth = 0;
     CHECK_OK(begin(&apart, &away)); /* in vain */
     CHECK(away && apart.ask_ns > jobs_now_ns());

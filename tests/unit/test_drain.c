@@ -713,6 +713,36 @@ static void put_tag(struct store *s, const struct ckpt_name *name)
     CHECK_OK(repo_put(s, &key, &b, NULL));
 }
 
+/* H4: a drain that was cut off, of what the policy does not send any more, is finished. */
+static void finishes_what_is_begun(void)
+{
+    struct world w;
+    struct policy none;
+    struct ckpt_name found[8];
+    size_t count;
+    bool more;
+    setup(&w, CODEC_STORED, CODEC_STORED);
+    CHECK_OK(policy_parse("none", &none, NULL));
+    w.k.d.policy = &none;
+    expect(&w, CKPT_NOT_PLANNED, "policy");
+    w.k.d.policy = NULL;
+    w.k.steps = 3; /* one pack */
+    expect(&w, CKPT_CANCELLED, "");
+    CHECK_EQ(w.k.packs, 1);
+    w.k.d.policy = &none;
+    w.k.steps = INT64_MAX;
+    w.k.d.fresh = true; /* not asked: a scan is to find it */
+    expect(&w, CKPT_NOT_PLANNED, "policy");
+    w.k.d.fresh = false;
+    CHECK_OK(drain_scan(&w.k.d, found, 8, &count, &more, NULL));
+    CHECK(count == 1 && name_equal(&found[0], &w.k.d.name));
+    expect(&w, CKPT_OK, "");
+    CHECK(there(w.to, key_held(KIT_JOB, &w.k.d.name)));
+    CHECK_OK(drain_scan(&w.k.d, found, 8, &count, &more, NULL));
+    CHECK_EQ(count, 0);
+    teardown(&w);
+}
+
 static void scans(void)
 {
     struct world w;
@@ -777,6 +807,7 @@ int main(void)
     by_node();
     of_others();
     deleted_meanwhile();
+    finishes_what_is_begun();
     scans();
     TEST_CASES(cases);
     return 0;

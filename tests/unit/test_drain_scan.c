@@ -191,6 +191,28 @@ static void asks_what_lies_here(void)
     CHECK_EQ(scan_apart(200, 3), scan_apart(5, 3));
 }
 
+/* What is begun in the tier is found by its listings, sixteen, where the policy does not take all. */
+static void finds_what_is_begun(void)
+{
+    struct world w;
+    setup(&w, 100);
+    uint64_t lists = counts.lists;
+    scan(&w, "all");
+    uint64_t all = counts.lists - lists, none = scan(&w, "none");
+    found(&w, 0, 0);
+    CHECK_EQ(none, all + 16);
+    part(w.to, JOB, 50);
+    part(w.to, JOB, 70);
+    part(w.to, JOB, 71);                  /* no commit of the home */
+    CHECK_EQ(scan(&w, "none"), none + 4); /* each is read, and lies here */
+    found(&w, 2, 70);
+    /* In the home there is something of all that is committed. */
+    w.d.to = w.home;
+    scan(&w, "none");
+    found(&w, 0, 0);
+    teardown(&w);
+}
+
 /* -- what may change ------------------------------------------------------------------- */
 
 static void another_policy(void)
@@ -340,6 +362,7 @@ int main(void)
     costs_listings();
     asks_what_lies_here();
     reads_new_ones();
+    finds_what_is_begun();
     another_policy();
     tags_and_last();
     forgets();

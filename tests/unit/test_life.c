@@ -1,9 +1,10 @@
 /* Delete, undelete and gc, one at a time; their races are in test_history_races.c.
- * (It covers life_gc.c too.) */
+ * (It covers life_gc.c and owner.c too.) */
 #include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
 #include "storage/repo/life_log.h"
+#include "storage/repo/owner.h"
 #include "storage/repo/publish.h"
 #include "storage/store/wrap.h"
 #include "unit/history_fixture.h"
@@ -19,6 +20,16 @@ static enum life life_of(struct store *s, const struct ckpt_name *name, uint64_t
     if (ret_n)
         *ret_n = n;
     return life;
+}
+
+/* Stores of which one is collected by what the other says. */
+static void open_two(struct store **home, struct store **tier, struct record_repo *ret)
+{
+    struct record_repo tiers_own;
+    *home = fx_open();
+    *tier = fx_open();
+    CHECK_OK(repo_open(*home, true, ret, NULL));
+    CHECK_OK(repo_open(*tier, true, &tiers_own, NULL));
 }
 
 static size_t count_keys(struct store *s, const char *part)
@@ -377,7 +388,9 @@ static int test_gc_tier(void)
 {
     int cases = 0;
     for (uint64_t nth = 1;; nth++, cases++) {
-        struct store *home = fx_open(), *tier = fx_open(), *inner, *faulty;
+        struct store *home, *tier, *inner, *faulty;
+        struct record_repo repo;
+        open_two(&home, &tier, &repo);
         fx_resolve(home, "one");
         CHECK_OK(adopt_launches(home, tier, FX_JOB, NULL));
         struct ckpt_name a = fx_commit(home, 1, 10), b = fx_commit(home, 1, 20), c;
@@ -420,10 +433,12 @@ static int test_gc_tier(void)
 /* A tier of another home, where the same job began with the same numbers, loses nothing. */
 static int test_gc_two_homes(void)
 {
-    struct store *home = fx_open(), *tier = fx_open();
+    struct store *home, *tier;
+    struct record_repo repo;
     struct life_gc_options o = { .abort_keep_ns = INT64_MAX };
     struct life_gc_report r = { 0 };
     struct ckpt_err err = { 0 };
+    open_two(&home, &tier, &repo);
     fx_resolve(home, "one");
     fx_resolve(tier, "another");
     struct ckpt_name a = fx_commit(home, 1, 10);
@@ -437,11 +452,174 @@ static int test_gc_two_homes(void)
     return 1;
 }
 
+/* ---- a node's own directory: packs, and nothing that decides ---- */
+
+struct node_world {
+    struct store *home, *node;
+    struct record_repo repo;
+    /* of the launch before: failed, interrupted, committed; of this one: failed, under way */
+    struct ckpt_name failed, cut, whole, failing, saving;
+};
+
+static void put_packs(struct store *node, const struct ckpt_name *name)
+{
+    char data[4] = "data";
+    struct iovec iov = { data, sizeof(data) };
+    for (uint32_t rank = 0; rank < FX_WORLD; rank++)
+        CHECK_OK(store_put(node, fx_pack_key(name, rank).text, &iov, 1, 0, NULL));
+}
+
+static void make_node_world(struct node_world *w, bool marked)
+{
+    const struct record_abort why = { .status = CKPT_FULL, .rank = 1 };
+    *w = (struct node_world){ .failed = fx_name(1, 10), .cut = fx_name(1, 20) };
+    open_two(&w->home, &w->node, &w->repo);
+    fx_resolve(w->home, "one");
+    w->whole = fx_commit(w->home, 1, 30);
+    CHECK_OK(publish_abort(w->home, FX_JOB, &w->failed, &why, NULL));
+    fx_resolve(w->home, "two");
+    w->failing = fx_name(2, 40);
+    w->saving = fx_name(2, 50);
+    CHECK_OK(publish_abort(w->home, FX_JOB, &w->failing, &why, NULL));
+    const struct ckpt_name *all[] = { &w->failed, &w->cut, &w->whole, &w->failing, &w->saving };
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++)
+        put_packs(w->node, all[i]);
+    for (uint64_t epoch = 1; marked && epoch <= 2; epoch++)
+        CHECK_OK(owner_mark(w->node, FX_JOB, epoch, &w->repo, NULL));
+}
+
+static void drop_node_world(struct node_world *w)
+{
+    store_close(w->home);
+    store_close(w->node);
+}
+
+/* How many packs of each lie on the node, as digits. */
+static void expect_packs(const struct node_world *w, const char *counts)
+{
+    const struct ckpt_name *all[] = { &w->failed, &w->cut, &w->whole, &w->failing, &w->saving };
+    char got[ARRAY_COUNT(all) + 1] = "";
+    for (size_t i = 0; i < ARRAY_COUNT(all); i++)
+        got[i] = (char)('0' + count_of(w->node, all[i]));
+    CHECK_STR(got, counts);
+}
+
+static struct life_gc_report gc_node(const struct node_world *w, struct life_gc_options o)
+{
+    struct life_gc_report r = { 0 };
+    o.abort_keep_ns = INT64_MAX;
+    CHECK_OK(life_gc_tier(w->home, w->node, FX_JOB, &o, &r, NULL));
+    return r;
+}
+
+/* What failed goes; what only did not end goes when it is asked for, and is given up at home
+ * first; what is committed or under way stays. */
+static int test_gc_own_directory(void)
+{
+    struct node_world w;
+    struct record_commit c;
+    make_node_world(&w, true);
+    struct life_gc_options o = { .abort_wait_ns = HOUR_NS };
+    CHECK_EQ(gc_node(&w, o).objects, 2);
+    expect_packs(&w, "02222");
+    o.abort_wait_ns = 0;
+    CHECK_EQ(gc_node(&w, o).objects, 2);
+    expect_packs(&w, "02202");
+    o.undecided = o.dry_run = true;
+    struct life_gc_report r = gc_node(&w, o);
+    CHECK(r.aborted == 1 && r.objects == 2);
+    CHECK(!fx_there(w.home, key_commit(FX_JOB, &w.cut)));
+    expect_packs(&w, "02202");
+    o.dry_run = false;
+    r = gc_node(&w, o);
+    CHECK(r.aborted == 1 && r.objects == 2 && r.collected == 0);
+    expect_packs(&w, "00202");
+    fx_parts(w.home, &w.cut); /* too late */
+    CHECK_EQ(publish(w.home, FX_JOB, &w.cut, FX_WORLD, &c, NULL), CKPT_ABORTED);
+    CHECK(!fx_there(w.home, key_commit(FX_JOB, &w.saving)));
+    CHECK_EQ(gc_node(&w, o).objects, 0);
+    drop_node_world(&w);
+    return 10;
+}
+
+/* Another home counts its launches and steps alike. */
+static int test_gc_own_directory_of_another(void)
+{
+    const struct record_repo another = { .uuid = { 1 } }, unknown = { .uuid = { 0 } };
+    const struct record_repo *marks[] = { NULL, &another, &unknown };
+    const struct life_gc_options o = { .undecided = true };
+    struct node_world w;
+    for (size_t i = 0; i < ARRAY_COUNT(marks); i++) {
+        make_node_world(&w, marks[i]); /* none at all, or this home's and one more */
+        for (uint64_t epoch = 1; marks[i] && epoch <= 2; epoch++)
+            CHECK_OK(owner_mark(w.node, FX_JOB, epoch, marks[i], NULL));
+        CHECK_EQ(gc_node(&w, o).aborted, 0);
+        expect_packs(&w, "22222");
+        CHECK(!fx_there(w.home, key_commit(FX_JOB, &w.cut)));
+        /* What is gone there goes here, unless the other has some of that name, too. */
+        fx_life(w.home, &w.whole, 1, LIFE_GONE, 1);
+        CHECK_EQ(gc_node(&w, o).collected, marks[i] ? 0 : 1);
+        drop_node_world(&w);
+    }
+    return 9;
+}
+
+/* The directory was a home itself, and its launches have resolved beyond those that save to it as
+ * a node's: what it never heard of is not undecided there. */
+static int test_gc_was_a_home(void)
+{
+    struct node_world w;
+    make_node_world(&w, true);
+    for (int i = 0; i < 3; i++)
+        fx_resolve(w.node, i == 0 ? "a" : i == 1 ? "b" : "c");
+    struct life_gc_report r = gc(w.node, 0, HOUR_NS, true);
+    CHECK_EQ(r.aborted + r.objects, 0);
+    expect_packs(&w, "22222");
+    drop_node_world(&w);
+    return 2;
+}
+
+/* Of what is not given up at home nothing goes, wherever it stops; the next one ends it. */
+static int test_gc_own_directory_dies_anywhere(void)
+{
+    int cases = 0;
+    for (int which = 0; which < 2; which++) {
+        for (uint64_t nth = 1;; nth++, cases++) {
+            struct node_world w;
+            struct store *inner, *faulty;
+            struct wrap_fault_rule rule = { .kind = nth % 2 ? FAULT_FAIL : FAULT_LOST_REPLY,
+                                            .status = CKPT_IO,
+                                            .nth = nth };
+            struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+            const struct life_gc_options o = { .abort_keep_ns = INT64_MAX, .undecided = true };
+            struct life_gc_report r = { 0 };
+            make_node_world(&w, true);
+            CHECK_OK(store_dup(which ? w.node : w.home, &inner, NULL));
+            CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+            enum ckpt_status st = life_gc_tier(which ? w.home : faulty, which ? faulty : w.node,
+                                               FX_JOB, &o, &r, NULL);
+            store_close(faulty);
+            CHECK(st == CKPT_OK || plan.hits);
+            if (count_of(w.node, &w.cut) < 2)
+                CHECK(fx_there(w.home, key_commit(FX_JOB, &w.cut)));
+            gc_node(&w, o);
+            expect_packs(&w, "00202");
+            drop_node_world(&w);
+            if (!plan.hits)
+                break;
+        }
+    }
+    CHECK(cases > 20);
+    return cases;
+}
+
 int main(void)
 {
     TEST_CASES(test_delete() + test_delete_looks_again() + test_gc_deleted() + test_gc_spares() +
                test_gc_undecided() + test_gc_cut_off() + test_gc_dies_anywhere() +
                test_forgetting_dies_anywhere() + test_gc_failed_lately() + test_forgets_tags() +
-               test_gc_tier() + test_gc_two_homes());
+               test_gc_tier() + test_gc_two_homes() + test_gc_own_directory() +
+               test_gc_own_directory_of_another() + test_gc_was_a_home() +
+               test_gc_own_directory_dies_anywhere());
     return 0;
 }

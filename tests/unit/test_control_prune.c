@@ -1,0 +1,159 @@
+/* Which passes of prune a node begins: whether they decide, and when they collect.  What a pass
+ * does is in test_prune and test_life; control's jobs are caught here, and end as the test says.
+ * (It covers control_prune.c.) */
+#include "ckptd/control.h"
+
+#include "check.h"
+
+#define JOB  "run"
+#define HOUR INT64_C(3600000000000)
+
+void __wrap_control_submit(struct control *c, struct crew *crew, struct job *j);
+
+static struct job *out; /* the last that was submitted */
+
+void __wrap_control_submit(struct control *c, struct crew *crew, struct job *j)
+{
+    CHECK(c->prunes == crew && !out);
+    out = j;
+}
+
+static char *no_variable(const char *name)
+{
+    (void)name;
+    return NULL;
+}
+
+struct node {
+    struct control *c;
+    struct config *config;
+    struct session *s; /* rank 0's */
+    struct client rank0;
+};
+
+/* A node with a directory of its own. */
+static void setup(struct node *n, const char *keep, const char *keep_local)
+{
+    static char crew[1];
+    const char *argv[8] = { "ckptd", "--store", "/far", "--local", "/near" };
+    int argc = 5;
+    struct config_errors errors = { 0 };
+    if (keep)
+        argv[argc++] = keep;
+    if (keep_local)
+        argv[argc++] = keep_local;
+    const struct config_input in = { .argc = argc,
+                                     .argv = (char *const *)(uintptr_t)argv,
+                                     .getenv_ = no_variable,
+                                     .default_file = "/proc/nowhere" };
+    *n = (struct node){ .c = calloc(1, sizeof(*n->c)), .s = calloc(1, sizeof(*n->s)) };
+    CHECK(n->c && n->s);
+    CHECK_OK(config_load(&in, &n->config, &errors));
+    n->c->config = n->config;
+    n->c->tiers.home = 1;
+    n->c->prunes = (struct crew *)crew;
+    n->c->now = 1000 * HOUR;
+    n->s->mode = WIRE_TRAIN;
+    snprintf(n->s->job, sizeof(n->s->job), "%s", JOB);
+    n->rank0 = (struct client){ .open = true, .s = n->s };
+}
+
+static void teardown(struct node *n)
+{
+    CHECK(!out);
+    config_free(n->config);
+    free(n->c);
+    free(n->s);
+}
+
+static void trains(struct node *n, bool here)
+{
+    n->c->clients[0] = here ? &n->rank0 : NULL;
+}
+
+/* Ends the pass that is out; looked: it came as far as gc. */
+static void end(struct node *n, bool looked)
+{
+    struct job *j = out;
+    CHECK(j != NULL);
+    out = NULL;
+    j->prune.looked = looked;
+    control_prune_done(n->c, j);
+    job_free(j);
+}
+
+/* A pass that decides, or not; does it collect? */
+static bool collects(struct node *n, bool decides, bool looked)
+{
+    trains(n, decides);
+    control_prune_want(n->c, JOB);
+    CHECK(out && (out->prune.policy != NULL) == decides);
+    bool collect = out->prune.collect;
+    end(n, looked && collect);
+    return collect;
+}
+
+/* A wish that waits becomes one that decides when rank 0 is back. */
+static int test_wishes(void)
+{
+    struct node n;
+    setup(&n, "--keep=last=3", "--keep-local=last=2");
+    trains(&n, true);
+    control_prune_want(n.c, "another");
+    trains(&n, false);
+    control_prune_want(n.c, JOB);
+    trains(&n, true);
+    control_prune_want(n.c, JOB);
+    trains(&n, false);
+    control_prune_want(n.c, JOB);
+    CHECK_EQ(n.c->prune_line.count, 1);
+    end(&n, false);
+    CHECK(out && strcmp(out->prune.job, JOB) == 0 && out->prune.policy && out->prune.local);
+    end(&n, false);
+    /* The place is free again, and what was wished there is not remembered. */
+    control_prune_want(n.c, JOB);
+    CHECK(out && !out->prune.policy);
+    end(&n, false);
+    CHECK(!control_prune_busy(n.c));
+    teardown(&n);
+    return 4;
+}
+
+static int test_times(void)
+{
+    struct node n;
+    setup(&n, "--keep=last=3", "--keep-local=last=2");
+    CHECK(collects(&n, true, false)); /* in vain: it did not come so far */
+    CHECK(collects(&n, false, true)); /* looked here alone */
+    CHECK(collects(&n, true, true));
+    CHECK(!collects(&n, true, true));
+    CHECK(!collects(&n, false, true));
+    n.c->now += HOUR - 1;
+    CHECK(!collects(&n, true, true));
+    n.c->now += 1;
+    CHECK(collects(&n, true, true));
+    teardown(&n);
+    return 7;
+}
+
+/* With a policy for the node's own directory alone nothing is decided, and that is collected. */
+static int test_local_alone(void)
+{
+    struct node n;
+    setup(&n, NULL, "--keep-local=last=2");
+    for (int decides = 0; decides < 2; decides++) {
+        trains(&n, decides);
+        control_prune_want(n.c, JOB);
+        CHECK(out && !out->prune.policy && out->prune.local);
+        CHECK_EQ(out->prune.collect, decides == 0);
+        end(&n, out->prune.collect);
+    }
+    teardown(&n);
+    return 4;
+}
+
+int main(void)
+{
+    TEST_CASES(test_wishes() + test_times() + test_local_alone());
+    return 0;
+}
