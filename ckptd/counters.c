@@ -5,11 +5,15 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
+void *shared_new(size_t bytes)
+{
+    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    return p == MAP_FAILED ? NULL : p;
+}
+
 struct counters *counters_new(void)
 {
-    void *p = mmap(NULL, sizeof(struct counters), PROT_READ | PROT_WRITE,
-                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    return p == MAP_FAILED ? NULL : p;
+    return shared_new(sizeof(struct counters));
 }
 
 /* -- jobs -------------------------------------------------------------------------- */

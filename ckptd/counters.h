@@ -46,7 +46,9 @@ struct counters {
     struct counters_job jobs[COUNTERS_JOBS_MAX];
 };
 
-/* NULL: out of memory.  Never freed: it lives as long as the process. */
+/* Zeros that this process and those that it forks share.  NULL: out of memory.  Never freed: it
+ * lives as long as the process. */
+void *shared_new(size_t bytes);
 struct counters *counters_new(void);
 
 /* A launch or a rollback of the job begins an epoch, from `point` (NULL: the beginning). */

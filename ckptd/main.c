@@ -155,9 +155,10 @@ static int serve(struct settings *s)
         .start = cfg,
         .rundir = &dir,
         .counters = counters_new(),
+        .home = shared_new(sizeof(*s->worker.home)),
         .ready_fd = ready_fd,
     };
-    if (!s->worker.counters) {
+    if (!s->worker.counters || !s->worker.home) {
         log_error("cannot start", "why=\"%m\"");
         return 4;
     }

@@ -74,5 +74,10 @@ enum ckpt_status prune_job_run(struct jobs_work *w, struct job_prune *j, struct 
     enum ckpt_status st = j->policy ? apply_policy(w, j, err) : CKPT_OK;
     if (st == CKPT_OK && j->collect)
         st = collect(w, j, err);
-    return st == CKPT_OK && j->local && w->local != w->home ? drop_copies(w, j, err) : st;
+    if (!j->local || w->local == w->home)
+        return st;
+    /* What stands in the way of collecting in some store does not in the way of this. */
+    struct ckpt_err why = { 0 };
+    enum ckpt_status dropped = drop_copies(w, j, &why);
+    return st != CKPT_OK || dropped == CKPT_OK ? st : err_set(err, dropped, "%s", err_text(&why));
 }

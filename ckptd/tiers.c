@@ -9,10 +9,10 @@
 
 /* -- places ------------------------------------------------------------------------ */
 
-/* again: it was open before, so nothing is made there, and it need not answer now: then *ret_repo
+/* again: it was open before, so nothing is made there, and it need not answer now: then *io_repo
  * is left as it was. */
 static enum ckpt_status open_place(const struct tiers_setup *t, const char *url, bool again,
-                                   struct store **ret, struct record_repo *ret_repo,
+                                   struct store **ret, struct record_repo *io_repo,
                                    struct ckpt_err *err)
 {
     struct ckpt_err why = { 0 };
@@ -22,12 +22,15 @@ static enum ckpt_status open_place(const struct tiers_setup *t, const char *url,
     if (st != CKPT_OK)
         return st;
     store_set_limits(s, again ? jobs_now_ns() + AGAIN_NS : 0, NULL);
-    st = repo_open(s, !again, ret_repo, &why);
+    struct record_repo repo;
+    st = repo_open(s, !again, &repo, &why);
     store_set_limits(s, 0, NULL);
     if (st != CKPT_OK && !(again && jobs_out_of_reach(st))) {
         store_close(s);
         return err_set(err, st, "%s", err_text(&why));
     }
+    if (st == CKPT_OK)
+        *io_repo = repo;
     *ret = s;
     return CKPT_OK;
 }
@@ -46,18 +49,19 @@ static void name_places(struct tiers_setup *t, const struct config *config)
 }
 
 enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *config,
-                                  const uint8_t node[16], bool again, struct ckpt_err *err)
+                                  const uint8_t node[16], bool again, struct record_repo *io_home,
+                                  struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
     *t = (struct tiers_setup){ .config = config };
     hex_encode(node, 16, t->node);
     name_places(t, config);
     for (uint32_t i = 0; st == CKPT_OK && i <= t->home; i++) {
-        struct record_repo repo = { 0 };
-        st = open_place(t, t->urls[i], again && store_url_shared(t->urls[i]), &t->opened[i], &repo,
-                        err);
-        t->repo = repo; /* the home is the last */
+        struct record_repo own;
+        st = open_place(t, t->urls[i], again && store_url_shared(t->urls[i]), &t->opened[i],
+                        i == t->home ? io_home : &own, err);
     }
+    t->repo = *io_home;
     if (st != CKPT_OK)
         tiers_setup_close(t);
     return st;
@@ -228,6 +232,10 @@ enum ckpt_status tiers_ask_end(const struct tiers_ask *a, struct ckpt_err *err)
 {
     if (!a->answered)
         return err_set(err, CKPT_UNREACHABLE, "no store can be reached");
+    if (a->status == CKPT_CORRUPT && a->failed) /* H3: damaged is what no store has right */
+        return err_set(err, CKPT_UNREACHABLE,
+                       "%.300s; and a store that may have it right cannot be reached",
+                       err_text(&a->why));
     return a->status == CKPT_OK ? CKPT_OK : err_set(err, a->status, "%s", err_text(&a->why));
 }
 

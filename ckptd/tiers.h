@@ -19,15 +19,17 @@ struct tiers_setup {
     uint32_t home;  /* which of them decides: 0 or 1 */
     const char *urls[TIERS_MAX];
     struct store *opened[2]; /* 0 and the home: open from the start */
-    struct record_repo repo; /* of the home; zeros: it could not be asked */
+    struct record_repo repo; /* of the home */
     struct store_throttle throttle[TIERS_MAX];
 };
 /* Opens the place where packs are saved and the home, and makes them repositories.  Remote
  * ones may come and go.
  * again: for sessions that another worker had, whose saves go on while the home is out of reach
- * (H5).  A home that is no disk of this node is then not made, and need not answer. */
+ * (H5).  A home that is no disk of this node is then not made, and need not answer; *io_home, what
+ * an earlier worker was told of it, stays as it is. */
 enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *config,
-                                  const uint8_t node[16], bool again, struct ckpt_err *err)
+                                  const uint8_t node[16], bool again, struct record_repo *io_home,
+                                  struct ckpt_err *err)
     CKPT_MUST_CHECK;
 void tiers_setup_close(struct tiers_setup *t);
 

@@ -233,7 +233,7 @@ int worker_main(void *arg, const struct keep *keep, const struct keep_table *kep
     if (st == CKPT_OK)
         st = rundir_node(w->rundir, own, c->node, &err);
     if (st == CKPT_OK)
-        st = tiers_setup_open(&c->tiers, w->config, c->node, kept->count > 0, &err);
+        st = tiers_setup_open(&c->tiers, w->config, c->node, kept->count > 0, w->home, &err);
     if (st == CKPT_OK)
         st = rundir_node(w->rundir, own, c->node, &err);
     memcpy(setup.node, c->node, sizeof(setup.node));

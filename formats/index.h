@@ -11,7 +11,7 @@
 
 #include "formats/manifest.h"
 
-#define INDEX_VERSION          1
+#define INDEX_VERSION          2
 #define INDEX_SEGMENT_BYTES    (UINT64_C(32) << 20) /* a segment closes when it is as large */
 #define INDEX_HEADER_BYTES_MAX (UINT32_C(64) << 20)
 #define INDEX_BLOCK_BYTES      (UINT32_C(64) << 10)

@@ -281,11 +281,9 @@ struct key key_life(const char *job, const struct ckpt_name *name, bool copy, ui
     return name_key(job, 'x', name, last);
 }
 
-struct key key_owners(const char *job, uint64_t epoch)
+struct key key_owners(const char *job)
 {
-    char n[NUMBER_DIGITS + 1];
-    key_number(epoch, n);
-    return key_of(job, "/o/%s/", n);
+    return key_of(job, "/o/");
 }
 
 struct key key_owner(const char *job, uint64_t epoch, const uint8_t home[16])

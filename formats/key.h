@@ -74,7 +74,7 @@ struct key key_lives(const char *job);                                          
 struct key key_life_of(const char *job, const struct ckpt_name *name, bool copy); /* prefix */
 struct key key_life(const char *job, const struct ckpt_name *name, bool copy, uint64_t n);
 /* o/, in a node's own directory: saves of the epoch there are of the home with this uuid. */
-struct key key_owners(const char *job, uint64_t epoch); /* prefix */
+struct key key_owners(const char *job); /* prefix */
 struct key key_owner(const char *job, uint64_t epoch, const uint8_t home[16]);
 
 /* ~n: the inverse is the same function.  parse: exactly 16 lower-case digits. */

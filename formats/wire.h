@@ -41,7 +41,7 @@
 #include "formats/key.h"
 
 #define WIRE_MAGIC     UINT32_C(0x31504b43) /* "CKP1" */
-#define WIRE_VERSION   3
+#define WIRE_VERSION   4
 #define WIRE_BYTES_MAX (64 << 10) /* a whole message */
 #define WIRE_FDS_MAX   2
 #define WIRE_DECL_MAX  (UINT64_C(1) << 30) /* bytes of a declaration */

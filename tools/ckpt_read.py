@@ -142,16 +142,16 @@ class Checkpoint:
         digit = "%x" % (hash_number(struct.pack("<I", n)) >> 60)
         return "%s/d/%s/%s/%s" % (self.job, digit, self.name, what)
 
-    def header(self, data, magic, flags, size, sha, *ours):
+    def header(self, data, magic, version, flags, size, sha, *ours):
         """A cursor behind the part that an index and a manifest begin with alike."""
-        want = struct.pack("<8sHHI3QII", magic, 1, flags, size, *self.ids, *ours)
+        want = struct.pack("<8sHHI3QII", magic, version, flags, size, *self.ids, *ours)
         need(hashlib.sha256(data[:size]).digest() == sha, "wrong SHA-256 of the header")
         need(data[:48] == want, "another checkpoint's header, or another version")
         return Cursor(data[:size], 48)
 
     def read_index(self, size, sha):
         segments = [(self.root / self.key(k, "i%d" % k)).read_bytes() for k in range(self.segments)]
-        c = self.header(segments[0], b"CKPTIDX", 0, size, sha, self.world, self.segments)
+        c = self.header(segments[0], b"CKPTIDX", 2, 0, size, sha, self.world, self.segments)
         rank_blocks, blocks, _ = c.get("IIQ32x")
         at, self.ranks, self.tensors = [size] + [0] * (self.segments - 1), [], {}
         for i in range(rank_blocks + blocks):
@@ -173,7 +173,7 @@ class Checkpoint:
     def manifest(self, rank):
         key, (sha, size, total, node) = self.key(rank, "%d.m" % rank), self.ranks[rank]
         data = (self.root / key).read_bytes()
-        c = self.header(data, b"CKPTMAN", data[10], size, sha, rank, self.world)
+        c = self.header(data, b"CKPTMAN", 1, data[10], size, sha, rank, self.world)
         _, pack_count, block_count, metrics, by, _, chunks, _ = c.get("IIII16s32xQQQ40x")
         need(c.str() == self.job and by == node, "%s: another job's or node's" % key)
         c.str()

@@ -55,19 +55,26 @@ static bool older(int64_t now_ns, int64_t since_ns, int64_t by_ns)
     return since_ns <= now_ns && now_ns - since_ns >= by_ns;
 }
 
-/* H1: attempts of one name may be two homes'. */
+/* H1: attempts of one name may be two homes'.  A node's own directory may have been a home before:
+ * what it holds of that launch is then left alone. */
 static enum ckpt_status look_whose(struct gc *g, uint64_t epoch)
 {
+    struct ckpt_err why = { 0 };
     enum ckpt_status st = CKPT_OK;
     if (g->compared == epoch)
         return CKPT_OK;
     if (g->home != g->s)
-        st = adopt_check_epoch(g->home, g->s, g->job, epoch, g->err);
-    if (st == CKPT_OK)
-        st = owner_look(g->s, g->job, epoch, &g->repo, &g->owner, g->err);
-    if (st == CKPT_OK)
-        g->compared = epoch;
-    return st;
+        st = adopt_check_epoch(g->home, g->s, g->job, epoch, &why);
+    bool another = st == CKPT_CONFLICT;
+    if (st == CKPT_OK || another)
+        st = owner_look(g->s, g->job, epoch, &g->repo, &g->owner, &why);
+    if (st == CKPT_OK && another && !g->owner.any)
+        st = CKPT_CONFLICT;
+    if (st != CKPT_OK)
+        return err_set(g->err, st, "%s", err_text(&why));
+    g->owner.others |= another;
+    g->compared = epoch;
+    return CKPT_OK;
 }
 
 /* ---- removing ---- */

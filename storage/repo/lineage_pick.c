@@ -98,8 +98,14 @@ static enum ckpt_status step_back(struct choice *c, const struct lineage_commit 
                   run->crashes);
     if (st != CKPT_OK)
         return st;
-    c->crashed = before.crashed ? before.crashed : commit;
-    c->stop = before.crashed != NULL;
+    const struct lineage_commit *from = before.crashed;
+    if (from && unread(c, &from->name))
+        return CKPT_BUSY;
+    if (from &&
+        (lineage_corrupt_in(c->l, &from->name, c->below) || failed_just_now(c, &from->name)))
+        from = NULL; /* that is known since: nothing to return to */
+    c->crashed = from ? from : commit;
+    c->stop = from != NULL;
     if (c->back || c->stop)
         c->taken = c->crashed;
     return CKPT_OK;

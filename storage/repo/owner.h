@@ -8,10 +8,11 @@
 #include "storage/repo/repo.h"
 
 struct owner {
-    bool ours, others; /* marks there are */
+    bool ours, others; /* marks there are of that epoch, ... */
+    bool any;          /* ... and of any: it is a node's own directory */
 };
 
-/* home: its ckpt.repo; zeros: it could not be asked, which is a mark of its own. */
+/* home: its ckpt.repo. */
 enum ckpt_status owner_mark(struct store *tier, const char *job, uint64_t epoch,
                             const struct record_repo *home, struct ckpt_err *err) CKPT_MUST_CHECK;
 enum ckpt_status owner_look(struct store *tier, const char *job, uint64_t epoch,

@@ -304,6 +304,9 @@ def part_away(run):
     trainer.kill()
     node.stop()
     world.ckpt("--store", world.url("away"), "verify", f"gpt@{step}")
+    # Whose saves lie on the node is known all the same, or what fails there would stay for ever.
+    marks = {os.path.basename(p) for p in glob.glob(world.path("away", "local", "gpt/o/*/*"))}
+    assert len(marks) == 1 and marks != {"0" * 32}, marks
     print(f"  a worker died while the home was away ({stalled} requests waited)")
 
 

@@ -575,8 +575,13 @@ static int test_gc_was_a_home(void)
     struct life_gc_report r = gc(w.node, 0, HOUR_NS, true);
     CHECK_EQ(r.aborted + r.objects, 0);
     expect_packs(&w, "22222");
+    /* Nor is it in the way of what is gone at the home, of a launch that it never had. */
+    const struct life_gc_options o = { .undecided = true };
+    fx_life(w.home, &w.whole, 1, LIFE_GONE, 1);
+    CHECK_EQ(gc_node(&w, o).collected, 0); /* it had one of that number */
+    expect_packs(&w, "22222");
     drop_node_world(&w);
-    return 2;
+    return 4;
 }
 
 /* Of what is not given up at home nothing goes, wherever it stops; the next one ends it. */

@@ -331,6 +331,14 @@ static const char *const crash_cases[][2] = {
     { "L1 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40r", "1.80 stop" },
     { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40r", "1.80 stop" },
     { "L1 C1.80 L2<1.80r L3<1.80r L4<1.80r", "1.80 stop" },
+    /* ... unless that could not be read meanwhile */
+    { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40r L8<1.80*1.80",
+      "1.20" },
+    { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r L6<1.40r L7<1.40r L8<1.80?1.80",
+      "1.20" },
+    { "L1 C1.20 C1.40 C1.80 L2<1.80r L3<1.80r L4<1.80r L5<1.40r C5.40 L6<5.40r L7<5.40r L8<1.80!*1.80 "
+      "L9<5.40!r L10<5.40r L11<5.40r",
+      "1.20" },
     /* a launch that saves again the step from which it resumed has made no progress: all of
      * those saves are one state, and what counts against one counts against all */
     { "L1 C1.40 C1.80 L2<1.80r C2.80 L3<2.80r C3.80", "3.80" },

@@ -194,13 +194,33 @@ static int test_not_blamed(void)
     return 1;
 }
 
+/* Damaged is what no store has right: not while one that may have it is out of reach. */
+static int test_damaged_and_away(void)
+{
+    struct reader *r;
+    bool damaged;
+    for (int away = 0; away < 2; away++) {
+        open_places(HOME, 1 << LOCAL | 1 << HOME, 0);
+        struct plan *p = planned(&r);
+        rules[LOCAL].kind = FAULT_FLIP;
+        rules[LOCAL].nth = 0;
+        rules[HOME] = away ? (struct wrap_fault_rule){ .status = CKPT_UNREACHABLE }
+                           : (struct wrap_fault_rule){ .kind = FAULT_FLIP };
+        CHECK_EQ(load(&p->batches[0], &damaged), away ? CKPT_UNREACHABLE : CKPT_CORRUPT);
+        drop(p, r);
+        close_places();
+    }
+    return 2;
+}
+
 int main(void)
 {
     struct kit_model m = { 0 };
     kit_model_add(&m, "a", CKPT_DTYPE_F32, 2, (const uint64_t[]){ 6000, 1000 });
     kit_layout_rows(&from, &m, 2);
     kit_layout_rows(&to, &m, 1);
-    int cases = test_asked_once() + test_last_resort() + test_not_blamed();
+    int cases =
+        test_asked_once() + test_last_resort() + test_not_blamed() + test_damaged_and_away();
     kit_layout_fini(&from);
     kit_layout_fini(&to);
     TEST_CASES(cases);
