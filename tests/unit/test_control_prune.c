@@ -1,9 +1,8 @@
 /* Which passes of prune a node begins: whether they decide, and when they collect.  What a pass
  * does is in test_prune and test_life; control's jobs are caught here, and end as the test says.
- * (It covers control_prune.c.) */
+ * What fails in a pass and is not in the way of the rest.  (It covers control_prune.c.) */
 #include "ckptd/control.h"
-
-#include "check.h"
+#include "unit/history_fixture.h"
 
 #define JOB  "run"
 #define HOUR INT64_C(3600000000000)
@@ -152,8 +151,46 @@ static int test_local_alone(void)
     return 4;
 }
 
+/* The node's own directory was a home before: nothing can be collected in it, and what is not to
+ * be kept there goes all the same. */
+static int test_not_in_the_way(void)
+{
+    static struct tiers_setup setup = { .count = 2, .home = 1 };
+    struct store *home = fx_open(), *here = fx_open();
+    struct record_repo repo;
+    struct jobs_work w = { .tiers = { .setup = &setup, .s = { here, home } } };
+    struct job *j = job_new(JOB_PRUNE);
+    CHECK(j != NULL);
+    w.local = here;
+    w.home = home;
+    CHECK_OK(repo_open(home, true, &repo, NULL));
+    fx_resolve(home, "one");
+    fx_resolve(here, "another");
+    for (uint64_t step = 1; step <= 5; step++) {
+        struct ckpt_name name = fx_commit(home, 1, step);
+        fx_parts(here, &name);
+        if (step == 1) {
+            fx_life(home, &name, 1, LIFE_DELETED, 1);
+            fx_life(home, &name, 2, LIFE_GONE, 1);
+        }
+    }
+    snprintf(j->prune.job, sizeof(j->prune.job), "%s", FX_JOB);
+    j->prune.local = calloc(1, sizeof(*j->prune.local));
+    CHECK(j->prune.local);
+    CHECK_OK(keep_policy_parse("last=2", j->prune.local, NULL));
+    j->prune.collect = true;
+    j->base.run(&j->base, &w);
+    CHECK_EQ(j->status, CKPT_CONFLICT);
+    CHECK(strstr(err_text(&j->err), "two homes"));
+    CHECK_EQ(j->prune.dropped.dropped, 2);
+    job_free(j);
+    store_close(home);
+    store_close(here);
+    return 1;
+}
+
 int main(void)
 {
-    TEST_CASES(test_wishes() + test_times() + test_local_alone());
+    TEST_CASES(test_wishes() + test_times() + test_local_alone() + test_not_in_the_way());
     return 0;
 }
