@@ -99,11 +99,9 @@ static enum ckpt_status step_back(struct choice *c, const struct lineage_commit 
     if (st != CKPT_OK)
         return st;
     const struct lineage_commit *from = before.crashed;
-    if (from && unread(c, &from->name))
-        return CKPT_BUSY;
     if (from &&
         (lineage_corrupt_in(c->l, &from->name, c->below) || failed_just_now(c, &from->name)))
-        from = NULL; /* that is known since: nothing to return to */
+        from = NULL; /* found since, and read: it is the younger of the two */
     c->crashed = from ? from : commit;
     c->stop = from != NULL;
     if (c->back || c->stop)
