@@ -300,7 +300,7 @@ bool copies_fill_any(struct ckpt *c);
 /* A slot's copies have ended: it goes to the daemon, or the save has failed.  Lock held. */
 void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
                       struct ckpt_err *err);
-/* Takes down what has landed; *ret_left: some are still in the air. */
+/* Takes down one that has landed, if any; else *ret_left: some are still in the air. */
 bool copies_land_any(struct ckpt *c, bool *ret_left);
 /* Before an arena goes: a device may still be writing into it, or is yet to, behind the caller's
  * own work.  Lock held, dropped meanwhile; false: it does not end, and the context is broken, or
@@ -332,7 +332,8 @@ void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
 /* Pins what is not pinned yet of arena and tile for copies from and to devices, once; without
  * pins they are slower. */
 void slots_pin(struct ckpt_state *s);
-/* A slot was filled from devices in this time: if it is not pinned, that is what people are told. */
+/* What a slot has of devices was copied in this time: if it is not pinned, that is what people are
+ * told. */
 void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns);
 /* A slice of any state whose device is known since it was sealed, while the caller builds its
  * model; false: there is nothing to do. */

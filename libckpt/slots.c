@@ -128,12 +128,24 @@ void slots_pin(struct ckpt_state *s)
         pin_slice(s, g);
 }
 
+/* What of a slot comes from devices. */
+static uint64_t device_bytes(const struct ckpt_state *s, uint32_t slot)
+{
+    struct decl_walk w = decl_walk_slot(&s->decl, slot);
+    struct decl_tile tile;
+    uint64_t bytes = 0;
+    while (decl_walk_next(&w, &tile))
+        if (s->on[tile.piece])
+            bytes += box_bytes(&tile.box, dtype_bits(s->decl.tensors[tile.tensor].dtype));
+    return bytes;
+}
+
 void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns)
 {
     struct ckpt *c = s->ctx;
     if (s->pin.bytes || full->arena_slot == UINT32_MAX)
         return;
-    double rate = (double)s->decl.slots[full->slot].used / ((double)max_u64((uint64_t)ns, 1) / 1e9);
+    double rate = (double)device_bytes(s, full->slot) / ((double)max_u64((uint64_t)ns, 1) / 1e9);
     pthread_mutex_lock(&c->lock);
     if (rate > c->shared.unpinned) /* what waits for the caller's own work is slower */
         c->shared.unpinned = rate;

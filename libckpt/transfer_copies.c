@@ -52,9 +52,12 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
     call->flight->host_left = true;
     int64_t begun = lib_now_ns();
     st = slots_fill(call->s, call->full, SLOTS_DEVICES, err);
-    slots_filled(call->s, call->full, lib_now_ns() - begun);
+    /* Copies that were only gathered are handed over now, or even done. */
     enum ckpt_status gone = flight_depart(call->s, call->flight, st == CKPT_OK ? err : NULL);
-    return st == CKPT_OK ? gone : st;
+    st = st == CKPT_OK ? gone : st;
+    if (st == CKPT_OK)
+        slots_filled(call->s, call->full, lib_now_ns() - begun);
+    return st;
 }
 
 void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_status st,
@@ -237,9 +240,10 @@ bool copies_land_all(struct ckpt *c, struct ckpt_state *s)
 void copies_land_last(struct ckpt *c)
 {
     int64_t deadline = lib_now_ns() + LIB_LAND_NS;
-    bool left;
+    bool did, left;
     do {
-        if (!copies_land_any(c, &left) && left)
+        did = copies_land_any(c, &left);
+        if (!did && left)
             poll(NULL, 0, 1);
-    } while (left && lib_now_ns() < deadline);
+    } while ((did || left) && lib_now_ns() < deadline);
 }

@@ -1,6 +1,6 @@
 /* What the daemon may do while copies are in the air (flight.c, transfer_copies.c), on a scripted
- * one and the fake CUDA runtime: grants said again, a fresh start with a new arena; and devices
- * that never end, with a library that waits for them 0.3 s and not 5. */
+ * one and the fake CUDA runtime: grants said again, a fresh start with a new arena, a close
+ * in the middle; and devices that never end, with a library that waits for them 0.3 s and not 5. */
 #include <poll.h>
 
 #include "gpu/device_fixture.h"
@@ -300,6 +300,54 @@ static void plan_of_another_restore(void)
     CHECK(!g.f.s->fan);
 }
 
+static double rate_told(const struct device_fixture *g)
+{
+    pthread_mutex_lock(&g->f.c->lock);
+    double rate = g->f.c->shared.unpinned;
+    g->f.c->shared.unpinned = 0;
+    pthread_mutex_unlock(&g->f.c->lock);
+    return rate;
+}
+
+/* The rate without pins is of what the device copied, when that has ended well: neither of what is
+ * in host memory nor before its time. */
+static void rate_without_pins(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op;
+    double second = 0;
+    s.slots = 4;
+    fake_fail("HostRegister", 1, 2, false);
+    open_gpu(&g, &s);
+    memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
+    fake_fail("MemcpyBatchAsync", 1, 2, false);
+    enum ckpt_status st = ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op);
+    if (st == CKPT_OK)
+        st = ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000);
+    CHECK(st == CKPT_NO_MEMORY && strstr(ckpt_error(), "cudaError2"));
+    CHECK(rate_told(&g) == 0);
+    CHECK_OK(ckpt_fence(g.f.s, 20000));
+    unsigned before = fake_calls("MemcpyBatchAsync");
+    fake_hold("MemcpyBatchAsync", true);
+    o.step = 2;
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    while (fake_calls("MemcpyBatchAsync") == before)
+        usleep(500);
+    CHECK(rate_told(&g) == 0);
+    fake_hold("MemcpyBatchAsync", false);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK(rate_told(&g) > 0 && fake_pinned() == 0);
+    for (uint32_t i = 0; i < g.f.s->decl.slot_count; i++) {
+        slots_filled(g.f.s, &(struct wire_full){ .slot = i }, SECOND_NS);
+        second += rate_told(&g);
+    }
+    CHECK_EQ((uint64_t)second, g.at[0].bytes);
+    check_saved(&g, 1, op);
+    fix_close(&g.f);
+}
+
 /* -- a device that never ends ------------------------------------------------------ */
 
 static void hangs_under_arena(void)
@@ -414,6 +462,78 @@ static void hangs_at_close(void)
     usleep(20000);
 }
 
+static void *close_it(void *arg)
+{
+    ckpt_close(arg);
+    return NULL;
+}
+
+static void wait_for_flag(void *arg)
+{
+    while (!atomic_load((atomic_int *)arg))
+        usleep(500);
+}
+
+/* A state of one slot on another device, in the air until *go. */
+static void save_another(struct device_fixture *g, atomic_int *go)
+{
+    const uint64_t shape = 1000;
+    struct ckpt_tensor_desc t = {
+        .size = sizeof(t), .name = "one", .dtype = CKPT_F32, .ndim = 1, .shape = &shape
+    };
+    struct ckpt_piece whole = { .len = { shape }, .stride = { 1 } };
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 2 };
+    struct ckpt_buffer at = { .base = fake_malloc(1, 4 * shape), .bytes = 4 * shape };
+    struct ckpt_state *s;
+    bool in_air = false;
+    uint64_t op;
+    CHECK_EQ(cudaSetDevice(1), 0);
+    fake_stream stream = fake_stream_new(1);
+    CHECK_OK(ckpt_state_new(g->f.c, &s));
+    CHECK_OK(ckpt_tensor(s, &t, &whole, 1));
+    CHECK_OK(ckpt_seal(s, 20000));
+    fake_launch(stream, wait_for_flag, go);
+    CHECK_OK(ckpt_save(s, &o, &at, 1, stream, &op));
+    while (!in_air) {
+        pthread_mutex_lock(&g->f.c->lock);
+        in_air = s->shared.busy > 0 && !s->shared.queueing;
+        pthread_mutex_unlock(&g->f.c->lock);
+    }
+}
+
+/* The copies of two states are in the air when the context is closed: both are waited for, also
+ * when those of one end long before. */
+static void closes_over_two(void)
+{
+    static atomic_int go;
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    pthread_t closer;
+    bool stopping = false;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    save_another(&g, &go);
+    CHECK(fake_pinned());
+    CHECK_EQ(pthread_create(&closer, NULL, close_it, g.f.c), 0);
+    while (!stopping) {
+        pthread_mutex_lock(&g.f.c->lock);
+        stopping = g.f.c->shared.stop;
+        pthread_mutex_unlock(&g.f.c->lock);
+    }
+    unsigned looks = fake_calls("EventQuery");
+    while (fake_calls("EventQuery") < looks + LOOKS) /* the library's thread waits for them alone */
+        usleep(500);
+    unsigned ended = fake_calls("EventDestroy");
+    atomic_store(&go, 1);
+    while (fake_calls("EventDestroy") < ended + 2) /* before its copies and behind them */
+        usleep(500);
+    atomic_store(&gate, 1);
+    CHECK_EQ(pthread_join(closer, NULL), 0);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
 int main(void)
 {
     static void (*const each[])(void) = {
@@ -432,6 +552,8 @@ int main(void)
         plan_of_another_restore,
         freed_under_copies_aside,
         nobody_spins,
+        rate_without_pins,
+        closes_over_two,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
