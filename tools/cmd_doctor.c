@@ -1,6 +1,7 @@
 /* ckpt doctor: is this machine fit, and is this store? */
 #include <getopt.h>
 #include <stdio.h>
+#include <sys/stat.h>
 
 #include "tools/doctor.h"
 #include "tools/output.h"
@@ -72,28 +73,45 @@ static enum ckpt_status open_to_try(struct doctor *d, const char *url, const cha
     return st;
 }
 
-static void look_at_store(struct doctor *d)
+/* The first put makes a directory store's ".tmp".  Made here it is this user's, and ckptd, which may
+ * be another, could put nothing: so it goes again.  Whoever has just come to it makes it anew. */
+static void try_store(struct doctor *d, const char *url, struct store *s,
+                      void (*checks)(struct doctor *d, struct store *s, const char *dir))
 {
-    char dir[4096];
-    const char *url = d->t->store_url;
-    CLEANUP_STORE struct store *s = NULL;
-    if (!url || !*url) {
-        struct doctor_finding *f = next(d);
-        f->what = "store";
-        doctor_found(f, DOCTOR_ABSENT, "none is named: --store or CKPT_STORE");
-        return;
-    }
-    if (open_to_try(d, url, "store", &s) != CKPT_OK)
-        return;
+    char dir[4096], temp[sizeof(dir) + 8];
+    bool is_dir = directory_of(url, dir, sizeof(dir));
+    snprintf(temp, sizeof(temp), "%s/.tmp", is_dir ? dir : "");
+    bool before = !is_dir || access(temp, F_OK) == 0;
+    checks(d, s, is_dir ? dir : NULL);
+    if (!before)
+        rmdir(temp);
+}
+
+static void check_store(struct doctor *d, struct store *s, const char *dir)
+{
     struct doctor_finding *rights = next(d);
     doctor_store_rights(s, rights);
     doctor_store_name(s, rights->verdict, next(d)); /* it has its keys by now */
     doctor_store_conditional(s, next(d));
     doctor_store_clock(s, next(d));
-    if (directory_of(url, dir, sizeof(dir)))
+    if (dir)
         doctor_space(dir, next(d));
     if (d->speed_bytes)
         doctor_store_speed(s, d->speed_bytes, next(d));
+}
+
+static void look_at_store(struct doctor *d)
+{
+    const char *url = d->t->store_url;
+    CLEANUP_STORE struct store *s = NULL;
+    if (url && *url) {
+        if (open_to_try(d, url, "store", &s) == CKPT_OK)
+            try_store(d, url, s, check_store);
+        return;
+    }
+    struct doctor_finding *f = next(d);
+    f->what = "store";
+    doctor_found(f, DOCTOR_ABSENT, "none is named: --store or CKPT_STORE");
 }
 
 /* Under a name of its own, so that it is not taken for the store's. */
@@ -102,21 +120,14 @@ static void name_last(struct doctor *d, const char *what)
     d->findings[d->count - 1].what = what;
 }
 
-/* Where this node's packs go when the store is elsewhere: no records are decided there. */
-static void look_at_local(struct doctor *d)
+static void check_local(struct doctor *d, struct store *s, const char *dir)
 {
-    char url[4096], dir[4096];
-    CLEANUP_STORE struct store *s = NULL;
-    const char *store = d->t->store_url;
-    if (!doctor_local(store, url, sizeof(url)) || (store && strcmp(store, url) == 0) ||
-        open_to_try(d, url, "local", &s) != CKPT_OK)
-        return;
     struct doctor_finding *rights = next(d);
     doctor_store_rights(s, rights);
     name_last(d, "local's rights");
     doctor_store_name(s, rights->verdict, next(d));
     name_last(d, "local");
-    if (directory_of(url, dir, sizeof(dir))) {
+    if (dir) {
         doctor_space(dir, next(d));
         name_last(d, "local's room");
     }
@@ -124,6 +135,41 @@ static void look_at_local(struct doctor *d)
         doctor_store_speed(s, d->speed_bytes, next(d));
         name_last(d, "local's speed");
     }
+}
+
+/* What this user may do in another one's directory says nothing of ckptd, which runs as that one,
+ * and what this user makes there is in its way. */
+static bool is_of_another(struct doctor *d, const char *url)
+{
+    char dir[4096];
+    struct stat st = { 0 };
+    if (!directory_of(url, dir, sizeof(dir)))
+        return false;
+    int failed = stat(dir, &st) < 0 ? errno : 0;
+    if (failed ? failed != EACCES : st.st_uid == geteuid())
+        return false; /* other errors: opening it has words for them */
+    struct doctor_finding *f = next(d);
+    f->what = "local";
+    if (failed)
+        doctor_found(f, DOCTOR_ABSENT, "%.200s is not for this user to see", dir);
+    else
+        doctor_found(f, DOCTOR_ABSENT, "%.200s belongs to uid %u: not tried", dir,
+                     (unsigned)st.st_uid);
+    doctor_remedy(f, "run \"ckpt doctor\" as the user that ckptd runs as");
+    return true;
+}
+
+/* Where this node's packs go when the store is elsewhere: no records are decided there. */
+static void look_at_local(struct doctor *d)
+{
+    char url[4096];
+    CLEANUP_STORE struct store *s = NULL;
+    const char *store = d->t->store_url;
+    if (!doctor_local(store, url, sizeof(url)) || (store && strcmp(store, url) == 0) ||
+        is_of_another(d, url))
+        return;
+    if (open_to_try(d, url, "local", &s) == CKPT_OK)
+        try_store(d, url, s, check_local);
 }
 
 static void look_at_daemon(struct doctor *d)
@@ -227,8 +273,8 @@ const struct tool_verb cmd_doctor = {
         "Looks at io_uring, huge pages, memory and its limits, GPU driver, NCCL and clock; with\n"
         "--store at the store's rights and credentials, conditional writes, clock, room and\n"
         "speed (one small object and SIZE of noise are written under \"ckpt.doctor/\" and removed\n"
-        "again), also of the directory that CKPT_LOCAL or ckptd's file names as local; at ckptd's\n"
-        "settings (as ckptd --check does); and whether a ckptd listens.  green: as it should be;\n"
+        "again), also of the directory that CKPT_LOCAL or ckptd's file names as local, if it is\n"
+        "this user's; at ckptd's settings (as ckptd --check does); and whether a ckptd listens.  green: as it should be;\n"
         "yellow: works, with a drawback, and what takes it away; red: does not work; -: not there,\n"
         "which may be just as well.\n"
         "\n"
