@@ -311,10 +311,10 @@ static void print_memory(const struct bench *b)
 
 static enum ckpt_status print_text(const struct bench *b, struct ckpt_err *err)
 {
-    char size[OUTPUT_TEXT], seal[OUTPUT_TEXT];
+    char size[OUTPUT_TEXT], seal[OUTPUT_TEXT], rounds[OUTPUT_TEXT];
     puts(method);
-    output_line(stdout, "%s in %s, %u rounds; fio: %s", output_bytes(b->bytes, size), b->dir,
-                b->rounds, b->fio.line);
+    output_line(stdout, "%s in %s, %s; fio: %s", output_bytes(b->bytes, size), b->dir,
+                output_count(b->rounds, "round", rounds), b->fio.line);
     puts("");
     line_ratio("fio / fio (the noise)", &b->control);
     puts("");

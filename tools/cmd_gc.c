@@ -25,16 +25,16 @@ static void report_json(struct gc *g, const char *job, const struct life_gc_repo
 
 static void report_text(const struct gc *g, const char *job, const struct life_gc_report *r)
 {
-    char bytes[OUTPUT_TEXT];
-    output_line(
-        stdout,
-        "%s: %s%llu checkpoints collected, %llu unfinished saves given up: %llu objects, %s%s", job,
-        g->options.dry_run ? "would be " : "", (unsigned long long)r->collected,
-        (unsigned long long)r->aborted, (unsigned long long)r->objects,
-        output_bytes(r->bytes, bytes), g->options.dry_run ? " to free" : " freed");
+    char collected[OUTPUT_TEXT], aborted[OUTPUT_TEXT], objects[OUTPUT_TEXT], bytes[OUTPUT_TEXT];
+    output_line(stdout, "%s: %s%s collected, %s given up: %s, %s%s", job,
+                g->options.dry_run ? "would be " : "",
+                output_count(r->collected, "checkpoint", collected),
+                output_count(r->aborted, "unfinished save", aborted),
+                output_count(r->objects, "object", objects), output_bytes(r->bytes, bytes),
+                g->options.dry_run ? " to free" : " freed");
     if (r->restored_to_live)
-        output_line(stdout, "%s: %llu brought back: a launch resumes from them, or they have a tag",
-                    job, (unsigned long long)r->restored_to_live);
+        output_line(stdout, "%s: %llu brought back: resumed from by a launch, or tagged", job,
+                    (unsigned long long)r->restored_to_live);
 }
 
 static enum ckpt_status gc_job(void *arg, const char *job, struct ckpt_err *err)

@@ -234,7 +234,8 @@ static void print_findings(const char *label, const struct findings *f)
 {
     if (f->count == 0)
         return;
-    output_line(stdout, "%-11s %zu tensor%s", label, f->count, f->count == 1 ? "" : "s");
+    char tensors[OUTPUT_TEXT];
+    output_line(stdout, "%-11s %s", label, output_count(f->count, "tensor", tensors));
     for (size_t i = 0; i < f->count && i < NAMES_SHOWN; i++)
         output_line(stdout, "%-11s   %s%s%s", "", f->at[i].name, f->at[i].words[0] ? ": " : "",
                     f->at[i].words);
@@ -265,13 +266,15 @@ static enum ckpt_status print_text(const struct plan_call *p, struct ckpt_err *e
 {
     const struct topology_mesh *m = topology_mesh(p->list.topology);
     struct output_table table;
-    output_line(stdout, "%s@%llu~%llu onto %s: %u rank%s on %u node%s of %llu", p->spec.job,
+    char ranks[OUTPUT_TEXT], nodes[OUTPUT_TEXT];
+    output_line(stdout, "%s@%llu~%llu onto %s: %s on %s of %llu", p->spec.job,
                 (unsigned long long)p->name.step, (unsigned long long)p->name.epoch,
-                p->layout.mesh ? p->layout.mesh : p->layout.path, m->world,
-                m->world == 1 ? "" : "s", p->node_count, p->node_count == 1 ? "" : "s",
+                p->layout.mesh ? p->layout.mesh : p->layout.path,
+                output_count(m->world, "rank", ranks), output_count(p->node_count, "node", nodes),
                 (unsigned long long)p->node_ranks);
     if (p->planned < p->node_count)
-        printf("%u nodes, evenly spaced, are planned; --all-nodes plans each\n", p->planned);
+        output_line(stdout, "%s, evenly spaced, planned; --all-nodes plans each",
+                    output_count(p->planned, "node", nodes));
     puts("");
     output_table_init(&table, columns, ARRAY_COUNT(columns));
     for (uint32_t i = 0; i < p->planned; i++)
@@ -359,10 +362,11 @@ static enum ckpt_status plan(struct plan_call *p, struct store *s, struct ckpt_e
         st = plan_nodes(p, err);
     if (st == CKPT_OK)
         st = p->tool->json ? print_json(p, err) : print_text(p, err);
+    char missing[OUTPUT_TEXT];
     if (st == CKPT_OK && p->missing.count + p->mismatched.count > 0)
-        return err_set(err, CKPT_MISMATCH,
-                       "%zu tensors of the model are missing in %s, %zu are otherwise there",
-                       p->missing.count, p->text, p->mismatched.count);
+        return err_set(err, CKPT_MISMATCH, "%s of the model missing in %s, %zu otherwise there",
+                       output_count(p->missing.count, "tensor", missing), p->text,
+                       p->mismatched.count);
     return st;
 }
 

@@ -22,6 +22,7 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
                                double seconds, struct ckpt_err *err)
 {
     char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT];
+    char tensors[OUTPUT_TEXT], files[OUTPUT_TEXT], objects[OUTPUT_TEXT], values[OUTPUT_TEXT];
     if (t->json) {
         json_t *out = output_point(job, name);
         json_t *more = json_pack(
@@ -33,16 +34,15 @@ static enum ckpt_status report(const struct tool *t, const char *job, const stru
         json_decref(more);
         return output_json(out, err);
     }
-    output_line(
-        stdout, "%s@%llu~%llu: %llu tensors in %llu file%s, %llu objects, %s to %s in %s (%s)", job,
-        (unsigned long long)name->step, (unsigned long long)name->epoch,
-        (unsigned long long)r->tensors, (unsigned long long)r->files, r->files == 1 ? "" : "s",
-        (unsigned long long)r->objects, output_bytes(r->bytes, bytes), o->dir,
-        output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
+    output_line(stdout, "%s@%llu~%llu: %s in %s, %s, %s to %s in %s (%s)", job,
+                (unsigned long long)name->step, (unsigned long long)name->epoch,
+                output_count(r->tensors, "tensor", tensors), output_count(r->files, "file", files),
+                output_count(r->objects, "object", objects), output_bytes(r->bytes, bytes), o->dir,
+                output_seconds(seconds, took), output_rate(r->bytes, seconds, rate));
     if (o->dtype)
-        output_line(stdout, "%llu tensors converted to %s; %llu values do not fit it",
-                    (unsigned long long)r->converted, dtype_name(o->dtype),
-                    (unsigned long long)r->overflowed);
+        output_line(stdout, "%s converted to %s; %s out of its range",
+                    output_count(r->converted, "tensor", tensors), dtype_name(o->dtype),
+                    output_count(r->overflowed, "value", values));
     return output_flush(err);
 }
 

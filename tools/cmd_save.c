@@ -107,9 +107,10 @@ static enum ckpt_status lay_out(struct save *v, struct ckpt_err *err)
     if (st != CKPT_OK)
         return st;
     uint32_t world = topology_mesh(v->topology)->world;
+    char ranks[OUTPUT_TEXT];
     if (v->world && v->world != world)
-        return err_set(err, CKPT_INVALID, "--world %" PRIu64 ", but the layout has %u ranks",
-                       v->world, world);
+        return err_set(err, CKPT_INVALID, "--world %" PRIu64 ", but the layout has %s", v->world,
+                       output_count(world, "rank", ranks));
     v->world = world;
     return layout_check_rank(v->topology, v->rank, err);
 }
@@ -282,10 +283,12 @@ static enum ckpt_status report(const struct save *v, struct ckpt_err *err)
                                      "local_seconds", local ? json_real(v->local) : NULL),
                            err);
     char bytes[OUTPUT_TEXT], took[OUTPUT_TEXT], rate[OUTPUT_TEXT], where[80] = "";
+    char tensors[OUTPUT_TEXT];
     if (v->topology)
         snprintf(where, sizeof(where), " on rank %" PRIu64 " of %" PRIu64, v->rank, v->world);
-    output_line(stdout, "%s@%" PRIu64 "~%" PRIu64 ": %zu tensors, %s%s", v->job, v->step,
-                info.epoch, v->tensor_count, output_bytes(v->bytes, bytes), where);
+    output_line(stdout, "%s@%" PRIu64 "~%" PRIu64 ": %s, %s%s", v->job, v->step, info.epoch,
+                output_count(v->tensor_count, "tensor", tensors), output_bytes(v->bytes, bytes),
+                where);
     output_line(stdout, "  blocked  %-10s %s", output_seconds(v->blocked, took),
                 output_rate(v->bytes, v->blocked, rate));
     output_line(stdout, "  staged   %-10s %s%s", output_seconds(v->staged, took),

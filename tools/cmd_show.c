@@ -138,8 +138,8 @@ static void print_summary(const struct show *s)
     output_line(stdout, "%-9s %s, stored %s", "size", output_bytes(c->raw_bytes, a),
                 s->stored_bytes == UINT64_MAX ? "unknown" : output_bytes(s->stored_bytes, b));
     output_line(stdout, "%-9s %u", "world", c->world);
-    output_line(stdout, "%-9s %llu, in %llu packs", "tensors", (unsigned long long)c->tensor_count,
-                (unsigned long long)c->pack_count);
+    output_line(stdout, "%-9s %llu, in %s", "tensors", (unsigned long long)c->tensor_count,
+                output_count(c->pack_count, "pack", a));
     print_metrics(c);
     for (size_t i = 0; s->entry && i < s->entry->tag_count; i++)
         output_line(stdout, "%-9s %s", i ? "" : "tags", s->entry->tags[i]);

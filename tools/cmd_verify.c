@@ -75,18 +75,19 @@ static void report_text(const struct verify *v, enum ckpt_status st, const struc
                         double seconds)
 {
     char bytes[OUTPUT_TEXT], rate[OUTPUT_TEXT], damage[80] = "", awaited[80] = "";
+    char objects[OUTPUT_TEXT], packs[OUTPUT_TEXT];
     if (st == CKPT_CORRUPT)
         snprintf(damage, sizeof(damage), ": %llu damaged, %llu missing",
                  (unsigned long long)r->damaged, (unsigned long long)r->missing);
     if (r->awaited)
-        snprintf(awaited, sizeof(awaited), ": not all has arrived here (%llu packs missing)",
-                 (unsigned long long)r->awaited);
-    output_line(stdout, "%s@%llu~%llu: %s (%llu objects, %s, %s)%s%s", v->job,
+        snprintf(awaited, sizeof(awaited), ": not all has arrived here (%s missing)",
+                 output_count(r->awaited, "pack", packs));
+    output_line(stdout, "%s@%llu~%llu: %s (%s, %s, %s)%s%s", v->job,
                 (unsigned long long)v->name.step, (unsigned long long)v->name.epoch,
                 st == CKPT_OK     ? "sound"
                 : st == CKPT_BUSY ? "incomplete"
                                   : "DAMAGED",
-                (unsigned long long)r->objects, output_bytes(r->bytes, bytes),
+                output_count(r->objects, "object", objects), output_bytes(r->bytes, bytes),
                 output_rate(r->bytes, seconds, rate), damage, awaited);
     fflush(stdout);
 }

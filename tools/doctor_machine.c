@@ -160,8 +160,10 @@ void doctor_gpu(struct doctor_finding *ret)
         doctor_found(ret, DOCTOR_YELLOW, "the driver does not start (error %d)", failed);
         doctor_remedy(ret, "nvidia-smi says more; in a container the devices must be passed in");
     } else {
+        char devices[OUTPUT_TEXT];
         doctor_found(ret, v < CUDA_VERSION_OK ? DOCTOR_YELLOW : DOCTOR_GREEN,
-                     "%d devices, driver for CUDA %d.%d", n, v / 1000, v % 1000 / 10);
+                     "%s, driver for CUDA %d.%d", output_count((uint64_t)n, "device", devices),
+                     v / 1000, v % 1000 / 10);
         if (v < CUDA_VERSION_OK)
             doctor_remedy(ret, "a driver for CUDA 12 or newer");
     }

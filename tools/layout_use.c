@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "formats/desc.h"
+#include "tools/output.h"
 
 #define PIECES_FEW 64
 
@@ -134,8 +135,9 @@ enum ckpt_status layout_check_rank(const struct topology *t, uint64_t rank, stru
     uint32_t world = topology_mesh(t)->world;
     if (rank < world)
         return CKPT_OK;
-    return err_set(err, CKPT_INVALID, "rank %llu: the mesh has %u ranks, 0 to %u",
-                   (unsigned long long)rank, world, world - 1);
+    char ranks[OUTPUT_TEXT];
+    return err_set(err, CKPT_INVALID, "rank %llu: the mesh has %s, 0 to %u",
+                   (unsigned long long)rank, output_count(world, "rank", ranks), world - 1);
 }
 
 /* -- pieces -------------------------------------------------------------- */

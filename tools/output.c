@@ -98,6 +98,12 @@ char *output_time(int64_t time_ns, char ret[OUTPUT_TEXT])
     return ret;
 }
 
+char *output_count(uint64_t n, const char *one, char ret[OUTPUT_TEXT])
+{
+    snprintf(ret, OUTPUT_TEXT, "%" PRIu64 " %s%s", n, one, n == 1 ? "" : "s");
+    return ret;
+}
+
 bool output_parse_u64(const char *text, uint64_t *ret)
 {
     if (*text < '0' || *text > '9')

@@ -28,6 +28,8 @@ char *output_time(int64_t time_ns, char ret[OUTPUT_TEXT]);
 bool output_parse_bytes(const char *text, uint64_t *ret);
 /* A whole decimal number; false for anything else. */
 bool output_parse_u64(const char *text, uint64_t *ret);
+/* "1 object", "2 objects" */
+char *output_count(uint64_t n, const char *one, char ret[OUTPUT_TEXT]);
 /* Wall clock and monotonic clock. */
 int64_t output_now_ns(void);
 double output_monotonic(void);

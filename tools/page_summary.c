@@ -75,20 +75,20 @@ static void print_rates(const json_t *now, const json_t *before, FILE *to)
 static void print_head(const json_t *page, const json_t *before, FILE *to)
 {
     const json_t *n = json_object_get(page, "counters");
-    char version[CELL_MAX], io[CELL_MAX], up[OUTPUT_TEXT], a[OUTPUT_TEXT], b[OUTPUT_TEXT];
+    char version[CELL_MAX], io[CELL_MAX], up[OUTPUT_TEXT], a[OUTPUT_TEXT], b[OUTPUT_TEXT],
+        c[OUTPUT_TEXT];
     output_line(to, "ckptd %s, pid %" PRIu64 ", up %s%s%s", text(page, "version", version),
                 bytes(number(page, "pid")), output_seconds(meter(n, METER_NODE_UPTIME), up),
                 json_is_true(json_object_get(page, "private")) ? ", private" : "",
                 json_is_true(json_object_get(page, "stopping")) ? ", ENDING" : "");
     if (count(n, METER_NODE_WORKERS) > 1)
-        fprintf(to, "worker    died and was replaced %" PRIu64 " times\n",
-                count(n, METER_NODE_WORKERS) - 1);
+        fprintf(to, "worker    died and was replaced %s\n",
+                output_count(count(n, METER_NODE_WORKERS) - 1, "time", a));
     output_line(to, "store     %s", text(page, "io", io));
-    output_line(to,
-                "memory    %s for %" PRIu64 " sessions; of %" PRIu64 " slots %" PRIu64
-                " free, %" PRIu64 " to be written",
+    output_line(to, "memory    %s for %s; of %s %" PRIu64 " free, %" PRIu64 " to be written",
                 output_bytes(count(n, METER_NODE_ARENA_BYTES), a),
-                count(n, METER_NODE_SESSIONS_OPEN), count(n, METER_NODE_SLOTS),
+                output_count(count(n, METER_NODE_SESSIONS_OPEN), "session", b),
+                output_count(count(n, METER_NODE_SLOTS), "slot", c),
                 count(n, METER_NODE_SLOTS_FREE), count(n, METER_NODE_SLOTS_QUEUED));
     output_line(to, "saves     %" PRIu64 " committed, %" PRIu64 " given up; %s written, %s read",
                 count(n, METER_NODE_COMMITTED), count(n, METER_NODE_ABORTED),

@@ -254,7 +254,7 @@ static enum ckpt_status add_tensor(struct drawer *d, const struct index_tensor *
 
 static void figure_title(const struct figure *f, char *ret, size_t cap)
 {
-    char bytes[OUTPUT_TEXT];
+    char bytes[OUTPUT_TEXT], tensors[OUTPUT_TEXT];
     size_t len = (size_t)snprintf(ret, cap, "%s  %s [", f->tensors > 1 ? f->name : f->t->name,
                                   f->t->flags & DECL_OBJECT ? "object" : dtype_name(f->t->dtype));
     for (uint32_t d = 0; d < f->t->ndim && len < cap; d++)
@@ -263,7 +263,7 @@ static void figure_title(const struct figure *f, char *ret, size_t cap)
     if (len < cap)
         len += (size_t)snprintf(ret + len, cap - len, "]  %s", output_bytes(f->bytes, bytes));
     if (len < cap && f->tensors > 1)
-        snprintf(ret + len, cap - len, " in %llu tensors", (unsigned long long)f->tensors);
+        snprintf(ret + len, cap - len, " in %s", output_count(f->tensors, "tensor", tensors));
 }
 
 static void print_parts(const struct figure *f)
@@ -305,12 +305,14 @@ static enum ckpt_status draw_figure(const struct figure *f, struct draw_svg *svg
 static void heading(const struct drawer *d, char *ret, size_t cap)
 {
     const struct layout_option *o = d->s->target;
+    char ranks[OUTPUT_TEXT];
+    uint32_t world =
+        o ? topology_mesh(d->list.topology)->world : reader_commit(d->s->reader)->world;
+    output_count(world, "rank", ranks);
     if (o)
-        snprintf(ret, cap, "%s onto %s: %u ranks", d->s->title, o->mesh ? o->mesh : o->path,
-                 topology_mesh(d->list.topology)->world);
+        snprintf(ret, cap, "%s onto %s: %s", d->s->title, o->mesh ? o->mesh : o->path, ranks);
     else
-        snprintf(ret, cap, "%s as saved by %u ranks", d->s->title,
-                 reader_commit(d->s->reader)->world);
+        snprintf(ret, cap, "%s as saved by %s", d->s->title, ranks);
 }
 
 static enum ckpt_status draw_all(const struct drawer *d, struct ckpt_err *err)

@@ -55,7 +55,7 @@ def main():
                 sys.exit("prune did not delete what it had to")
             seconds, out = timed([ckpt, "--store", store, "gc", "job", "--grace", "0s"])
             collected.append(seconds)
-            if f"{args.prune} checkpoints collected" not in out:
+            if f"job: {args.prune} checkpoint" not in out:
                 sys.exit("gc did not collect what it had to")
         finally:
             shutil.rmtree(store)

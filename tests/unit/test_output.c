@@ -33,6 +33,15 @@ static void test_bytes(void)
     cases += 3;
 }
 
+static void test_counts(void)
+{
+    char text[OUTPUT_TEXT];
+    CHECK_STR(output_count(0, "unfinished save", text), "0 unfinished saves");
+    CHECK_STR(output_count(1, "unfinished save", text), "1 unfinished save");
+    CHECK_STR(output_count(2, "unfinished save", text), "2 unfinished saves");
+    cases += 3;
+}
+
 static void test_times(void)
 {
     static const struct {
@@ -215,6 +224,7 @@ static void test_json_bytes(void)
 int main(void)
 {
     test_bytes();
+    test_counts();
     test_times();
     test_parse();
     test_table();
