@@ -95,7 +95,7 @@ static void tell_end(const struct run *r)
     else
         say("launch %" PRIu64 " %s", r->launches, how);
     if (r->end.outlived)
-        say("%u of its processes outlived it and were ended%s", r->end.outlived,
+        say("%u of its processes outlived it: ended%s", r->end.outlived,
             r->end.grace_over ? " by SIGKILL" : "");
 }
 
@@ -114,9 +114,9 @@ static bool again(struct run *r)
     } else if (r->seen.stop) {
         snprintf(r->why, sizeof(r->why), "%s: %s", r->seen.job, r->seen.why);
         r->stopped = "the history of the job says that a human must look first: ";
-    } else if (!run_policy_again(&r->policy, r->seen.committed ? &r->seen.highest : NULL, &wait)) {
-        snprintf(r->why, sizeof(r->why), "%" PRIu64 " starts in a row brought no new checkpoint",
-                 r->policy.in_vain);
+    } else if (!run_policy_again(&r->policy, r->seen.saved ? &r->seen.highest : NULL, &wait)) {
+        snprintf(r->why, sizeof(r->why), "%s in a row brought no new checkpoint",
+                 output_count(r->policy.in_vain, "start", text));
         r->stopped = "given up: ";
     }
     if (r->stopped)

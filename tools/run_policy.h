@@ -15,8 +15,8 @@ struct run_policy {
     bool saved;       /* a start committed something; false at first */
     uint64_t highest; /* step of all of that; with `saved` */
 };
-/* After a start that failed.  step: the highest that it committed; NULL: none.  False: enough.
- * Else *ret_wait: seconds until the next. */
+/* After a start that failed.  step: the highest that it and those before committed; NULL: none.
+ * False: enough.  Else *ret_wait: seconds until the next. */
 bool run_policy_again(struct run_policy *p, const uint64_t *step, double *ret_wait);
 /* "2" or "2:60" (seconds, first and most); false for anything else. */
 bool run_policy_parse_backoff(const char *text, struct run_policy *p);

@@ -13,12 +13,23 @@ static bool of_token(const struct lineage_launch *l, const char *token)
            (l->token[n] == 0 || l->token[n] == '.');
 }
 
-static bool epoch_of_token(const struct lineage *l, uint64_t epoch, const char *token)
+/* Any start of the run that `token` is of. */
+static bool of_run(const struct lineage_launch *l, const char *token)
+{
+    const char *number = strrchr(token, '-');
+    size_t n = number ? (size_t)(number + 1 - token) : 0;
+    if (!l->claimed || n == 0 || strncmp(l->token, token, n) != 0)
+        return false;
+    size_t digits = strspn(l->token + n, "0123456789");
+    return digits && (l->token[n + digits] == 0 || l->token[n + digits] == '.');
+}
+
+static const struct lineage_launch *launch_of(const struct lineage *l, uint64_t epoch)
 {
     for (size_t i = 0; i < l->launch_count; i++)
         if (l->launches[i].epoch == epoch)
-            return of_token(&l->launches[i], token);
-    return false;
+            return &l->launches[i];
+    return NULL;
 }
 
 static enum ckpt_status has_token(struct store *s, const char *job, const char *token, bool *ret,
@@ -94,12 +105,15 @@ enum ckpt_status run_seen_read(struct store *s, const char *token, const char *j
         return st;
     for (size_t i = 0; i < l.commit_count; i++) {
         const struct ckpt_name *name = &l.commits[i].name;
-        if (!epoch_of_token(&l, name->epoch, token))
+        const struct lineage_launch *launch = launch_of(&l, name->epoch);
+        if (!launch || !of_run(launch, token))
             continue;
-        if (!ret->committed)
-            ret->newest = *name;
-        ret->committed = true;
+        ret->saved = true;
         ret->highest = max_u64(ret->highest, name->step);
+        if (!ret->committed && of_token(launch, token)) {
+            ret->committed = true;
+            ret->newest = *name;
+        }
     }
     look_ahead(&l, ret);
     lineage_fini(&l);
