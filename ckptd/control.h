@@ -74,6 +74,7 @@ struct client {
 enum launch_phase {
     LAUNCH_NEW,       /* waits for rank 0, here or elsewhere */
     LAUNCH_ADOPTING,  /* the home learns from other tiers */
+    LAUNCH_ASKING,    /* as CLAIMING: is the home there?  Before a tier is left out */
     LAUNCH_CLAIMING,  /* job out, or to be repeated at poll_ns: the home is away */
     LAUNCH_CLAIMED,   /* the claim goes to other tiers */
     LAUNCH_DRAINING,  /* waits for what older launches have staged here */
@@ -105,6 +106,7 @@ struct launch {
     uint32_t unheard;    /* bit t: what tier t holds of the job is not known to this launch */
     uint32_t tiers_late; /* it did not answer in time, and has not since: no longer waited for */
     int64_t tiers_by_ns;
+    int64_t asking_ns;       /* ASKING began then; 0 = the tiers were asked once as yet */
     bool taken;              /* a tier has another claim of that epoch: the next one */
     struct roster held;      /* in other tiers */
     struct roster held_here; /* in those that only this node can reach */
@@ -307,9 +309,9 @@ void control_drain_done(struct control *c, struct job *j);
 void control_drain_idle(struct control *c, const char *job);
 void control_drain_stop(struct control *c);
 void control_drain_fini(struct control *c); /* no job is out */
-/* Asks all other tiers for what they know of the launch's job; false: there is none. */
-bool control_tiers_adopt(struct control *c, struct launch *l);
-/* Gives all other tiers a record of the launch; false: there is none. */
+/* Asks all other tiers for what they know of the launch's job; false: none is waited for. */
+bool control_tiers_adopt(struct control *c, struct launch *l, int64_t wait_ns);
+/* Gives all other tiers a record of the launch; false: none is waited for. */
 bool control_tiers_spread(struct control *c, struct launch *l, const struct key *key);
 /* ADOPT or SPREAD came back: counted with its launch. */
 void control_tiers_done(struct control *c, struct job *j);

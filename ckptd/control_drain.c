@@ -78,7 +78,7 @@ static void submit(struct control *c, const struct drainer_action *a)
         memcpy(j->drain.job, to->job, sizeof(j->drain.job));
         j->drain.name = to->name;
         j->drain.last = !trains(c, to->job);
-        j->drain.fresh = to->order > 0;
+        j->drain.fresh = to->fresh;
         j->drain.wait = to->wait;
     }
     if (a->what == DRAINER_PACK)
@@ -130,11 +130,16 @@ void control_drain_step(struct control *c, const struct drainer_event *ev)
 
 /* -- what comes in --------------------------------------------------------------------- */
 
-void control_drain_want(struct control *c, const char *job, const struct ckpt_name *name)
+static void want(struct control *c, const char *job, const struct ckpt_name *name, bool fresh)
 {
-    struct drainer_event ev = { .kind = DRAINER_WANT, .job = job, .name = *name, .fresh = true };
+    struct drainer_event ev = { .kind = DRAINER_WANT, .job = job, .name = *name, .fresh = fresh };
     for (ev.tier = 1; ev.tier < c->drainer->tier_count; ev.tier++)
         control_drain_step(c, &ev);
+}
+
+void control_drain_want(struct control *c, const char *job, const struct ckpt_name *name)
+{
+    want(c, job, name, true);
 }
 
 void control_drain_repair(struct control *c, const char *job, const struct ckpt_name *name)
@@ -143,13 +148,14 @@ void control_drain_repair(struct control *c, const char *job, const struct ckpt_
         c, &(struct drainer_event){ .kind = DRAINER_WANT, .tier = 0, .job = job, .name = *name });
 }
 
+/* The worker before this one may have begun to bring them there. */
 void control_drain_adopt(struct control *c)
 {
     for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && k < SESSION_FINALS; k++)
             if (cl->s->finals[k].awaits)
-                control_drain_want(c, cl->s->job, &cl->s->finals[k].name);
+                want(c, cl->s->job, &cl->s->finals[k].name, false);
     }
 }
 
@@ -235,21 +241,22 @@ void control_drain_done(struct control *c, struct job *j)
 
 /* -- launches -------------------------------------------------------------------------- */
 
-static bool is_other(const struct control *c, uint32_t tier)
+/* Bits of the tiers that are neither the near one nor the home. */
+static uint32_t others(const struct control *c)
 {
-    return tier != 0 && tier != c->tiers.home;
+    uint32_t bits = (UINT32_C(1) << c->tiers.count) - 1;
+    return bits & ~UINT32_C(1) & ~(UINT32_C(1) << c->tiers.home);
 }
 
 /* A tier that was late once in this launch is asked, but waited for only when it has answered
  * meanwhile: a tier that is down delays a launch once. */
 static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
-                      const struct key *key)
+                      const struct key *key, int64_t wait_ns)
 {
     l->tier_round = ++c->next_round;
-    l->tiers_by_ns = c->now + c->tier_ns;
-    l->tiers_out = 0;
+    l->tiers_by_ns = c->now + wait_ns;
     for (uint32_t i = 1; i < c->tiers.count; i++) {
-        if (!is_other(c, i))
+        if (!(others(c) & UINT32_C(1) << i))
             continue;
         struct job *j = new_job(kind, l->job);
         j->tier.tier = i;
@@ -259,25 +266,32 @@ static void ask_tiers(struct control *c, struct launch *l, enum job_kind kind,
         j->tier.until_ns = l->wish.none || l->reader ? 0 : l->tiers_by_ns;
         if (key)
             j->tier.key = *key;
-        l->tiers_out |= UINT32_C(1) << i;
         control_submit(c, c->drains[i], j);
     }
-    l->tiers_out &= ~l->tiers_late;
+    l->tiers_out = others(c) & ~l->tiers_late;
 }
 
-bool control_tiers_adopt(struct control *c, struct launch *l)
+bool control_tiers_adopt(struct control *c, struct launch *l, int64_t wait_ns)
 {
     roster_fini(&l->held);
     roster_fini(&l->held_here);
-    ask_tiers(c, l, JOB_ADOPT, NULL);
-    l->unheard = l->tiers_late;
+    ask_tiers(c, l, JOB_ADOPT, NULL, wait_ns);
+    l->unheard = others(c);
     return l->tiers_out != 0;
 }
 
 bool control_tiers_spread(struct control *c, struct launch *l, const struct key *key)
 {
-    ask_tiers(c, l, JOB_SPREAD, key);
+    ask_tiers(c, l, JOB_SPREAD, key, c->tier_ns);
     return l->tiers_out != 0;
+}
+
+static void heard(const struct control *c, struct launch *l, const struct job *j)
+{
+    bool shared = store_url_shared(c->tiers.urls[j->tier.tier]);
+    if (roster_merge(shared ? &l->held : &l->held_here, &j->tier.held, NULL) != CKPT_OK)
+        control_out_of_memory(l->job);
+    l->unheard &= ~(UINT32_C(1) << j->tier.tier);
 }
 
 void control_tiers_done(struct control *c, struct job *j)
@@ -286,21 +300,16 @@ void control_tiers_done(struct control *c, struct job *j)
     const uint32_t bit = UINT32_C(1) << j->tier.tier;
     if (l && j->status == CKPT_OK)
         l->tiers_late &= ~bit;
-    if (l && j->status == CKPT_OK && j->kind == JOB_ADOPT)
-        l->unheard &= ~bit;
     if (!l || l->tier_round != j->tier.round || !(l->tiers_out & bit))
         return; /* it went on without us */
-    if (j->status != CKPT_OK && j->status != CKPT_CONFLICT && !l->text[0]) /* or the home is away */
+    const bool once_more = j->kind == JOB_ADOPT && !l->asking_ns;
+    if (j->status != CKPT_OK && j->status != CKPT_CONFLICT && !once_more)
         log_warn("another tier is left out", "job=%s tier=\"%s\" status=%s why=\"%s\"", l->job,
                  c->tiers.urls[j->tier.tier], status_name(j->status), err_text(&j->err));
     if (j->kind == JOB_SPREAD && j->status == CKPT_CONFLICT)
         l->taken = true;
-    if (j->kind == JOB_ADOPT && j->status != CKPT_OK)
-        l->unheard |= bit;
-    bool shared = store_url_shared(c->tiers.urls[j->tier.tier]);
-    if (j->kind == JOB_ADOPT && j->status == CKPT_OK &&
-        roster_merge(shared ? &l->held : &l->held_here, &j->tier.held, NULL) != CKPT_OK)
-        control_out_of_memory(l->job);
+    if (j->kind == JOB_ADOPT && j->status == CKPT_OK)
+        heard(c, l, j);
     l->tiers_out &= ~bit;
     if (!l->tiers_out)
         control_launch_go_on(c, l);

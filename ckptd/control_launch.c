@@ -5,6 +5,11 @@
  *                 ADOPTING other tiers are asked or told, where there are any (H1)
  *   else          NEW ► DRAINING when rank 0's node has claimed ► ... ► READY
  *
+ * A tier that is not heard when ADOPTING ends may have waited for a home that is away.  So before
+ * it is left out:
+ *
+ *   ASKING        until the home answers; then ADOPTING once more
+ *
  * When not all ranks are on this node (and the home is shared), behind DRAINING:
  *
  *   TELLING       the node says in the home which ranks are here and what it holds; again
@@ -22,6 +27,7 @@
 
 #define RESCAN_NS INT64_C(2000000000) /* most launches are resolved by then */
 #define WORDS_NS  INT64_C(500000000)  /* so long before a deadline there are words for it */
+#define AGAIN_NS  INT64_C(2000000000) /* tiers that are asked once more get this, at least */
 
 struct launch *launch_by_key(struct control *c, uint64_t key)
 {
@@ -273,8 +279,28 @@ void control_launch_begin(struct control *c, struct launch *l)
 {
     l->phase = LAUNCH_ADOPTING;
     l->taken = false;
-    if (!control_tiers_adopt(c, l))
+    l->asking_ns = 0;
+    if (!control_tiers_adopt(c, l, c->tier_ns))
         control_launch_go_on(c, l);
+}
+
+/* The home is there.  What it took of the tiers' time is given to them. */
+static void asked(struct control *c, struct launch *l)
+{
+    int64_t wait_ns = c->now - l->asking_ns + AGAIN_NS;
+    l->phase = LAUNCH_ADOPTING;
+    l->tiers_late = 0; /* perhaps for the home's sake */
+    if (!control_tiers_adopt(c, l, wait_ns < c->tier_ns ? wait_ns : c->tier_ns))
+        control_launch_go_on(c, l);
+}
+
+static void adopted(struct control *c, struct launch *l)
+{
+    bool again = l->unheard && !l->asking_ns;
+    if (again)
+        l->asking_ns = c->now;
+    l->phase = again ? LAUNCH_ASKING : l->reader ? LAUNCH_RESOLVING : LAUNCH_CLAIMING;
+    submit(c, l, again ? LAUNCH_ASK : l->reader ? LAUNCH_READ : LAUNCH_CLAIM);
 }
 
 static void claimed(struct control *c, struct launch *l, uint64_t epoch)
@@ -343,6 +369,9 @@ static void wait_for_drains(struct control *c, struct launch *l)
 static void step_done(struct control *c, struct launch *l, struct job *j)
 {
     switch (j->launch.what) {
+    case LAUNCH_ASK:
+        asked(c, l);
+        break;
     case LAUNCH_CLAIM:
         claimed(c, l, j->launch.epoch);
         break;
@@ -395,8 +424,7 @@ void control_launch_done(struct control *c, struct job *j)
 void control_launch_go_on(struct control *c, struct launch *l)
 {
     if (l->phase == LAUNCH_ADOPTING) {
-        l->phase = l->reader ? LAUNCH_RESOLVING : LAUNCH_CLAIMING;
-        submit(c, l, l->reader ? LAUNCH_READ : LAUNCH_CLAIM);
+        adopted(c, l);
     } else if (l->phase == LAUNCH_CLAIMED && l->taken) {
         log_warn("the epoch is taken in another tier", "job=%s epoch=%" PRIu64, l->job, l->epoch);
         l->after = l->epoch;
@@ -415,8 +443,9 @@ void control_launch_go_on(struct control *c, struct launch *l)
 /* Between two tries of a step, or two looks for what others do. */
 static bool is_waiting(const struct launch *l)
 {
-    return !l->job_out && (l->phase == LAUNCH_NEW || l->phase == LAUNCH_CLAIMING ||
-                           l->phase == LAUNCH_GATHERING || l->phase == LAUNCH_RESOLVING);
+    return !l->job_out &&
+           (l->phase == LAUNCH_NEW || l->phase == LAUNCH_ASKING || l->phase == LAUNCH_CLAIMING ||
+            l->phase == LAUNCH_GATHERING || l->phase == LAUNCH_RESOLVING);
 }
 
 /* Rank 0's node did not go back with the ranks of this one, or the home is away: they stay where
@@ -446,13 +475,15 @@ static bool anybody_waits(const struct control *c, const struct launch *l)
     return false;
 }
 
-/* H1: the launch goes on without the tiers that did not answer, and says so. */
+/* H1: the launch goes on without the tiers that did not answer, and says so: when it is known
+ * that they did not wait for the home. */
 static void tiers_late(struct control *c, struct launch *l)
 {
-    log_warn("other tiers do not answer: the launch goes on without them", "job=%s tiers=%d",
-             l->job, __builtin_popcount(l->tiers_out));
-    l->tiers_late |= l->tiers_out;
-    l->unheard |= l->phase == LAUNCH_ADOPTING ? l->tiers_out : 0;
+    if (l->phase != LAUNCH_ADOPTING || l->asking_ns) {
+        log_warn("other tiers do not answer: the launch goes on without them", "job=%s tiers=%d",
+                 l->job, __builtin_popcount(l->tiers_out));
+        l->tiers_late |= l->tiers_out;
+    }
     l->tiers_out = 0;
     l->tier_round = 0;
     control_launch_go_on(c, l);
@@ -502,12 +533,13 @@ static void gather(struct control *c, struct launch *l)
  * comes first again. */
 static void ask_again(struct control *c, struct launch *l)
 {
-    enum launch_step what = l->reader ? LAUNCH_READ : LAUNCH_RESOLVE;
+    enum launch_step what = l->phase == LAUNCH_ASKING     ? LAUNCH_ASK
+                            : l->phase == LAUNCH_CLAIMING ? LAUNCH_CLAIM
+                            : l->reader                   ? LAUNCH_READ
+                                                          : LAUNCH_RESOLVE;
     if (!is_waiting(l) || c->now < l->poll_ns)
         return;
-    if (l->phase == LAUNCH_CLAIMING)
-        what = LAUNCH_CLAIM;
-    if (what != LAUNCH_RESOLVE && (l->unheard & ~l->tiers_late))
+    if ((what == LAUNCH_CLAIM || what == LAUNCH_READ) && l->unheard)
         control_launch_begin(c, l);
     else
         submit(c, l, what);
@@ -520,11 +552,13 @@ void control_launch_tick(struct control *c)
         if (l->tiers_out != 0 && c->now >= l->tiers_by_ns)
             tiers_late(c, l);
         bool wanted = l->rollback || anybody_waits(c, l);
+        bool asks = l->phase == LAUNCH_ASKING || l->phase == LAUNCH_CLAIMING ||
+                    l->phase == LAUNCH_RESOLVING;
         if (l->phase == LAUNCH_DRAINING && wanted)
             drained(c, l);
         else if (l->phase == LAUNCH_GATHERING && wanted)
             gather(c, l);
-        else if ((l->phase == LAUNCH_CLAIMING || l->phase == LAUNCH_RESOLVING) && wanted)
+        else if (asks && wanted)
             ask_again(c, l);
         if (l->phase == LAUNCH_NEW && !l->job_out && !l->rank0_here && c->shared_store &&
             c->now >= l->poll_ns)

@@ -92,6 +92,7 @@ static bool want(struct drainer *d, uint32_t tier, const struct drainer_event *e
                                    .phase = TARGET_WANTED,
                                    .name = ev->name,
                                    .order = ev->fresh ? ++d->last_order : 0,
+                                   .fresh = ev->fresh,
                                    .since_ns = now,
                                    .due_ns = now,
                                    .pause_ns = DRAINER_PAUSE_MIN_NS };
@@ -319,6 +320,7 @@ static void on_success(struct drainer *d, uint32_t tier, const struct drainer_ev
         well(t); /* looking is not yet putting */
     switch (ev->what) {
     case DRAINER_OPEN:
+        d->targets[t->target].fresh = false;
         t->world = ev->world;
         t->raw_total = ev->bytes;
         t->rank = 0;

@@ -54,6 +54,7 @@ struct drainer_target {
     char job[CKPT_JOB_NAME_MAX + 1];
     struct ckpt_name name;
     uint64_t order;   /* of decision; 0 = found by a scan, older than all others */
+    bool fresh;       /* decided here, and not begun: nothing of it lies in the tier */
     int64_t since_ns; /* wanted since */
     int64_t due_ns, pause_ns;
     bool doubted; /* it seemed bad once: bytes may have been changed on their way */

@@ -109,6 +109,7 @@ struct job_attempt {
     struct record_abort abort;
 };
 enum launch_step {
+    LAUNCH_ASK,     /* is the home there?  Nothing else fails it */
     LAUNCH_CLAIM,   /* rank 0: an epoch for the token */
     LAUNCH_RESOLVE, /* rank 0: from where */
     LAUNCH_TELL,    /* several nodes: which ranks are here, and what this node holds */

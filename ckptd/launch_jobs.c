@@ -14,6 +14,19 @@ static enum ckpt_status of_home(const struct jobs_work *w, struct job_launch *l,
     return st;
 }
 
+static enum ckpt_status run_ask(const struct jobs_work *w, struct job_launch *l,
+                                struct ckpt_err *err)
+{
+    struct store_entry any;
+    struct ckpt_err why = { 0 };
+    size_t count;
+    bool more;
+    enum ckpt_status st = of_home(
+        w, l,
+        store_list(w->home, key_launches(l->job).text, true, "", &any, 1, &count, &more, &why));
+    return l->away ? err_set(err, st, "%s", err_text(&why)) : CKPT_OK;
+}
+
 static enum ckpt_status run_claim(const struct jobs_work *w, struct job_launch *l,
                                   struct ckpt_err *err)
 {
@@ -153,6 +166,8 @@ static enum ckpt_status run_read(struct jobs_work *w, struct job_launch *l, stru
 static enum ckpt_status run_step(struct jobs_work *w, struct job_launch *l, struct ckpt_err *err)
 {
     switch (l->what) {
+    case LAUNCH_ASK:
+        return run_ask(w, l, err);
     case LAUNCH_CLAIM:
         return run_claim(w, l, err);
     case LAUNCH_RESOLVE:

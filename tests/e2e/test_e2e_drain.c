@@ -482,6 +482,37 @@ static void while_home_hangs(struct kit_rank *r)
     KIT_OK(kit_save_local(r, 14));
 }
 
+static void resumes_from_afar(struct kit_rank *r)
+{
+    kit_open(r);
+    kit_declare(r, parts, PARTS);
+    CHECK_EQ(r->point.size ? r->point.step : 0, 2);
+    kit_restore(r);
+}
+
+/* I3: a new home that hangs when the launch begins, for longer than tiers are waited for.  It is no
+ * fault of the tier, which knows the job. */
+static void home_is_slow(void)
+{
+    const char *args[] = { "--remote", remote, NULL };
+    struct kit_crowd w;
+    restart(args);
+    run_steps("slow", 1, &(struct steps){ 1, 2, false, 0 });
+    await_held(remote, "slow", 2);
+    CHECK_EQ(kit_stop(), 0);
+    remove_tree(kit.store);
+    setenv("CKPT_TIER_MS", "4000", 1);
+    kit_start();
+    unsetenv("CKPT_TIER_MS");
+    put_up(hang, true);
+    kit_ranks(&w, "slow", 1, resumes_from_afar, NULL);
+    kit_pause(7000);
+    put_up(hang, false);
+    kit_wait(&w, 0);
+    CHECK(!kit_logged("the launch goes on without them\" job=slow"));
+    kit.cases++;
+}
+
 /* Without a place of its own a node has nothing to save to. */
 static void while_disk_hangs(struct kit_rank *r)
 {
@@ -616,6 +647,48 @@ static void killed(void)
     kit.cases++;
 }
 
+static void set(const char *conf, const char *more)
+{
+    FILE *f = fopen(conf, "we");
+    CHECK(f);
+    fprintf(f, "remote = %s\nremote-rate = 8M\nremote-codec = copy\n%s", remote, more);
+    CHECK_EQ(fclose(f), 0);
+}
+
+/* H4: the policy changes when a part lies there, and the worker dies. */
+static void dies_half_way(struct kit_rank *r)
+{
+    uint64_t op;
+    kit_open(r);
+    kit_declare(r, large, 1);
+    KIT_OK(kit_save(r, 1, &op));
+    for (int i = 0; i < 2000 && look_at_packs("half", false) == 0; i++)
+        kit_pause(10);
+    int before = kit_logged_times("settings are in force");
+    set(r->arg, "remote-policy = none\n");
+    kit_kill(kit.keeper, SIGHUP);
+    for (int i = 0; i < 1500 && kit_logged_times("settings are in force") == before; i++)
+        kit_pause(20);
+    CHECK(look_at_packs("half", false) > 0 && !is_held(remote, "half", 1));
+    kit_kill(kit_worker(), SIGKILL);
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_REMOTE, 60000));
+}
+
+static void begun_is_finished(void)
+{
+    char conf[96], option[128];
+    const char *args[] = { option, NULL };
+    (void)snprintf(conf, sizeof(conf), "%s/ckptd.conf", kit.root);
+    (void)snprintf(option, sizeof(option), "--config=%s", conf);
+    set(conf, "");
+    restart(args);
+    kit_run("half", 1, dies_half_way, conf);
+    kit_look_into(remote);
+    CHECK_EQ(kit_verify("half", 1), 1);
+    kit_look_into(NULL);
+    kit.cases++;
+}
+
 /* The first one takes long to arrive; those behind it do not. */
 static void large_then_small(struct kit_rank *r)
 {
@@ -665,6 +738,7 @@ int main(void)
     one_is_gone();
     one_is_late();
     deleted();
+    begun_is_finished();
     if (GATE_LIBRARY[0]) {
         setenv("CKPT_TEST_TIER", remote, 1);
         setenv("CKPT_TEST_GATE", gate, 1);
@@ -675,6 +749,7 @@ int main(void)
         kit.io = "threads";
         frozen();
         killed();
+        home_is_slow();
         home_hangs();
         disk_hangs();
     } else {

@@ -450,6 +450,8 @@ static enum ckpt_status run_resolve(struct job_launch *l, struct ckpt_err *err)
 static enum ckpt_status run_launch(struct job_launch *l, struct ckpt_err *err)
 {
     switch (l->what) {
+    case LAUNCH_ASK:
+        return CKPT_OK;
     case LAUNCH_CLAIM:
         return run_claim(l, err);
     case LAUNCH_RESOLVE:

@@ -210,6 +210,7 @@ static void damaged(void)
 {
     begin(2, 2);
     want(1, 5, true);
+    CHECK(d.targets[out.list[0].target].fresh); /* nobody has to look whether it is begun */
     want(1, 4, false);
     opened(1);
     part(0, 5, 5);
@@ -218,6 +219,7 @@ static void damaged(void)
     CHECK_EQ(out.count, 0);
     packed(); /* the last of those under way */
     runs(DRAINER_OPEN, 4);
+    CHECK(!d.targets[out.list[0].target].fresh);
     finish_one();
     CHECK_EQ(out.count, 1);
     CHECK_EQ(drainer_lag(&d, 1), 1);
@@ -226,6 +228,7 @@ static void damaged(void)
     CHECK_EQ(out.count, 0);
     tick(SEC);
     runs(DRAINER_OPEN, 5);
+    CHECK(!d.targets[out.list[0].target].fresh); /* a part of it lies there */
     ev = done(DRAINER_OPEN, CKPT_CORRUPT);
     give(&ev);
     CHECK_EQ(out.count, 0);

@@ -109,6 +109,30 @@ static int test_waited_for(void)
     return cases;
 }
 
+/* Whatever the home says, it is there. */
+static int test_asked(void)
+{
+    static const enum ckpt_status away[] = { CKPT_UNREACHABLE, CKPT_TIMEOUT, CKPT_IO };
+    struct job_launch l = { 0 };
+    open_node(false);
+    for (size_t i = 0; i < ARRAY_COUNT(away); i++) {
+        fails(0, FAULT_FAIL, away[i], 'l', "/l/", 0);
+        CHECK_EQ(step(LAUNCH_ASK, &l, NULL), away[i]);
+        CHECK(l.away);
+    }
+    fails(0, FAULT_FAIL, CKPT_DENIED, 'l', "/l/", 0);
+    CHECK_OK(step(LAUNCH_ASK, &l, NULL));
+    CHECK(!l.away);
+    mend(0);
+    CHECK_OK(step(LAUNCH_ASK, &l, NULL));
+    close_node();
+    open_node(true); /* the node's own disk */
+    fails(0, FAULT_FAIL, CKPT_IO, 'l', "/l/", 0);
+    CHECK_OK(step(LAUNCH_ASK, &l, NULL));
+    close_node();
+    return 6;
+}
+
 /* What the home did, and could not say, is found. */
 static int test_found_again(void)
 {
@@ -223,7 +247,7 @@ static int test_adopt(void)
 
 int main(void)
 {
-    TEST_CASES(test_waited_for() + test_found_again() + test_elsewhere() + test_until() +
-               test_adopt());
+    TEST_CASES(test_waited_for() + test_asked() + test_found_again() + test_elsewhere() +
+               test_until() + test_adopt());
     return 0;
 }
