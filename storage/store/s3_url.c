@@ -117,8 +117,11 @@ static enum ckpt_status read_path(const char *path, struct s3_place *p, struct c
 /* True for the names of this machine, which no proxy reaches. */
 static bool is_loopback(const char *host)
 {
+    static const char own[] = ".localhost";
+    size_t len = strcspn(host, ":"), own_len = sizeof(own) - 1;
     return strncmp(host, "127.", 4) == 0 || strncmp(host, "[::1]", 5) == 0 ||
-           strcmp(host, "localhost") == 0 || strncmp(host, "localhost:", 10) == 0;
+           (len == own_len - 1 && memcmp(host, own + 1, len) == 0) ||
+           (len > own_len && memcmp(host + len - own_len, own, own_len) == 0);
 }
 
 static bool host_valid(const char *host, size_t len)
@@ -160,21 +163,31 @@ static enum ckpt_status read_endpoint(const char *url, struct s3_place *p, struc
     return CKPT_OK;
 }
 
+/* bucket.host must be the name of a host, and over TLS one that a certificate for *.host is good
+ * for. */
+static bool fits_host(const char *bucket, bool tls)
+{
+    for (const char *c = bucket; *c; c++) {
+        if (*c == '_' || (*c >= 'A' && *c <= 'Z') || (*c == '.' && tls))
+            return false;
+    }
+    return true;
+}
+
 static enum ckpt_status read_style(const char *option, enum s3_addressing addressing,
                                    struct s3_place *p, struct ckpt_err *err)
 {
-    if (option[0] && strcmp(option, "path") != 0 && strcmp(option, "virtual") != 0)
+    bool asked = strcmp(option, "virtual") == 0, fits = fits_host(p->bucket, p->tls);
+    if (option[0] && !asked && strcmp(option, "path") != 0)
         return err_set(err, CKPT_INVALID, "style of an s3:// URL: path or virtual");
-    /* A dot in the bucket's name does not go with the certificate of *.host. */
-    bool name_fits = !strchr(p->bucket, '.') && !strchr(p->bucket, '_');
-    for (const char *c = p->bucket; *c; c++)
-        name_fits = name_fits && !(*c >= 'A' && *c <= 'Z');
-    if (option[0])
-        p->virtual_host = strcmp(option, "virtual") == 0;
-    else if (addressing == S3_ADDRESSING_AUTO)
-        p->virtual_host = p->aws && name_fits;
-    else
-        p->virtual_host = addressing == S3_ADDRESSING_VIRTUAL;
+    if (asked && !fits)
+        return err_set(err, CKPT_INVALID,
+                       "s3://%s: style=virtual takes no bucket with capitals or '_' in its name, "
+                       "and over TLS none with '.'; say style=path",
+                       p->bucket);
+    /* The profile's word is for all buckets: for those that it fits. */
+    bool wanted = addressing == S3_ADDRESSING_AUTO ? p->aws : addressing == S3_ADDRESSING_VIRTUAL;
+    p->virtual_host = option[0] ? asked : wanted && fits;
     return CKPT_OK;
 }
 

@@ -3,7 +3,8 @@
  *     option        value                        else from
  *     endpoint      http[s]://host[:port][/base] AWS_ENDPOINT_URL_S3 and so on (s3_settings.h)
  *     region        us-east-1                    AWS_REGION and so on; us-east-1
- *     style         path | virtual               profile; virtual for AWS, path for others
+ *     style         path | virtual               profile; virtual for AWS, path for others, and
+ *                                                for buckets whose name is none for a host
  *     profile       name                         AWS_PROFILE and so on (s3_profile.h)
  *     ca            file                         AWS_CA_BUNDLE, the system's
  *     payload       signed | unsigned            unsigned over TLS, signed without

@@ -2,11 +2,11 @@
 
 usage: fault_server.py [--bucket NAME]... [--region NAME] [--key ID:SECRET[:TOKEN]]
            [--tls CERTIFICATE KEY] [--upstream HOST:PORT] [--no-verify] [--domain NAME]
-           [--seed N]
+           [--virtual] [--seed N]
 Prints "HOST:PORT HOST:PORT": where S3 is, and where it is told what to do; HOST is
 CKPT_TEST_ADDRESS, or the loopback.  Ends with its parent.  With --upstream it works on nothing itself: requests go on to that server as they
 came (its signatures are made for the Host that the client named), and the faults lie
-between.  Path style, and virtual hosts below --domain (localhost).
+between.  Path style, and virtual hosts below --domain (localhost); with --virtual only those.
 
 The second address (HTTP, JSON):
     POST /faults      the list of rules (s3_faults.py)
@@ -141,7 +141,7 @@ class Site:
         self.buckets = args.bucket or ["bucket"]
         self.faults = Faults(args.seed)
         self.counts = Counts()
-        self.domain = args.domain
+        self.domain, self.virtual = args.domain, args.virtual
         self.upstream = args.upstream
         self.renew()
 
@@ -200,6 +200,8 @@ class S3Handler(BaseHTTPRequestHandler):
         try:
             if site.verifier:
                 site.verifier.check(request.method, request.target, request.headers, request.body)
+            if site.virtual and not request.virtual:
+                raise Refused(400, "InvalidRequest", "no virtual host of " + site.domain)
             if rule and rule.fault in INSTEAD:
                 answer, rule = self._instead(rule), None
             else:
@@ -242,7 +244,8 @@ class S3Handler(BaseHTTPRequestHandler):
             answer = error_answer(200, "InternalError", "We encountered an internal error.")
             return answer
         if rule.fault == "page":
-            return Answer(200, b"<html><body>Log in to our network</body></html>",
+            return Answer(rule.spec.get("status", 200),
+                          b"<html><body>Log in to our network</body></html>",
                           Content_Type="text/html")
         if rule.fault == "garbage":
             self.connection.sendall(b"\x16\x03\x01 no HTTP at all\r\n\r\n")
@@ -423,6 +426,7 @@ def main():
     parser.add_argument("--upstream", metavar="HOST:PORT")
     parser.add_argument("--no-verify", action="store_true")
     parser.add_argument("--domain", default="localhost")
+    parser.add_argument("--virtual", action="store_true")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.region = None if args.region == "any" else args.region

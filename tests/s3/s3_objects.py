@@ -87,7 +87,8 @@ class Request:
         path, _, query = target.partition("?")
         path = unquote_to_bytes(path)
         host = (self.header("host") or "").split(":")[0]
-        if host.endswith("." + domain):
+        self.virtual = host.endswith("." + domain)
+        if self.virtual:
             self.bucket, self.key = host[:-len(domain) - 1], path[1:]
         else:
             bucket, _, self.key = path[1:].partition(b"/")

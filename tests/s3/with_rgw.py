@@ -5,6 +5,7 @@ With CKPT_TEST_ADDRESS the gateway listens there instead.
 usage: with_rgw.py [--memory BYTES] COMMAND [ARGUMENT...] [-- COMMAND ...]
 The commands, one after the other, find in their environment
     CKPT_TEST_S3           http://ADDRESS:PORT
+    CKPT_TEST_S3_NAMED     http://s3.localhost:PORT, for virtual hosts below it
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
     CKPT_TEST_BUCKET       a bucket that exists, empty
     CKPT_TEST_RGW          the process to signal: SIGUSR1 kills the gateway without warning,
@@ -74,6 +75,7 @@ osd op num threads per shard = 2
 [client.rgw.a]
 rgw frontends = beast endpoint={address}
 rgw data = {dir}/rgw
+rgw dns name = s3.localhost
 rgw enable usage log = false
 rgw gc obj min wait = 1
 rgw run sync thread = false
@@ -164,7 +166,9 @@ class Gateway:
         status = put_bucket(self.address, bucket, key, secret)
         if status != 200:
             raise RuntimeError(f"the bucket was not made: HTTP {status}")
+        port = self.address.rsplit(":", 1)[1]
         return {"CKPT_TEST_S3": f"http://{self.address}", "CKPT_TEST_BUCKET": bucket,
+                "CKPT_TEST_S3_NAMED": f"http://s3.localhost:{port}",
                 "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
                 "AWS_REGION": "us-east-1"}
 

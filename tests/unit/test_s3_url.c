@@ -1,4 +1,8 @@
 /* s3:// URLs and the environment behind them. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
 #include "storage/store/s3_url.h"
 
 #include "check.h"
@@ -48,6 +52,7 @@ static int test_places(void)
         { "bucket?style=path", empty, "s3.us-east-1.amazonaws.com", "/bucket/k", "/bucket", true },
         { "bucket/p", env, "e:1", "/bucket/p/k", "/bucket", false },
         { "bucket/p?style=virtual", env, "bucket.e:1", "/p/k", "/", false },
+        { "dot.ted?style=virtual", env, "dot.ted.e:1", "/k", "/", false },
         { "bucket?endpoint=https://h:443/base/", env, "h", "/base/bucket/k", "/base/bucket", true },
         { "bucket?endpoint=http%3A%2F%2Fh%3A80", env, "h", "/bucket/k", "/bucket", false },
         { "bucket?endpoint=http://[::1]:9", empty, "[::1]:9", "/bucket/k", "/bucket", false },
@@ -86,16 +91,56 @@ static int test_options(void)
     CHECK_OK(parse("bucket", own, &p, NULL));
     CHECK_STR(p.ca_file, "/ca");
     static const char *const loops[] = { "http://127.0.0.1:1", "http://localhost",
-                                         "http://localhost:5", "https://[::1]:4" };
+                                         "http://localhost:5", "https://[::1]:4",
+                                         "http://s3.localhost:5" };
     for (size_t i = 0; i < ARRAY_COUNT(loops); i++) {
         char url[80];
         snprintf(url, sizeof(url), "bucket?endpoint=%s", loops[i]);
         CHECK_OK(parse(url, empty, &p, NULL));
         CHECK(p.loopback);
     }
-    CHECK_OK(parse("bucket?endpoint=http://localhost.example", empty, &p, NULL));
-    CHECK(!p.loopback);
-    return 8 + ARRAY_COUNT(loops);
+    static const char *const others[] = { "http://localhost.example", "http://notlocalhost",
+                                          "http://s3.localhost.example:5" };
+    for (size_t i = 0; i < ARRAY_COUNT(others); i++) {
+        char url[80];
+        snprintf(url, sizeof(url), "bucket?endpoint=%s", others[i]);
+        CHECK_OK(parse(url, empty, &p, NULL));
+        CHECK(!p.loopback);
+    }
+    return 7 + ARRAY_COUNT(loops) + ARRAY_COUNT(others);
+}
+
+/* A profile that says "virtual" says so of all buckets; some have no name for it. */
+static int test_profile_style(void)
+{
+    static const struct {
+        const char *style, *bucket, *host;
+    } cases[] = {
+        { "virtual", "bucket?endpoint=https://h", "bucket.h" },
+        { "virtual", "dot.ted?endpoint=https://h", "h" },
+        { "virtual", "dot.ted?endpoint=http://h", "dot.ted.h" },
+        { "virtual", "UPPER?endpoint=http://h", "h" },
+        { "virtual", "bucket?endpoint=https://h&style=path", "h" },
+        { "path", "bucket", "s3.us-east-1.amazonaws.com" },
+        { "path", "bucket?endpoint=https://h&style=virtual", "bucket.h" },
+        { "auto", "bucket?endpoint=https://h", "h" },
+        { "auto", "bucket", "bucket.s3.us-east-1.amazonaws.com" },
+    };
+    static struct s3_place p;
+    char file[] = "/tmp/ckpt-test-s3-url-XXXXXX", host[S3_HOST_MAX + 1];
+    int fd = mkostemp(file, O_CLOEXEC);
+    CHECK(fd >= 0);
+    const char *const env[] = { "HOME", "/nonexistent", "AWS_CONFIG_FILE", file, NULL };
+    for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
+        CHECK(ftruncate(fd, 0) == 0 && lseek(fd, 0, SEEK_SET) == 0);
+        CHECK(dprintf(fd, "[default]\ns3 =\n  addressing_style = %s\n", cases[i].style) > 0);
+        CHECK_OK(parse(cases[i].bucket, env, &p, NULL));
+        s3_place_host(&p, p.region, host);
+        CHECK_STR(host, cases[i].host);
+    }
+    close(fd);
+    unlink(file);
+    return ARRAY_COUNT(cases);
 }
 
 static int test_refusals(void)
@@ -118,6 +163,10 @@ static int test_refusals(void)
         "bucket?region=a&region=b",
         "bucket?region=a%0ab",
         "bucket?style=round",
+        "dot.ted?style=virtual",
+        "dot.ted?style=virtual&endpoint=https://h",
+        "under_score?style=virtual&endpoint=http://h",
+        "UPPER?style=virtual&endpoint=http://h",
         "bucket?payload=maybe",
         "bucket?connections=0",
         "bucket?connections=65",
@@ -176,6 +225,7 @@ static int test_lengths(void)
 
 int main(void)
 {
-    TEST_CASES(test_places() + test_options() + test_refusals() + test_lengths());
+    TEST_CASES(test_places() + test_options() + test_profile_style() + test_refusals() +
+               test_lengths());
     return 0;
 }
