@@ -263,6 +263,14 @@ static enum ckpt_status run_pack(struct jobs_work *w, struct job_part *p, struct
     return st;
 }
 
+/* Until the save's deadline, and for a moment when that has passed: until then the save keeps its
+ * place and its slots from others. */
+static void limit_home(struct jobs_work *w, const struct job_part *p)
+{
+    int64_t soon = jobs_now_ns() + BEGIN_NS;
+    store_set_limits(w->home, p->deadline_ns > soon ? p->deadline_ns : soon, NULL);
+}
+
 static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, struct ckpt_err *err)
 {
     const struct decl *d = p->decl;
@@ -285,9 +293,7 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     const struct manifest_source from = {
         .d = d, .digests = p->area.digests, .seen = &seen, .seen_count = witness_seen(p, &seen)
     };
-    /* Behind its deadline the save keeps its place and its slots from others. */
-    int64_t soon = jobs_now_ns() + BEGIN_NS;
-    store_set_limits(w->home, p->deadline_ns > soon ? p->deadline_ns : soon, NULL);
+    limit_home(w, p);
     enum ckpt_status st = save_settle(w->local, &h, &from, p->stored_bytes, err);
     p->settled = st == CKPT_OK;
     if (p->settled)
@@ -297,6 +303,7 @@ static enum ckpt_status run_finish(struct jobs_work *w, struct job_part *p, stru
     return st;
 }
 
+/* For the other ranks' sake; when it cannot be put, they wait for their own deadlines. */
 static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part *p,
                                       struct ckpt_err *err)
 {
@@ -305,7 +312,10 @@ static enum ckpt_status run_fail_part(struct jobs_work *w, const struct job_part
     h.flags = MANIFEST_FLAG_FAILED;
     h.fail_status = p->fail_status;
     snprintf(h.fail_text, sizeof(h.fail_text), "%s", p->fail_text);
-    return save_failed(w->home, &h, err);
+    limit_home(w, p);
+    enum ckpt_status st = save_failed(w->home, &h, err);
+    store_set_limits(w->home, 0, NULL);
+    return st;
 }
 
 /* Packs lie in a tier of the node: h/ there, if they are all there (H2). */

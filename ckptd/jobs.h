@@ -88,7 +88,7 @@ struct job_part {    /* BEGIN, DIGEST, PACK, FINISH, FAIL_PART: of one rank's sa
     const struct decl *decl;
     struct ledger_op area; /* a view; not closed by the job */
     uint64_t stored_bytes;
-    int64_t deadline_ns; /* FINISH: of the save; the home is asked no longer */
+    int64_t deadline_ns; /* FINISH, FAIL_PART: of the save; the home is asked no longer */
     bool settled;        /* FINISH, a result: packs are named for good and accounted for */
     bool away;        /* a result.  FINISH, PACK: only the home fails, and may come back; BEGIN: it
                          was not asked (H5) */

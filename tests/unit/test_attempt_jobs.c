@@ -72,6 +72,7 @@ static struct job *part_job(struct jobs_work *w, enum job_kind kind)
     j->part.step = 10;
     j->part.world = FX_WORLD;
     j->part.decl = &d;
+    j->part.fail_status = CKPT_TIMEOUT; /* FAIL_PART */
     j->base.run(&j->base, w);
     return j;
 }
@@ -125,6 +126,28 @@ static int test_finish(void)
     CHECK_EQ(apart.home->deadline_ns, 0);
     close_apart();
     return 9;
+}
+
+/* A rank's word that its part failed: it is there, or given up like any other question. */
+static int test_fail_part(void)
+{
+    const struct ckpt_name name = fx_name(1, 10);
+    open_apart(NULL);
+    struct job *j = part_job(&apart, JOB_FAIL_PART);
+    CHECK_OK(j->status);
+    job_free(j);
+    CHECK(fx_there(apart.home, key_manifest(FX_JOB, &name, 0)));
+    close_apart();
+    open_apart(NULL);
+    rules[1].kind = FAULT_STALL;
+    rules[1].nth = 0;
+    j = part_job(&apart, JOB_FAIL_PART);
+    CHECK_EQ(j->status, CKPT_TIMEOUT);
+    job_free(j);
+    CHECK_EQ(asked(1), 1);
+    CHECK_EQ(apart.home->deadline_ns, 0);
+    close_apart();
+    return 2;
 }
 
 static enum ckpt_status begin(struct jobs_work *w, bool *ret_away)
@@ -201,6 +224,6 @@ int main(void)
     CHECK_OK(status_of(s, COMMITTER_PUBLISH, &other, &rank));
     CHECK_OK(status_of(s, COMMITTER_LOOK, &other, &rank));
     store_close(s);
-    TEST_CASES(7 + test_finish() + test_begin() + test_ahead());
+    TEST_CASES(7 + test_finish() + test_fail_part() + test_begin() + test_ahead());
     return 0;
 }
