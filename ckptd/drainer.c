@@ -43,12 +43,34 @@ uint32_t drainer_lag(const struct drainer *d, uint32_t tier)
     return n;
 }
 
+int64_t drainer_lag_ns(const struct drainer *d, uint32_t tier, int64_t now)
+{
+    int64_t since = now;
+    for (size_t i = 0; i < DRAINER_TARGETS_MAX; i++) {
+        const struct drainer_target *t = &d->targets[i];
+        if (t->used && t->tier == tier && t->since_ns < since)
+            since = t->since_ns;
+    }
+    return now - since;
+}
+
+double drainer_rate(const struct drainer_tier *t, int64_t now)
+{
+    return progress_rate(t->put_bytes, now - t->begun_ns);
+}
+
+double drainer_left(const struct drainer_tier *t, int64_t now)
+{
+    return progress_left(drainer_raw_done(t), t->raw_total,
+                         progress_rate(t->put_raw, now - t->begun_ns));
+}
+
 uint64_t drainer_raw_done(const struct drainer_tier *t)
 {
     uint64_t here = t->packs - t->next + t->out; /* not put yet */
-    bool packing = t->doing == DRAINER_PACK && t->rank_total > 0;
-    uint64_t part =
-        packing ? t->rank_raw / t->rank_total * (t->rank_total - min_u64(here, t->rank_total)) : 0;
+    uint64_t part = t->doing == DRAINER_ACCOUNT ? t->rank_raw : 0;
+    if (t->doing == DRAINER_PACK && t->rank_total > 0)
+        part = t->rank_raw / t->rank_total * (t->rank_total - min_u64(here, t->rank_total));
     return t->raw_done + part;
 }
 
@@ -155,7 +177,7 @@ static void begin(struct drainer *d, uint32_t tier, uint32_t target, int64_t now
     t->target = target;
     t->trouble = t->bad = false;
     t->rank = t->packs = t->next = 0;
-    t->raw_done = t->raw_total = t->put_bytes = 0;
+    t->raw_done = t->raw_total = t->put_bytes = t->put_raw = 0;
     t->begun_ns = now;
     run(d, tier, tier == 0 ? DRAINER_REPAIR : waited ? DRAINER_FINISH : DRAINER_OPEN, out);
 }
@@ -332,6 +354,7 @@ static void on_success(struct drainer *d, uint32_t tier, const struct drainer_ev
     case DRAINER_PACK:
         t->rank_stored += ev->bytes;
         t->put_bytes += ev->bytes;
+        t->put_raw += t->rank_raw / max_u64(t->rank_total, 1);
         t->put_total += ev->bytes;
         t->put_packs++;
         pack_on(d, tier, out);

@@ -15,6 +15,7 @@
  * had them right. */
 #pragma once
 
+#include "ckptd/progress.h"
 #include "formats/key.h"
 #include "storage/repo/drain.h"
 
@@ -71,7 +72,8 @@ struct drainer_tier {
     uint32_t rank_total;               /* packs of this rank in all */
     uint64_t rank_raw, rank_stored;
     uint64_t raw_done, raw_total; /* of the begun one; ranks before this one; all */
-    uint64_t put_bytes;           /* of the begun one, since begun_ns */
+    uint64_t put_bytes, put_raw;  /* of the begun one, since begun_ns: stored, and raw as well
+                                     as can be told */
     int64_t begun_ns, due_ns, pause_ns;
     bool scan_out, scan_again;
     int64_t scan_ns; /* the next one */
@@ -143,6 +145,12 @@ bool drainer_step(struct drainer *d, const struct drainer_event *ev, int64_t now
 bool drainer_busy(const struct drainer *d);
 /* Targets of the tier that are not there yet. */
 uint32_t drainer_lag(const struct drainer *d, uint32_t tier);
+/* Since when the oldest of them waits. */
+int64_t drainer_lag_ns(const struct drainer *d, uint32_t tier, int64_t now);
 /* Raw bytes of the begun one that are there, as well as can be told. */
 uint64_t drainer_raw_done(const struct drainer_tier *t);
+/* Bytes a second that go there; seconds until the rest is there at what was put so far (what was
+ * there before took no time), or PROGRESS_UNKNOWN. */
+double drainer_rate(const struct drainer_tier *t, int64_t now);
+double drainer_left(const struct drainer_tier *t, int64_t now);
 const char *drainer_job_name(unsigned what);

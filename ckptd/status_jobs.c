@@ -79,7 +79,7 @@ static json_t *busy_json(const struct control *c, const struct busy *b)
                   "level", wire_level_name(b->level), "ranks", (json_int_t)b->ranks, "bytes",
                   (json_int_t)b->done_bytes, "bytes_total", (json_int_t)b->total_bytes, "rate",
                   b->rate, "age", (double)(c->now - b->op->begun_ns) / 1e9);
-    status_left(j, b->done_bytes, b->total_bytes, b->rate);
+    status_left(j, progress_left(b->done_bytes, b->total_bytes, b->rate));
     uint32_t rank;
     if (status_elsewhere(c, b->slowest->job, &b->op->name, &rank))
         json_object_set_new(j, "slowest", json_pack("{s:I}", "rank", (json_int_t)rank));

@@ -13,8 +13,8 @@ json_t *status_text(const char *text);
 /* A count or bytes; seconds. */
 void status_count(json_t *to, enum meter_id id, uint64_t value);
 void status_seconds(json_t *to, enum meter_id id, double value);
-/* "eta", in seconds, if it is known. */
-void status_left(json_t *to, uint64_t done_bytes, uint64_t total_bytes, double rate);
+/* "eta", in seconds; none for PROGRESS_UNKNOWN. */
+void status_left(json_t *to, double left);
 /* "local", "home", "remote1": how a tier is called in what is short; a short word. */
 #define STATUS_TIER_TEXT 24
 char *status_tier_name(const struct control *c, uint32_t tier, char ret[STATUS_TIER_TEXT]);

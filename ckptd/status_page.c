@@ -21,9 +21,8 @@ void status_seconds(json_t *to, enum meter_id id, double value)
     json_object_set_new(to, meters[id].name, json_real(value));
 }
 
-void status_left(json_t *to, uint64_t done_bytes, uint64_t total_bytes, double rate)
+void status_left(json_t *to, double left)
 {
-    double left = progress_left(done_bytes, total_bytes, rate);
     if (left >= 0)
         json_object_set_new(to, "eta", json_real(left));
 }
@@ -56,7 +55,7 @@ static json_t *op_json(const struct control *c, const struct client *cl,
                           "phase", session_phase_name(op->phase), "bytes",
                           (json_int_t)op->done_bytes, "bytes_total", (json_int_t)op->total_bytes,
                           "rate", rate, "age", (double)(c->now - op->begun_ns) / 1e9);
-    status_left(j, op->done_bytes, op->total_bytes, rate);
+    status_left(j, progress_left(op->done_bytes, op->total_bytes, rate));
     if (j && op->status != CKPT_OK)
         json_object_set_new(j, "error", status_text(op->text));
     return j;
@@ -153,30 +152,15 @@ char *status_tier_name(const struct control *c, uint32_t tier, char ret[STATUS_T
     return ret;
 }
 
-/* Since when the oldest of what is still to go there waits. */
-static double lag_seconds(const struct control *c, uint32_t tier)
-{
-    int64_t since = c->now;
-    for (size_t i = 0; i < DRAINER_TARGETS_MAX; i++) {
-        const struct drainer_target *t = &c->drainer->targets[i];
-        if (t->used && t->tier == tier && t->since_ns < since)
-            since = t->since_ns;
-    }
-    return (double)(c->now - since) / 1e9;
-}
-
 /* What is under way to a tier, how fast, and how long it will take. */
 static void add_progress(const struct control *c, const struct drainer_tier *t, json_t *j)
 {
     const struct drainer_target *to = &c->drainer->targets[t->target];
-    int64_t since = c->now - t->begun_ns;
-    uint64_t done = drainer_raw_done(t);
-    double rate = progress_rate(t->put_bytes, since);
     json_t *more =
         json_pack("{s:s, s:I, s:I, s:I, s:f}", "job", to->job, "step", (json_int_t)to->name.step,
-                  "bytes", (json_int_t)done, "bytes_total", (json_int_t)t->raw_total, "rate", rate);
-    if (t->put_bytes > 0) /* else what is done was there before */
-        status_left(more, done, t->raw_total, progress_rate(done, since));
+                  "bytes", (json_int_t)drainer_raw_done(t), "bytes_total", (json_int_t)t->raw_total,
+                  "rate", drainer_rate(t, c->now));
+    status_left(more, drainer_left(t, c->now));
     json_object_update(j, more);
     json_decref(more);
 }
@@ -207,7 +191,7 @@ static json_t *tier_json(const struct control *c, uint32_t i)
                           : drains && t->target != UINT32_MAX ? drainer_job_name(t->doing)
                                                               : "idle");
     status_count(j, METER_TIER_LAG, drains ? drainer_lag(c->drainer, i) : 0);
-    status_seconds(j, METER_TIER_LAG_SECONDS, lag_seconds(c, i));
+    status_seconds(j, METER_TIER_LAG_SECONDS, (double)drainer_lag_ns(c->drainer, i, c->now) / 1e9);
     status_count(j, METER_TIER_HELD, c->counters->tiers[i].held);
     status_count(j, METER_TIER_PUT_BYTES, c->counters->tiers[i].put_bytes);
     status_count(j, METER_TIER_TROUBLES, c->counters->tiers[i].troubles);

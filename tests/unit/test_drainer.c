@@ -140,6 +140,43 @@ static void finish_one(void)
 }
 
 /* Newest decided first; one begun is finished; what a scan found comes behind. */
+/* How far behind, how fast, and when it is there, by the test's clock. */
+static void progress(void)
+{
+    begin(2, 1);
+    const struct drainer_tier *t = &d.tiers[1];
+    CHECK_EQ(drainer_lag_ns(&d, 1, now), 0);
+    want(1, 5, true);
+    now += 3 * SEC;
+    want(1, 6, true); /* waits for the other, and not so long yet */
+    CHECK_EQ(drainer_lag_ns(&d, 1, now), 3 * SEC);
+    opened(2);      /* 1000 bytes */
+    part(0, 3, 4);  /* of 500; a quarter was there */
+    now += 7 * SEC; /* ten since it began */
+    CHECK(drainer_rate(t, now) == 0 && drainer_left(t, now) == PROGRESS_UNKNOWN);
+    packed(); /* 10 bytes stored stand for 125 */
+    CHECK_EQ(drainer_raw_done(t), 250);
+    CHECK(drainer_rate(t, now) == 1 && drainer_left(t, now) == 60);
+    now += 10 * SEC;
+    CHECK(drainer_rate(t, now) == 0.5 && drainer_left(t, now) == 120);
+    packed();
+    packed();
+    CHECK(out.count == 1 && out.list[0].what == DRAINER_ACCOUNT && drainer_raw_done(t) == 500);
+    CHECK(drainer_rate(t, now) == 1.5 && drainer_left(t, now) == 500 / (375 / 20.0));
+    struct drainer_event ev = done(DRAINER_ACCOUNT, CKPT_OK);
+    give(&ev);
+    part(1, 0, 4); /* all of it was there: nothing is left, and it went no faster for that */
+    CHECK(drainer_rate(t, now) == 1.5 && drainer_left(t, now) == PROGRESS_UNKNOWN);
+    give(&ev);
+    part(2, 0, 0);
+    ev = done(DRAINER_FINISH, CKPT_OK);
+    give(&ev);
+    CHECK(out.count == 2 && out.list[1].what == DRAINER_OPEN); /* the other one, from the start */
+    CHECK(drainer_rate(t, now) == 0 && drainer_left(t, now) == PROGRESS_UNKNOWN);
+    CHECK_EQ(drainer_lag_ns(&d, 1, now), 17 * SEC);
+    cases += 10;
+}
+
 static void order(void)
 {
     begin(2, 4);
@@ -501,6 +538,7 @@ int main(void)
 {
     unsigned long long seed = test_seed(4711);
     one_whole();
+    progress();
     order();
     trouble();
     damaged();
