@@ -276,7 +276,8 @@ static void stop_tries(struct s3_caller *c, const struct s3_call *call)
 
 static int64_t patience_ns(const struct s3_caller *c, enum s3_wire wire)
 {
-    bool doubt = wire == S3_WIRE_DNS || wire == S3_WIRE_CONNECT || wire == S3_WIRE_TLS;
+    bool doubt = wire == S3_WIRE_DNS || wire == S3_WIRE_CONNECT || wire == S3_WIRE_TLS ||
+                 wire == S3_WIRE_FOREIGN;
     if (!c->attended || !doubt)
         return S3_PATIENCE_S * SECOND_NS;
     pthread_mutex_lock(&c->site->shared.lock);
@@ -361,7 +362,7 @@ static void note_answer(struct s3_caller *c, const struct s3_call *call, const s
                 (t->x.answer.status != 0 || class_ == S3_GOOD);
     pthread_mutex_lock(&c->site->shared.lock);
     s3_budget_answer(&c->site->shared.budget, good);
-    c->site->shared.answered = c->site->shared.answered || t->x.answer.status != 0;
+    c->site->shared.answered |= t->x.answer.status != 0 && t->x.answer.wire != S3_WIRE_FOREIGN;
     struct s3_counts *n = &c->site->shared.counts;
     n->throttled += class_ == S3_THROTTLED;
     if (class_ == S3_GOOD && call->hedge) {
@@ -435,12 +436,22 @@ static void keep_answer(struct s3_call *call, const struct s3_answer *a, enum s3
     call->ret.modified_s = a->modified_s;
 }
 
-/* S3 names the version in each good answer about an object.  One without it is somebody else's
- * (the page of a network that wants a login): nothing was stored there, or is to be read. */
+/* What is no object store (a network that wants a login, a web console) answers with pages, and
+ * then nothing was stored, removed or looked for.  S3 names the version in each good answer about
+ * an object, explains a missing one by <Error>, and has nothing to say to a removal: 204, of other
+ * servers 200, without a body. */
 static bool is_foreign(const struct s3_call *call, const struct s3_answer *a)
 {
-    return a->status >= 200 && a->status < 300 && call->key[0] && call->method != S3_DELETE &&
-           !a->etag[0];
+    if (a->status == 404)
+        return a->error_len > 0 && !memmem(a->error, a->error_len, "<Error", 6);
+    bool ended = a->wire == S3_WIRE_OK || a->wire == S3_WIRE_REFUSED;
+    if (!ended || a->status < 200 || a->status >= 300)
+        return false;
+    if (call->method == S3_DELETE)
+        return a->error_len > 0;
+    if (call->odd || call->key[0])
+        return call->odd || !a->etag[0];
+    return a->wire == S3_WIRE_OK && call->check && !call->check(call, a);
 }
 
 static bool is_repeated(const struct s3_call *call, enum s3_class class_)
@@ -456,14 +467,14 @@ static enum ckpt_status judge(struct s3_caller *c, struct try *t, struct s3_call
     struct s3_answer *a = &t->x.answer;
     struct s3_outcome outcome;
     s3_outcome_read(a, &outcome);
-    enum s3_class class_ = s3_classify(&outcome);
-    bool ended = class_ == S3_GOOD || outcome.wire == S3_WIRE_REFUSED;
-    if (ended && !outcome.code[0] && (call->odd || is_foreign(call, a))) {
-        class_ = S3_TRANSIENT;
-        snprintf(a->trouble, sizeof(a->trouble), "HTTP %d that is no answer to the request",
+    if (!outcome.code[0] && is_foreign(call, a)) {
+        snprintf(a->trouble, sizeof(a->trouble),
+                 "HTTP %d that is no answer to the request: does the network want a login, or is "
+                 "that no object store?",
                  a->status);
-        outcome.wire = S3_WIRE_BROKEN;
+        outcome.wire = a->wire = S3_WIRE_FOREIGN;
     }
+    enum s3_class class_ = s3_classify(&outcome);
     if (class_ == S3_GOOD && a->received < call->expect) {
         class_ = S3_TRANSIENT; /* whole by HTTP, and yet not what was asked for */
         snprintf(a->trouble, sizeof(a->trouble), "%llu bytes came instead of %llu",

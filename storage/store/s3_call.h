@@ -15,8 +15,8 @@
 /* A call is given up, whatever its deadline, when it failed three times and the first of
  * them was so long ago. */
 #define S3_PATIENCE_S 120
-/* The same when somebody waits for a place that never answered, because its name, its port or
- * TLS there is in doubt. */
+/* The same when somebody waits for a place that never answered, because its name, its port, TLS
+ * there or whether it is an object store is in doubt. */
 #define S3_PATIENCE_ATTENDED_S 4
 
 struct s3_call;
@@ -24,6 +24,8 @@ struct s3_call;
  * call->odd for an answer that is none to this request: it is asked again. */
 typedef bool s3_call_take_fn(struct s3_call *call, const struct s3_answer *answer, uint64_t at,
                              const void *bytes, size_t len);
+/* Looks at a 2xx that came whole; false: no answer to this request, which is asked again. */
+typedef bool s3_call_check_fn(const struct s3_call *call, const struct s3_answer *answer);
 
 struct s3_call {
     enum s3_method method;
@@ -35,6 +37,7 @@ struct s3_call {
     int iov_count;
     const char *payload_hash; /* of a PUT; NULL = of nothing */
     s3_call_take_fn *take;    /* NULL: the body is of no interest */
+    s3_call_check_fn *check;  /* of a call on the bucket; NULL: any 2xx will do */
     uint64_t expect;          /* of a 2xx body; fewer: it is not whole */
     bool hedge;               /* may run twice at a time */
     bool once;                /* not repeated, whatever comes */

@@ -68,6 +68,7 @@ static enum s3_class class_of_wire(enum s3_wire wire)
     case S3_WIRE_TLS:
     case S3_WIRE_BROKEN:
     case S3_WIRE_STALLED:
+    case S3_WIRE_FOREIGN:
         break;
     }
     return S3_TRANSIENT;
@@ -75,6 +76,8 @@ static enum s3_class class_of_wire(enum s3_wire wire)
 
 enum s3_class s3_classify(const struct s3_outcome *outcome)
 {
+    if (outcome->wire == S3_WIRE_FOREIGN) /* whatever its status says */
+        return S3_TRANSIENT;
     /* An error that came whole says more than the connection that broke behind it. */
     for (size_t i = 0; i < ARRAY_COUNT(codes); i++) {
         if (strcmp(outcome->code, codes[i].code) == 0)

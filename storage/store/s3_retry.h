@@ -33,6 +33,7 @@ enum s3_wire {
     S3_WIRE_STALLED,   /* no byte for S3_STALL_S, or too slow */
     S3_WIRE_CONFIG,    /* wrong by our own settings: CA file, proxy */
     S3_WIRE_REFUSED,   /* our receiver did not want the body */
+    S3_WIRE_FOREIGN,   /* came whole, and is no answer of an object store to the request */
 };
 #define S3_STALL_S 30
 

@@ -19,7 +19,8 @@ void s3_outcome_read(const struct s3_answer *answer, struct s3_outcome *ret)
 void s3_outcome_text(const struct s3_outcome *outcome, const struct s3_answer *answer, char *buf,
                      size_t cap)
 {
-    if (outcome->status >= 300 || outcome->code[0])
+    bool told = outcome->status >= 300 || outcome->code[0];
+    if (told && outcome->wire != S3_WIRE_FOREIGN)
         snprintf(buf, cap, "HTTP %d %s", outcome->status, outcome->code);
     else
         snprintf(buf, cap, "%s", answer->trouble);
@@ -98,6 +99,7 @@ static enum ckpt_status wire_trouble(const struct s3_context *c, const struct s3
         [S3_WIRE_BROKEN] = "",
         [S3_WIRE_STALLED] = "",
         [S3_WIRE_REFUSED] = "",
+        [S3_WIRE_FOREIGN] = "; check the endpoint",
     };
     char host[S3_HOST_MAX + 1];
     s3_place_host(c->place, c->region, host);
@@ -110,7 +112,8 @@ enum ckpt_status s3_trouble(const struct s3_context *c, const struct s3_outcome 
                             const struct s3_answer *answer, struct ckpt_err *err)
 {
     char message[200], host[S3_HOST_MAX + 1];
-    if (outcome->status < 300 && !outcome->code[0])
+    bool told = outcome->status >= 300 || outcome->code[0];
+    if (!told || outcome->wire == S3_WIRE_FOREIGN)
         return wire_trouble(c, outcome, answer, err);
     enum s3_class class_ = s3_classify(outcome);
     if (class_ == S3_SKEWED && answer->date_s)

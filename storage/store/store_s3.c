@@ -111,16 +111,14 @@ static enum ckpt_status s3_sync(struct store *base, const char *prefix, struct c
 
 static enum ckpt_status s3_now(struct store *base, int64_t *ret_ns, struct ckpt_err *err)
 {
-    struct s3_call call = { .method = S3_GET, .key = "" };
-    call.query[0] = (struct s3_pair){ "list-type", "2" };
-    call.query[1] = (struct s3_pair){ "max-keys", "1" };
-    call.query[2] = (struct s3_pair){ "prefix", store_s3_of(base)->site->place.prefix };
-    enum ckpt_status st = s3_run(store_s3_of(base), "ask the time", &call, 1, err);
+    struct s3_page page = { 0 };
+    enum ckpt_status st = s3_list_page(store_s3_of(base), "", false, "", "", 1, &page, err);
+    free(page.bytes);
     if (st != CKPT_OK)
         return st;
-    if (call.ret.date_s == 0)
+    if (page.date_s == 0)
         return err_set(err, CKPT_UNSUPPORTED, "%s: the server does not say its time", base->url);
-    *ret_ns = call.ret.date_s * SECOND_NS;
+    *ret_ns = page.date_s * SECOND_NS;
     return CKPT_OK;
 }
 

@@ -73,8 +73,9 @@ enum ckpt_status s3_list(struct store *base, const char *prefix, bool one_level,
                          struct ckpt_err *err) CKPT_MUST_CHECK;
 /* One page of keys under place and prefix as the server gives them, for the probe too. */
 struct s3_page {
-    char *bytes; /* the document */
+    char *bytes; /* the document: its root is ListBucketResult */
     size_t len, cap;
+    int64_t date_s; /* the server's clock; 0 = not said */
 };
 enum ckpt_status s3_list_page(struct store_s3 *s, const char *prefix, bool one_level,
                               const char *after, const char *token, unsigned max,

@@ -51,6 +51,17 @@ static bool take_page(struct s3_call *call, const struct s3_answer *answer, uint
     return true;
 }
 
+/* A page of HTML is no empty list. */
+static bool is_list(const struct s3_call *call, const struct s3_answer *answer)
+{
+    const struct s3_page *page = call->arg;
+    struct s3_xml x;
+    if (answer->received == 0)
+        return false;
+    s3_xml_init(&x, page->bytes, page->len);
+    return s3_xml_next(&x) == S3_XML_OPEN && strcmp(x.names[0], "ListBucketResult") == 0;
+}
+
 enum ckpt_status s3_list_page(struct store_s3 *s, const char *prefix, bool one_level,
                               const char *after, const char *token, unsigned max,
                               struct s3_page *page, struct ckpt_err *err)
@@ -59,7 +70,9 @@ enum ckpt_status s3_list_page(struct store_s3 *s, const char *prefix, bool one_l
     snprintf(full, sizeof(full), "%s%s", s->site->place.prefix, prefix);
     snprintf(start, sizeof(start), "%s%s", s->site->place.prefix, after);
     snprintf(keys, sizeof(keys), "%u", max);
-    struct s3_call call = { .method = S3_GET, .key = "", .take = take_page, .arg = page };
+    struct s3_call call = {
+        .method = S3_GET, .key = "", .take = take_page, .check = is_list, .arg = page
+    };
     size_t n = 0;
     call.query[n++] = (struct s3_pair){ "list-type", "2" };
     call.query[n++] = (struct s3_pair){ "encoding-type", "url" };
@@ -71,7 +84,9 @@ enum ckpt_status s3_list_page(struct store_s3 *s, const char *prefix, bool one_l
         call.query[n++] = (struct s3_pair){ "continuation-token", token };
     else if (after[0])
         call.query[n++] = (struct s3_pair){ "start-after", start };
-    return s3_run(s, "list", &call, 1, err);
+    enum ckpt_status st = s3_run(s, "list", &call, 1, err);
+    page->date_s = call.ret.date_s;
+    return st;
 }
 
 /* Decodes what encoding-type=url did, in place; '+' stands for a space there. */
@@ -194,11 +209,8 @@ static bool read_page(struct listing *l, const struct s3_page *page)
     l->truncated = false;
     l->token[0] = 0;
     while ((event = s3_xml_next(&x)) == S3_XML_OPEN || event == S3_XML_CLOSE) {
-        if (x.depth == 0 || (x.depth == 1 && event == S3_XML_OPEN)) {
-            if (strcmp(x.names[0], "ListBucketResult") != 0)
-                return false;
+        if (x.depth == 0 || (x.depth == 1 && event == S3_XML_OPEN))
             continue;
-        }
         const char *name = x.names[event == S3_XML_OPEN ? x.depth - 1 : x.depth];
         bool contents = strcmp(name, "Contents") == 0;
         bool folded = strcmp(name, "CommonPrefixes") == 0;

@@ -15,7 +15,7 @@ A rule is a dict:
 Instead of the work:
     error         any answer: status, code, message, headers
     ok_error      200 with <Error> in the body
-    page          200 with a page of HTML, as of a network that wants a login
+    page          200 (or status) with a page of HTML, as of a network that wants a login
     garbage       something that is not HTTP
     reset         the connection is reset before an answer
     reset_upload  it is reset when `after` bytes of the request's body were read

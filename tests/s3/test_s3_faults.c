@@ -139,11 +139,12 @@ static const struct fault_case cases[] = {
     { "g", "[{'fault':'wrong_range','count':2}]", CKPT_OK, NULL },
     { "gl", "[{'fault':'no_length'}]", CKPT_OK, NULL },
     { "R", "[{'fault':'no_length','method':'GET'}]", CKPT_OK, NULL },
-    { "prRgs", "[{'fault':'page'}]", CKPT_OK, NULL },
+    { "prRgsldn", "[{'fault':'page'}]", CKPT_OK, NULL },
+    { "gsldn", "[{'fault':'page','status':404}]", CKPT_OK, NULL },
     { "R", "[{'fault':'page','method':'GET'}]", CKPT_OK, NULL },
     { "s", "[{'fault':'ignore_range'},{'fault':'page','method':'HEAD'}]", CKPT_OK, NULL },
-    { "prg", "[{'fault':'page','count':-1}]", CKPT_TIMEOUT, "no answer to the request" },
-    { "s", "[{'fault':'page','count':-1}]", CKPT_TIMEOUT, "no answer to the request" },
+    { "prgsldn", "[{'fault':'page','count':-1}]", CKPT_TIMEOUT, "want a login" },
+    { "gsldn", "[{'fault':'page','status':404,'count':-1}]", CKPT_TIMEOUT, "want a login" },
     { "prRgsldn", "[{'fault':'denied'}]", CKPT_DENIED, "access denied" },
     { "prRgsldn", "[{'fault':'denied','early':1}]", CKPT_DENIED, "access denied" },
     { "prRgsldn", "[{'fault':'no_bucket'}]", CKPT_UNREACHABLE, "bucket does not exist" },
@@ -234,6 +235,26 @@ static int test_lost_commit(void)
     store_close(other);
     store_close(s);
     return 3;
+}
+
+/* A page with 200 in the place of a removal has removed nothing, and neither has one with 404. */
+static int test_removed(void)
+{
+    static const char *const rules[] = {
+        "[{\"fault\":\"page\",\"method\":\"DELETE\"}]",
+        "[{\"fault\":\"page\",\"method\":\"DELETE\",\"status\":404}]",
+    };
+    struct store *s = open_url(url);
+    for (size_t i = 0; i < ARRAY_COUNT(rules); i++) {
+        fault_server_tell(&server, "/reset", "null");
+        CHECK_OK(put(s, "away", 10, 0, NULL));
+        fault_server_tell(&server, "/faults", rules[i]);
+        CHECK_OK(store_remove(s, "away", NULL));
+        CHECK_EQ(fault_server_count(&server, "faults"), 1);
+        CHECK_EQ(fault_server_objects(&server), 0);
+    }
+    store_close(s);
+    return ARRAY_COUNT(rules);
 }
 
 /* What nobody asked for need not be read to its end. */
@@ -473,7 +494,7 @@ int main(void)
     unsetenv("AWS_SESSION_TOKEN");
     snprintf(url, sizeof(url), "s3://bucket/pre/fix?endpoint=http://%s&region=us-east-1",
              server.s3);
-    int n = test_matrix() + test_lost_commit() + test_endless() + test_cancel() +
+    int n = test_matrix() + test_lost_commit() + test_removed() + test_endless() + test_cancel() +
             outage("[{\"fault\":\"slowdown\",\"count\":-1}]") +
             outage("[{\"fault\":\"reset\",\"count\":-1}]") + test_hedge() + test_patience() +
             test_one_version() + test_random_faults();

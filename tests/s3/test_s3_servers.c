@@ -277,7 +277,8 @@ static int test_connections(void)
 struct canned {
     int fd;
     const char *body, *second;
-    size_t cap; /* of the listing */
+    size_t cap;    /* of the listing */
+    int64_t until; /* its deadline */
     atomic_bool stop;
 };
 
@@ -318,7 +319,7 @@ static enum ckpt_status list_canned(struct canned c, size_t *ret_count, char key
     CHECK_EQ(pthread_create(&thread, NULL, canned_main, &c), 0);
     snprintf(url, sizeof(url), "s3://bucket/x?endpoint=http://127.0.0.1:%d", ntohs(at.sin_port));
     struct store *s = open_url(url);
-    store_set_limits(s, in_ms(60000), NULL);
+    store_set_limits(s, c.until ? c.until : in_ms(60000), NULL);
     enum ckpt_status st = store_list(s, "p/", true, "", page, c.cap, ret_count, &more, err);
     snprintf(key, 64, "%.63s", st == CKPT_OK && *ret_count ? page[0].key : "");
     store_close(s);
@@ -332,7 +333,8 @@ static enum ckpt_status list_canned(struct canned c, size_t *ret_count, char key
 #define LIST(inside) "<ListBucketResult>" inside "</ListBucketResult>"
 #define KEY(key)     "<Contents><Key>" key "</Key><Size>1</Size></Contents>"
 
-/* Lists that lie: refused, or without what cannot be. */
+/* Lists that lie: refused, or without what cannot be.  What is no list at all is none of an
+ * object store: it is waited for one. */
 static int test_lying_lists(void)
 {
     static const struct {
@@ -355,19 +357,22 @@ static int test_lying_lists(void)
         { LIST(KEY("x/p/a") "<IsTruncated>true</IsTruncated>"
                             "<NextContinuationToken>same</NextContinuationToken>"),
           CKPT_CORRUPT, 0 },
-        { "<html><body>Log in to our network</body></html>", CKPT_CORRUPT, 0 },
-        { "<Other></Other>", CKPT_CORRUPT, 0 },
         { "<ListBucketResult>" KEY("x/p/a"), CKPT_CORRUPT, 0 },
-        { "\xff\xfe\x01", CKPT_CORRUPT, 0 },
-        { "", CKPT_CORRUPT, 0 },
+        { "<html><body>Log in to our network</body></html>", CKPT_TIMEOUT, 0 },
+        { "<!DOCTYPE html>\n<html><ListBucketResult/></html>", CKPT_TIMEOUT, 0 },
+        { "<Other></Other>", CKPT_TIMEOUT, 0 },
+        { "\xff\xfe\x01", CKPT_TIMEOUT, 0 },
+        { "", CKPT_TIMEOUT, 0 },
     };
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         size_t count = 0;
         struct ckpt_err err = { 0 };
         char key[64];
         struct canned c = { .body = cases[i].body, .cap = 8 };
+        c.until = cases[i].st == CKPT_TIMEOUT ? in_ms(300) : 0;
         enum ckpt_status st = list_canned(c, &count, key, &err);
-        if (st != cases[i].st || count != cases[i].count) {
+        if (st != cases[i].st || count != cases[i].count ||
+            (st == CKPT_TIMEOUT && !strstr(err.text, "want a login"))) {
             fprintf(stderr, "%s: %s, %zu: %s\n", cases[i].body, status_name(st), count, err.text);
             exit(1);
         }
@@ -487,7 +492,7 @@ static int test_ways(void)
 struct doubt {
     const char *scheme, *host; /* NULL: of a server of ours */
     const char *words;
-    bool answered;
+    bool answered, pages;
     pthread_t thread;
     enum ckpt_status st;
     struct ckpt_err err;
@@ -501,12 +506,14 @@ static void *ask_attended(void *arg)
     struct store *s, *other;
     struct store_stat stat;
     char url[300];
-    if (d->answered)
+    if (d->answered || d->pages)
         fault_server_start(&own, NULL);
+    if (d->pages)
+        fault_server_tell(&own, "/faults", "[{\"fault\":\"page\",\"count\":-1}]");
     snprintf(url, sizeof(url), "s3://bucket?endpoint=%s://%s", d->scheme,
-             d->answered ? own.s3
-             : d->host   ? d->host
-                         : server.s3);
+             d->answered || d->pages ? own.s3
+             : d->host               ? d->host
+                                     : server.s3);
     CHECK_OK(store_open(url, &options, &s, NULL));
     CHECK_OK(store_dup(s, &other, NULL));
     if (d->answered) {
@@ -515,6 +522,8 @@ static void *ask_attended(void *arg)
     }
     store_set_limits(other, in_ms(d->answered ? 5500 : 60000), NULL);
     d->st = store_stat(other, "a", &stat, &d->err);
+    if (d->pages)
+        fault_server_stop(&own);
     store_close(other);
     store_close(s);
     return NULL;
@@ -526,6 +535,7 @@ static int test_attended(void)
         { "http", "no-such-host.invalid", "no-such-host.invalid", .answered = false },
         { "http", "127.0.0.1:1", "127.0.0.1:1", .answered = false },
         { "https", NULL, "TLS", .answered = false },
+        { "http", NULL, "check the endpoint", .pages = true },
         { "http", NULL, "last seen", .answered = true },
     };
     for (size_t i = 0; i < ARRAY_COUNT(doubts); i++)

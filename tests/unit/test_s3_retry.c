@@ -52,6 +52,8 @@ static int test_classes(void)
         { S3_WIRE_BROKEN, 206, "", S3_TRANSIENT },
         { S3_WIRE_BROKEN, 403, "AccessDenied", S3_PERMANENT },
         { S3_WIRE_STALLED, 0, "", S3_TRANSIENT },
+        { S3_WIRE_FOREIGN, 200, "", S3_TRANSIENT },
+        { S3_WIRE_FOREIGN, 404, "", S3_TRANSIENT },
         { S3_WIRE_DNS, 0, "", S3_TRANSIENT },
         { S3_WIRE_CONNECT, 0, "", S3_TRANSIENT },
         { S3_WIRE_TLS, 0, "", S3_TRANSIENT },

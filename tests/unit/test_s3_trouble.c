@@ -82,14 +82,17 @@ static int test_wire(void)
         { S3_WIRE_DNS, "name servers" },     { S3_WIRE_CONNECT, "proxy" },
         { S3_WIRE_TLS, "https://" },         { S3_WIRE_TLS_TRUST, "AWS_CA_BUNDLE" },
         { S3_WIRE_CONFIG, "CA file" },       { S3_WIRE_BROKEN, "curl's words (h:1)" },
-        { S3_WIRE_STALLED, "curl's words" },
+        { S3_WIRE_STALLED, "curl's words" }, { S3_WIRE_FOREIGN, "endpoint" },
     };
     snprintf(answer.trouble, sizeof(answer.trouble), "curl's words");
     for (size_t i = 0; i < ARRAY_COUNT(cases); i++) {
         CHECK_EQ(trouble(cases[i].wire, 0, ""), CKPT_UNREACHABLE);
         CHECK(strstr(err.text, cases[i].words) && strstr(err.text, "curl's words"));
     }
-    return ARRAY_COUNT(cases);
+    /* A page that says that there is nothing says nothing about the object. */
+    CHECK_EQ(trouble(S3_WIRE_FOREIGN, 404, "<html></html>"), CKPT_UNREACHABLE);
+    CHECK(strstr(err.text, "curl's words"));
+    return ARRAY_COUNT(cases) + 1;
 }
 
 /* An error that repeats what was sent is not repeated to the log. */
