@@ -25,11 +25,11 @@ int main(int argc, char **argv)
 {
     bool named = argc > 1 && strcmp(argv[1], "virtual") == 0;
     const char *endpoint = getenv(named ? "CKPT_TEST_S3_NAMED" : "CKPT_TEST_S3");
-    const char *bucket = getenv("CKPT_TEST_BUCKET");
+    const char *bucket = getenv(named ? "CKPT_TEST_BUCKET_NAMED" : "CKPT_TEST_BUCKET");
     char url[300];
     if (!endpoint || !bucket)
         TEST_SKIP("CKPT_TEST_S3 and CKPT_TEST_BUCKET name no server; see with_rgw.py");
-    snprintf(url, sizeof(url), "s3://%s%s?endpoint=%s%s", bucket, named ? "/virtual" : "", endpoint,
+    snprintf(url, sizeof(url), "s3://%s?endpoint=%s%s", bucket, endpoint,
              named ? "&style=virtual" : "");
     struct contract c = {
         .name = named ? "s3, virtual host" : "s3", .open = open_s3, .url = url, .processes = true

@@ -65,7 +65,7 @@ static int test_plain(void)
     struct fault_server server;
     char url[200];
     fault_server_start(&server, args);
-    snprintf(url, sizeof(url), "s3://bucket/pre/fix?endpoint=http://s3.localhost:%s&style=virtual",
+    snprintf(url, sizeof(url), "s3://bucket?endpoint=http://s3.localhost:%s&style=virtual",
              port_of(&server));
     struct contract c = { .name = "virtual", .open = open_it, .url = url, .processes = true };
     int n = contract_run(&c);

@@ -8,6 +8,7 @@ The commands, one after the other, find in their environment
     CKPT_TEST_S3_NAMED     http://s3.localhost:PORT, for virtual hosts below it
     AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION
     CKPT_TEST_BUCKET       a bucket that exists, empty
+    CKPT_TEST_BUCKET_NAMED another one, for virtual hosts
     CKPT_TEST_RGW          the process to signal: SIGUSR1 kills the gateway without warning,
                            SIGUSR2 starts it again on the same port, over the same objects
     CEPH_CONF              what radosgw-admin needs
@@ -162,13 +163,15 @@ class Gateway:
         key, secret = "CKPT" + secrets.token_hex(8).upper(), secrets.token_hex(20)
         self.call("radosgw-admin", "user", "create", "--uid", "test", "--display-name", "test",
                   "--access-key", key, "--secret-key", secret)
-        bucket = "ckpt-test"
-        status = put_bucket(self.address, bucket, key, secret)
-        if status != 200:
-            raise RuntimeError(f"the bucket was not made: HTTP {status}")
+        bucket, named = "ckpt-test", "ckpt.test"
+        for name in (bucket, named):
+            status = put_bucket(self.address, name, key, secret)
+            if status != 200:
+                raise RuntimeError(f"bucket {name} was not made: HTTP {status}")
         port = self.address.rsplit(":", 1)[1]
         return {"CKPT_TEST_S3": f"http://{self.address}", "CKPT_TEST_BUCKET": bucket,
                 "CKPT_TEST_S3_NAMED": f"http://s3.localhost:{port}",
+                "CKPT_TEST_BUCKET_NAMED": named,
                 "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret,
                 "AWS_REGION": "us-east-1"}
 
