@@ -434,6 +434,12 @@ enum ckpt_restore_flags {
 struct ckpt_rename {
     const char *from, *to;
 };
+/* What became of a caller's communicator, as far as this rank knows. */
+enum ckpt_comm_end {
+    CKPT_COMM_KEPT = 0,    /* left in order: it is as it was */
+    CKPT_COMM_ABORTED = 1, /* a rank failed or did not come: aborted here, so it is freed */
+    CKPT_COMM_LOST = 2,    /* this rank could not come, others may wait for it: abort it yourself */
+};
 /* Replicas that restore together: the ranks of a communicator that hold the same tensors on
  * devices read each byte once between them, and NCCL brings it to the others.  Worth its while
  * where they are on several nodes: the ranks of one node read each byte once in any case.
@@ -458,8 +464,12 @@ struct ckpt_fanout {
     uint32_t rank, count;
     int (*broadcast)(void *ctx, void *buf, size_t len);
     void *broadcast_ctx;
-    int timeout_ms;     /* for one step of the others; 0 = 60,000 */
-    uint32_t comm_lost; /* set to 1: `comm` was aborted, here or by others; do not use it again */
+    int timeout_ms; /* for one step of the others; 0 = 60,000 */
+    /* Set to CKPT_COMM_*, whatever becomes of the restore (but not where the options make no
+     * sense).  No rank can be sure of another: one may leave in order while another, failing
+     * behind the last step of all, aborts.  So before `comm` is used again, ranks tell each other
+     * by another way; unless all have kept it, who still has it aborts it. */
+    uint32_t comm_lost;
 };
 struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
     size_t size;

@@ -21,8 +21,9 @@ struct fanout {
     struct nccl_api api;
     struct nccl_id id;
     struct ckpt_err why;      /* it cannot take part, known since they met */
-    nccl_comm comm;           /* NULL: not joined, or no more */
-    bool own, lost;           /* own: made here; lost: the caller's, until it was left in order */
+    nccl_comm comm;           /* NULL: none that can be used, or no more */
+    bool own;                 /* made here */
+    uint32_t left;            /* CKPT_COMM_*: how the caller's is left */
     struct fanout_plan *plan; /* the state's; NULL: it says no */
     struct gpu *gpu;          /* a queue of our own on the communicator's device */
     unsigned device;          /* of devices.h */
@@ -139,11 +140,13 @@ struct fanout *fanout_meet(struct ckpt_state *s, const struct ckpt_fanout *opts)
 {
     if (opts->size == 0)
         return NULL;
-    struct fanout f = { .s = s, .opts = *opts, .lost = opts->comm != NULL };
+    struct fanout f = { .s = s, .opts = *opts, .left = CKPT_COMM_LOST };
     struct fanout *ret = s ? malloc(sizeof(*ret)) : NULL;
     if (!ret)
         (void)!err_set(&f.why, CKPT_NO_MEMORY, "out of memory");
-    else if (nccl_api_load(&f.api, &f.why) == CKPT_OK && !devices_any(s->ctx->devices))
+    else if (nccl_api_load(&f.api, &f.why) == CKPT_OK)
+        f.comm = opts->comm;
+    if (f.why.status == CKPT_OK && !devices_any(s->ctx->devices))
         (void)!err_set(&f.why, CKPT_UNSUPPORTED, "no CUDA devices");
     if (!opts->comm)
         share_id(&f);
@@ -169,7 +172,6 @@ static enum ckpt_status join(struct fanout *f, struct ckpt_err *err)
             f->comm = NULL;
         return f->comm ? CKPT_OK : nccl_fail(&f->api, r, "making a communicator", err);
     }
-    f->comm = f->opts.comm;
     if ((r = f->api.CommCount(f->comm, &count)) != NCCL_SUCCESS ||
         (r = f->api.CommUserRank(f->comm, &rank)) != NCCL_SUCCESS ||
         (r = f->api.CommCuDevice(f->comm, &device)) != NCCL_SUCCESS)
@@ -262,9 +264,11 @@ static enum ckpt_status make_plan(struct fanout *f, const struct wire_load *load
 
 static void abort_comm(struct fanout *f)
 {
-    if (f->comm)
-        (void)f->api.CommAbort(f->comm);
+    if (!f->comm)
+        return;
+    (void)f->api.CommAbort(f->comm);
     f->comm = NULL;
+    f->left = CKPT_COMM_ABORTED;
 }
 
 /* Once nothing of an aborted communicator runs any more, the tensors are ours again; a queue that
@@ -486,7 +490,7 @@ static void count_all(const struct fanout *f)
 static void leave(struct fanout *f)
 {
     struct ckpt_err err = { 0 };
-    f->lost = false;
+    f->left = CKPT_COMM_KEPT;
     if (!f->own)
         return;
     enum ckpt_status st = settle(f, f->api.CommFinalize(f->comm), "ending a communicator", &err);
@@ -521,12 +525,11 @@ enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline
     return f->plan ? FANOUT_AGAIN : FANOUT_ALONE;
 }
 
-void fanout_free(struct fanout *f, bool *lost)
+void fanout_free(struct fanout *f, uint32_t *ret_comm)
 {
     if (!f)
         return;
-    if (lost)
-        *lost = f->lost;
+    *ret_comm = f->left;
     if (f->gpu && !f->stuck) {
         for (size_t i = 0; i < AHEAD; i++)
             f->gpu->ops->event_free(f->ended[i]);

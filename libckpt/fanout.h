@@ -13,7 +13,7 @@
  * Nothing depends on it.  Whatever is not as it should be, the rank asks ckptd for everything, as
  * ever: restoring twice into the same memory is harmless.
  *   no NCCL, nothing to deal, other plans,    the first vote says no (who cannot even vote costs
- *   one that cannot restore at all            the others the time limit, and everybody a
+ *   one that cannot restore                   the others the time limit, and everybody a
  *                                             communicator of the caller's)
  *   bad bytes, a load that fails on one rank  it goes through the motions, so nobody waits for it;
  *                                             the second vote says no
@@ -41,11 +41,11 @@ struct wire_msg;
 enum ckpt_status fanout_opts(const struct ckpt_fanout *given, struct ckpt_fanout *ret,
                              struct ckpt_err *err) CKPT_MUST_CHECK;
 /* First of all, whatever becomes of the restore: the caller's callback is a collective, and may
- * hold the others for good.  `s` NULL: it cannot even begin.  NULL: there is nothing to free. */
+ * hold the others for good.  `s` NULL: it cannot even vote.  NULL: nothing to run, nor to free. */
 struct fanout *fanout_meet(struct ckpt_state *s, const struct ckpt_fanout *opts);
 /* Gets a communicator under way and plans; with a plan s->fan is set, to be sent with the LOAD.
- * The state is bound and prepared, the lock not held.  `load` NULL: it has failed, and the others
- * are to hear so. */
+ * The state is bound and prepared, the lock not held.  `load` NULL: the restore has failed, and
+ * the others are to hear so; nothing is asked of the state then. */
 void fanout_begin(struct fanout *f, const struct wire_load *load);
 
 enum fanout_end {
@@ -54,11 +54,11 @@ enum fanout_end {
     FANOUT_AGAIN, /* it was one of a part, and is over: ask for everything */
     FANOUT_STUCK, /* the device does not let go of the tensors: CKPT_DEVICE */
 };
-/* After it was begun, and LOAD queued if it could be.  Lock held, dropped meanwhile. */
+/* After it was begun, and LOAD queued if it could be; `op` may be NULL if it was begun without.
+ * Lock held, dropped meanwhile. */
 enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline_ns);
-/* NULL is fine, and tells nothing; *lost: the caller's communicator was not left in order.  Lock
- * not held. */
-void fanout_free(struct fanout *f, bool *lost);
+/* NULL is fine, and tells nothing; else *ret_comm is CKPT_COMM_*.  Lock not held. */
+void fanout_free(struct fanout *f, uint32_t *ret_comm);
 
 /* Lock held: fragments of s->fan whose copies are queued now. */
 void fanout_took(struct ckpt_state *s, const struct wire_msg *m);

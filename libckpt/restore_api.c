@@ -17,7 +17,7 @@ struct load_call {
     struct ckpt_fanout fanout; /* size 0: none */
     struct fanout *fan;        /* of this try */
     bool again;                /* everything, without the others */
-    bool comm_lost;            /* the caller's, unless it is left in order */
+    uint32_t comm_lost;        /* CKPT_COMM_* */
     /* of the last try: */
     bool asked; /* the daemon was asked at all */
     uint64_t op, done_bytes;
@@ -183,7 +183,6 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
     struct ckpt *c = l->s->ctx;
     c->shared.info.restored_from_ranks = 0;
     c->shared.info.fanout[0] = 0;
-    l->comm_lost = l->fanout.comm != NULL;
     enum ckpt_status st = load_once(l, err);
     if (l->again) {
         *err = (struct ckpt_err){ 0 };
@@ -208,6 +207,17 @@ static enum ckpt_status load_all(struct load_call *l, struct ckpt_err *err)
         c->shared.info.restore_unasked = l->unasked;
     }
     return st;
+}
+
+/* The others wait for this rank's word, and it did not come to asking for anything. */
+static void say_no(struct load_call *l)
+{
+    struct ckpt *c = l->s->ctx;
+    fanout_begin(l->fan, NULL);
+    pthread_mutex_lock(&c->lock);
+    (void)fanout_run(l->fan, NULL, l->deadline);
+    pthread_mutex_unlock(&c->lock);
+    fanout_free(l->fan, &l->comm_lost);
 }
 
 /* Which checkpoint, and whether that turns history back.  Lock held. */
@@ -255,13 +265,37 @@ static enum ckpt_status check_opts(const struct ckpt_restore_opts *given,
     return CKPT_OK;
 }
 
+/* After the ranks have met. */
+static enum ckpt_status restore(struct load_call *l, const struct ckpt_point *point,
+                                const struct ckpt_restore_opts *o, struct ckpt_err *err)
+{
+    struct ckpt *c = l->s->ctx;
+    l->body.state = l->s->number;
+    l->body.flags = (o->flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0) |
+                    (o->flags & CKPT_RESTORE_CONVERT ? WIRE_LOAD_CONVERT : 0);
+    enum ckpt_status st = report_select(l->s, o, err);
+    pthread_mutex_lock(&c->lock);
+    if (st == CKPT_OK)
+        st = choose_point(l, point, err);
+    if (st == CKPT_OK)
+        st = load_all(l, err);
+    pthread_mutex_unlock(&c->lock);
+    if (l->fan)
+        say_no(l);
+    if (st == CKPT_OK && l->s->devices)
+        st = flight_join(l->s, l->stream, err);
+    return st;
+}
+
 enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
                               struct ckpt_buffer *buffers, size_t count, void *stream,
                               const struct ckpt_restore_opts *opts)
 {
     struct ckpt_err err = { 0 };
     struct ckpt_restore_opts o;
-    struct load_call l = { .s = s, .buffers = buffers, .count = count, .stream = stream };
+    struct load_call l = {
+        .s = s, .buffers = buffers, .count = count, .stream = stream, .comm_lost = CKPT_COMM_LOST
+    };
     enum ckpt_status st = check_opts(opts, point, &o, &err);
     if (st == CKPT_OK)
         st = fanout_opts(o.fanout, &l.fanout, &err);
@@ -270,23 +304,11 @@ enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *poi
     l.deadline = lib_now_ns() + (int64_t)o.timeout_ms * 1000000;
     st = lib_enter_state(s);
     l.fan = fanout_meet(st == CKPT_OK ? s : NULL, &l.fanout);
-    if (st != CKPT_OK)
-        return st;
-    l.body.state = s->number;
-    l.body.flags = (o.flags & CKPT_RESTORE_PARTIAL ? WIRE_LOAD_PARTIAL : 0) |
-                   (o.flags & CKPT_RESTORE_CONVERT ? WIRE_LOAD_CONVERT : 0);
-    st = report_select(s, &o, &err);
-    pthread_mutex_lock(&s->ctx->lock);
     if (st == CKPT_OK)
-        st = choose_point(&l, point, &err);
-    if (st == CKPT_OK)
-        st = load_all(&l, &err);
-    pthread_mutex_unlock(&s->ctx->lock);
-    fanout_free(l.fan, NULL); /* it did not come to that */
-    if (l.comm_lost)
-        o.fanout->comm_lost = 1;
-    if (st == CKPT_OK && s->devices)
-        st = flight_join(s, stream, &err);
-    err.status = st;
-    return st == CKPT_OK ? CKPT_OK : lib_fail(&err);
+        st = err.status = restore(&l, point, &o, &err);
+    if (err.status != CKPT_OK)
+        (void)lib_fail(&err);
+    if (l.fanout.comm)
+        o.fanout->comm_lost = l.comm_lost;
+    return st;
 }

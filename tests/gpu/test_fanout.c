@@ -97,7 +97,7 @@ struct hall {
 };
 
 /* What a rank asks for although it cannot be. */
-enum cannot { CAN, BUFFERS, UNSEALED, NO_STATE };
+enum cannot { CAN, BUFFERS, PATTERNS, UNSEALED, NO_STATE };
 
 /* One restore, and what happens in it. */
 struct scene {
@@ -308,23 +308,35 @@ static void expect(const struct trainer *t)
     CHECK(m->words || info.restored_bytes >= info.restored_from_ranks);
 }
 
-/* Ours are gone; a caller's is as it was, or he hears that it is not. */
+/* Ours are gone; a caller's is as it was, or he hears that it is not, and who is to abort it. */
 static void expect_comm(const struct trainer *t, const struct ckpt_fanout *f)
 {
     const struct scene *m = t->scene;
-    bool left = m->who == t->r->rank && (m->no_nccl || m->cannot == UNSEALED);
-    CHECK(!f->comm_lost || (m->own_comm && !m->keeps));
-    CHECK(!m->own_comm || !left || f->comm_lost); /* to be aborted, by nobody here */
-    CHECK_EQ(fake_nccl_alive(), m->own_comm && (left || !f->comm_lost));
+    bool beyond = m->who == t->r->rank && (m->no_nccl || m->cannot == NO_STATE);
+    CHECK(f->comm_lost == CKPT_COMM_KEPT || (m->own_comm && !m->keeps));
+    CHECK_EQ(f->comm_lost == CKPT_COMM_LOST, m->own_comm && beyond);
+}
+
+/* As a caller does, who goes by what he is told alone. */
+static void end_comm(const struct ckpt_fanout *f)
+{
+    if (f->comm && f->comm_lost != CKPT_COMM_ABORTED)
+        CHECK_EQ(ncclCommAbort(f->comm), 0);
+    CHECK_EQ(fake_nccl_alive(), 0);
 }
 
 /* The others do not wait for it in the callback. */
-static void cannot(struct trainer *t, struct ckpt_restore_opts *o)
+static void cannot(struct trainer *t, const struct ckpt_restore_opts *o)
 {
     struct ckpt_state *s = NULL;
+    struct ckpt_restore_opts bad = *o;
     if (t->scene->cannot == BUFFERS) {
         KIT_FAILS(ckpt_restore(t->r->s, NULL, t->at, t->r->count - 1, t->stream, o), CKPT_INVALID,
                   "6 buffers for 7");
+    } else if (t->scene->cannot == PATTERNS) {
+        bad.only_count = 3;
+        KIT_FAILS(ckpt_restore(t->r->s, NULL, t->at, t->r->count, t->stream, &bad), CKPT_INVALID,
+                  "3 patterns at NULL");
     } else if (t->scene->cannot == UNSEALED) {
         KIT_OK(ckpt_state_new(t->r->c, &s));
         KIT_FAILS(ckpt_restore(s, NULL, NULL, 0, NULL, o), CKPT_WRONG_STATE, "not sealed");
@@ -425,8 +437,7 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
         o.renames = exchange;
         o.rename_count = ARRAY_COUNT(exchange);
     }
-    nccl_comm comm = m->own_comm ? make_comm(t) : NULL;
-    f.comm = comm;
+    f.comm = m->own_comm ? make_comm(t) : NULL;
     kit_scribble(r);
     if (me)
         arrange(m, true);
@@ -446,8 +457,7 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     expect_comm(t, &f);
     if (m->device_fails)
         host_memory_goes_on(r);
-    if (fake_nccl_alive())
-        CHECK_EQ(ncclCommAbort(comm), 0);
+    end_comm(&f);
     unplace(t);
     if (m->elsewhere)
         CHECK_EQ(cudaSetDevice(0), 0);
@@ -511,6 +521,30 @@ static void restore(struct kit_rank *r)
     kit_close(r);
     if (m->scenes[0].device_fails)
         _exit(0); /* what a lost device has is never freed */
+}
+
+/* A job's first start, of which no rank knows before it asks. */
+static void start_first(struct kit_rank *r)
+{
+    const struct play *m = r->arg;
+    struct trainer t;
+    begin(&t, r);
+    CHECK(!r->point.size);
+    for (size_t i = 0; i < m->scene_count; i++) {
+        t.scene = &m->scenes[i];
+        t.hall = &m->halls[i];
+        t.told = 0;
+        struct ckpt_fanout f = { .size = sizeof(f), .rank = r->rank, .count = r->world };
+        struct ckpt_restore_opts o = { .size = sizeof(o), .fanout = &f };
+        f.broadcast = tell;
+        f.broadcast_ctx = &t;
+        f.comm = t.scene->own_comm ? make_comm(&t) : NULL;
+        KIT_FAILS(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o), CKPT_NOT_FOUND,
+                  "no checkpoint");
+        expect_comm(&t, &f);
+        end_comm(&f);
+    }
+    kit_close(r);
 }
 
 /* -- scenes ------------------------------------------------------------------------------------ */
@@ -589,14 +623,26 @@ static const struct scene everything[] = {
       .who = 1,
       .keeps = true,
       .why = "do not ask for the same" },
-    { .name = "unsealed", .cannot = UNSEALED, .timeout_ms = SOON, .why = "given up: " },
+    { .name = "bad patterns", .cannot = PATTERNS, .who = 1, .why = "do not ask for the same" },
+    { .name = "bad patterns, own",
+      .own_comm = true,
+      .cannot = PATTERNS,
+      .keeps = true,
+      .why = "do not ask for the same" },
+    { .name = "unsealed", .cannot = UNSEALED, .why = "do not ask for the same" },
     { .name = "unsealed, own",
       .own_comm = true,
       .cannot = UNSEALED,
       .who = 1,
+      .keeps = true,
+      .why = "do not ask for the same" },
+    { .name = "no state", .cannot = NO_STATE, .why = "rank 0 has no" },
+    { .name = "no state, own",
+      .own_comm = true,
+      .cannot = NO_STATE,
+      .who = 1,
       .timeout_ms = SOON,
       .why = "given up: " },
-    { .name = "no state", .cannot = NO_STATE, .why = "rank 0 has no" },
     { .name = "own, one without",
       .own_comm = true,
       .no_nccl = true,
@@ -690,6 +736,15 @@ static void test_scenes(void)
     play("plain", NODES, save, &m, 0);
     play_scenes("plain", NODES, everything, ARRAY_COUNT(everything), 1 << 2);
     kit.kills++;
+}
+
+static void test_first_start(void)
+{
+    static const struct scene scenes[] = {
+        { .name = "first" }, { .name = "first, own", .own_comm = true, .keeps = true }
+    };
+    struct play m = { plain, ARRAY_COUNT(plain), scenes, ARRAY_COUNT(scenes), NULL };
+    play("first", NODES, start_first, &m, 0);
 }
 
 /* A rank dies elsewhere; the others end with the right bytes. */
@@ -846,6 +901,7 @@ int main(void)
     setenv("CKPT_CUDART", FAKE_CUDART, 1);
     setenv("CKPT_NCCL", FAKE_NCCL, 1);
     start_nodes();
+    test_first_start();
     test_scenes();
     test_dies();
     test_device_fails();
