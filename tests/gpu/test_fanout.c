@@ -523,7 +523,7 @@ static void restore(struct kit_rank *r)
         _exit(0); /* what a lost device has is never freed */
 }
 
-/* A job's first start, of which no rank knows before it asks. */
+/* A job's first start: there is nothing to restore, and nothing is wrong. */
 static void start_first(struct kit_rank *r)
 {
     const struct play *m = r->arg;
