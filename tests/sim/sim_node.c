@@ -39,6 +39,7 @@ static struct fiber {
     struct config config;
     struct worker worker;
     struct counters counters;
+    struct record_repo home;
     struct keep keep;
     struct keep_table table;
     struct keep_entry entries[256];
@@ -57,8 +58,10 @@ void sim_nodes_reset(uint32_t count)
     for (uint32_t i = 0; i <= SIM_NODES; i++)
         sim_memory_drop(i);
     memset(sim_nodes, 0, sizeof(sim_nodes));
-    for (size_t i = 0; i < SIM_NODES; i++)
+    for (size_t i = 0; i < SIM_NODES; i++) {
         memset(&fibers[i].counters, 0, sizeof(fibers[i].counters));
+        fibers[i].home = (struct record_repo){ 0 };
+    }
     sim_node_count = count;
     sim_current = NULL;
 }
@@ -85,9 +88,11 @@ static void fiber_make(uint32_t node)
     f->status = 0;
     sim_store_config(node, &f->config);
     f->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
-    f->worker = (struct worker){
-        .config = &f->config, .rundir = &f->rundir, .counters = &f->counters, .ready_fd = -1
-    };
+    f->worker = (struct worker){ .config = &f->config,
+                                 .rundir = &f->rundir,
+                                 .counters = &f->counters,
+                                 .home = &f->home,
+                                 .ready_fd = -1 };
     f->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };
     memcpy(f->entries, n->kept, sizeof(f->entries));
     f->table = (struct keep_table){ .entries = f->entries, .count = n->kept_count, .cap = 256 };
