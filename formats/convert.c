@@ -56,7 +56,7 @@ uint64_t convert_run(unsigned to, void *restrict dst, unsigned from, const void 
 }
 
 enum ckpt_status convert_box(const struct box *what, unsigned to, unsigned from, const void *src,
-                             void *room, convert_take take, void *arg, uint64_t *ret_over,
+                             void *const *room, convert_take take, void *arg, uint64_t *ret_over,
                              struct ckpt_err *err)
 {
     uint64_t shape[CKPT_DIMS_MAX];
@@ -66,9 +66,10 @@ enum ckpt_status convert_box(const struct box *what, unsigned to, unsigned from,
     for (uint64_t i = 0; i < parts; i++) {
         /* Such a tile is a run of the dense bytes, and they follow each other. */
         struct box part = tile_at(what, shape, i);
-        *ret_over += convert_run(to, room, from, at, box_volume(&part));
+        void *now = *room;
+        *ret_over += convert_run(to, now, from, at, box_volume(&part));
         at += box_bytes(&part, dtype_bits(from));
-        enum ckpt_status st = take(arg, &part, room, err);
+        enum ckpt_status st = take(arg, &part, now, err);
         if (st != CKPT_OK)
             return st;
     }

@@ -39,12 +39,12 @@ uint64_t convert_run(unsigned to, void *restrict dst, unsigned from, const void 
 /* Room that convert_box works in: small enough to stay in a core's cache. */
 #define CONVERT_ROOM (UINT64_C(256) << 10)
 /* Where a box of converted elements goes: `bytes` are dense, in row-major order of `part`,
- * and may be overwritten after the return. */
+ * and may be overwritten after the return, unless it puts other memory in the place of `room`. */
 typedef enum ckpt_status (*convert_take)(void *arg, const struct box *part, const void *bytes,
                                          struct ckpt_err *err);
-/* Converts the dense row-major bytes of `what` part by part in `room` (CONVERT_ROOM bytes,
- * aligned for any type) and hands each part, a box, to `take`: whoever takes it copies it
+/* Converts the dense row-major bytes of `what` part by part in `*room` (CONVERT_ROOM bytes,
+ * aligned for any type; looked at for each part) and hands each part, a box, to `take`: whoever takes it copies it
  * on with box_copy, whatever the strides there.  Adds the overflows to *ret_over. */
 enum ckpt_status convert_box(const struct box *what, unsigned to, unsigned from, const void *src,
-                             void *room, convert_take take, void *arg, uint64_t *ret_over,
+                             void *const *room, convert_take take, void *arg, uint64_t *ret_over,
                              struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -1,41 +1,20 @@
 /* See audit.h. */
 #include <stdio.h>
-#include <sys/mman.h>
 #include <unistd.h>
 
 #include "libckpt/context.h"
 
 #define NAMED_MAX 3 /* tensors in a text */
 
-static void drop_room(struct lib_audit *a, uint64_t bytes)
-{
-    if (a->pinned_by)
-        a->pinned_by->ops->unpin(a->pinned_by, a->room, bytes);
-    if (a->room)
-        munmap(a->room, bytes);
-    a->pinned_by = NULL;
-    a->room = NULL;
-}
-
 void audit_free(struct ckpt_state *s)
 {
     struct lib_audit *a = &s->audit;
     if (s->ctx->pid == getpid()) /* a forked child has something else there */
-        drop_room(a, s->slot_bytes);
+        room_drop(&a->room);
     free(a->noted);
     free(a->drifted);
     a->noted = NULL;
     a->drifted = NULL;
-}
-
-/* Pages of its own, as they are pinned; they stay in this process. */
-static uint8_t *new_room(uint64_t bytes)
-{
-    void *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED)
-        return NULL;
-    madvise(p, bytes, MADV_DONTFORK);
-    return p;
 }
 
 enum ckpt_status audit_when_of_env(enum audit_when *ret, struct ckpt_err *err)
@@ -245,9 +224,9 @@ struct look_call {
 static enum ckpt_status look(void *arg, struct ckpt_err *err)
 {
     const struct look_call *l = arg;
-    enum ckpt_status st = slots_fill_room(l->s, l->slot, SLOTS_HOST, l->s->audit.room, err);
+    enum ckpt_status st = slots_fill_room(l->s, l->slot, SLOTS_HOST, l->s->audit.room.bytes, err);
     if (st == CKPT_OK)
-        digest_slot(l->s, l->slot, l->s->audit.room, false);
+        digest_slot(l->s, l->slot, l->s->audit.room.bytes, false);
     return st;
 }
 
@@ -259,7 +238,7 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
         return st;
     l->flight->audit = true;
     l->flight->full = (struct wire_full){ .op = l->s->audit.op, .arena_slot = UINT32_MAX };
-    st = slots_fill_room(l->s, l->slot, SLOTS_DEVICES, l->s->audit.room, err);
+    st = slots_fill_room(l->s, l->slot, SLOTS_DEVICES, l->s->audit.room.bytes, err);
     enum ckpt_status gone = flight_depart(l->s, l->flight, st == CKPT_OK ? err : NULL);
     l->flight->status = st == CKPT_OK ? gone : st; /* comes out when the rest has landed */
     if (err)
@@ -321,21 +300,19 @@ static bool make_room(struct ckpt *c, struct ckpt_state *s)
     a->shared.stage = AUDIT_COMPARING;
     s->shared.busy++;
     pthread_mutex_unlock(&c->lock);
-    if (!a->room) /* else that of the audit before */
-        a->room = new_room(s->slot_bytes);
-    if (a->room && !a->pinned_by && g && s->devices &&
-        g->ops->pin(g, a->room, s->slot_bytes, NULL) == CKPT_OK)
-        a->pinned_by = g; /* else slower */
+    bool made = room_make(&a->room, s->slot_bytes); /* or that of the audit before */
+    if (made && g && s->devices)
+        room_pin(&a->room, g);
     pthread_mutex_lock(&c->lock);
     s->shared.busy--;
-    return a->room != NULL;
+    return made;
 }
 
 static void leave_room(struct ckpt *c, struct ckpt_state *s)
 {
     s->shared.busy++;
     pthread_mutex_unlock(&c->lock);
-    drop_room(&s->audit, s->slot_bytes);
+    room_drop(&s->audit.room);
     pthread_mutex_lock(&c->lock);
     s->shared.busy--;
     pthread_cond_broadcast(&c->changed);
@@ -348,7 +325,7 @@ static bool compare_state(struct ckpt *c, struct ckpt_state *s)
     if (s->flights)
         return false;
     if (a->shared.stage < AUDIT_HELD) {
-        bool room = a->room != NULL;
+        bool room = a->room.bytes != NULL;
         if (room)
             leave_room(c, s);
         return room;

@@ -23,10 +23,10 @@
 
 #include "formats/digest.h"
 #include "formats/wire.h"
+#include "libckpt/room.h"
 
 struct ckpt;
 struct ckpt_state;
-struct gpu;
 struct lib_flight;
 struct lib_op;
 struct ckpt_save_opts;
@@ -49,8 +49,7 @@ struct lib_audit {
     uint64_t op;          /* of the save; set by the caller before it is begun */
     struct digest *noted; /* per chunk; NULL: no audit ever began */
     uint8_t *drifted;     /* per tensor: 1 = changed, 2 = and is copied aside by now */
-    uint8_t *room;        /* with COMPARING */
-    struct gpu *pinned_by;
+    struct room room;     /* with COMPARING */
     uint32_t next_slot;
     int64_t begun_ns;
     struct { /* under ctx->lock */

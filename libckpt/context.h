@@ -34,6 +34,7 @@
 #endif
 #define LIB_OPS         64                  /* operations whose fate is remembered */
 #define LIB_STATES_MAX  8                   /* at a time */
+#define LIB_CONVERTING  8                   /* parts that are converted ahead of a device */
 #define LIB_STEPS       64                  /* steps whose save() calls are counted */
 #define LIB_PROGRESS_NS INT64_C(1000000000) /* between two words about it that only inform */
 
@@ -104,6 +105,16 @@ struct lib_pin {
     bool tile, over; /* over: all is, or it was refused */
 };
 
+/* Where elements are converted on their way to tensors: parts of a room in turn, as devices copy
+ * out of those before.  Of the transfer thread. */
+struct lib_convert {
+    struct room room;
+    bool pin_asked;
+    unsigned at;                              /* the part in use */
+    void *part;                               /* the same: CONVERT_ROOM bytes */
+    struct gpu_event *behind[LIB_CONVERTING]; /* the last copy out of each; NULL: it is free */
+};
+
 struct ckpt_state {
     struct ckpt *ctx;
     struct ckpt_state *next;
@@ -137,8 +148,8 @@ struct ckpt_state {
     uint32_t load_flags;     /* enum ckpt_restore_flags */
     bool restored;           /* the last restore ended well: there is a report */
     struct fanout_plan *fan; /* what of it is asked for; NULL = everything; set under lock */
-    void *room;              /* CONVERT_ROOM bytes of the transfer thread; NULL until needed */
-    struct lib_side *sides;  /* sorted by tensor */
+    struct lib_convert convert;
+    struct lib_side *sides; /* sorted by tensor */
     size_t side_count;
     struct lib_audit audit;
     struct { /* under ctx->lock */
@@ -343,6 +354,8 @@ bool slots_read_frag(struct cursor *tail, struct wire_frag *f, struct box *box);
 /* Copies fragments to the tensors, or queues that. */
 enum ckpt_status slots_take(struct ckpt_state *s, const struct wire_msg *m,
                             const struct wire_frags *w, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* The memory that was converted in; no copy is under way. */
+void slots_forget(struct ckpt_state *s);
 
 /* -- report_api.c -- */
 /* Sets the patterns of the next restore; before it is begun. */

@@ -66,8 +66,8 @@ enum ckpt_status flight_depart(struct ckpt_state *s, struct lib_flight *f, struc
 enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Its copies run, and not even LIB_LAND_NS are enough for them. */
 bool flight_hangs(const struct lib_flight *f);
-/* Waits until what is queued on the device has been copied: for memory that is used again. */
-enum ckpt_status flight_settle(struct gpu *g, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Waits for an event behind copies whose memory is used again, and frees it; NULL is fine. */
+enum ckpt_status flight_settle(struct gpu_event *e, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Takes the oldest out of the state's and frees it. */
 void flight_remove(struct ckpt_state *s);
 

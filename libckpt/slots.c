@@ -225,16 +225,41 @@ struct put_call {
     unsigned bits;
 };
 
+/* The part that is converted in next, when it is free. */
+static enum ckpt_status take_part(struct lib_convert *c, unsigned at, struct ckpt_err *err)
+{
+    struct gpu_event *behind = c->behind[at];
+    c->behind[at] = NULL;
+    c->at = at;
+    c->part = c->room.bytes + at * CONVERT_ROOM;
+    return flight_settle(behind, err);
+}
+
+/* To a device: its copies are queued, and the next part is converted meanwhile. */
+static enum ckpt_status queue_part(const struct put_call *p, const struct box *part,
+                                   const void *bytes, struct ckpt_err *err)
+{
+    struct lib_convert *c = &p->s->convert;
+    struct gpu *g = piece_gpu(p->s, p->piece);
+    enum ckpt_status st = g->ops->event_new(g, &c->behind[c->at], err);
+    if (st != CKPT_OK)
+        return st;
+    st = g->ops->copy_in(g, bytes, part, p->bits, &p->s->decl.pieces[p->piece].box,
+                         &p->s->at[p->piece], err);
+    enum ckpt_status gone = g->ops->record(g, c->behind[c->at], st == CKPT_OK ? err : NULL);
+    st = st == CKPT_OK ? gone : st;
+    return st == CKPT_OK ? take_part(c, (c->at + 1) % LIB_CONVERTING, err) : st;
+}
+
 static enum ckpt_status put_part(void *arg, const struct box *part, const void *bytes,
                                  struct ckpt_err *err)
 {
     const struct put_call *p = arg;
     struct gpu *g = piece_gpu(p->s, p->piece);
-    enum ckpt_status st = g->ops->copy_in(g, bytes, part, p->bits, &p->s->decl.pieces[p->piece].box,
-                                          &p->s->at[p->piece], err);
-    if (st == CKPT_OK && p->s->on[p->piece])
-        st = flight_settle(g, err); /* the room of `bytes` is used again at once */
-    return st;
+    if (p->s->on[p->piece])
+        return queue_part(p, part, bytes, err);
+    return g->ops->copy_in(g, bytes, part, p->bits, &p->s->decl.pieces[p->piece].box,
+                           &p->s->at[p->piece], err);
 }
 
 static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_frag *f, size_t piece,
@@ -243,10 +268,27 @@ static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_fr
 {
     unsigned to = s->decl.tensors[f->tensor].dtype;
     struct put_call call = { s, piece, dtype_bits(to) };
-    if (!s->room && !(s->room = aligned_alloc(CKPT_BLOCK, CONVERT_ROOM)))
+    struct lib_convert *c = &s->convert;
+    if (!room_make(&c->room, LIB_CONVERTING * CONVERT_ROOM))
         return err_set(err, CKPT_NO_MEMORY, "restore: no memory to convert in");
-    return convert_box(box, to, f->dtype, from, s->room, put_part, &call,
+    if (s->on[piece] && !c->pin_asked)
+        room_pin(&c->room, piece_gpu(s, piece));
+    c->pin_asked |= s->on[piece] != 0;
+    enum ckpt_status st = take_part(c, c->at, err);
+    if (st != CKPT_OK)
+        return st;
+    return convert_box(box, to, f->dtype, from, &c->part, put_part, &call,
                        &s->fates[f->tensor].overflowed, err);
+}
+
+void slots_forget(struct ckpt_state *s)
+{
+    struct lib_convert *c = &s->convert;
+    for (unsigned i = 0; i < LIB_CONVERTING; i++)
+        if (c->behind[i])
+            c->behind[i]->gpu->ops->event_free(c->behind[i]);
+    room_drop(&c->room);
+    *c = (struct lib_convert){ 0 };
 }
 
 /* Our own daemon's word is checked all the same: a wrong one must not scribble over the

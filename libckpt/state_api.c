@@ -48,6 +48,8 @@ void state_free_memory(struct ckpt_state *s)
     if (own)
         flight_forget(s);
     audit_free(s);
+    if (own)
+        slots_forget(s);
     slots_unmap(s);
     for (size_t i = 0; i < s->side_count; i++) {
         struct lib_side *side = &s->sides[i];
@@ -60,7 +62,6 @@ void state_free_memory(struct ckpt_state *s)
     free(s->on);
     free(s->need_bytes);
     free(s->fates);
-    free(s->room);
     select_fini(&s->select);
     report_fini(&s->report);
     if (s->fan)

@@ -420,7 +420,7 @@ static void place_converted(struct exporter *x, const struct plan_iter *f, struc
                             const uint8_t *from)
 {
     unsigned dtype = x->items[f->part->tensor].dtype;
-    enum ckpt_status st = convert_box(&f->common, dtype, f->part->dtype, from, x->room, place_part,
+    enum ckpt_status st = convert_box(&f->common, dtype, f->part->dtype, from, &x->room, place_part,
                                       p, &x->report.overflowed, NULL);
     (void)st; /* place_part cannot fail */
 }

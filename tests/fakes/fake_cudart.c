@@ -107,7 +107,7 @@ static cuda_error begin(const char *name, bool unsafe)
     pthread_mutex_lock(&lock);
     struct named_call *f = named_call(&calls, name);
     bool fails = named_call_fails(f);
-    while (f->held)
+    while (named_call_held(f))
         pthread_cond_wait(&changed, &lock);
     if (fails) {
         if (f->sticky)
@@ -141,10 +141,11 @@ void fake_fail(const char *function, unsigned nth, int error, bool sticky)
     pthread_mutex_unlock(&lock);
 }
 
-void fake_hold(const char *function, bool hold)
+void fake_hold_from(const char *function, unsigned nth)
 {
     pthread_mutex_lock(&lock);
-    named_call(&calls, function)->held = hold;
+    struct named_call *f = named_call(&calls, function);
+    f->hold_from = nth ? f->count + nth : 0;
     pthread_cond_broadcast(&changed);
     pthread_mutex_unlock(&lock);
 }
@@ -301,19 +302,35 @@ static void each_row(const struct rect *r, bool poison, size_t from, size_t to)
     }
 }
 
-static void do_copy(struct op *op, uint64_t *random)
+/* Lock held: others look at what is not done yet. */
+static void any_order(struct op *op, uint64_t *random)
 {
-    for (size_t i = op->count; i > 1; i--) { /* any order */
+    for (size_t i = op->count; i > 1; i--) {
         size_t k = draw(random) % i;
         struct rect t = op->rects[i - 1];
         op->rects[i - 1] = op->rects[k];
         op->rects[k] = t;
     }
+}
+
+static void begin_rect(void)
+{
+    pthread_mutex_lock(&lock);
+    struct named_call *f = named_call(&calls, "copies");
+    f->count++;
+    while (named_call_held(f))
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
+static void do_copy(struct op *op, uint64_t *random)
+{
     for (size_t i = 0; op->in && i < op->count; i++)
         each_row(&op->rects[i], true, 0, op->rects[i].rows);
     for (size_t i = 0; i < op->count; i++) {
         struct rect *r = &op->rects[i];
         size_t half = r->rows / 2;
+        begin_rect();
         each_row(r, false, 0, half);
         dawdle(random);
         each_row(r, false, half, r->rows);
@@ -331,9 +348,10 @@ static void do_op(struct CUstream_st *s, struct op *op)
 {
     dawdle(&s->random);
     pthread_mutex_lock(&lock);
-    while (broken || (op->kind == WAIT && op->event->done < op->generation) ||
-           (op->kind == COPY && named_call(&calls, "copies")->held))
+    while (broken || (op->kind == WAIT && op->event->done < op->generation))
         pthread_cond_wait(&changed, &lock); /* after a sticky error nothing happens any more */
+    if (op->kind == COPY)
+        any_order(op, &s->random);
     pthread_mutex_unlock(&lock);
     if (op->kind == KERNEL)
         op->kernel(op->arg);
@@ -534,7 +552,7 @@ API cuda_error cuDevicePrimaryCtxGetState(int d, unsigned *flags, int *active);
 API cuda_error cuPointerGetAttributes(unsigned count, int *attributes, void **data,
                                       unsigned long long at);
 /* What programs call, and the library does not. */
-API cuda_error cudaMalloc(void **ret, size_t bytes), cudaFree(void *p);
+API cuda_error cudaFree(void *p);
 API cuda_error cudaMallocHost(void **ret, size_t bytes), cudaFreeHost(void *p);
 API cuda_error cudaStreamSynchronize(cuda_stream s);
 API cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s);
@@ -822,6 +840,21 @@ static bool one_pinning(const struct rect *r, bool in)
     return true;
 }
 
+size_t fake_in_air(struct fake_span *ret, size_t max)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&lock);
+    for (const struct CUstream_st *s = streams; s; s = s->next)
+        for (const struct op *o = s->first; o; o = o->next)
+            for (size_t i = 0; o->kind == COPY && i < o->count; i++, n++) {
+                struct range at = host_range(&o->rects[i], o->in);
+                if (n < max)
+                    ret[n] = (struct fake_span){ at.base, at.bytes };
+            }
+    pthread_mutex_unlock(&lock);
+    return n;
+}
+
 /* Resolves the addresses, poisons what the host will read, queues; waits where memory is not
  * pinned.  Lock held. */
 static cuda_error copy(cuda_stream s, struct rect *rects, size_t count, int kind)
@@ -897,12 +930,6 @@ cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
 #endif
 
 /* -- for programs ------------------------------------------------------------------------ */
-
-cuda_error cudaMalloc(void **ret, size_t bytes)
-{
-    *ret = fake_malloc(device, bytes);
-    return CUDA_SUCCESS;
-}
 
 static bool all_idle(void)
 {

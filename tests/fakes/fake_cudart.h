@@ -47,10 +47,21 @@ void fake_replay(fake_stream graph, fake_stream given);
  * sticky: so does everything from then on, and nothing queued happens any more. */
 void fake_fail(const char *function, unsigned nth, int error, bool sticky);
 /* Its calls do not come back until they are let go.  "copies": none of them happens, on any
- * stream. */
-void fake_hold(const char *function, bool hold);
-unsigned fake_calls(const char *function); /* how often it was called */
-size_t fake_allocated(int on);             /* bytes of device memory */
-size_t fake_pinned(void);                  /* bytes */
-size_t fake_pinned_at_once(void);          /* by one call, at most */
-int fake_contexts(void);                   /* bit mask of devices that anything was made on */
+ * stream, not even the rest of those that are begun. */
+void fake_hold_from(const char *function, unsigned nth); /* the nth next (1 = the next); 0: none */
+static inline void fake_hold(const char *function, bool hold)
+{
+    fake_hold_from(function, hold);
+}
+unsigned fake_calls(const char *function); /* how often it was called; "copies": that were begun */
+/* The host's side of copies that are queued and have not ended: how many there are, of which the
+ * first `max` are told. */
+struct fake_span {
+    unsigned char *at;
+    size_t bytes;
+};
+size_t fake_in_air(struct fake_span *ret, size_t max);
+size_t fake_allocated(int on);    /* bytes of device memory */
+size_t fake_pinned(void);         /* bytes */
+size_t fake_pinned_at_once(void); /* by one call, at most */
+int fake_contexts(void);          /* bit mask of devices that anything was made on */

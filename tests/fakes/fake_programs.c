@@ -9,6 +9,7 @@
 
 extern int cudaGetDevice(int *ret);
 
+API int cudaMalloc(void **ret, size_t bytes);
 API int cudaStreamCreate(fake_stream *ret);
 API int cudaMemGetInfo(size_t *ret_free, size_t *ret_total);
 API int cudaStreamBeginCapture(fake_stream s, int mode);
@@ -22,6 +23,12 @@ static int current(void)
     int device = 0;
     (void)cudaGetDevice(&device);
     return device;
+}
+
+int cudaMalloc(void **ret, size_t bytes)
+{
+    *ret = fake_malloc(current(), bytes);
+    return 0;
 }
 
 int cudaStreamCreate(fake_stream *ret)

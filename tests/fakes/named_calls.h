@@ -13,8 +13,8 @@ struct named_call {
     const char *name;
     unsigned count, fail_at; /* fail_at: the nth next one, 0 = none */
     int error;
-    bool sticky; /* for the library: all later ones, too */
-    bool held;   /* for the library: it does not come back */
+    bool sticky;        /* for the library: all later ones, too */
+    unsigned hold_from; /* for the library: this call and later ones do not come back; 0: all do */
 };
 struct named_calls {
     struct named_call of[NAMED_CALLS_MAX];
@@ -31,6 +31,12 @@ static inline struct named_call *named_call(struct named_calls *all, const char 
     }
     all->of[i].name = name;
     return &all->of[i];
+}
+
+/* Asked right behind the count, and again until it is false. */
+static inline bool named_call_held(const struct named_call *f)
+{
+    return f->hold_from && f->count >= f->hold_from;
 }
 
 /* Counts a call; true: this is the one to fail. */

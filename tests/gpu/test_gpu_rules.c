@@ -1,6 +1,7 @@
 /* What the daemon may do while copies are in the air (flight.c, transfer_copies.c), on a scripted
  * one and the fake CUDA runtime: grants said again, a fresh start with a new arena, a close
- * in the middle; and devices that never end, with a library that waits for them 0.3 s and not 5. */
+ * in the middle; saves at a rate (pace.c); and devices that never end, with a library that
+ * waits for them 0.3 s and not 5. */
 #include <poll.h>
 
 #include "gpu/device_fixture.h"
@@ -348,6 +349,78 @@ static void rate_without_pins(void)
     fix_close(&g.f);
 }
 
+/* -- the rate ------------------------------------------------------------------------ */
+
+#define SPANS_MAX 256
+
+/* The library's clock, put forward. */
+static _Atomic int64_t forward_ns;
+
+int64_t __real_lib_now_ns(void);
+int64_t __wrap_lib_now_ns(void);
+
+int64_t __wrap_lib_now_ns(void)
+{
+    return __real_lib_now_ns() + atomic_load(&forward_ns);
+}
+
+static uint64_t bytes_in_air(void)
+{
+    struct fake_span span[SPANS_MAX];
+    uint64_t bytes = 0;
+    size_t n = fake_in_air(span, SPANS_MAX);
+    CHECK(n <= SPANS_MAX);
+    for (size_t i = 0; i < n; i++)
+        bytes += span[i].bytes;
+    return bytes;
+}
+
+/* The library's thread looks at what is in the air each time before it looks for more to queue. */
+static void let_it_look(void)
+{
+    unsigned before = fake_calls("EventQuery");
+    while (fake_calls("EventQuery") < before + LOOKS)
+        usleep(500);
+}
+
+/* With a rate, copies are queued on the device a slot at a time, each when those before it have had
+ * their time, and time that was not used is not saved up.  None ends here: what is in the air is all
+ * that was queued.  A slot takes minutes of the library's clock, which no test runs. */
+static void queued_at_a_rate(void)
+{
+    const uint64_t rate = 8192;
+    const int64_t margin = 200 * SECOND_NS;
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    uint64_t op, allowed = 0;
+    s.slots = 4;
+    setenv("CKPT_COPY_RATE", "8K", 1);
+    open_gpu(&g, &s);
+    fix_fill(&g.f, 1);
+    memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
+    fake_hold("copies", true);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    const struct decl *d = &g.f.s->decl;
+    CHECK_EQ(d->slot_count, 3);
+    for (uint32_t i = 0; i < d->slot_count; i++) {
+        int64_t takes = (int64_t)(d->slots[i].used / rate) * SECOND_NS;
+        uint64_t before = allowed;
+        allowed += d->slots[i].used;
+        CHECK(takes > 2 * margin);
+        while (bytes_in_air() <= before)
+            usleep(500);
+        let_it_look();
+        CHECK(bytes_in_air() <= allowed);
+        atomic_fetch_add(&forward_ns, takes - margin);
+        let_it_look();
+        CHECK(bytes_in_air() <= allowed);
+        atomic_fetch_add(&forward_ns, 10 * margin);
+    }
+    fake_hold("copies", false);
+    check_saved(&g, 1, op);
+}
+
 /* -- a device that never ends ------------------------------------------------------ */
 
 static void hangs_under_arena(void)
@@ -554,6 +627,7 @@ int main(void)
         nobody_spins,
         rate_without_pins,
         closes_over_two,
+        queued_at_a_rate,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));

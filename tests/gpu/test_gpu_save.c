@@ -1,133 +1,9 @@
 /* Saves from devices and restores to them (flight.c, gpu_cuda.c, devices.c), end to end: the public API, a real ckptd, and a
- * CUDA runtime with real asynchrony (fakes/fake_cudart.h).
- *
- * What a step does is in kernels on a stream; the host never waits for it unless a case says
- * so.  A mutation is queued right behind the fence, so whatever is copied too late is seen. */
+ * CUDA runtime with real asynchrony (gpu/trainer.h); also what is converted on its way (room.c).
+ * A mutation is queued right behind the fence, so whatever is copied too late is seen. */
 #include <pthread.h>
-#include <sys/wait.h>
 
-#include "e2e/kit.h"
-#include "fakes/fake_cudart.h"
-
-#define PARTS_MAX 12
-#define TENSOR(n, t, d, how_, ...)                                                      \
-    {                                                                                   \
-        .name = (n), .dtype = (t), .ndim = (d), .how = (how_), .shape = { __VA_ARGS__ } \
-    }
-
-/* A rank whose parts lie on devices: r->buffers is what the host thinks, `at` where it is. */
-struct trainer {
-    struct kit_rank *r;
-    fake_stream stream;
-    struct ckpt_buffer at[PARTS_MAX];
-    bool on_device[PARTS_MAX];
-};
-struct change {
-    struct trainer *t;
-    struct ckpt_buffer copy[PARTS_MAX]; /* NULL bases: scribble */
-};
-
-static uint64_t seed;
-
-static void do_change(void *arg)
-{
-    struct change *g = arg;
-    for (size_t i = 0; i < g->t->r->count; i++) {
-        void *to = g->t->on_device[i] ? fake_look(g->t->at[i].base) : NULL;
-        if (to && g->copy[i].base)
-            memcpy(to, g->copy[i].base, g->copy[i].bytes);
-        else if (to)
-            memset(to, 0x77, g->t->at[i].bytes);
-        free(g->copy[i].base);
-    }
-    free(g);
-}
-
-/* A kernel that sets the state to what r->buffers has now, or to nonsense. */
-static void launch_change(struct trainer *t, bool scribble)
-{
-    struct change *g = calloc(1, sizeof(*g));
-    g->t = t;
-    for (size_t i = 0; i < t->r->count && !scribble; i++) {
-        g->copy[i] = t->r->buffers[i];
-        g->copy[i].base = malloc(g->copy[i].bytes + 1);
-        memcpy(g->copy[i].base, t->r->buffers[i].base, g->copy[i].bytes);
-    }
-    fake_launch(t->stream, do_change, g);
-}
-
-/* Puts the parts that `where` says on devices. */
-static void place(struct trainer *t, const int *where)
-{
-    for (size_t i = 0; i < t->r->count; i++) {
-        t->at[i] = t->r->buffers[i];
-        t->on_device[i] = where[i] >= 0 && !t->r->parts[i].object && t->at[i].bytes;
-        if (t->on_device[i])
-            t->at[i].base = fake_malloc(where[i], t->at[i].bytes);
-    }
-}
-
-static void unplace(struct trainer *t)
-{
-    fake_sync(t->stream);
-    for (size_t i = 0; i < t->r->count; i++)
-        if (t->on_device[i])
-            fake_free(t->at[i].base);
-}
-
-/* The step's state is computed on the stream. */
-static void compute(struct trainer *t, uint64_t step)
-{
-    kit_fill(t->r, step);
-    for (size_t i = 0; i < t->r->count; i++)
-        if (!t->on_device[i])
-            t->at[i].bytes = t->r->buffers[i].bytes; /* objects */
-    launch_change(t, false);
-}
-
-static enum ckpt_status save(struct trainer *t, uint64_t step, uint64_t *ret_op)
-{
-    struct ckpt_save_opts o = { .size = sizeof(o), .step = step };
-    return ckpt_save(t->r->s, &o, t->at, t->r->count, t->stream, ret_op);
-}
-
-/* What is on the devices, to the host's view; then every byte is looked at. */
-static void check_state(struct trainer *t, uint64_t step)
-{
-    fake_sync(t->stream);
-    for (size_t i = 0; i < t->r->count; i++)
-        if (t->on_device[i])
-            memcpy(t->r->buffers[i].base, fake_look(t->at[i].base), t->at[i].bytes);
-        else
-            t->r->buffers[i].bytes = t->at[i].bytes;
-    kit_check(t->r, step);
-}
-
-static void restore(struct trainer *t)
-{
-    kit_scribble(t->r);
-    launch_change(t, true);
-    KIT_OK(ckpt_restore(t->r->s, NULL, t->at, t->r->count, t->stream, NULL));
-    check_state(t, t->r->point.step);
-}
-
-static void begin(struct kit_rank *r, unsigned delay_us)
-{
-    fake_seed(seed + r->rank, delay_us);
-    kit_open(r);
-}
-
-static const struct kit_part plain[] = {
-    TENSOR("w", CKPT_F32, 2, KIT_ROWS, 1100, 700),   TENSOR("t", CKPT_BF16, 2, KIT_COLS, 640, 330),
-    TENSOR("flat", CKPT_F32, 2, KIT_FLAT, 77, 3001), TENSOR("same", CKPT_F32, 1, KIT_SAME, 300000),
-    TENSOR("s", CKPT_F32, 0, KIT_FIRST, 0),
-};
-
-/* Several times the least arena. */
-static const struct kit_part large[] = {
-    TENSOR("w", CKPT_F32, 2, KIT_ROWS, 3000, 1500),
-    TENSOR("v", CKPT_F32, 2, KIT_ROWS, 3000, 1500),
-};
+#include "gpu/trainer.h"
 
 extern int cudaSetDevice(int device), cudaGetDevice(int *ret), cudaRuntimeGetVersion(int *ret);
 
@@ -265,37 +141,6 @@ static void test_mixed(void)
 }
 
 /* -- one rank, one rule ------------------------------------------------------------ */
-
-static void start_one(struct trainer *t, struct kit_rank *r, int device)
-{
-    int where[PARTS_MAX];
-    for (size_t i = 0; i < PARTS_MAX; i++)
-        where[i] = device;
-    t->r = r;
-    begin(r, 200);
-    if (r->arena_bytes)
-        kit_declare(r, large, ARRAY_COUNT(large));
-    else
-        kit_declare(r, plain, ARRAY_COUNT(plain));
-    t->stream = fake_stream_new(device);
-    place(t, where);
-}
-
-static void save_local(struct trainer *t, uint64_t step)
-{
-    uint64_t op;
-    compute(t, step);
-    KIT_OK(save(t, step, &op));
-    KIT_OK(ckpt_fence(t->r->s, 60000));
-    KIT_OK(ckpt_wait(t->r->c, op, CKPT_LEVEL_LOCAL, 60000));
-}
-
-static void finish_one(struct trainer *t)
-{
-    KIT_OK(ckpt_progress(t->r->c, CKPT_FINISHED));
-    unplace(t);
-    kit_close(t->r);
-}
 
 /* The next launch has exactly these bytes. */
 static void look_again(struct kit_rank *r)
@@ -759,41 +604,6 @@ static void test_restore_failures(void)
     }
 }
 
-/* Saves one after the other until it is killed. */
-static void copy_loop(struct kit_rank *r)
-{
-    struct trainer t;
-    uint64_t op;
-    r->arena_bytes = 1;
-    start_one(&t, r, 0);
-    uint64_t first = r->point.size ? r->point.step + 1 : 1;
-    if (r->point.size)
-        restore(&t);
-    for (uint64_t step = first;; step++) {
-        compute(&t, step);
-        KIT_OK(save(&t, step, &op));
-        KIT_OK(ckpt_fence_stream(r->s, t.stream));
-        launch_change(&t, true);
-        if (step == first + 1)
-            kit_reach(r->board, 1);
-        ckpt_progress(r->c, step);
-    }
-}
-
-static void test_killed(void)
-{
-    unsigned long long random = seed * 3;
-    for (int i = 0; i < (getenv("CKPT_DEEP") ? 20 : 3); i++) {
-        struct kit_crowd w;
-        kit_ranks(&w, "killed", 1, copy_loop, NULL);
-        kit_await(w.board, 1, 1);
-        kit_pause((long)(test_rand(&random) % 60));
-        kit_kill(w.pid[0], SIGKILL);
-        kit_wait(&w, 1);
-        kit.cases++;
-    }
-}
-
 /* Other cuts than it was saved with, so rows are scattered; and other types, through memory
  * that is used again. */
 static void reshaped(struct kit_rank *r)
@@ -826,6 +636,184 @@ static void reshaped(struct kit_rank *r)
     KIT_OK(ckpt_progress(r->c, CKPT_FINISHED));
     unplace(&t);
     kit_close(r);
+}
+
+/* -- restores between what a stream did before and what it does next ------------------ */
+
+#define EVERYWHERE (-1)
+#define LEGACY     ((fake_stream)1)
+#define PER_THREAD ((fake_stream)2)
+
+static const int spread_over[PARTS_MAX] = { 0, 1, 2, 1, 0 };
+
+/* What of the state one stream works on. */
+struct share {
+    struct trainer *t;
+    int device; /* or EVERYWHERE */
+    atomic_int *go;
+};
+
+static bool is_in(const struct share *w, size_t part)
+{
+    return w->t->on_device[part] && (w->device == EVERYWHERE || spread_over[part] == w->device);
+}
+
+/* Work from before the restore, which takes its time. */
+static void scribble_share(void *arg)
+{
+    const struct share *w = arg;
+    while (!atomic_load(w->go))
+        kit_pause(1);
+    for (size_t i = 0; i < w->t->r->count; i++)
+        if (is_in(w, i))
+            memset(fake_look(w->t->at[i].base), 0x33, w->t->at[i].bytes);
+}
+
+/* The next step's first kernel, which reads. */
+static void read_share(void *arg)
+{
+    const struct share *w = arg;
+    for (size_t i = 0; i < w->t->r->count; i++)
+        if (is_in(w, i))
+            memcpy(w->t->r->buffers[i].base, fake_look(w->t->at[i].base), w->t->at[i].bytes);
+}
+
+static unsigned copy_calls(void)
+{
+    return fake_calls("MemcpyBatchAsync") + fake_calls("MemcpyAsync");
+}
+
+struct late {
+    atomic_int go;
+    unsigned calls;
+};
+
+/* Long after the restore has queued its first copies. */
+static void *let_go(void *arg)
+{
+    struct late *l = arg;
+    while (copy_calls() == l->calls)
+        kit_pause(1);
+    kit_pause(50);
+    atomic_store(&l->go, 1);
+    return NULL;
+}
+
+static void *restore_there(void *arg)
+{
+    struct trainer *t = arg;
+    KIT_OK(ckpt_restore(t->r->s, NULL, t->at, t->r->count, t->stream, NULL));
+    return NULL;
+}
+
+/* On the stream, or on the default streams of all devices. */
+static void on_shares(struct share *shares, size_t count, int device, void (*kernel)(void *))
+{
+    for (size_t i = 0; i < count; i++) {
+        CHECK_EQ(cudaSetDevice(shares[i].device == EVERYWHERE ? device : shares[i].device), 0);
+        fake_launch(shares[i].t->stream, kernel, &shares[i]);
+    }
+    CHECK_EQ(cudaSetDevice(device), 0);
+}
+
+/* Nothing that was on the stream comes behind the restore, and nothing that is put there at once
+ * before it.  aside: by a thread that has set no device. */
+static void restore_between(struct trainer *t, fake_stream stream, int device, bool aside)
+{
+    struct late late = { .calls = copy_calls() };
+    struct share shares[3] = { { t, stream ? EVERYWHERE : 0, &late.go },
+                               { t, 1, &late.go },
+                               { t, 2, &late.go } };
+    size_t count = stream ? 1 : 3;
+    pthread_t helper, restorer;
+    t->stream = stream;
+    kit_scribble(t->r);
+    on_shares(shares, count, device, scribble_share);
+    CHECK_EQ(pthread_create(&helper, NULL, let_go, &late), 0);
+    if (aside) {
+        CHECK_EQ(pthread_create(&restorer, NULL, restore_there, t), 0);
+        CHECK_EQ(pthread_join(restorer, NULL), 0);
+    } else {
+        restore_there(t);
+    }
+    on_shares(shares, count, device, read_share);
+    for (size_t i = 0; i < count; i++) {
+        CHECK_EQ(cudaSetDevice(stream ? device : (int)i), 0);
+        fake_sync(stream);
+    }
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    kit_check(t->r, t->r->point.step);
+}
+
+static void into_streams(struct kit_rank *r)
+{
+    struct trainer t = { .r = r };
+    CHECK_EQ(cudaSetDevice(0), 0);
+    begin(r, 100);
+    kit_declare(r, plain, ARRAY_COUNT(plain));
+    place(&t, spread_over);
+    CHECK(r->point.size);
+    for (int device = 0; device < 4; device++) { /* nothing of it lies on the last */
+        restore_between(&t, fake_stream_new(device), device, false);
+        restore_between(&t, NULL, device, false);
+        restore_between(&t, LEGACY, device, false);
+    }
+    restore_between(&t, PER_THREAD, 0, false); /* the fake makes one, on the first's device */
+    restore_between(&t, NULL, 1, true);
+    unplace(&t);
+    kit_close(r);
+}
+
+/* -- other types ------------------------------------------------------------------------ */
+
+static void *let_copies_go(void *arg)
+{
+    (void)arg;
+    for (int i = 0; fake_in_air(NULL, 0) < 4; i++) {
+        CHECK(i < 30000);
+        kit_pause(1);
+    }
+    fake_hold("copies", false);
+    return NULL;
+}
+
+/* While the device copies what was converted, more is: none of the copies is waited for before the
+ * next is queued.  There are more of them than memory to convert in, which is used again. */
+static void converted_ahead(struct kit_rank *r)
+{
+    static const int where[PARTS_MAX] = { 0, 1 };
+    struct kit_part parts[ARRAY_COUNT(large)];
+    struct ckpt_restore_opts o = { .size = sizeof(o), .flags = CKPT_RESTORE_CONVERT };
+    struct trainer t = { .r = r };
+    pthread_t helper;
+    memcpy(parts, large, sizeof(parts));
+    parts[0].dtype = CKPT_BF16;
+    parts[1].dtype = CKPT_F64;
+    begin(r, 100);
+    kit_declare(r, parts, ARRAY_COUNT(parts));
+    t.stream = fake_stream_new(0);
+    place(&t, where);
+    fake_hold("copies", true);
+    CHECK_EQ(pthread_create(&helper, NULL, let_copies_go, NULL), 0);
+    KIT_OK(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, &o));
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o));
+    fake_sync(t.stream);
+    for (size_t i = 0; i < r->count; i++)
+        CHECK(memcmp(fake_look(t.at[i].base), r->buffers[i].base, t.at[i].bytes) == 0);
+    CHECK(fake_calls("MemcpyAsync") + fake_calls("MemcpyBatchAsync") > 50);
+    unplace(&t);
+    kit_close(r);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+static void save_large(struct kit_rank *r)
+{
+    struct trainer t;
+    r->arena_bytes = 1;
+    start_one(&t, r, 0);
+    save_local(&t, 1);
+    unplace(&t);
 }
 
 /* A tensor with gaps between its rows, and one held the other way round, saved and restored:
@@ -899,6 +887,10 @@ int main(void)
     alone("device", other_device, 1);
     alone("unpinned", not_pinned, 1);
     alone("default", default_streams, 4);
+    kit_run("default", 1, into_streams, NULL);
+    kit_run("large", 1, save_large, NULL);
+    kit_run("large", 1, converted_ahead, NULL);
+    kit.cases += 2;
     alone("aside", from_aside, 1);
     alone("early", pinned_early, 1);
     alone("before", pinned_before, 1);
@@ -912,6 +904,5 @@ int main(void)
     kit_run("refused", 1, streams_refused, NULL);
     test_failures();
     test_restore_failures();
-    test_killed();
     return kit_end();
 }

@@ -425,7 +425,8 @@ static enum ckpt_status put(void *arg, const struct box *part, const void *bytes
 /* A fragment into a transposed array: each element lands where it belongs. */
 static void test_boxes(void)
 {
-    static uint8_t room[CONVERT_ROOM] __attribute__((aligned(8)));
+    static uint8_t memory[CONVERT_ROOM] __attribute__((aligned(8)));
+    void *room = memory;
     const struct box what = { 3, { 2, 5, 1 }, { 37, 91, 53 } };
     const struct box held = { 3, { 0, 5, 0 }, { 40, 91, 60 } };
     uint64_t n = box_volume(&what), over = 0;
@@ -438,7 +439,7 @@ static void test_boxes(void)
     t.at.stride_bits[0] = 32;
     t.at.stride_bits[1] = 32 * 40;
     t.at.stride_bits[2] = 32 * 40 * 91;
-    CHECK_OK(convert_box(&what, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, room, put, &t, &over, NULL));
+    CHECK_OK(convert_box(&what, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, &room, put, &t, &over, NULL));
     CHECK(t.parts > 1);
     for (uint64_t i = 0; i < n; i++) {
         uint64_t x = i / (91 * 53) + 2, y = i / 53 % 91, z = i % 53 + 1;
@@ -448,14 +449,15 @@ static void test_boxes(void)
     CHECK_EQ(bits_of(out[0]), 0);
     t.parts = 999;
     struct ckpt_err err = { 0 };
-    CHECK_EQ(convert_box(&what, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, room, put, &t, &over, &err),
+    CHECK_EQ(convert_box(&what, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, &room, put, &t, &over, &err),
              CKPT_DEVICE);
     const struct box none = { 2, { 0, 0 }, { 0, 4 } }, scalar = { 0 };
     t.parts = 0;
-    CHECK_OK(convert_box(&none, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, room, put, &t, &over, NULL));
+    CHECK_OK(convert_box(&none, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, &room, put, &t, &over, NULL));
     CHECK_EQ(t.parts, 0);
     t.held = &scalar;
-    CHECK_OK(convert_box(&scalar, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, room, put, &t, &over, NULL));
+    CHECK_OK(
+        convert_box(&scalar, CKPT_DTYPE_F32, CKPT_DTYPE_BF16, in, &room, put, &t, &over, NULL));
     CHECK_EQ(bits_of(out[0]), 0x3f800000);
     free(in);
     free(out);
