@@ -662,6 +662,7 @@ static void dies_half_way(struct kit_rank *r)
     kit_open(r);
     kit_declare(r, large, 1);
     KIT_OK(kit_save(r, 1, &op));
+    KIT_OK(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000));
     for (int i = 0; i < 2000 && look_at_packs("half", false) == 0; i++)
         kit_pause(10);
     int before = kit_logged_times("settings are in force");
