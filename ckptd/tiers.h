@@ -29,8 +29,7 @@ struct tiers_setup {
  * an earlier worker was told of it, stays as it is. */
 enum ckpt_status tiers_setup_open(struct tiers_setup *t, const struct config *config,
                                   const uint8_t node[16], bool again, struct record_repo *io_home,
-                                  struct ckpt_err *err)
-    CKPT_MUST_CHECK;
+                                  struct ckpt_err *err) CKPT_MUST_CHECK;
 void tiers_setup_close(struct tiers_setup *t);
 
 struct tiers {
