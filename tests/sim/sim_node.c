@@ -5,11 +5,12 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <ucontext.h>
 
 #include "ckptd/worker.h"
 #include "sim/sim.h"
 #include "sim/sim_wraps.h"
+
+#include "fiber.h"
 
 #define CANNOT_START 4                   /* worker_main */
 #define STACK        (UINT64_C(8) << 20) /* lists of actions lie on it, nested */
@@ -32,8 +33,8 @@ struct sim_node sim_nodes[SIM_NODES + 1];
 uint32_t sim_node_count;
 struct sim_node *sim_current;
 
-static struct fiber {
-    ucontext_t context;
+static struct turn {
+    struct fiber fiber;
     void *stack;
     struct rundir rundir;
     struct config config;
@@ -45,8 +46,7 @@ static struct fiber {
     struct keep_entry entries[256];
     bool died, ended;
     int status; /* of its end */
-} fibers[SIM_NODES + 1];
-static ucontext_t scheduler;
+} turns[SIM_NODES + 1];
 
 static uint32_t index_of(const struct sim_node *n)
 {
@@ -59,8 +59,8 @@ void sim_nodes_reset(uint32_t count)
         sim_memory_drop(i);
     memset(sim_nodes, 0, sizeof(sim_nodes));
     for (size_t i = 0; i < SIM_NODES; i++) {
-        memset(&fibers[i].counters, 0, sizeof(fibers[i].counters));
-        fibers[i].home = (struct record_repo){ 0 };
+        memset(&turns[i].counters, 0, sizeof(turns[i].counters));
+        turns[i].home = (struct record_repo){ 0 };
     }
     sim_node_count = count;
     sim_current = NULL;
@@ -68,39 +68,35 @@ void sim_nodes_reset(uint32_t count)
 
 /* ---- the worker's turn ---- */
 
-static void fiber_main(void)
+static void turn_main(void)
 {
-    struct fiber *f = &fibers[index_of(sim_current)];
-    f->status = worker_main(&f->worker, &f->keep, &f->table);
-    f->ended = true;
-    swapcontext(&f->context, &scheduler);
+    struct turn *t = &turns[index_of(sim_current)];
+    t->status = worker_main(&t->worker, &t->keep, &t->table);
+    t->ended = true;
+    fiber_yield(&t->fiber);
 }
 
-static void fiber_make(uint32_t node)
+static void turn_make(uint32_t node)
 {
-    struct fiber *f = &fibers[node];
+    struct turn *t = &turns[node];
     struct sim_node *n = &sim_nodes[node];
-    if (!f->stack)
-        f->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(f->stack != MAP_FAILED);
-    clean_stack(f->stack);
-    f->died = f->ended = false;
-    f->status = 0;
-    sim_store_config(node, &f->config);
-    f->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
-    f->worker = (struct worker){ .config = &f->config,
-                                 .rundir = &f->rundir,
-                                 .counters = &f->counters,
-                                 .home = &f->home,
+    if (!t->stack)
+        t->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(t->stack != MAP_FAILED);
+    clean_stack(t->stack);
+    t->died = t->ended = false;
+    t->status = 0;
+    sim_store_config(node, &t->config);
+    t->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
+    t->worker = (struct worker){ .config = &t->config,
+                                 .rundir = &t->rundir,
+                                 .counters = &t->counters,
+                                 .home = &t->home,
                                  .ready_fd = -1 };
-    f->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };
-    memcpy(f->entries, n->kept, sizeof(f->entries));
-    f->table = (struct keep_table){ .entries = f->entries, .count = n->kept_count, .cap = 256 };
-    CHECK(getcontext(&f->context) == 0);
-    f->context.uc_stack.ss_sp = f->stack;
-    f->context.uc_stack.ss_size = STACK;
-    f->context.uc_link = NULL;
-    makecontext(&f->context, fiber_main, 0);
+    t->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };
+    memcpy(t->entries, n->kept, sizeof(t->entries));
+    t->table = (struct keep_table){ .entries = t->entries, .count = n->kept_count, .cap = 256 };
+    fiber_make(&t->fiber, t->stack, STACK, turn_main);
 }
 
 void sim_node_poke(uint32_t node)
@@ -125,7 +121,7 @@ void sim_node_start(uint32_t node)
     n->watch_count = 0;
     sim_note("node %u: worker %llu starts, %u kept", node, (unsigned long long)n->worker,
              n->kept_count);
-    fiber_make(node);
+    turn_make(node);
     sim_after(SIM_MS, EV_NODE_RUN, node, ++n->turn);
 }
 
@@ -165,7 +161,7 @@ static void ended(uint32_t node)
 {
     struct sim_node *n = &sim_nodes[node];
     sim_note("node %u: worker %llu ended", node, (unsigned long long)n->worker);
-    if (sim_suite.cluster && fibers[node].status == CANNOT_START) {
+    if (sim_suite.cluster && turns[node].status == CANNOT_START) {
         sim_saw(SEEN_start_refused); /* its keeper starts another */
         buried(node);
         return;
@@ -182,11 +178,11 @@ void sim_node_turn(uint32_t node, uint64_t turn)
         return;
     n->turn++;
     sim_current = n;
-    CHECK(swapcontext(&scheduler, &fibers[node].context) == 0);
+    fiber_go(&turns[node].fiber);
     sim_current = NULL;
-    if (fibers[node].died)
+    if (turns[node].died)
         died(node);
-    else if (fibers[node].ended)
+    else if (turns[node].ended)
         ended(node);
     else
         sim_check_node(n);
@@ -198,9 +194,9 @@ void sim_point(enum sim_seen where)
     if (!n || n->dies_in == 0 || --n->dies_in > 0)
         return;
     sim_saw(where);
-    struct fiber *f = &fibers[index_of(n)];
-    f->died = true;
-    swapcontext(&f->context, &scheduler);
+    struct turn *t = &turns[index_of(n)];
+    t->died = true;
+    fiber_yield(&t->fiber);
     abort(); /* the dead do not come back */
 }
 
@@ -301,12 +297,12 @@ int __wrap_epoll_wait(int fd, struct epoll_event *events, int cap, int timeout_m
     (void)fd;
     struct sim_node *n = sim_current;
     uint32_t node = index_of(n);
-    struct fiber *f = &fibers[node];
+    struct turn *t = &turns[node];
     sim_point(SEEN_worker_death);
     sim_after(patience(n, timeout_ms), EV_NODE_RUN, node, n->turn);
     if (collect(n, events, cap) > 0)
         sim_after(sim_between(1000, 100000), EV_NODE_RUN, node, n->turn);
-    CHECK(swapcontext(&f->context, &scheduler) == 0);
+    fiber_yield(&t->fiber);
     return collect(n, events, cap);
 }
 
@@ -394,9 +390,9 @@ void __wrap__exit(int status)
 {
     if (!sim_current)
         __real__exit(status);
-    struct fiber *f = &fibers[index_of(sim_current)];
-    f->ended = true; /* a job hangs in the store */
-    swapcontext(&f->context, &scheduler);
+    struct turn *t = &turns[index_of(sim_current)];
+    t->ended = true; /* a job hangs in the store */
+    fiber_yield(&t->fiber);
     abort();
 }
 

@@ -1,10 +1,11 @@
 /* Tasks: coroutines beside the workers, for a crew's jobs and an operator's commands.  A task
  * gives the turn back wherever it waits, and may never get it again. */
 #include <sys/mman.h>
-#include <ucontext.h>
 
 #include "sim/sim.h"
 #include "sim/sim_wraps.h"
+
+#include "fiber.h"
 
 #define TASKS_MAX  512
 #define TASK_STACK (UINT64_C(1) << 20)
@@ -28,13 +29,12 @@ static struct task {
     uint32_t node;
     void (*main)(void *arg);
     void *arg;
-    ucontext_t context;
+    struct fiber fiber;
     void *stack; /* stays with the place in the table */
 } tasks[TASKS_MAX];
 static uint32_t task_count;
 static uint64_t numbers;
 static struct task *current;
-static ucontext_t scheduler;
 
 void sim_tasks_reset(void)
 {
@@ -49,30 +49,26 @@ static void task_main(void)
     struct task *t = current;
     t->main(t->arg);
     t->used = false;
-    swapcontext(&t->context, &scheduler);
+    fiber_yield(&t->fiber);
 }
 
 static void go(struct task *t)
 {
     current = t;
     sim_current = &sim_nodes[t->node];
-    CHECK(swapcontext(&scheduler, &t->context) == 0);
+    fiber_go(&t->fiber);
     sim_current = NULL;
     current = NULL;
 }
 
-static void make_context(struct task *t)
+static void make_fiber(struct task *t)
 {
     if (!t->stack)
         t->stack =
             mmap(NULL, TASK_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CHECK(t->stack != MAP_FAILED);
     clean_stack(t->stack);
-    CHECK(getcontext(&t->context) == 0);
-    t->context.uc_stack.ss_sp = t->stack;
-    t->context.uc_stack.ss_size = TASK_STACK;
-    t->context.uc_link = NULL;
-    makecontext(&t->context, task_main, 0);
+    fiber_make(&t->fiber, t->stack, TASK_STACK, task_main);
 }
 
 uint32_t sim_task_start(uint32_t node, void (*run)(void *arg), void *arg)
@@ -88,7 +84,7 @@ uint32_t sim_task_start(uint32_t node, void (*run)(void *arg), void *arg)
     t->node = node;
     t->main = run;
     t->arg = arg;
-    make_context(t);
+    make_fiber(t);
     sim_after(0, EV_TASK, i, t->number);
     return i;
 }
@@ -120,7 +116,7 @@ void sim_nap(int64_t ns)
     struct task *t = current;
     CHECK(t);
     sim_after(ns, EV_TASK, (uint32_t)(t - tasks), t->number);
-    CHECK(swapcontext(&t->context, &scheduler) == 0);
+    fiber_yield(&t->fiber);
 }
 
 /* ---- what waits, or would start a thread ---- */

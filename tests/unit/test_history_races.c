@@ -6,7 +6,6 @@
  * operation.  After every operation that changed something the records must still keep
  * the promises (watch_*).  Attempts: A step 100 committed, B step 110 by epoch 1;
  * C step 105 by epoch 2. */
-#include <ucontext.h>
 
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
@@ -15,6 +14,8 @@
 #include "storage/repo/tags.h"
 #include "storage/store/wrap_pass.h"
 #include "unit/history_fixture.h"
+
+#include "fiber.h"
 
 #define ACTORS_MAX 14
 #define STACK      (256 * KIB)
@@ -35,7 +36,7 @@ struct actor {
     struct store *s;
     struct record_resolved resolved;
     enum ckpt_status opened;
-    ucontext_t context;
+    struct fiber fiber;
     void *stack;
 };
 struct world {
@@ -44,7 +45,6 @@ struct world {
     int64_t now_ns;
     struct actor actors[ACTORS_MAX];
     size_t count;
-    ucontext_t scheduler;
     struct ckpt_name name[ATTEMPTS];
     bool acked[ATTEMPTS], deleted[ATTEMPTS], aborted[ATTEMPTS];
     bool tagged[ATTEMPTS]; /* somebody was told that it is */
@@ -82,7 +82,7 @@ static enum ckpt_status turn(struct store *s, const char *op, const char *key, s
 {
     struct turn_store *t = (struct turn_store *)s;
     struct actor *a = t->actor;
-    CHECK(swapcontext(&a->context, &t->w->scheduler) == 0);
+    fiber_yield(&a->fiber);
     if (a->dies_at && ++a->ops >= a->dies_at)
         return err_set(err, CKPT_IO, "%s died", a->what);
     seen.ops++;
@@ -348,10 +348,10 @@ static void enter(void)
 {
     struct world *w = starting.w;
     struct actor *a = starting.a;
-    CHECK(swapcontext(&a->context, &w->scheduler) == 0);
+    fiber_yield(&a->fiber);
     a->run(w, a);
     a->done = true;
-    CHECK(swapcontext(&a->context, &w->scheduler) == 0);
+    fiber_yield(&a->fiber);
 }
 
 static void add(struct world *w, void (*run)(struct world *, struct actor *), const char *what,
@@ -371,13 +371,10 @@ static void add(struct world *w, void (*run)(struct world *, struct actor *), co
     ((struct turn_store *)t)->w = w;
     ((struct turn_store *)t)->actor = a;
     a->s = &t->base;
-    CHECK(getcontext(&a->context) == 0);
-    a->context.uc_stack.ss_sp = a->stack;
-    a->context.uc_stack.ss_size = STACK;
     starting.w = w;
     starting.a = a;
-    makecontext(&a->context, enter, 0);
-    CHECK(swapcontext(&w->scheduler, &a->context) == 0);
+    fiber_make(&a->fiber, a->stack, STACK, enter);
+    fiber_go(&a->fiber);
 }
 
 /* ---- promises ---- */
@@ -512,7 +509,7 @@ static bool step(struct world *w)
     uint64_t longest = test_rand(&w->rng) % 8 ? 12 : 120;
     for (uint64_t run = 1 + test_rand(&w->rng) % longest; run && !a->done; run--) {
         w->now_ns += 1 + (test_rand(&w->rng) % 40 == 0 ? 2 * GRACE_NS : 0);
-        CHECK(swapcontext(&w->scheduler, &a->context) == 0);
+        fiber_go(&a->fiber);
         if (!w->changed)
             continue;
         w->changed = false;
