@@ -6,7 +6,7 @@
 struct committer_attempt *committer_find(struct committer *c, const char *job,
                                          const struct ckpt_name *name)
 {
-    for (size_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++) {
+    for (size_t i = 0; i < c->end; i++) {
         struct committer_attempt *a = &c->attempts[i];
         if (a->used && name_equal(&a->name, name) && strcmp(a->job, job) == 0)
             return a;
@@ -22,6 +22,7 @@ static struct committer_attempt *find_or_add(struct committer *c, const struct c
         if (c->attempts[i].used)
             continue;
         a = &c->attempts[i];
+        c->end = i < c->end ? c->end : i + 1;
         *a = (struct committer_attempt){
             .used = true,
             .name = ev->name,
@@ -292,7 +293,7 @@ enum ckpt_status committer_step(struct committer *c, const struct committer_even
     struct committer_attempt *a;
     switch (ev->kind) {
     case COMMITTER_TICK:
-        for (size_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++)
+        for (size_t i = 0; i < c->end; i++)
             if (c->attempts[i].used)
                 go_on(c, &c->attempts[i], now, out);
         return CKPT_OK;

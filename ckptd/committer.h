@@ -48,6 +48,7 @@ struct committer_attempt {
 };
 struct committer {
     struct committer_attempt attempts[COMMITTER_ATTEMPTS_MAX];
+    size_t end; /* places from here on were never used */
     int64_t arrival_ns;
     uint64_t committed, aborted;
 };

@@ -68,6 +68,7 @@ struct client *client_new(struct control *c)
         cl->states[i].arena.fd = -1;
     }
     c->clients[at] = cl;
+    c->client_end = at < c->client_end ? c->client_end : at + 1;
     c->client_count++;
     return cl;
 }
@@ -111,7 +112,7 @@ void client_free(struct control *c, struct client *cl)
 struct client *client_by_session(struct control *c, const uint8_t id[16],
                                  const struct client *except)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i] && c->clients[i] != except && memcmp(c->clients[i]->s->id, id, 16) == 0)
             return c->clients[i];
     return NULL;
@@ -363,7 +364,7 @@ static void begin_stop(struct control *c, const char *why)
     notify_systemd("STOPPING=1");
     control_drain_stop(c);
     log_info("ending", "why=\"%s\" sessions=%u", why, c->client_count);
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         struct client *cl = c->clients[i];
         if (cl && cl->open)
             control_tell(c, cl, &(struct session_event){ .kind = SESSION_STOP });
@@ -404,7 +405,7 @@ static bool is_ours(const struct control *c, const struct client *cl)
 /* others: what only other nodes can end counts, too. */
 static bool anything_staged(const struct control *c, bool others)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (cl && cl->open && session_busy(cl->s) && (others || is_ours(c, cl)))
             return true;
@@ -414,7 +415,7 @@ static bool anything_staged(const struct control *c, bool others)
 
 static void say_what_is_left(const struct control *c)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && cl->open && k < SESSION_OPS_MAX; k++) {
             const struct session_op *op = &cl->s->ops[k];
@@ -508,7 +509,7 @@ static void on_event(struct control *c, const struct epoll_event *e)
 
 static void on_timers(struct control *c)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         struct client *cl = c->clients[i];
         if (!cl || !cl->open || !(session_busy(cl->s) || cl->s->detached_ns))
             continue;
@@ -529,7 +530,7 @@ static void on_timers(struct control *c)
 
 static void reap_clients(struct control *c)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i] && c->clients[i]->over && c->clients[i]->jobs_out == 0)
             client_free(c, c->clients[i]);
     control_launch_reap(c);
@@ -576,7 +577,7 @@ int control_run(struct control *c)
 
 void control_fini(struct control *c)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i])
             client_free(c, c->clients[i]);
     while (c->conns) {

@@ -169,6 +169,7 @@ struct control {
     struct crew *begins;  /* apart: no save waits for records to begin */
     uint32_t begins_late; /* jobs that hang in the home and are waited for no more */
     struct client *clients[CONTROL_CLIENTS_MAX];
+    uint32_t client_end; /* places from here on were never used */
     uint32_t client_count;
     struct conn *conns;
     uint32_t conn_count;

@@ -25,7 +25,7 @@ static bool several_nodes(const struct control *c, const struct client *cl)
 {
     const struct launch *l = launch_by_key((struct control *)(uintptr_t)c, cl->launch);
     uint32_t known = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         known += c->clients[i] && c->clients[i]->launch == cl->launch;
     for (uint32_t r = 0; l && r < min_u64(l->world, COMMITTER_RANKS_NAMED); r++)
         known += l->absent[r] != 0;
@@ -103,7 +103,7 @@ void control_absent(struct control *c, const struct client *cl)
     if (!l || l->reader || cl->s->rank >= COMMITTER_RANKS_NAMED)
         return;
     l->absent[cl->s->rank] = launch_mark(cl->s);
-    for (uint32_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++)
+    for (uint32_t i = 0; i < c->committer->end; i++)
         if (c->committer->attempts[i].used)
             say_absent(c, l, cl->s->rank, &c->committer->attempts[i]);
 }
@@ -120,7 +120,7 @@ void control_check_absent(struct control *c, const struct client *cl, const stru
 static void tell_decided(struct control *c, const char *job, const struct ckpt_name *name,
                          enum ckpt_status st, const char *text)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         struct client *cl = c->clients[i];
         if (!cl || !cl->open || strcmp(cl->s->job, job) != 0)
             continue;

@@ -17,7 +17,7 @@ static void find_parent(struct control *c, const struct client *cl, const struct
     const struct session *s = cl->s;
     const struct ckpt_name *last = NULL;
     uint32_t here = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *o = c->clients[i];
         if (!o || !o->open || o->launch != cl->launch)
             continue;

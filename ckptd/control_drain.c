@@ -11,7 +11,7 @@
 static void tell_remote(struct control *c, const char *job, const struct ckpt_name *name,
                         enum ckpt_status st)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         struct client *cl = c->clients[i];
         if (cl && cl->open && strcmp(cl->s->job, job) == 0)
             control_tell(
@@ -23,7 +23,7 @@ static void tell_remote(struct control *c, const char *job, const struct ckpt_na
 /* A job that somebody trains has no last checkpoint yet. */
 static bool trains(const struct control *c, const char *job)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (cl && !cl->over && !cl->s->dead && cl->s->mode == WIRE_TRAIN &&
             strcmp(cl->s->job, job) == 0)
@@ -53,7 +53,7 @@ static void name_busy(const struct control *c, struct job_drain *j)
     j->busy = calloc(c->client_count + 1, sizeof(*j->busy));
     if (!j->busy)
         control_out_of_memory("drain");
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (cl && cl->s->mode == WIRE_TRAIN && !cl->s->dead && j->busy_count < c->client_count)
             memcpy(j->busy[j->busy_count++], cl->s->job, sizeof(*j->busy));
@@ -151,7 +151,7 @@ void control_drain_repair(struct control *c, const char *job, const struct ckpt_
 /* The worker before this one may have begun to bring them there. */
 void control_drain_adopt(struct control *c)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && k < SESSION_FINALS; k++)
             if (cl->s->finals[k].awaits)

@@ -69,7 +69,7 @@ static void open_session(struct control *c, struct client *cl, const struct laun
 
 void control_answer(struct control *c, struct launch *l)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         struct client *cl = c->clients[i];
         if (!cl || cl->launch != l->key || cl->open || cl->over)
             continue;
@@ -113,7 +113,7 @@ static enum ckpt_status say_late(const struct control *c, const struct launch *l
 void control_answer_late(struct control *c, struct launch *l)
 {
     char text[SESSION_TEXT_MAX];
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         struct client *cl = c->clients[i];
         if (!cl || cl->launch != l->key || cl->open || cl->over || c->now < cl->hello_deadline_ns)
             continue;
@@ -193,7 +193,7 @@ static void reattach(struct control *c, struct conn *conn, struct client *cl,
 
 static bool trainer_attached(const struct control *c, const struct session *s)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *o = c->clients[i];
         if (o && o->s != s && o->s->mode == WIRE_TRAIN && !o->s->dead &&
             strcmp(o->s->job, s->job) == 0 && strcmp(o->s->token, s->token) != 0)
@@ -209,7 +209,7 @@ static enum ckpt_status join_launch(struct control *c, struct client *cl, struct
     uint64_t *absent = l && s->rank < COMMITTER_RANKS_NAMED ? &l->absent[s->rank] : NULL;
     /* The same session starts over when ckptd gave it up, but its process lives on. */
     bool was_here = absent && *absent && *absent != launch_mark(s);
-    for (uint32_t i = 0; l && i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; l && i < c->client_end; i++) {
         const struct client *o = c->clients[i];
         if (was_here || (o && o != cl && o->launch == l->key && o->s->rank == s->rank && !o->over))
             return err_set(err, CKPT_LAUNCH_REUSED,

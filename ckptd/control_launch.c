@@ -74,7 +74,7 @@ void control_launch_reap(struct control *c)
     for (struct launch **at = &c->launches; *at;) {
         struct launch *l = *at;
         bool used = l->job_out || l->rollback;
-        for (uint32_t i = 0; !used && i < CONTROL_CLIENTS_MAX; i++)
+        for (uint32_t i = 0; !used && i < c->client_end; i++)
             used = c->clients[i] && c->clients[i]->launch == l->key;
         if (used) {
             at = &l->next;
@@ -123,7 +123,7 @@ static bool is_of(const struct client *cl, const struct launch *l)
 static bool all_here(const struct control *c, const struct launch *l)
 {
     uint32_t here = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         here += is_of(c->clients[i], l);
     return l->reader || here >= l->world;
 }
@@ -139,7 +139,7 @@ static uint32_t *untold(const struct control *c, const struct launch *l, uint32_
 {
     uint32_t *ranks = calloc(CONTROL_CLIENTS_MAX, sizeof(*ranks));
     uint32_t count = 0;
-    for (uint32_t i = 0; ranks && i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; ranks && i < c->client_end; i++)
         if (is_of(c->clients[i], l) && !c->clients[i]->told)
             ranks[count++] = c->clients[i]->s->rank;
     if (ranks)
@@ -150,7 +150,7 @@ static uint32_t *untold(const struct control *c, const struct launch *l, uint32_
 
 static bool any_untold(const struct control *c, const struct launch *l)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (is_of(c->clients[i], l) && !c->clients[i]->told)
             return true;
     return false;
@@ -158,7 +158,7 @@ static bool any_untold(const struct control *c, const struct launch *l)
 
 static void mark_told(struct control *c, const struct launch *l, const struct job_launch *j)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (is_of(c->clients[i], l) && bsearch(&c->clients[i]->s->rank, j->ranks, j->rank_count,
                                                sizeof(*j->ranks), rank_order))
             c->clients[i]->told = true;
@@ -169,7 +169,7 @@ static void mark_told(struct control *c, const struct launch *l, const struct jo
 static int64_t patience_until(const struct control *c, const struct launch *l)
 {
     int64_t most = CONTROL_DRAIN_NS;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (is_of(cl, l) && !cl->open && cl->hello_deadline_ns - l->claimed_ns < 2 * most)
             most = (cl->hello_deadline_ns - l->claimed_ns) / 2;
@@ -182,7 +182,7 @@ static int64_t patience_until(const struct control *c, const struct launch *l)
 static int64_t ask_until(const struct control *c, const struct launch *l)
 {
     int64_t last = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (is_of(cl, l) && !cl->open && cl->hello_deadline_ns > last)
             last = cl->hello_deadline_ns;
@@ -234,7 +234,7 @@ static void submit(struct control *c, struct launch *l, enum launch_step what)
  * True while a save that an older launch of the job began here is undecided. */
 static bool older_undecided(const struct control *c, const struct launch *l)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (!cl || !cl->open || cl->launch == l->key || strcmp(cl->s->job, l->job) != 0)
             continue;
@@ -469,7 +469,7 @@ static void time_out_rollback(struct control *c, struct launch *l)
  * must not be resolved: that would shut out a launch that lives. */
 static bool anybody_waits(const struct control *c, const struct launch *l)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i] && c->clients[i]->launch == l->key && !c->clients[i]->over)
             return true;
     return false;
@@ -591,7 +591,7 @@ bool control_rollback(struct control *c, struct launch *l, uint32_t group,
     l->poll_ns = c->now;
     l->floor = 0;
     launch_nodes_fini(&l->nodes);
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i] && c->clients[i]->launch == l->key)
             c->clients[i]->told = false;
     if (l->rank0_here)

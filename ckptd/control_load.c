@@ -462,7 +462,7 @@ void control_load_gone(struct control *c, struct client *cl, uint64_t op)
 static uint32_t expected(const struct control *c, const struct restore_group *g)
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; g->key != 0 && i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; g->key != 0 && i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         n += cl && cl->open && cl->launch == g->key && !cl->s->dead;
     }

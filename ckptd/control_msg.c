@@ -253,7 +253,7 @@ static void on_restored(struct control *c, struct client *cl, const struct wire_
     }
     cl->restored_ok = true;
     uint32_t here = 0, ok = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *o = c->clients[i];
         if (!o || o->launch != cl->launch || !o->open)
             continue;

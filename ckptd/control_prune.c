@@ -31,7 +31,7 @@ void control_prune_begin(struct control *c)
 /* Of all nodes the one of rank 0 decides. */
 static bool has_rank0(const struct control *c, const char *job)
 {
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (cl && cl->open && cl->s->rank == 0 && cl->s->mode == WIRE_TRAIN &&
             strcmp(cl->s->job, job) == 0)

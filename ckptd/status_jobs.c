@@ -29,7 +29,7 @@ static bool preferred(const struct session_op *a, const struct session_op *b)
 static const struct session_op *newest_op(const struct control *c, const char *job)
 {
     const struct session_op *best = NULL;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && strcmp(cl->s->job, job) == 0 && k < SESSION_OPS_MAX; k++) {
             const struct session_op *op = &cl->s->ops[k];
@@ -58,7 +58,7 @@ static void add_op(const struct control *c, struct busy *b, const struct session
 static struct busy busy_of(const struct control *c, const char *job)
 {
     struct busy b = { .op = newest_op(c, job) };
-    for (uint32_t i = 0; b.op && i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; b.op && i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && strcmp(cl->s->job, job) == 0 && k < SESSION_OPS_MAX; k++) {
             const struct session_op *op = &cl->s->ops[k];
@@ -108,7 +108,7 @@ static json_t *kept_json(const struct control *c, const struct counters_job *job
 static json_t *job_json(const struct control *c, const struct counters_job *job)
 {
     uint32_t ranks = 0, world = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         if (!trains(c->clients[i], job->job))
             continue;
         ranks++;

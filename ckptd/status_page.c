@@ -79,7 +79,7 @@ static void add_slowest(const struct control *c, const struct session_op *op, co
     uint32_t rank = 0;
     if (status_elsewhere(c, job, &op->name, &rank))
         least = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && k < SESSION_OPS_MAX; k++) {
             const struct session_op *o = &cl->s->ops[k];
@@ -215,7 +215,7 @@ static json_t *tiers_json(const struct control *c)
 static void count_slots(const struct control *c, json_t *j)
 {
     uint64_t bytes = 0, slots = 0, free_slots = 0, queued = 0;
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++) {
+    for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         for (uint32_t k = 0; cl && k < SESSION_STATES_MAX; k++) {
             if (cl->s->states[k].phase == STATE_NONE)
@@ -264,7 +264,7 @@ int status_page(const struct control *c, struct ckpt_err *err)
     char node[33];
     hex_encode(c->node, 16, node);
     json_t *sessions = json_array();
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i])
             json_array_append_new(sessions, session_json(c, c->clients[i]));
     json_t *page = json_pack(

@@ -181,7 +181,7 @@ static void adopt_all(struct control *c, const struct keep_table *kept)
     for (size_t i = 0; i < kept->count; i++)
         if (kept->entries[i].kind == KEEP_LEDGER)
             adopt(c, kept, &kept->entries[i]);
-    for (uint32_t i = 0; i < CONTROL_CLIENTS_MAX; i++)
+    for (uint32_t i = 0; i < c->client_end; i++)
         if (c->clients[i])
             control_tell(c, c->clients[i], &(struct session_event){ .kind = SESSION_REPLAY });
 }

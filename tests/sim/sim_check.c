@@ -261,7 +261,7 @@ static void check_rest(const struct sim_node *n)
     for (uint32_t i = 0; i < RESTORE_GROUPS_MAX; i++)
         SIM_CHECK(c->restores->groups[i].phase == RESTORE_FREE, "node %u: restore %u is left",
                   node_of(n), i);
-    for (uint32_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++)
+    for (size_t i = 0; i < c->committer->end; i++)
         SIM_CHECK(!c->committer->attempts[i].used, "node %u: an attempt at step %llu is left",
                   node_of(n), (unsigned long long)c->committer->attempts[i].name.step);
 }
@@ -298,7 +298,7 @@ bool sim_at_rest(void)
         const struct control *c = sim_nodes[i].c;
         if (!c || c->client_count > 0 || c->jobs_out > 0 || c->launches || c->conn_count > 0)
             return false;
-        for (uint32_t k = 0; k < COMMITTER_ATTEMPTS_MAX; k++)
+        for (size_t k = 0; k < c->committer->end; k++)
             if (c->committer->attempts[k].used)
                 return false;
         if (!replaced && drain_goes_on(c->drainer))
