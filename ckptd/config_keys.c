@@ -286,22 +286,26 @@ const struct config_key *config_key_find(const char *name, size_t len)
     return NULL;
 }
 
-/* Letters to be put, taken away or changed to make one of the other (Levenshtein's distance). */
-static size_t distance(const char *a, const char *b)
+/* Letters to be put, taken away or changed to make one of the other (Levenshtein's distance);
+ * more than `most`: some number above it, found out early. */
+static size_t distance(const char *a, const char *b, size_t most)
 {
     size_t row[NAME_COMPARED + 1], la = strlen(a), lb = strlen(b);
-    if (la > NAME_COMPARED || lb > NAME_COMPARED)
-        return NAME_COMPARED;
+    if (la > NAME_COMPARED || lb > NAME_COMPARED || la > lb + most || lb > la + most)
+        return most + 1;
     for (size_t k = 0; k <= lb; k++)
         row[k] = k;
     for (size_t i = 1; i <= la; i++) {
-        size_t corner = row[0];
+        size_t corner = row[0], least = i;
         row[0] = i;
         for (size_t k = 1; k <= lb; k++) {
             size_t swap = corner + (a[i - 1] != b[k - 1]);
             corner = row[k];
             row[k] = min_u64(swap, 1 + min_u64(row[k], row[k - 1]));
+            least = min_u64(least, row[k]);
         }
+        if (least > most)
+            return most + 1;
     }
     return row[lb];
 }
@@ -311,8 +315,9 @@ void config_key_nearest(const char *name, char *ret, size_t cap)
     size_t best = SIZE_MAX;
     const char *near = NULL;
     for (size_t i = 0; i < config_key_count; i++) {
-        size_t d = distance(name, config_keys[i].name);
-        if (d < best && d <= 1 + strlen(config_keys[i].name) / 3) {
+        size_t most = 1 + strlen(config_keys[i].name) / 3;
+        size_t d = distance(name, config_keys[i].name, most);
+        if (d < best && d <= most) {
             best = d;
             near = config_keys[i].name;
         }
