@@ -23,8 +23,8 @@ it out there as well (payload=unsigned), and then sends a CRC32C of each body th
 Over HTTPS bodies are not signed, but by those that cannot leave it out.
 
 "files alone": our program reads or writes the files and asks no server: what is in each row's
-CPU seconds for the folders.  "socket alone": a few lines of Python get everything over one plain socket,
-into memory (sink server): with the files, what no client can do without.  "to memory": what is got is dropped instead of written to a file.  "ckptd": a
+CPU seconds for the folders.  "socket alone": a few lines of Python get everything over one socket
+(with TLS: OpenSSL's), into memory (sink server): with the files, what no client can do without.  "to memory": what is got is dropped instead of written to a file.  "ckptd": a
 checkpoint of one tensor of that size in the directory of a daemon; put is a daemon's start,
 drain of all of it as it lies there and end, get is "ckpt restore" without any daemon.
 
@@ -312,7 +312,7 @@ def clients_of(bench):
                 Ours(bench, "ours, unsigned", "unsigned"),
                 Ours(bench, "ours, to memory", "unsigned", files=False),
                 Files(bench, "files alone", "-"),
-                *([] if bench.server.keeps_bytes or bench.server.ca else
+                *([] if bench.server.keeps_bytes else
                   [Socket(bench, "socket alone", "-", files=False)]),
                 Awscrt(bench, "awscrt"), Awscrt(bench, "awscrt, to memory", files=False),
                 AwsCli(bench, "aws-cli"), S5cmd(bench, "s5cmd"),

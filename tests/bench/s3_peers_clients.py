@@ -102,7 +102,7 @@ class Socket(Ours):
     def command(self, verb, folder, count):
         if verb == "put":
             return super().command(verb, folder, count)
-        return [sys.executable, HERE / "s3_socket.py", self.bench.server.address,
+        return [sys.executable, HERE / "s3_socket.py", self.bench.server.address, self.bench.server.ca or "-",
                 f"{self.bench.server.bucket}/{self.prefix}/bench", *range(count)]
 
 

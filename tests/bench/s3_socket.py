@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""usage: s3_socket.py HOST:PORT PATH NAME...
+"""usage: s3_socket.py HOST:PORT CA PATH NAME...
 
 Gets PATH/NAME of an HTTP server that asks for no signature, one after the other over one connection,
-into one buffer: what a client pays for the kernel's part of it, and nothing else."""
+into one buffer: what a client pays for the kernel's part of it, and nothing else.  CA: a file of
+certificates, and the server speaks TLS, which OpenSSL decrypts; or "-"."""
 import socket
+import ssl
 import sys
 
 BUFFER_BYTES = 1 << 20
@@ -31,10 +33,13 @@ def get(connection, host, path, buffer):
 
 
 def main():
-    host, path, *names = sys.argv[1:]
+    host, ca, path, *names = sys.argv[1:]
     address, port = host.rsplit(":", 1)
     buffer = bytearray(BUFFER_BYTES)
-    with socket.create_connection((address, int(port))) as connection:
+    connection = socket.create_connection((address, int(port)))
+    if ca != "-":
+        connection = ssl.create_default_context(cafile=ca).wrap_socket(connection, server_hostname=address)
+    with connection:
         for name in names:
             get(connection, host, f"{path}/{name}", buffer)
 
