@@ -294,17 +294,18 @@ enum ckpt_status config_reload(const struct config_input *in, const struct confi
 
 /* -- asking ---------------------------------------------------------------------------------- */
 
-const struct keep_policy *config_keep(const struct config *c, const char *job, bool local)
+const struct keep_policy *config_keep(const struct config *c, const char *job,
+                                      enum config_keep which)
 {
-    const struct keep_policy *p = local ? &c->keep_local : &c->keep;
-    const char *name = local ? "keep-local" : "keep";
+    static const char *const names[CONFIG_KEEPS] = { "keep", "keep-local", "keep-remote" };
+    const struct keep_policy *p = &c->keep[which];
     for (size_t i = 0; i < c->value_count; i++) {
         const struct config_value *v = &c->values[i];
-        if (!v->job || strcmp(v->key->name, name) != 0 || fnmatch(v->job, job, 0) != 0)
+        if (!v->job || strcmp(v->key->name, names[which]) != 0 || fnmatch(v->job, job, 0) != 0)
             continue;
         for (size_t k = 0; k < c->job_count; k++)
             if (strcmp(c->jobs[k].pattern, v->job) == 0)
-                p = local ? &c->jobs[k].keep_local : &c->jobs[k].keep;
+                p = &c->jobs[k].keep[which];
         break;
     }
     return p->count ? p : NULL;
@@ -333,8 +334,11 @@ void config_idle(const struct config *c,
 
 bool config_keeps(const struct config *c)
 {
-    bool any = c->keep.count > 0 || c->keep_local.count > 0;
-    for (size_t i = 0; i < c->job_count; i++)
-        any |= c->jobs[i].keep.count > 0 || c->jobs[i].keep_local.count > 0;
+    bool any = false;
+    for (size_t which = 0; which < CONFIG_KEEPS; which++) {
+        any |= c->keep[which].count > 0;
+        for (size_t i = 0; i < c->job_count; i++)
+            any |= c->jobs[i].keep[which].count > 0;
+    }
     return any;
 }

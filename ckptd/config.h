@@ -34,9 +34,16 @@ struct config_value {
     unsigned line;   /* CONFIG_FROM_FILE */
     const char *job; /* of the section [job PATTERN]; NULL: everywhere */
 };
+/* Of what a policy says what stays. */
+enum config_keep {
+    CONFIG_KEEP, /* the job, in all stores */
+    CONFIG_KEEP_LOCAL,
+    CONFIG_KEEP_REMOTE,
+    CONFIG_KEEPS
+};
 struct config_job {
     const char *pattern;
-    struct keep_policy keep, keep_local; /* no rule: all stay */
+    struct keep_policy keep[CONFIG_KEEPS]; /* no rule: all stay */
 };
 struct config {
     const char *store;  /* URL as given */
@@ -59,8 +66,8 @@ struct config {
     int codec_level;
     unsigned stop_s; /* how long a stop may take */
     enum log_level log_level;
-    struct keep_policy keep, keep_local; /* of jobs without a section; no rule: all stay */
-    int64_t delete_grace_ns;             /* from a checkpoint's deletion to that of its data */
+    struct keep_policy keep[CONFIG_KEEPS]; /* of jobs without a section; no rule: all stay */
+    int64_t delete_grace_ns;               /* from a checkpoint's deletion to that of its data */
     bool private_, foreground, help, version, check, example, manual;
     /* where that is from */
     char *file; /* owned; NULL: none was read */
@@ -105,9 +112,10 @@ enum ckpt_status config_reload(const struct config_input *in, const struct confi
                                void (*say)(void *arg, const struct config_change *c), void *arg,
                                struct config **ret, struct config_errors *errors) CKPT_MUST_CHECK;
 
-/* What to keep of a job (local: in this node's own directory): of the first section whose
- * pattern fits it and that says so, else what is said for all.  NULL: everything. */
-const struct keep_policy *config_keep(const struct config *c, const char *job, bool local);
+/* What to keep of a job: of the first section whose pattern fits it and that says so, else what is
+ * said for all.  NULL: everything. */
+const struct keep_policy *config_keep(const struct config *c, const char *job,
+                                      enum config_keep which);
 /* True if any job is to be pruned. */
 bool config_keeps(const struct config *c);
 /* Tells each setting that does nothing because another is missing, and where it stands

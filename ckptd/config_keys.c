@@ -245,11 +245,18 @@ const struct config_key config_keys[] = {
       "within=DURATION, hourly=N, daily=N, weekly=N, tag=GLOB,\n"
       "best=METRIC[:min|:max][:N].  The newest two that can be restored, what\n"
       "a launch resumed from, what has a tag or is on its way always stay",
-      .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep) },
+      .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep[CONFIG_KEEP]) },
     { "keep-local", "RULES", "all", "last=2",
       "with local: what stays of a job in this directory once all other stores\n"
       "hold it; rules as for keep.  It never takes the last copy",
-      .needs = "local", .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep_local) },
+      .needs = "local", .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep,
+      KEEP(keep[CONFIG_KEEP_LOCAL]) },
+    { "keep-remote", "RULES", "all", "last=3,weekly=8",
+      "with remote: what stays of a job in each remote store, of all that is\n"
+      "there, once the other stores hold it; rules as for keep.  It never takes\n"
+      "the last copy; the newest two stay, and what went is not sent again",
+      .needs = "remote", .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep,
+      KEEP(keep[CONFIG_KEEP_REMOTE]) },
     { "delete-grace", "TIME", "72h", "36h",
       "how long what is not kept can be brought back (ckpt undelete) before\n"
       "its data goes",

@@ -72,23 +72,37 @@ static struct keep_policy *copy_of(const struct keep_policy *p, const char *job)
     return copy;
 }
 
+/* Which policy decides about copies there.  What all nodes reach is decided where rank 0 is. */
+static const struct keep_policy *keep_there(const struct control *c, const struct prune_wish *wish,
+                                            uint32_t tier)
+{
+    if (tier == c->tiers.home)
+        return NULL;
+    if (tier == 0)
+        return config_keep(c->config, wish->job, CONFIG_KEEP_LOCAL);
+    return wish->decides ? config_keep(c->config, wish->job, CONFIG_KEEP_REMOTE) : NULL;
+}
+
 /* Nothing to be done for it: NULL. */
 static struct job *make_job(struct control *c, const struct prune_wish *wish)
 {
-    const struct keep_policy *all = config_keep(c->config, wish->job, false);
-    const struct keep_policy *local =
-        c->tiers.home != 0 ? config_keep(c->config, wish->job, true) : NULL;
+    const struct keep_policy *all = config_keep(c->config, wish->job, CONFIG_KEEP);
     bool own = c->tiers.home != 0; /* on a node without rank 0 nothing but that is touched */
-    if (!local && !(all && (wish->decides || own)))
+    bool any = all && (wish->decides || own);
+    bool local = keep_there(c, wish, 0) != NULL;
+    for (uint32_t i = 0; i < c->tiers.count; i++)
+        any |= keep_there(c, wish, i) != NULL;
+    if (!any)
         return NULL;
     struct job *j = job_new(JOB_PRUNE);
     if (!j)
         control_out_of_memory(wish->job);
     j->prune.policy = copy_of(wish->decides ? all : NULL, wish->job);
-    j->prune.local = copy_of(local, wish->job);
+    for (uint32_t i = 0; i < c->tiers.count; i++)
+        j->prune.copies[i].policy = copy_of(keep_there(c, wish, i), wish->job);
     memcpy(j->prune.job, wish->job, sizeof(j->prune.job));
     j->prune.grace_ns = c->config->delete_grace_ns;
-    j->prune.collect = time_to_collect(c, wish->job, j->prune.policy != NULL);
+    j->prune.collect = (all || local) && time_to_collect(c, wish->job, j->prune.policy != NULL);
     return j;
 }
 
@@ -152,18 +166,25 @@ static void say_deleted(const struct job_prune *p)
         log_info("checkpoints deleted", "job=%s more=%u", p->job, lines - LINES_A_PASS);
 }
 
-static void say_dropped(const struct control *c, const struct job_prune *p)
+static void say_dropped(const struct control *c, const struct job_prune *p, uint32_t tier)
 {
+    const struct prune_copies *copies = &p->copies[tier];
     char policy[200];
-    if (!p->local || p->dropped.dropped == 0)
+    unsigned lines = 0;
+    if (!copies->policy || copies->report.dropped == 0)
         return;
-    keep_policy_to_text(p->local, policy, sizeof(policy));
-    for (size_t i = p->here.count; i-- > 0;)
-        if (p->here.items[i].done == PRUNE_DELETED)
-            log_info("copy dropped here",
+    keep_policy_to_text(copies->policy, policy, sizeof(policy));
+    for (size_t i = copies->plan.count; i-- > 0;) {
+        const struct prune_item *item = &copies->plan.items[i];
+        if (item->done == PRUNE_DELETED && lines++ < LINES_A_PASS)
+            log_info("copy dropped",
                      "job=%s epoch=%" PRIu64 " step=%" PRIu64 " why=\"%s\" keep=\"%s\" tier=\"%s\"",
-                     p->job, p->here.items[i].name.epoch, p->here.items[i].name.step,
-                     p->here.items[i].why, policy, c->tiers.urls[0]);
+                     p->job, item->name.epoch, item->name.step, item->why, policy,
+                     c->tiers.urls[tier]);
+    }
+    if (lines > LINES_A_PASS)
+        log_info("copies dropped", "job=%s more=%u tier=\"%s\"", p->job, lines - LINES_A_PASS,
+                 c->tiers.urls[tier]);
 }
 
 /* Said when it begins to fail, and not after each commit. */
@@ -184,7 +205,8 @@ void control_prune_done(struct control *c, struct job *j)
     if (p->looked)
         last_look(c, p->job, p->policy != NULL)->ns = c->now;
     say_deleted(p);
-    say_dropped(c, p);
+    for (uint32_t i = 0; i < c->tiers.count; i++)
+        say_dropped(c, p, i);
     say_trouble(c, j);
     if (p->collected.collected || p->collected.restored_to_live)
         log_info("deleted checkpoints collected",

@@ -465,9 +465,11 @@ void job_free(struct job *j)
     }
     if (j->kind == JOB_PRUNE) {
         free(j->prune.policy);
-        free(j->prune.local);
         prune_plan_fini(&j->prune.plan);
-        prune_plan_fini(&j->prune.here);
+        for (uint32_t i = 0; i < TIERS_MAX; i++) {
+            free(j->prune.copies[i].policy);
+            prune_plan_fini(&j->prune.copies[i].plan);
+        }
     }
     if (j->kind == JOB_ADOPT)
         roster_fini(&j->tier.held);

@@ -242,7 +242,6 @@ struct job_tier { /* ADOPT: the home learns from a tier; SPREAD: a tier gets a l
 struct job_prune {
     char job[CKPT_JOB_NAME_MAX + 1];
     struct keep_policy *policy; /* owned; of the home, NULL: all stay, or another node decides */
-    struct keep_policy *local;  /* owned; of this node's own tier; NULL: all stay */
     bool collect;               /* it is time for gc */
     int64_t grace_ns;
     /* results, also on failure */
@@ -250,8 +249,11 @@ struct job_prune {
     struct prune_plan plan; /* owned */
     struct prune_report pruned;
     struct life_gc_report collected;
-    struct prune_plan here; /* owned; of this node's own tier */
-    struct copy_report dropped;
+    struct prune_copies {           /* of each tier but the home */
+        struct keep_policy *policy; /* owned; NULL: all stay, or another node decides */
+        struct prune_plan plan;     /* result, owned */
+        struct copy_report report;  /* result */
+    } copies[TIERS_MAX];
 };
 struct job {
     struct crew_job base; /* first */

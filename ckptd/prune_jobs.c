@@ -36,12 +36,16 @@ static enum ckpt_status apply_policy(struct jobs_work *w, struct job_prune *j, s
     return st == CKPT_OK ? prune_apply(w->home, j->job, &o, &j->plan, &j->pruned, err) : st;
 }
 
-static enum ckpt_status drop_copies(struct jobs_work *w, struct job_prune *j, struct ckpt_err *err)
+static enum ckpt_status drop_copies(struct jobs_work *w, struct job_prune *j, uint32_t tier,
+                                    struct ckpt_err *err)
 {
-    struct store *others[TIERS_MAX];
-    struct copy_place p = { .job = j->job, .home = w->home, .here = w->local, .others = others };
-    enum ckpt_status st = find_others(w, others, &p.other_count, err);
-    return st == CKPT_OK ? copy_prune(&p, j->local, &j->here, &j->dropped, err) : st;
+    struct prune_copies *c = &j->copies[tier];
+    struct store *tiers[TIERS_MAX];
+    struct copy_place p = { .job = j->job, .home = w->home, .tiers = tiers };
+    enum ckpt_status st = tiers_get(&w->tiers, tier, &p.here, err);
+    if (st == CKPT_OK)
+        st = find_others(w, tiers, &p.tier_count, err);
+    return st == CKPT_OK ? copy_prune(&p, c->policy, &c->plan, &c->report, err) : st;
 }
 
 /* Where a policy decides, all stores; else this node's own.  What older launches did not finish is
@@ -74,10 +78,18 @@ enum ckpt_status prune_job_run(struct jobs_work *w, struct job_prune *j, struct 
     enum ckpt_status st = j->policy ? apply_policy(w, j, err) : CKPT_OK;
     if (st == CKPT_OK && j->collect)
         st = collect(w, j, err);
-    if (!j->local || w->local == w->home)
-        return st;
-    /* What stands in the way of collecting in some store does not in the way of this. */
-    struct ckpt_err why = { 0 };
-    enum ckpt_status dropped = drop_copies(w, j, &why);
-    return st != CKPT_OK || dropped == CKPT_OK ? st : err_set(err, dropped, "%s", err_text(&why));
+    /* What stands in the way in some store does not in the way of the others. */
+    struct ckpt_err first = { 0 };
+    enum ckpt_status worst = CKPT_OK;
+    for (uint32_t i = 0; i < w->tiers.setup->count; i++) {
+        struct ckpt_err why = { 0 };
+        if (!j->copies[i].policy || i == w->tiers.setup->home)
+            continue;
+        enum ckpt_status dropped = drop_copies(w, j, i, &why);
+        if (worst == CKPT_OK && dropped != CKPT_OK) {
+            worst = dropped;
+            first = why;
+        }
+    }
+    return st != CKPT_OK || worst == CKPT_OK ? st : err_set(err, worst, "%s", err_text(&first));
 }

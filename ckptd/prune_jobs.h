@@ -7,8 +7,8 @@
 
 /* On the node that decides: prunes the home, and when it is time collects what was deleted
  * longer than the grace ago, in the home and in every other tier.  On the others, and where only
- * the node's own tier has a policy: collects in that what is gone or was given up at home.  On
- * each: drops from this node's own tier what is not to be kept there and all other stores hold.
+ * the node's own tier has a policy: collects in that what is gone or was given up at home.  Of
+ * each tier that has a policy: drops what is not to be kept there and all other stores hold.
  *
  * A tier that cannot be reached ends the pass before anything is deleted: what lies there
  * alone, or is on its way there, cannot be known. */

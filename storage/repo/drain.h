@@ -31,14 +31,14 @@ struct drain_work; /* working memory of a thread */
 struct drain_work *drain_work_new(uint64_t slot_bytes);
 void drain_work_free(struct drain_work *w);
 
-/* Commits that scans of a tier have read and the policy's every= does not take.  What a commit says
- * never changes, so none is read again while it is listed; what may change (tags, which is the
- * newest) is no part of this.  Zeros at first. */
+/* Commits that scans of a tier have read and the policy's every= does not take, and copies that the
+ * tier has dropped.  What a commit says never changes, nor does GONE, so none is read again while
+ * it is listed; what may change (tags, which is the newest) is no part of this.  Zeros at first. */
 #define DRAIN_PASSED_MAX (UINT32_C(1) << 18) /* 17 bytes each */
 struct drain_passed {
     uint64_t every_steps; /* with another number all are forgotten */
     struct drain_pass {
-        struct digest id; /* of the key of its c/ */
+        struct digest id; /* of the key of its c/, or of that GONE */
         bool seen;        /* by the scan under way */
     } * list;             /* owned */
     size_t count, cap;

@@ -1,6 +1,6 @@
 /* Which checkpoints of a job are to go.  Listings say what there is, what is held, what was
- * deleted, what has tags, what is begun and what lies here; a commit is read only when it decides (every=), and
- * then by one scan and not by each. */
+ * deleted or dropped there, what has tags, what is begun and what lies here; a commit is read only
+ * when it decides (every=), and then by one scan and not by each. */
 #include "storage/repo/adopt.h"
 #include "storage/repo/drain_impl.h"
 #include "storage/repo/life.h"
@@ -78,6 +78,7 @@ static void pass_over(struct drain_passed *p, const struct digest *id)
 struct scan {
     const struct drain *d;
     struct roster commits, lives, held;
+    struct roster copies; /* of which the tier's own copy was dropped, or is about to be */
     struct roster tagged; /* now or once; empty if the policy does not ask */
     bool apart;           /* packs lie in another store than commits: */
     struct roster here;   /* of which anything lies there */
@@ -107,6 +108,28 @@ static enum ckpt_status ask_commit(const struct drain *d, bool taken, struct ckp
     return st != CKPT_OK || here ? st : CKPT_NOT_PLANNED;
 }
 
+/* D5: the tier has dropped it for good, which one scan reads. */
+static enum ckpt_status is_dropped(const struct scan *s, const struct ckpt_name *name, bool *ret,
+                                   struct ckpt_err *err)
+{
+    const struct roster_entry *log = roster_find(&s->copies, name);
+    enum life life;
+    uint64_t n;
+    *ret = false;
+    if (!log)
+        return CKPT_OK;
+    struct key key = key_life(s->d->job, name, true, log->n);
+    struct digest id = digest_of(key.text, strlen(key.text));
+    *ret = passed_before(s->d->passed, &id);
+    if (*ret)
+        return CKPT_OK;
+    enum ckpt_status st = life_look(s->d->to, s->d->job, name, true, &life, &n, NULL, err);
+    *ret = st == CKPT_OK && life == LIFE_GONE;
+    if (*ret && n == log->n)
+        pass_over(s->d->passed, &id);
+    return st;
+}
+
 /* The same. */
 static enum ckpt_status consider(const struct scan *s, const struct roster_entry *e, bool newest,
                                  struct ckpt_err *err)
@@ -114,9 +137,13 @@ static enum ckpt_status consider(const struct scan *s, const struct roster_entry
     struct drain d = *s->d;
     struct ckpt_err why = { 0 };
     enum ckpt_status st = CKPT_OK;
+    bool dropped = false;
     if (s->apart && !roster_find(&s->here, &e->name))
         return CKPT_NOT_PLANNED;
     d.name = e->name;
+    st = is_dropped(s, &e->name, &dropped, err);
+    if (st != CKPT_OK || dropped)
+        return dropped ? CKPT_NOT_PLANNED : st;
     bool taken = !d.policy || policy_takes(d.policy, false, d.last && newest) ||
                  roster_find(&s->begun, &e->name);
     if (!taken && roster_find(&s->tagged, &e->name))
@@ -171,6 +198,8 @@ enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t
         st = roster_lives(d->home, d->job, &s.lives, err);
     if (st == CKPT_OK)
         st = roster_helds(d->to, d->job, &s.held, err);
+    if (st == CKPT_OK && d->to != d->home)
+        st = roster_copies(d->to, d->job, &s.copies, err);
     if (st == CKPT_OK && s.held.count > 0 && d->to != d->home)
         st = adopt_tags(d->home, d->to, d->job, err);
     if (st == CKPT_OK && d->policy && d->policy->tagged)
@@ -184,6 +213,7 @@ enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t
     roster_fini(&s.commits);
     roster_fini(&s.lives);
     roster_fini(&s.held);
+    roster_fini(&s.copies);
     roster_fini(&s.tagged);
     roster_fini(&s.here);
     roster_fini(&s.begun);

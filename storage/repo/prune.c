@@ -6,6 +6,7 @@
 
 #include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
+#include "storage/repo/life.h"
 #include "storage/repo/lineage_trail.h"
 #include "storage/repo/tags.h"
 
@@ -110,6 +111,17 @@ static void count_copies(struct deciding *d, const struct roster *helds)
     }
 }
 
+/* Of what it has dropped for good something may be left; it is not on its way. */
+static enum ckpt_status is_draining(struct deciding *d, struct store *tier,
+                                    const struct ckpt_name *name, bool *ret)
+{
+    enum life copy;
+    uint64_t n;
+    enum ckpt_status st = life_look(tier, d->job, name, true, &copy, &n, NULL, d->err);
+    *ret = st != CKPT_OK || copy != LIFE_GONE;
+    return st;
+}
+
 /* What it holds, and what has begun to be drained to it and has not ended. */
 static enum ckpt_status look_at_tier(struct deciding *d, struct store *tier, struct roster *held)
 {
@@ -122,8 +134,8 @@ static enum ckpt_status look_at_tier(struct deciding *d, struct store *tier, str
         st = adopt_held(tier, d->job, held, d->err);
     for (size_t i = 0; st == CKPT_OK && i < data.count; i++) {
         struct fact *f = fact_of(d, &data.entries[i].name);
-        if (f && !roster_find(&ended, &data.entries[i].name))
-            f->draining = true;
+        if (f && !f->draining && !roster_find(&ended, &data.entries[i].name))
+            st = is_draining(d, tier, &data.entries[i].name, &f->draining);
     }
     if (st == CKPT_OK)
         count_copies(d, held);
@@ -185,10 +197,11 @@ static void fill_items(const struct deciding *d, struct keep_item *items, bool c
     for (size_t i = 0; i < d->count; i++) {
         const struct fact *f = &d->facts[i];
         bool complete = coming || f->commit->restorable;
+        bool asked = coming || !d->o->among || roster_find(d->o->among, &f->commit->name);
         items[i] = (struct keep_item){
             .name = f->commit->name,
             .time_ns = f->time_ns,
-            .counts = f->on_branch && complete && !f->quarantined,
+            .counts = f->on_branch && complete && asked && !f->quarantined,
             .tags = (const char *const *)f->tagged.tags,
             .tag_count = f->tagged.count,
             .metrics = f->record ? f->record->metrics : NULL,

@@ -33,6 +33,7 @@
 
 #include "storage/repo/keep_policy.h"
 #include "storage/repo/repo.h"
+#include "storage/repo/roster.h"
 
 #define PRUNE_ARRIVAL_NS (INT64_C(3600) * 1000000000) /* from a commit to its h/ */
 
@@ -40,8 +41,9 @@ struct prune_options {
     const struct keep_policy *policy;
     struct store *const *tiers; /* all other stores that the job is drained to; each borrowed */
     size_t tier_count;
-    unsigned threads; /* that delete; 0 and 1: the caller alone */
-    unsigned least;   /* so many of what can be restored stay in any case, the newest */
+    unsigned threads;           /* that delete; 0 and 1: the caller alone */
+    unsigned least;             /* so many of what can be restored stay in any case, the newest */
+    const struct roster *among; /* these alone are counted by rules and least; NULL: all */
 };
 
 enum prune_done {

@@ -354,7 +354,7 @@ static void own_directory(void)
     for (uint64_t step = 1; step <= 25; step++) /* 24: it was resumed from */
         CHECK(data[step] == (step >= 24));
     CHECK(!data[99]);
-    await_log("copy dropped here\" job=apart epoch=1 step=1 ");
+    await_log("copy dropped\" job=apart epoch=1 step=1 ");
     CHECK_EQ(kit_verify("apart", 25), 25);
     run_steps("apart", 26, 26);
     CHECK_EQ(kit_stop(), 0);
@@ -362,6 +362,109 @@ static void own_directory(void)
     memset(kit.more, 0, sizeof(kit.more));
     kit_start();
     kit.cases += 26;
+}
+
+/* Which steps have data there, of those up to the newest. */
+static bool there_are(const char *url, const char *job, bool (*is)(uint64_t step))
+{
+    bool alive[STEPS_MAX], data[STEPS_MAX];
+    look(url, job, alive, data);
+    for (uint64_t step = 1; step <= newest; step++)
+        if (data[step] != is(step) || alive[step] != is(step))
+            return false;
+    return true;
+}
+
+static bool every_one(uint64_t step)
+{
+    return step > 0;
+}
+
+enum { GO_ON = 2, END };
+
+static void stay(const struct kit_rank *r, int stage)
+{
+    while (!atomic_load(&r->board->stage[stage]))
+        kit_pause(10);
+}
+
+/* Trains until it is told to end: what comes to a remote store meanwhile is looked at there. */
+static void save_and_stay(struct kit_rank *r)
+{
+    const struct steps *s = r->arg;
+    save_steps(r);
+    stay(r, GO_ON);
+    for (uint64_t step = s->to + 1; step <= 2 * s->to && s->from == 1; step++)
+        KIT_OK(kit_save_local(r, step));
+    stay(r, END);
+}
+
+/* Both as they should be, and all in the home; then the ranks end. */
+static void end_settled(struct kit_crowd *ranks, const char *job, const char *const urls[2])
+{
+    bool done = false;
+    for (int i = 0; i < 3000 && !done; i++) {
+        kit_pause(20);
+        done = there_are(urls[0], job, wanted) && there_are(urls[1], job, wanted);
+    }
+    CHECK(done && there_are(kit.store, job, every_one));
+    kit_reach(ranks->board, END);
+    kit_wait(ranks, 0);
+}
+
+static void check_whole(const char *job, const char *const urls[2])
+{
+    size_t stay = 0;
+    for (uint64_t step = 1; step <= newest; step++)
+        stay += wanted(step);
+    for (int i = 0; i < 2; i++) { /* all that it lists is whole */
+        kit_look_into(urls[i]);
+        CHECK_EQ(kit_verify(job, newest), stay);
+    }
+    kit_look_into(NULL);
+    CHECK_EQ(kit_verify(job, newest), newest);
+}
+
+/* The home keeps all, two remote stores the newest and some; readers go on meanwhile, the worker
+ * dies, and what was dropped is not sent again, neither by it nor by the next daemon. */
+static void remotes(void)
+{
+    char one[120], two[120];
+    struct kit_crowd saving, reading;
+    (void)snprintf(one, sizeof(one), "--remote=dir://%.70s/one", kit.root);
+    (void)snprintf(two, sizeof(two), "--remote=dir://%.70s/two", kit.root);
+    const char *args[] = { one, two, "--keep-remote=last=3,every=10" };
+    const char *const urls[] = { one + strlen("--remote="), two + strlen("--remote=") };
+    CHECK_EQ(kit_stop(), 0);
+    memset(kit.more, 0, sizeof(kit.more));
+    memcpy(kit.more, args, sizeof(args));
+    kit_start();
+    newest = 24;
+    kit_ranks(&saving, "far", 2, save_and_stay, &(struct steps){ 1, newest / 2 });
+    await_log("save committed\" job=far");
+    kit_ranks(&reading, "far", 1, restore_often, NULL);
+    await_log("copy dropped\" job=far epoch=1 step=1 why=\"no rule keeps it\" "
+              "keep=\"last=3,every=10\" tier=\"dir://");
+    kit_kill(kit_worker(), SIGKILL);
+    kit_reach(saving.board, GO_ON);
+    end_settled(&saving, "far", urls);
+    kit_wait(&reading, 0);
+    CHECK_EQ(kit_stop(), 0);
+    check_whole("far", urls);
+    size_t dropped = times_logged("copy dropped"), sent = times_logged("is in a remote tier");
+    size_t given_up = times_logged("is not sent on");
+    kit_start();
+    newest = 25;
+    kit_ranks(&saving, "far", 2, save_and_stay, &(struct steps){ newest, newest });
+    kit_reach(saving.board, GO_ON);
+    end_settled(&saving, "far", urls);
+    CHECK_EQ(kit_stop(), 0);
+    check_whole("far", urls);
+    CHECK_EQ(times_logged("copy dropped"), dropped + 2); /* 22 */
+    CHECK_EQ(times_logged("is in a remote tier"), sent + 2);
+    CHECK_EQ(times_logged("is not sent on"), given_up);
+    kit_start();
+    kit.cases += (long)newest;
 }
 
 int main(void)
@@ -383,5 +486,6 @@ int main(void)
     unknown();
     at_least_two();
     own_directory();
+    remotes();
     return kit_end();
 }

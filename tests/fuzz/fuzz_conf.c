@@ -33,7 +33,7 @@ void fuzz_one(const uint8_t *bytes, size_t len)
     struct config *c = load((const char *)bytes, len), *again;
     if (!c)
         return;
-    (void)config_keep(c, "job", false);
+    (void)config_keep(c, "job", CONFIG_KEEP);
     FILE *f = open_memstream(&text, &text_len);
     FUZZ_CHECK(f);
     config_print(c, f);

@@ -1,14 +1,14 @@
-/* Law: whatever drains, deletions, prunes, collections, launches and lost homes do to one another,
- * every checkpoint that is alive can be read from the stores that say they hold it; what is
- * gone stays gone; and in the end everything alive arrives.
+/* Law: whatever drains, deletions, prunes, dropped copies, collections, launches and lost homes do to
+ * one another, every checkpoint that is alive can be read from the stores that say they hold it;
+ * what is gone stays gone, what the tier has dropped does not come back to it; and in the end
+ * everything else alive arrives.
  *
  * Random histories over a home and a tier; a drain is cut off at random steps, and other
  * things happen between any two of its puts. */
 #include "props/drain_kit.h"
 #include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
-#include "storage/repo/life.h"
-#include "storage/repo/prune.h"
+#include "storage/repo/life_copy.h"
 #include "storage/repo/roster.h"
 
 #define STEPS  40
@@ -32,7 +32,7 @@ struct history {
 };
 static struct {
     uint64_t saves, drains, cuts, inside, deletes, undeletes, refused, gone, homes, launches, reads,
-        prunes, pruned, adopted;
+        prunes, pruned, adopted, drops, dropped, spared;
 } seen;
 
 static uint64_t dice(struct history *h, uint64_t n)
@@ -181,6 +181,42 @@ static void prune_some(struct history *h, bool all)
     prune_plan_fini(&plan);
 }
 
+/* Of the tier's own copies go whole ones alone, which the home holds, and its newest two stay. */
+static void drop_some(struct history *h)
+{
+    CLEANUP_ROSTER struct roster before = { 0 };
+    struct keep_policy policy = { 0 };
+    const struct copy_place place = {
+        .job = KIT_JOB, .home = h->home, .here = h->bare, .tiers = &h->bare, .tier_count = 1
+    };
+    struct prune_plan plan;
+    struct copy_report report;
+    size_t left = 0;
+    CHECK_OK(keep_policy_add(&policy, dice(h, 2) ? "every" : "last", dice(h, 2) ? "1" : "3", NULL));
+    CHECK_OK(adopt_held(h->bare, KIT_JOB, &before, NULL));
+    CHECK_OK(copy_prune(&place, &policy, &plan, &report, NULL));
+    for (size_t i = 0; i < plan.count; i++) {
+        const struct prune_item *item = &plan.items[i];
+        bool gone = item->done == PRUNE_DELETED;
+        CHECK(!gone || (roster_find(&before, &item->name) && held_by(h->home, &item->name) &&
+                        !held_by(h->bare, &item->name)));
+        left += item->on_lineage && !gone && roster_find(&before, &item->name);
+        CHECK(!gone || left >= COPY_LEAST);
+    }
+    prune_plan_fini(&plan);
+    seen.drops++;
+    seen.dropped += report.dropped;
+    seen.spared += report.spared;
+}
+
+static bool is_dropped(const struct history *h, const struct ckpt_name *name)
+{
+    enum life life;
+    uint64_t n;
+    CHECK_OK(life_look(h->bare, KIT_JOB, name, true, &life, &n, NULL, NULL));
+    return life == LIFE_GONE;
+}
+
 static void collect(struct history *h)
 {
     const struct life_gc_options o = { .grace_ns = GRACE,
@@ -208,7 +244,7 @@ static void meddle(void *arg, const char *key)
         return;
     h->inside = true;
     seen.inside++;
-    switch (dice(h, 5)) {
+    switch (dice(h, 6)) {
     case 0:
         save(h);
         break;
@@ -220,6 +256,9 @@ static void meddle(void *arg, const char *key)
         break;
     case 3:
         prune_some(h, dice(h, 2));
+        break;
+    case 4:
+        drop_some(h);
         break;
     default:
         delete_one(h);
@@ -327,14 +366,21 @@ static void check_end(struct history *h)
     for (size_t i = 0; i < h->count; i++)
         if (h->all[i].life == LIFE_LIVE && held_by(h->home, &h->all[i].name)) {
             enum ckpt_status st = drain(h, &h->all[i].name, INT64_MAX);
-            CHECK(st == CKPT_OK || st == CKPT_EXISTS);
+            CHECK(is_dropped(h, &h->all[i].name) ? st == CKPT_ABORTED
+                                                 : st == CKPT_OK || st == CKPT_EXISTS);
+            if (st == CKPT_ABORTED)
+                continue;
             CHECK_OK(drain_kit_verify(h->bare, KIT_JOB, &h->all[i].name));
         }
+    drop_some(h);
     collect(h);
     check_law(h);
     CHECK_OK(roster_data(h->bare, KIT_JOB, &data, NULL));
-    for (size_t i = 0; i < h->count; i++) /* nothing of what is gone is left */
-        CHECK(h->all[i].life != LIFE_GONE || !roster_find(&data, &h->all[i].name));
+    for (size_t i = 0; i < h->count; i++) { /* nothing of what is gone is left */
+        bool live = h->all[i].life == LIFE_LIVE, gone = h->all[i].life == LIFE_GONE;
+        gone |= live && is_dropped(h, &h->all[i].name);
+        CHECK(!gone || !roster_find(&data, &h->all[i].name));
+    }
     roster_fini(&data);
 }
 
@@ -438,9 +484,11 @@ static void one(unsigned long long seed)
             undelete_one(&h);
         else if (r < 88)
             collect(&h);
-        else if (r < 92)
+        else if (r < 91)
             prune_some(&h, dice(&h, 4));
-        else if (r < 96)
+        else if (r < 94)
+            drop_some(&h);
+        else if (r < 97)
             launch(&h);
         else
             lose_home(&h);
@@ -454,7 +502,8 @@ static void one(unsigned long long seed)
 static bool saw_all(void)
 {
     return seen.saves && seen.drains && seen.cuts && seen.inside && seen.deletes &&
-           seen.undeletes && seen.gone && seen.homes && seen.refused && seen.pruned && seen.adopted;
+           seen.undeletes && seen.gone && seen.homes && seen.refused && seen.pruned &&
+           seen.adopted && seen.dropped;
 }
 
 int main(void)
@@ -472,10 +521,11 @@ int main(void)
     printf(
         "%d saves, %d drains, %d cut off, %d things within them, %d deleted, %d refused, "
         "%d brought back, %d gone, %d homes lost, %d launches, %d prunes of %d, %d looks at what "
-        "the tier alone has\n",
+        "the tier alone has, %d times %d copies dropped, %d spared\n",
         (int)seen.saves, (int)seen.drains, (int)seen.cuts, (int)seen.inside, (int)seen.deletes,
         (int)seen.refused, (int)seen.undeletes, (int)seen.gone, (int)seen.homes, (int)seen.launches,
-        (int)seen.prunes, (int)seen.pruned, (int)seen.adopted);
+        (int)seen.prunes, (int)seen.pruned, (int)seen.adopted, (int)seen.drops, (int)seen.dropped,
+        (int)seen.spared);
     CHECK(saw_all());
     TEST_CASES(seen.reads);
     return 0;

@@ -213,17 +213,23 @@ static void strength(void)
 {
     const char *text = "store = /s # a comment\n\tcrew=7  \r\n remote = /r#1\nremote = /q\n"
                        "keep = last=3,daily=2\n[job a*]\nkeep = all\n[job ab]\nkeep=last=9\n"
-                       "[ job c ] # one\nkeep = last=4\n[job d]\nkeep-local = last=6\n";
+                       "[ job c ] # one\nkeep = last=4\n[job d]\nkeep-local = last=6\n"
+                       "keep-remote = last=11\n";
     struct config *c = load(text);
     CHECK(c);
     CHECK_STR(c->store, "/s");
     CHECK_STR(c->remotes[0], "/r#1");
     CHECK(c->crew == 7 && c->remote_count == 2 && c->log_level == LOG_LEVEL_INFO);
     CHECK(c->delete_grace_ns == INT64_C(72) * 3600 * 1000000000 && config_keeps(c));
-    CHECK(config_keep(c, "z", false)->count == 2 && config_keep(c, "d", false)->count == 2);
-    CHECK(config_keep(c, "d", true)->rules[0].n == 6 && !config_keep(c, "c", true));
-    CHECK(!config_keep(c, "a", false) && !config_keep(c, "ab", false)); /* the first that fits */
-    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 4);
+    CHECK(config_keep(c, "z", CONFIG_KEEP)->count == 2 &&
+          config_keep(c, "d", CONFIG_KEEP)->count == 2);
+    CHECK(config_keep(c, "d", CONFIG_KEEP_LOCAL)->rules[0].n == 6 &&
+          !config_keep(c, "c", CONFIG_KEEP_LOCAL));
+    CHECK(config_keep(c, "d", CONFIG_KEEP_REMOTE)->rules[0].n == 11 &&
+          !config_keep(c, "c", CONFIG_KEEP_REMOTE));
+    CHECK(!config_keep(c, "a", CONFIG_KEEP) &&
+          !config_keep(c, "ab", CONFIG_KEEP)); /* the first that fits */
+    CHECK_EQ(config_keep(c, "c", CONFIG_KEEP)->rules[0].n, 4);
     config_free(c);
     env_crew = "8";
     c = load(text);
@@ -243,8 +249,12 @@ static void strength(void)
     CHECK(!load(text));
     CHECK(strstr(errors.list[0].text, "CKPT_CREW \"many\""));
     env_crew = NULL;
+    c = load("store = /s\nremote = /r\n[job j]\nkeep-remote = last=2\n");
+    CHECK(c && config_keeps(c) && !config_keep(c, "j", CONFIG_KEEP));
+    CHECK_EQ(config_keep(c, "j", CONFIG_KEEP_REMOTE)->rules[0].n, 2);
+    config_free(c);
     c = load("store = /s\nkeep = all\n");
-    CHECK(c && !config_keeps(c) && !config_keep(c, "j", false));
+    CHECK(c && !config_keeps(c) && !config_keep(c, "j", CONFIG_KEEP));
     config_free(c);
 }
 
@@ -255,20 +265,20 @@ static void stronger_than_sections(void)
                        "[job d*]\nkeep-local = last=6\n[job d]\nkeep = last=7\n";
     struct config *c = load(text);
     CHECK(c);
-    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 4);
-    CHECK_EQ(config_keep(c, "d", false)->rules[0].n, 7); /* the first that fits and has it */
-    CHECK_EQ(config_keep(c, "d", true)->rules[0].n, 6);
+    CHECK_EQ(config_keep(c, "c", CONFIG_KEEP)->rules[0].n, 4);
+    CHECK_EQ(config_keep(c, "d", CONFIG_KEEP)->rules[0].n, 7); /* the first that fits and has it */
+    CHECK_EQ(config_keep(c, "d", CONFIG_KEEP_LOCAL)->rules[0].n, 6);
     config_free(c);
     env_keep = "all";
     c = load(text);
-    CHECK(c && !config_keep(c, "c", false) && !config_keep(c, "d", false));
-    CHECK_EQ(config_keep(c, "d", true)->rules[0].n, 6);
+    CHECK(c && !config_keep(c, "c", CONFIG_KEEP) && !config_keep(c, "d", CONFIG_KEEP));
+    CHECK_EQ(config_keep(c, "d", CONFIG_KEEP_LOCAL)->rules[0].n, 6);
     config_free(c);
     flags("--keep=last=8", NULL);
     c = load(text);
     CHECK(c);
-    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 8);
-    CHECK_EQ(config_keep(c, "z", false)->rules[0].n, 8);
+    CHECK_EQ(config_keep(c, "c", CONFIG_KEEP)->rules[0].n, 8);
+    CHECK_EQ(config_keep(c, "z", CONFIG_KEEP)->rules[0].n, 8);
     config_free(c);
     env_keep = NULL;
     flags("--keep=all", "--keep-local=all");
@@ -295,6 +305,8 @@ static void idle(void)
         { "store = /s\nkeep-local = last=2\n[job a]\nkeep-local = last=3\n",
           "f:2: keep-local>local f:4: keep-local>local " },
         { "store = /s\nlocal = /l\nkeep-local = last=2\n", "" },
+        { "store = /s\nlocal = /l\nkeep-remote = last=2\n", "f:3: keep-remote>remote " },
+        { "store = /s\nremote = /r\nkeep-remote = last=2\n", "" },
         { "store = /s\ndelete-grace = 1h\nremote-rate = 1M\n",
           "f:2: delete-grace>keep f:3: remote-rate>remote " },
         { "store = /s\ndelete-grace = 1h\nremote = /r\nremote-rate = 1M\n[job a]\nkeep = all\n",
@@ -338,27 +350,29 @@ static void reloads(void)
     struct config *c, *d;
     CHECK(start);
     c = again("store = /t\ncrew = 7\nremote = /q\nremote-rate = 2M\nlog-level = warn\n"
-              "stop-seconds = 9\ncodec = zstd\n[job b]\nkeep = last=4\n[job c]\nkeep = last=5\n",
+              "stop-seconds = 9\ncodec = zstd\nkeep-remote = last=6\n[job b]\nkeep = last=4\n"
+              "[job c]\nkeep = last=5\n",
               start, start);
     CHECK(c);
     /* What may change has; what may not is as at the start, and both were said. */
     CHECK_STR(said, "store[]!:/s>/t codec[]!:stored>zstd remote[]!:/r>/q remote-rate[]:1M>2M "
                     "keep[b]:last=3>last=4 keep[c]:>last=5 keep[a]:last=2> "
-                    "log-level[]:info>warn ");
+                    "keep-remote[]:all>last=6 log-level[]:info>warn ");
     CHECK_STR(c->store, "/s");
     CHECK_STR(c->remotes[0], "/r");
     CHECK(c->remote_rate == 2 * MIB && c->log_level == LOG_LEVEL_WARN && c->stop_s == 5);
     CHECK(c->codec == CODEC_STORED && c->remote_codec == CODEC_ZSTD);
-    CHECK(!config_keep(c, "a", false) && config_keep(c, "b", false)->rules[0].n == 4);
-    CHECK_EQ(config_keep(c, "c", false)->rules[0].n, 5);
+    CHECK(!config_keep(c, "a", CONFIG_KEEP) && config_keep(c, "b", CONFIG_KEEP)->rules[0].n == 4);
+    CHECK_EQ(config_keep(c, "c", CONFIG_KEEP)->rules[0].n, 5);
+    CHECK_EQ(config_keep(c, "a", CONFIG_KEEP_REMOTE)->rules[0].n, 6);
     /* Wrong: nothing comes of it. */
     CHECK(!again("store = /s\ncrew = 0\n", start, c));
     CHECK(strstr(errors.list[0].text, "f:2: crew") && !said[0]);
     /* Against the last reload; what needs a restart is said again. */
     d = again("store = /t\nremote = /r\nremote-rate = 2M\n", start, c);
     CHECK(d);
-    CHECK_STR(said,
-              "store[]!:/s>/t crew[]!:7>6 keep[b]:last=4> keep[c]:last=5> log-level[]:warn>info ");
+    CHECK_STR(said, "store[]!:/s>/t crew[]!:7>6 keep[b]:last=4> keep[c]:last=5> "
+                    "keep-remote[]:last=6>all log-level[]:warn>info ");
     CHECK(d->crew == 7 && d->log_level == LOG_LEVEL_INFO && !config_keeps(d));
     config_free(c);
     /* A file that is gone is no file without settings. */
@@ -392,6 +406,7 @@ static const char *const drawn[][4] = {
     { "remote-streams", "1", "32", "5" },
     { "keep", "all", "last=3", "every=5,tag=x*" },
     { "keep-local", "all", "last=2", "within=3d" },
+    { "keep-remote", "all", "last=5", "weekly=2" },
     { "delete-grace", "0s", "2w", "90m" },
     { "stop-seconds", "1", "86400", "60" },
     { "log-level", "error", "debug", "warn" },
@@ -455,7 +470,8 @@ static void printed_again(const struct config *c)
     }
     CHECK(c->crew == d->crew && c->slot_bytes == d->slot_bytes && c->codec == d->codec &&
           c->remote_codec == d->remote_codec && c->remote_rate == d->remote_rate &&
-          c->keep.count == d->keep.count && c->delete_grace_ns == d->delete_grace_ns);
+          c->keep[CONFIG_KEEP].count == d->keep[CONFIG_KEEP].count &&
+          c->delete_grace_ns == d->delete_grace_ns);
     config_free(d);
     free(text);
 }

@@ -1,22 +1,30 @@
-/* Dropping one store's copy (rule D5): what goes, what stays and why; it dies anywhere; two
- * stores that drop the same at once never both do. */
+/* Dropping one store's copy (rule D5), of a node's own directory and of a store that is drained to:
+ * what goes, what stays and why; it dies anywhere; two stores that are all that hold the same never
+ * both drop it; no drain brings it back. */
 #include <pthread.h>
 
+#include "storage/repo/adopt.h"
 #include "storage/repo/drain.h"
 #include "storage/repo/life_copy.h"
 #include "storage/repo/life_log.h"
 #include "storage/repo/roster.h"
 #include "storage/store/wrap.h"
+#include "unit/before_put.h"
 #include "unit/history_fixture.h"
 
 #define CKPTS 7
 
 static int cases;
 
-/* Saved here, drained there: the home has records and all data, `here` the parts. */
+/* What `here` is: a node's own directory, where parts lie; or a store that is drained to, with
+ * commits and h/ of its own. */
+enum kind { OWN, SHARED, KINDS };
+
+/* The home has records and all data, `here` the parts; so has `other`, if it is named. */
 struct world {
     struct store *home, *here, *other;
-    struct store *others[1];
+    struct store *tiers[2];
+    enum kind kind;
     struct ckpt_name name[CKPTS + 1]; /* by step / 10 */
     struct copy_place place;
 };
@@ -29,20 +37,41 @@ static void put_held(struct store *s, const struct ckpt_name *name)
     fx_put(s, key_held(FX_JOB, name), &b);
 }
 
-static void make(struct world *w, bool third)
+static void put_commit(struct store *s, const struct ckpt_name *name)
 {
-    *w = (struct world){ .home = fx_open(), .here = fx_open(), .other = fx_open() };
-    w->others[0] = w->other;
-    w->place = (struct copy_place){
-        .job = FX_JOB, .home = w->home, .here = w->here, .others = w->others, .other_count = third
-    };
+    struct record_commit c = { .name = *name, .world = FX_WORLD, .raw_bytes = 1000 * name->step };
+    struct buf b = { 0 };
+    record_commit_encode(&c, key_commit(FX_JOB, name).text, &b);
+    fx_put(s, key_commit(FX_JOB, name), &b);
+}
+
+static void put_copy(struct store *s, const struct ckpt_name *name, enum kind kind)
+{
+    fx_parts(s, name);
+    if (kind == SHARED)
+        put_commit(s, name);
+    put_held(s, name);
+}
+
+/* As drains look at it: the tiers name `here`, too, if it is one of them. */
+static void place_it(struct world *w, struct store *home, struct store *here, struct store *other)
+{
+    w->place = (struct copy_place){ .job = FX_JOB, .home = home, .here = here, .tiers = w->tiers };
+    if (w->kind == SHARED)
+        w->tiers[w->place.tier_count++] = here;
+    if (other)
+        w->tiers[w->place.tier_count++] = other;
+}
+
+static void make(struct world *w, enum kind kind, bool third)
+{
+    *w = (struct world){ .home = fx_open(), .here = fx_open(), .other = fx_open(), .kind = kind };
+    place_it(w, w->home, w->here, third ? w->other : NULL);
     fx_resolve(w->home, "one");
     for (uint64_t i = 1; i <= CKPTS; i++) {
         w->name[i] = fx_commit(w->home, 1, 10 * i);
-        fx_parts(w->here, &w->name[i]);
-        put_held(w->here, &w->name[i]);
-        fx_parts(w->other, &w->name[i]);
-        put_held(w->other, &w->name[i]);
+        put_copy(w->here, &w->name[i], kind);
+        put_copy(w->other, &w->name[i], SHARED);
     }
 }
 
@@ -101,19 +130,21 @@ static void expect(const struct world *w, const char *steps)
     size_t n = 0;
     for (unsigned i = 1; i <= CKPTS; i++) {
         CHECK(whole(w->home, &w->name[i]) && fx_there(w->home, key_commit(FX_JOB, &w->name[i])));
-        if (whole(w->here, &w->name[i]))
+        bool here = whole(w->here, &w->name[i]);
+        if (here)
             got[n++] = (char)('0' + i);
         else
             CHECK_EQ(life_here(w, &w->name[i], NULL), LIFE_GONE);
+        CHECK_EQ(fx_there(w->here, key_commit(FX_JOB, &w->name[i])), here && w->kind == SHARED);
     }
     CHECK_STR(got, steps);
 }
 
-static void what_goes(void)
+static void what_goes(enum kind kind)
 {
     struct world w;
     struct copy_report r;
-    make(&w, true);
+    make(&w, kind, true);
     fx_tag(w.home, &w.name[2], "good", 1, true);
     CHECK_OK(
         store_remove(w.home, key_held(FX_JOB, &w.name[3]).text, NULL)); /* not complete there */
@@ -143,11 +174,11 @@ static void what_goes(void)
 }
 
 /* What the newest launch resumed from, also when that is old. */
-static void resumed(void)
+static void resumed(enum kind kind)
 {
     struct world w;
     struct copy_report r;
-    make(&w, false);
+    make(&w, kind, false);
     struct launch_who who = { .job = FX_JOB, .token = "two", .world = FX_WORLD };
     struct lineage_wish wish = { .forced = true, .step = 30 };
     struct record_resolved resolved;
@@ -162,26 +193,30 @@ static void resumed(void)
 }
 
 /* What is looked at after DELETED is there. */
-static void spared(void)
+static void spared(enum kind kind)
 {
-    static const char *const why[] = { "not held",        "its copy goes", "its copy is gone",
-                                       "deleted at home", "tagged",        "resumed" };
+    static const char *const why[] = {
+        "not held", "its copy goes",   "dropped, and not in the home",
+        "tagged",   "deleted at home", "resumed"
+    };
     for (size_t i = 0; i < ARRAY_COUNT(why); i++) {
         struct world w;
         struct copy_report r = { 0 };
         bool dropped = true;
         uint64_t n = 0;
-        make(&w, i < 3);
+        make(&w, kind, i < 3);
         const struct ckpt_name *name = &w.name[7];
         struct key own = key_life(FX_JOB, name, true, 1);
         if (i == 0)
             CHECK_OK(store_remove(w.other, key_held(FX_JOB, name).text, NULL));
         if (i == 1 || i == 2)
             CHECK_OK(life_put(w.other, &own, i == 1 ? LIFE_DELETED : LIFE_GONE, "", NULL));
+        if (i == 2)
+            CHECK_OK(store_remove(w.home, key_held(FX_JOB, name).text, NULL));
         if (i == 3)
-            fx_life(w.home, name, 1, LIFE_DELETED, 1);
-        if (i == 4)
             fx_tag(w.home, name, "t", 1, true);
+        if (i == 4)
+            fx_life(w.home, name, 1, LIFE_DELETED, 1);
         if (i == 5)
             fx_resolve(w.home, "two");
         CHECK_OK(copy_drop(&w.place, name, "test", &dropped, &r, NULL));
@@ -192,90 +227,324 @@ static void spared(void)
     }
 }
 
-/* At its n-th operation, for every n and both stores; the next pass ends in the same place. */
-static void dies_anywhere(void)
+/* Nothing says that more is here than is, and data goes behind GONE alone. */
+static void check_unharmed(const struct world *w)
 {
-    for (int at_home = 0; at_home < 2; at_home++) {
-        for (uint64_t nth = 1;; nth++) {
-            struct world w;
-            struct store *inner, *faulty;
-            struct copy_report r;
-            make(&w, false);
-            struct wrap_fault_rule rule = { .kind = nth % 2 ? FAULT_FAIL : FAULT_LOST_REPLY,
-                                            .status = CKPT_IO,
-                                            .nth = nth };
-            struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
-            CHECK_OK(store_dup(at_home ? w.home : w.here, &inner, NULL));
-            CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
-            *(at_home ? &w.place.home : &w.place.here) = faulty;
-            enum ckpt_status st = pass(&w, "last=5", &r);
-            w.place.home = w.home;
-            w.place.here = w.here;
-            store_close(faulty);
-            for (unsigned i = 1; i <= CKPTS; i++) { /* nothing says that more is here than is */
-                bool says = fx_there(w.here, key_held(FX_JOB, &w.name[i]));
-                for (uint32_t rank = 0; rank < FX_WORLD; rank++) {
-                    says = says || fx_there(w.here, key_rank_held(FX_JOB, &w.name[i], rank));
-                    CHECK(!says || fx_there(w.here, fx_pack_key(&w.name[i], rank)));
-                    CHECK(fx_there(w.here, fx_pack_key(&w.name[i], rank)) ||
-                          life_here(&w, &w.name[i], NULL) == LIFE_GONE);
-                }
-            }
-            CHECK_OK(pass(&w, "last=5", &r));
-            expect(&w, "34567");
-            fini(&w);
-            if (!plan.hits) {
-                CHECK_OK(st);
-                CHECK(nth > 10);
-                break;
-            }
+    for (unsigned i = 1; i <= CKPTS; i++) {
+        bool held = fx_there(w->here, key_held(FX_JOB, &w->name[i]));
+        for (uint32_t rank = 0; rank < FX_WORLD; rank++) {
+            bool says = held || fx_there(w->here, key_rank_held(FX_JOB, &w->name[i], rank));
+            bool data = fx_there(w->here, fx_pack_key(&w->name[i], rank));
+            bool listed = fx_there(w->here, key_commit(FX_JOB, &w->name[i]));
+            CHECK(!held || fx_there(w->here, key_rank_held(FX_JOB, &w->name[i], rank)));
+            CHECK(!says || data);
+            CHECK(!listed || data);
+            CHECK(!held || w->kind == OWN || listed);
+            CHECK(data || life_here(w, &w->name[i], NULL) == LIFE_GONE);
         }
     }
 }
 
-/* Something came back behind GONE; and logs are not kept for ever. */
-static void afterwards(void)
+/* At its n-th operation, for every n and each store; the next pass ends in the same place. */
+static uint64_t dies_at(enum kind kind, unsigned where, uint64_t nth)
+{
+    struct world w;
+    struct store *inner, *faulty;
+    struct copy_report r;
+    make(&w, kind, true);
+    struct store *at[] = { w.home, w.here, w.other };
+    struct wrap_fault_rule rule = { .kind = nth % 2 ? FAULT_FAIL : FAULT_LOST_REPLY,
+                                    .status = CKPT_IO,
+                                    .nth = nth };
+    struct wrap_fault_plan plan = { .rules = &rule, .count = 1 };
+    CHECK_OK(store_dup(at[where], &inner, NULL));
+    CHECK_OK(wrap_fault(inner, &plan, &faulty, NULL));
+    at[where] = faulty;
+    place_it(&w, at[0], at[1], at[2]);
+    enum ckpt_status st = pass(&w, "last=5", &r);
+    CHECK_EQ(st, plan.hits ? CKPT_IO : CKPT_OK);
+    store_close(faulty);
+    place_it(&w, w.home, w.here, w.other);
+    check_unharmed(&w);
+    CHECK_OK(pass(&w, "last=5", &r));
+    expect(&w, "34567");
+    fini(&w);
+    return plan.hits;
+}
+
+static void dies_anywhere(enum kind kind)
+{
+    for (unsigned where = 0; where < 3; where++) {
+        uint64_t nth = 1;
+        while (dies_at(kind, where, nth))
+            nth++;
+        CHECK(nth > 10);
+    }
+}
+
+/* Who dropped it died; since then it is to stay: nothing says that it is about to go. */
+static void taken_back(enum kind kind)
 {
     struct world w;
     struct copy_report r;
-    struct roster copies;
-    make(&w, false);
+    uint64_t n;
+    make(&w, kind, true);
+    for (unsigned i = 1; i <= 3; i += 2) {
+        struct key key = key_life(FX_JOB, &w.name[i], true, 1);
+        CHECK_OK(life_put(w.here, &key, LIFE_DELETED, "", NULL));
+    }
+    CHECK_OK(pass(&w, "last=5", &r));
+    expect(&w, "234567"); /* on what may be about to go nobody counts */
+    CHECK(life_here(&w, &w.name[3], &n) == LIFE_LIVE && n == 2);
+    CHECK(life_here(&w, &w.name[1], &n) == LIFE_GONE && n == 2);
     CHECK_OK(pass(&w, "last=5", &r));
     expect(&w, "34567");
-    fx_parts(w.here, &w.name[1]);
-    CHECK_OK(pass(&w, "last=7", &r)); /* kept by now, but gone is gone */
-    expect(&w, "34567");
-    /* No drain to there. */
+    fini(&w);
+}
+
+/* Another tier has dropped its copy for good: it is not waited for. */
+static void dropped_elsewhere(enum kind kind)
+{
+    struct world w;
+    struct copy_report r;
+    make(&w, kind, true);
+    for (unsigned i = 1; i <= 3; i++) { /* LIVE, DELETED and GONE */
+        CHECK_OK(store_remove(w.other, key_held(FX_JOB, &w.name[i]).text, NULL));
+        struct key key = key_life(FX_JOB, &w.name[i], true, 1);
+        CHECK_OK(life_put(w.other, &key, LIFE_LIVE + (int)i - 1, "", NULL));
+    }
+    CHECK_OK(pass(&w, "last=3", &r));
+    CHECK(r.dropped == 2 && r.spared == 0);
+    expect(&w, "12567");
+    fini(&w);
+}
+
+static enum ckpt_status open_drain(const struct world *w, struct store *from, struct store *to,
+                                   const struct ckpt_name *name)
+{
     const struct drain d = {
-        .job = FX_JOB,
-        .name = w.name[1],
-        .home = w.home,
-        .sources = &w.home,
-        .source_count = 1,
-        .to = w.here,
+        .job = FX_JOB, .name = *name, .home = w->home, .sources = &from, .source_count = 1, .to = to
     };
     struct record_commit commit;
     struct ckpt_err err = { 0 };
-    CHECK_EQ(drain_open(&d, &commit, &err), CKPT_ABORTED);
-    CHECK(strstr(err.text, "this copy"));
-    CHECK_OK(roster_copies(w.here, FX_JOB, &copies, NULL));
-    CHECK_EQ(copies.count, 2);
-    roster_fini(&copies);
-    CHECK_OK(roster_lives(w.here, FX_JOB, &copies, NULL)); /* of checkpoints: none */
-    CHECK_EQ(copies.count, 0);
-    roster_fini(&copies);
-    /* An entry as old as the clock can say. */
-    struct record_life old = { .life = LIFE_GONE, .time_ns = 1 };
-    struct key key = key_life(FX_JOB, &w.name[2], true, 3);
-    struct buf b = { 0 };
-    record_life_encode(&old, key.text, &b);
-    fx_put(w.here, key, &b);
+    enum ckpt_status st = drain_open(&d, &commit, &err);
+    CHECK(st != CKPT_ABORTED || strstr(err.text, "this copy"));
+    return st;
+}
+
+static size_t logs(struct store *s, bool copies)
+{
+    CLEANUP_ROSTER struct roster r = { 0 };
+    CHECK_OK(copies ? roster_copies(s, FX_JOB, &r, NULL) : roster_lives(s, FX_JOB, &r, NULL));
+    return r.count;
+}
+
+static enum ckpt_status later_now(struct store *s, int64_t *ret_ns, struct ckpt_err *err)
+{
+    enum ckpt_status st = wrap_pass_now(s, ret_ns, err);
+    *ret_ns += LIFE_ABORT_KEEP_NS;
+    return st;
+}
+
+/* A pass when GONE has stood for long. */
+static void pass_later(struct world *w)
+{
+    static const struct store_ops ops = { .scheme = "later",
+                                          .put = wrap_pass_put,
+                                          .get = wrap_pass_get,
+                                          .stat = wrap_pass_stat,
+                                          .list = wrap_pass_list,
+                                          .remove = wrap_pass_remove,
+                                          .sync = wrap_pass_sync,
+                                          .now = later_now,
+                                          .to_text = wrap_pass_to_text,
+                                          .close = wrap_pass_close };
+    struct store *dup;
+    struct wrap *later;
+    struct copy_report r;
+    CHECK_OK(store_dup(w->here, &dup, NULL));
+    CHECK_OK(wrap_new(sizeof(*later), &ops, dup, &later, NULL));
+    place_it(w, w->home, &later->base, NULL);
+    CHECK_OK(pass(w, "last=5", &r));
+    store_close(&later->base);
+    place_it(w, w->home, w->here, NULL);
+}
+
+/* Something came back behind GONE; and logs are not kept for ever, but for as long as a drain
+ * could bring the copy back. */
+static void afterwards(enum kind kind)
+{
+    struct world w;
+    struct copy_report r;
+    make(&w, kind, false);
     CHECK_OK(pass(&w, "last=5", &r));
-    CHECK_OK(roster_copies(w.here, FX_JOB, &copies, NULL));
-    CHECK_EQ(copies.count, 1);
-    CHECK_EQ(copies.entries[0].name.step, 10);
-    roster_fini(&copies);
-    cases += 5;
+    expect(&w, "34567");
+    fx_parts(w.here, &w.name[1]);
+    put_held(w.here, &w.name[2]);
+    CHECK_OK(pass(&w, "last=7", &r)); /* kept by now, but gone is gone */
+    expect(&w, "34567");
+    if (kind == SHARED)
+        put_commit(w.here, &w.name[2]);
+    CHECK_OK(pass(&w, "last=7", &r));
+    expect(&w, "34567");
+    CHECK_EQ(open_drain(&w, w.home, w.here, &w.name[1]), CKPT_ABORTED);
+    CHECK(logs(w.here, true) == 2 && logs(w.here, false) == 0);
+    pass_later(&w);
+    CHECK_EQ(logs(w.here, true), 2); /* the home has them */
+    fx_life(w.home, &w.name[2], 1, LIFE_DELETED, 1);
+    pass_later(&w);
+    CHECK_EQ(logs(w.here, true), 2); /* and may have this one brought back */
+    fx_life(w.home, &w.name[2], 2, LIFE_GONE, 1);
+    CHECK_OK(store_remove(w.home, key_commit(FX_JOB, &w.name[2]).text, NULL));
+    CHECK_OK(pass(&w, "last=5", &r));
+    CHECK_EQ(logs(w.here, true), 2); /* it is young */
+    pass_later(&w);
+    CHECK_EQ(logs(w.here, true), 1);
+    CHECK(life_here(&w, &w.name[1], NULL) == LIFE_GONE);
+    CHECK(life_here(&w, &w.name[2], NULL) == LIFE_LIVE);
+    cases += 6;
+    fini(&w);
+}
+
+/* -- a store that is drained to ------------------------------------------------------------------ */
+
+/* What has begun to come and is not whole does not go, and rules do not count it; of what is not
+ * there they count nothing either. */
+static void on_its_way(void)
+{
+    struct world w;
+    struct copy_report r;
+    make(&w, SHARED, true);
+    for (unsigned i = 2; i <= CKPTS; i += 4) /* 2 and 6 */
+        CHECK_OK(store_remove(w.here, key_held(FX_JOB, &w.name[i]).text, NULL));
+    CHECK_OK(pass(&w, "last=3", &r));
+    CHECK(r.dropped == 2 && r.kept == 5); /* 1 and 3 go: 4, 5 and 7 are the last of it */
+    for (unsigned i = 1; i <= CKPTS; i++)
+        CHECK_EQ(fx_there(w.here, fx_pack_key(&w.name[i], 1)), i != 1 && i != 3);
+    put_held(w.here, &w.name[2]);
+    put_held(w.here, &w.name[6]);
+    CHECK_OK(pass(&w, "every=1000", &r));
+    expect(&w, "67"); /* the newest two of it */
+    fini(&w);
+}
+
+/* Two homes have the same numbers: what is another home's stays. */
+static void another_home(void)
+{
+    struct world w;
+    struct copy_report r;
+    struct record_commit c;
+    struct buf b = { 0 };
+    make(&w, SHARED, true);
+    c = (struct record_commit){ .name = w.name[1], .world = FX_WORLD, .raw_bytes = 7 };
+    CHECK_OK(store_remove(w.here, key_commit(FX_JOB, &w.name[1]).text, NULL));
+    record_commit_encode(&c, key_commit(FX_JOB, &w.name[1]).text, &b);
+    fx_put(w.here, key_commit(FX_JOB, &w.name[1]), &b);
+    CHECK_OK(store_remove(w.here, key_commit(FX_JOB, &w.name[2]).text, NULL)); /* not known whose */
+    CHECK_OK(pass(&w, "last=4", &r));
+    CHECK(r.dropped == 1 && r.kept == 6);
+    CHECK(whole(w.here, &w.name[1]) && whole(w.here, &w.name[2]) && !whole(w.here, &w.name[3]));
+    CHECK(logs(w.here, true) == 1);
+    fini(&w);
+}
+
+/* Few are sent there: the last ones are those of that store, and so are the newest two. */
+static void few_are_there(void)
+{
+    struct world w;
+    struct copy_report r;
+    make(&w, SHARED, false);
+    for (unsigned i = 2; i <= CKPTS; i++)
+        if (i != 3 && i != 5) {
+            CHECK_OK(store_remove(w.here, key_held(FX_JOB, &w.name[i]).text, NULL));
+            CHECK_OK(store_remove(w.here, key_commit(FX_JOB, &w.name[i]).text, NULL));
+            for (uint32_t rank = 0; rank < FX_WORLD; rank++) {
+                CHECK_OK(store_remove(w.here, fx_pack_key(&w.name[i], rank).text, NULL));
+                CHECK_OK(store_remove(w.here, key_rank_held(FX_JOB, &w.name[i], rank).text, NULL));
+                CHECK_OK(store_remove(w.here, key_manifest(FX_JOB, &w.name[i], rank).text, NULL));
+            }
+        }
+    CHECK_OK(pass(&w, "last=3", &r));
+    CHECK(r.dropped == 0 && r.kept == 3);
+    CHECK_OK(pass(&w, "last=1", &r));
+    CHECK(r.dropped == 1 && r.kept == 2);
+    CHECK(!whole(w.here, &w.name[1]) && whole(w.here, &w.name[3]) && whole(w.here, &w.name[5]));
+    fini(&w);
+}
+
+/* No scan finds what was dropped, and it is read once, also by a daemon that has just begun; no
+ * launch takes it for held; and a home that is made anew from there lists what it can restore. */
+static void is_not_there(void)
+{
+    struct world w;
+    struct copy_report r;
+    struct store_counts counts = { 0 };
+    struct store *dup, *counted, *anew = fx_open();
+    struct drain_passed passed = { 0 };
+    struct policy all;
+    struct ckpt_name found[CKPTS];
+    make(&w, SHARED, false);
+    CHECK_OK(pass(&w, "last=4", &r));
+    expect(&w, "4567");
+    struct key key = key_life(FX_JOB, &w.name[7], true, 1); /* one was spared */
+    CHECK_OK(life_put(w.here, &key, LIFE_LIVE, "", NULL));
+    CHECK_OK(store_remove(w.here, key_held(FX_JOB, &w.name[7]).text, NULL));
+    CHECK_OK(policy_parse("all", &all, NULL));
+    CHECK_OK(store_dup(w.here, &dup, NULL));
+    CHECK_OK(wrap_count(dup, &counts, &counted, NULL));
+    const struct drain d = { .job = FX_JOB,
+                             .home = w.home,
+                             .sources = &w.home,
+                             .source_count = 1,
+                             .to = counted,
+                             .policy = &all,
+                             .passed = &passed };
+    for (int scan = 0; scan < 4; scan++) {
+        uint64_t gets = counts.gets;
+        size_t count = 0;
+        bool more;
+        if (scan == 2) /* another daemon */
+            drain_passed_fini(&passed);
+        drain_passed_begin(&passed, &all, DRAIN_PASSED_MAX);
+        CHECK_OK(drain_scan(&d, found, CKPTS, &count, &more, NULL));
+        drain_passed_end(&passed, true);
+        CHECK(count == 1 && name_equal(&found[0], &w.name[7]) && !more);
+        CHECK_EQ(counts.gets - gets, scan % 2 ? 1 : 4);
+    }
+    CHECK_EQ(open_drain(&w, w.home, w.here, &w.name[3]), CKPT_ABORTED);
+    CLEANUP_ROSTER struct roster held = { 0 };
+    CLEANUP_ROSTER struct roster commits = { 0 };
+    CHECK_OK(adopt_job(w.here, anew, FX_JOB, &held, NULL));
+    CHECK_OK(roster_commits(anew, FX_JOB, &commits, NULL));
+    CHECK(held.count == 3 && commits.count == 4); /* 70 has no h/ */
+    CHECK(!roster_find(&held, &w.name[3]) && !roster_find(&commits, &w.name[3]));
+    drain_passed_fini(&passed);
+    store_close(counted);
+    store_close(anew);
+    cases += 6;
+    fini(&w);
+}
+
+/* A pass died while it removed data, and now nobody says what is to stay there: what is left is not
+ * on its way there, and does not keep the rest from being deleted. */
+static void left_over(void)
+{
+    struct world w;
+    struct copy_report r;
+    struct keep_policy last = { 0 };
+    const struct prune_options o = { .policy = &last, .tiers = w.tiers, .tier_count = 1 };
+    struct prune_plan plan;
+    make(&w, SHARED, false);
+    CHECK_OK(pass(&w, "last=5", &r));
+    fx_parts(w.here, &w.name[1]);
+    CHECK_OK(store_remove(w.here, key_held(FX_JOB, &w.name[3]).text, NULL));
+    CHECK_OK(keep_policy_parse("last=1", &last, NULL));
+    CHECK_OK(prune_decide(w.home, FX_JOB, &o, &plan, NULL));
+    CHECK_EQ(plan.count, CKPTS);
+    for (size_t i = 0; i < plan.count; i++) /* newest first; 3 is on its way, 7 the last */
+        CHECK_EQ(plan.items[i].keep, i == 0 || i == 4);
+    prune_plan_fini(&plan);
+    cases++;
     fini(&w);
 }
 
@@ -300,7 +569,7 @@ static void *drop_all(void *arg)
     return NULL;
 }
 
-/* Each takes the other for the one that holds it. */
+/* The home has dropped its own, so that each takes the other for the one that holds it. */
 static void both_at_once(void)
 {
     enum { N = 300 };
@@ -311,21 +580,23 @@ static void both_at_once(void)
     fx_resolve(records, "one");
     for (size_t i = 0; i < N; i++) {
         names[i] = fx_commit(records, 1, i + 1);
-        fx_parts(a, &names[i]);
-        put_held(a, &names[i]);
-        fx_parts(b, &names[i]);
-        put_held(b, &names[i]);
+        put_copy(a, &names[i], SHARED);
+        put_copy(b, &names[i], SHARED);
     }
     fx_resolve(records, "two");
+    for (size_t i = 0; i < N - 1; i++) {
+        struct key key = key_life(FX_JOB, &names[i], true, 1);
+        CHECK_OK(life_put(records, &key, LIFE_GONE, "", NULL));
+    }
     for (int i = 0; i < 4; i++)
         CHECK_OK(store_dup(i == 0 || i == 1 ? records : i == 2 ? a : b, &dup[i], NULL));
-    struct store *other_of_a[] = { b }, *other_of_b[] = { dup[2] };
+    struct store *tiers_of_a[] = { a, b }, *tiers_of_b[] = { dup[2], dup[3] };
     CHECK(pthread_barrier_init(&barrier, NULL, 2) == 0);
-    struct racer ra = { .place = { FX_JOB, dup[0], a, other_of_a, 1 },
+    struct racer ra = { .place = { FX_JOB, dup[0], a, tiers_of_a, 2 },
                         .names = names,
                         .count = N - 1,
                         .barrier = &barrier };
-    struct racer rb = { .place = { FX_JOB, dup[1], dup[3], other_of_b, 1 },
+    struct racer rb = { .place = { FX_JOB, dup[1], dup[3], tiers_of_b, 2 },
                         .names = names,
                         .count = N - 1,
                         .barrier = &barrier };
@@ -345,13 +616,81 @@ static void both_at_once(void)
     store_close(b);
 }
 
+/* The one drops while the other is about to put a certain entry, both ways round: of two that are
+ * all that hold it, one stays whole; where the home holds it, both may go. */
+struct turn {
+    struct copy_place place; /* of the other */
+    const struct ckpt_name *name;
+    uint64_t before; /* which entry of the log */
+    bool dropped, done;
+};
+
+static void the_other_drops(void *arg, struct store *under, const char *key)
+{
+    struct turn *t = arg;
+    struct copy_report r = { 0 };
+    struct key entry = key_life(FX_JOB, t->name, true, t->before);
+    (void)under;
+    if (t->done || strcmp(key, entry.text) != 0)
+        return;
+    t->done = true;
+    CHECK_OK(copy_drop(&t->place, t->name, "test", &t->dropped, &r, NULL));
+}
+
+static void in_turns(bool own, bool far_first, uint64_t before, bool home_holds)
+{
+    struct world w;
+    struct copy_report r = { 0 };
+    bool dropped = false;
+    make(&w, SHARED, true);
+    const struct ckpt_name *name = &w.name[4];
+    if (!home_holds) {
+        struct key key = key_life(FX_JOB, name, true, 1);
+        CHECK_OK(life_put(w.home, &key, LIFE_GONE, "", NULL));
+    }
+    /* A node's own directory is not among the tiers, and counts for nobody. */
+    struct store *all[] = { w.here, w.other }, *one[] = { w.other };
+    struct copy_place here = { FX_JOB, w.home, w.here, own ? one : all, own ? 1 : 2 };
+    struct copy_place other = { FX_JOB, w.home, w.other, own ? one : all, own ? 1 : 2 };
+    struct copy_place *mine = far_first ? &other : &here;
+    struct turn t = { .place = far_first ? here : other, .name = name, .before = before };
+    struct store *plain = mine->here, *hooked = before_put(plain, the_other_drops, &t);
+    struct store *hooked_tiers[2];
+    for (size_t i = 0; i < mine->tier_count; i++)
+        hooked_tiers[i] = mine->tiers[i] == plain ? hooked : mine->tiers[i];
+    mine->here = hooked;
+    mine->tiers = hooked_tiers;
+    CHECK_OK(copy_drop(mine, name, "test", &dropped, &r, NULL));
+    CHECK(t.done);
+    bool here_whole = whole(w.here, name), other_whole = whole(w.other, name);
+    CHECK(home_holds || other_whole || (!own && here_whole));
+    if (home_holds && !own) /* before the first entry the other sees nothing of it: both go */
+        CHECK((int)here_whole + (int)other_whole == (before == 1 ? 0 : 1));
+    CHECK_EQ(dropped, !(far_first ? other_whole : here_whole));
+    CHECK_EQ(t.dropped, !(far_first ? here_whole : other_whole));
+    store_close(hooked);
+    cases++;
+    fini(&w);
+}
+
 int main(void)
 {
-    what_goes();
-    resumed();
-    spared();
-    dies_anywhere();
-    afterwards();
+    for (enum kind kind = OWN; kind < KINDS; kind++) {
+        what_goes(kind);
+        resumed(kind);
+        spared(kind);
+        dies_anywhere(kind);
+        taken_back(kind);
+        dropped_elsewhere(kind);
+        afterwards(kind);
+    }
+    on_its_way();
+    another_home();
+    few_are_there();
+    is_not_there();
+    left_over();
+    for (unsigned i = 0; i < 16; i++)
+        in_turns(i & 1, i & 2, 1 + (i >> 2 & 1), i & 8);
     both_at_once();
     TEST_CASES(cases);
     return 0;
