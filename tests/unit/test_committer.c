@@ -190,7 +190,7 @@ int main(void)
     test_one_node();
     test_other_nodes();
     /* A full table. */
-    c = (struct committer){ .arrival_ns = S };
+    c = (struct committer){ .arrival_ns = S, .end = COMMITTER_ATTEMPTS_MAX };
     for (size_t i = 0; i < COMMITTER_ATTEMPTS_MAX; i++)
         c.attempts[i].used = true;
     CHECK_EQ(committer_step(

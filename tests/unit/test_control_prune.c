@@ -75,6 +75,7 @@ static void teardown(struct node *n)
 static void trains(struct node *n, bool here)
 {
     n->c->clients[0] = here ? &n->rank0 : NULL;
+    n->c->client_end = 1;
 }
 
 /* Ends the pass that is out; looked: it came as far as gc. */
