@@ -88,6 +88,7 @@ static void swallow_one(const struct walk *like, size_t i)
     struct walk w = *like;
     char said[200];
     w.swallow = w.from = i;
+    w.every = 1;
     bool noticed = complains(&w, said);
     site->noticed += noticed;
     site->unnoticed += !noticed;

@@ -12,6 +12,7 @@
 #include "store/scratch.h"
 
 #define DRAWS      (64 / TEST_TENTH)
+#define EVERY      (TEST_TENTH > 1 ? 5 : 1) /* prime to how many steps a put has */
 #define ALL_DEEP   4096
 #define DRAWS_DEEP 4096
 
@@ -79,7 +80,7 @@ int main(int argc, char **argv)
     bool deep = getenv("CKPT_DEEP") != NULL;
     struct walk_counts sum = { 0 };
     struct walk w = {
-        .swallow = SIZE_MAX, .all_max = DRAWS, .draws = DRAWS, .log = &recording.log
+        .swallow = SIZE_MAX, .all_max = DRAWS, .draws = DRAWS, .every = EVERY, .log = &recording.log
     };
     w.rand = test_seed(4);
     if (access("/dev/shm", W_OK) == 0)

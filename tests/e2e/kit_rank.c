@@ -2,6 +2,8 @@
 #include "e2e/kit.h"
 #include "formats/dtype.h"
 
+#include "pattern.h"
+
 struct ckpt_open_opts kit_opts(const struct kit_rank *r)
 {
     return (struct ckpt_open_opts){ .size = sizeof(struct ckpt_open_opts),
@@ -179,40 +181,43 @@ static uint64_t seed_of(const char *name, uint64_t step)
     return h | 1;
 }
 
-static uint64_t value_at(uint64_t seed, uint64_t at)
+TEST_UNSEEN static uint64_t value_at(uint64_t seed, uint64_t at)
 {
     uint64_t z = (at + 1) * seed;
     return z ^ z >> 29;
 }
 
-/* `count` elements of 32 bits from place `global` on: most of all states, so not byte by byte. */
-static bool run_of_32(uint8_t *base, uint64_t count, uint64_t seed, uint64_t global, bool set)
+/* Elements of whole bytes, little-endian, from place `from` on. */
+struct run {
+    uint64_t seed, from;
+    unsigned bytes;
+};
+
+TEST_UNSEEN static void make_run(void *to, uint64_t at, size_t n, const void *arg)
 {
-    uint32_t differ = 0;
-    for (uint64_t k = 0; k < count; k++) {
-        uint32_t want = (uint32_t)value_at(seed, global + k), got;
-        memcpy(&got, base + 4 * k, 4);
-        differ |= got ^ want;
-        if (set)
-            memcpy(base + 4 * k, &want, 4);
+    const struct run *r = arg;
+    const unsigned bytes = r->bytes;
+    uint64_t seed = r->seed, place = r->from + at / bytes;
+    uint8_t *b = to;
+    uint32_t *words = to;
+    for (size_t k = 0; k < n / bytes; k++) {
+        uint64_t value = value_at(seed, place + k);
+        if (bytes == 4) /* most of all states */
+            words[k] = (uint32_t)value;
+        for (unsigned i = 0; bytes != 4 && i < bytes; i++)
+            b[k * bytes + i] = (uint8_t)(value >> 8 * (i % 8));
     }
-    return differ == 0;
 }
 
-/* One element of `bits`: set, or compared.  Little-endian, lower bits first. */
+static bool run(uint8_t *base, uint64_t count, const struct run *r, bool set)
+{
+    return pattern_walk(base, count * r->bytes, make_run, r, set);
+}
+
+/* One element of less than a byte: set, or compared.  Lower bits first. */
 static bool element(uint8_t *base, uint64_t at, unsigned bits, uint64_t value, bool set)
 {
     bool same = true;
-    if (bits >= 8) {
-        uint8_t *b = base + at * (bits / 8);
-        for (unsigned k = 0; k < bits / 8; k++) {
-            uint8_t want = (uint8_t)(value >> 8 * (k % 8));
-            same &= b[k] == want;
-            if (set)
-                b[k] = want;
-        }
-        return same;
-    }
     for (unsigned k = 0; k < bits; k++) {
         uint64_t bit = at * bits + k;
         uint8_t mask = (uint8_t)(1 << bit % 8), want = value >> k & 1 ? mask : 0;
@@ -235,9 +240,10 @@ static bool walk(const struct kit_part *p, const struct ckpt_piece *q, uint8_t *
         uint64_t global = 0;
         for (uint32_t d = 0; d < p->ndim; d++)
             global = global * p->shape[d] + q->off[d] + at[d];
-        if (bits == 32)
-            same &= run_of_32(base + q->offset_bytes + 4 * i, row, seed, global, set);
-        for (uint64_t k = 0; k < row && bits != 32; k++)
+        if (bits >= 8)
+            same &= run(base + q->offset_bytes + i * (bits / 8), row,
+                        &(struct run){ seed, global, bits / 8 }, set);
+        for (uint64_t k = 0; k < row && bits < 8; k++)
             same &= element(base + q->offset_bytes, i + k, bits, value_at(seed, global + k), set);
         for (uint32_t d = p->ndim > 1 ? p->ndim - 1 : 0; d-- > 0;) {
             if (++at[d] < q->len[d])
@@ -259,12 +265,10 @@ static bool object(const struct kit_rank *r, size_t i, uint64_t step, bool set)
     struct ckpt_buffer *b = &r->buffers[i];
     uint64_t len = object_length(p, step);
     uint64_t seed = seed_of(p->name, step + (p->scope == CKPT_OBJECT_RANK ? r->rank * 1000 : 0));
-    bool same = b->bytes == len;
     if (set)
         b->bytes = len;
-    for (uint64_t k = 0; k < len && (set || same); k++)
-        same &= element(b->base, k, 8, value_at(seed, k), set);
-    return same;
+    bool same = b->bytes == len;
+    return same && run(b->base, len, &(struct run){ seed, 0, 1 }, set);
 }
 
 bool kit_part_is(const struct kit_rank *r, size_t i, uint64_t step)

@@ -75,9 +75,9 @@ int main(void)
 {
     bool deep = getenv("CKPT_DEEP") != NULL;
     kit_begin("reshape");
-    test_small_arena((deep ? 4096 : 192) * MIB, (deep ? 64 : 16) * MIB);
+    test_small_arena((deep ? 4096 : TEST_TENTH > 1 ? 96 : 192) * MIB, (deep ? 64 : 16) * MIB);
     kit_stop();
     kit_start();
-    test_bytes((deep ? 1024 : 512) * MIB);
+    test_bytes((deep ? 1024 : TEST_TENTH > 1 ? 256 : 512) * MIB);
     return kit_end();
 }

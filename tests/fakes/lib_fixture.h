@@ -8,6 +8,7 @@
 #include "libckpt/ckpt.h"
 
 #include "check.h"
+#include "pattern.h"
 
 #define FIX_TENSORS 6
 #define FIX_BIG     (UINT64_C(5) << 20) /* floats: 20 MiB, three slots of 8 MiB */
@@ -71,11 +72,17 @@ static inline void fix_declare(struct fixture *f, uint64_t big)
     CHECK_OK(ckpt_object(f->s, "cfg", 5000, CKPT_OBJECT_SHARED));
 }
 
+TEST_UNSEEN static inline void fix_pattern(void *to, uint64_t at, size_t n, const void *seed)
+{
+    uint8_t *b = to;
+    for (uint64_t k = at; k < at + n; k++)
+        b[k - at] = (uint8_t)((k * 31 + k / 251 + *(const unsigned *)seed) | 1);
+}
+
 static inline void fix_fill(struct fixture *f, unsigned seed)
 {
-    for (int i = 0; i < FIX_TENSORS; i++)
-        for (uint64_t k = 0; k < f->buf[i].bytes; k++)
-            f->mem[i][k] = (uint8_t)((k * 31 + k / 251 + seed * 7 + (unsigned)i) | 1);
+    for (unsigned i = 0; i < FIX_TENSORS; i++)
+        pattern_fill(f->mem[i], f->buf[i].bytes, fix_pattern, &(unsigned){ seed * 7 + i });
 }
 
 static inline void fix_buffers(struct fixture *f, uint64_t big)

@@ -16,13 +16,14 @@
 
 #define PARTS_MAX 10
 #define NODES     3
+#define ROWS      (TEST_TENTH > 1 ? 2500 : 5000)
 #define TENSOR(n, t, d, how_, ...)                                                      \
     {                                                                                   \
         .name = (n), .dtype = (t), .ndim = (d), .how = (how_), .shape = { __VA_ARGS__ } \
     }
 
 static const struct kit_part plain[] = {
-    TENSOR("emb", CKPT_F32, 2, KIT_SAME, 5000, 1500), /* 30 MB: units of 32 MiB, tiles of 4 */
+    TENSOR("emb", CKPT_F32, 2, KIT_SAME, ROWS, 1500), /* 30 MB: units of 32 MiB, tiles of 4 */
     TENSOR("w", CKPT_BF16, 2, KIT_SAME, 700, 300),
     TENSOR("b", CKPT_F32, 1, KIT_SAME, 300),
     TENSOR("h", CKPT_F64, 3, KIT_SAME, 3, 200, 50),
@@ -32,7 +33,7 @@ static const struct kit_part plain[] = {
 };
 #define PLAIN_B     2
 #define PLAIN_C     6 /* of b's shape */
-#define PLAIN_BYTES (5000 * 1500 * 4 + 700 * 300 * 2 + 2 * 300 * 4 + 3 * 200 * 50 * 8)
+#define PLAIN_BYTES (ROWS * 1500 * 4 + 700 * 300 * 2 + 2 * 300 * 4 + 3 * 200 * 50 * 8)
 
 static struct kit nodes[NODES];
 static uint64_t seed;

@@ -364,6 +364,15 @@ static uint8_t *aligned(size_t bytes)
     return p;
 }
 
+/* Of the largest slot: most have little in them. */
+static uint64_t slot_room(const struct decl *d)
+{
+    uint64_t most = 0;
+    for (uint32_t i = 0; i < d->slot_count; i++)
+        most = max_u64(most, align_up(d->slots[i].used, CKPT_BLOCK));
+    return min_u64(most, KIT_SLOT);
+}
+
 /* As a client leaves it: rubbish between the tiles. */
 static void fill_slot(const struct decl *d, const struct strided *at, uint32_t slot,
                       uint8_t *memory)
@@ -407,7 +416,7 @@ enum ckpt_status kit_save_part(struct store *s, const struct kit_layout *l, uint
 {
     const struct decl *d = &l->d[rank];
     struct save_work *w = save_work_new(KIT_SLOT);
-    CLEANUP_FREE uint8_t *memory = aligned(KIT_SLOT);
+    CLEANUP_FREE uint8_t *memory = aligned(slot_room(d));
     CLEANUP_FREE struct digest *digests = kit_calloc(d->chunk_count + 1, sizeof(*digests));
     CLEANUP_FREE uint32_t *crcs = kit_calloc(d->chunk_count + 1, sizeof(*crcs));
     CLEANUP_FREE struct manifest_pack *packs = kit_calloc(d->slot_count + 1, sizeof(*packs));
@@ -529,6 +538,16 @@ static void check_pieces(const struct kit_layout *l, struct strided **all)
     }
 }
 
+/* Of the largest slot of any batch. */
+static uint64_t batch_room(const struct plan *p)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < p->batch_count; i++)
+        for (uint32_t k = 0; k < p->batches[i].use_count; k++)
+            most = max_u64(most, p->batches[i].uses[k].slot_used);
+    return most;
+}
+
 static enum ckpt_status load_all(struct reader *r, const struct kit_layout *l, const struct plan *p,
                                  struct strided **all, struct load_stats *stats,
                                  struct ckpt_err *err)
@@ -537,7 +556,7 @@ static enum ckpt_status load_all(struct reader *r, const struct kit_layout *l, c
     void **slots = kit_calloc(l->world + 1, sizeof(*slots));
     CHECK(slots);
     for (uint32_t i = 0; i < l->world; i++)
-        slots[i] = aligned(KIT_SLOT);
+        slots[i] = aligned(batch_room(p));
     size_t tier_count;
     struct store *const *tiers = reader_tiers(r, &tier_count);
     enum ckpt_status st =

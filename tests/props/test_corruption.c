@@ -10,12 +10,6 @@
 #include "storage/repo/catalog.h"
 #include "storage/repo/scrub.h"
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define TEST_SANITIZED 1
-#else
-#define TEST_SANITIZED 0
-#endif
-
 #define SAVES   4
 #define RANKS   3
 #define OBJECTS 80
@@ -426,7 +420,7 @@ static void show(const char *const *names, const uint64_t *counts, size_t n)
 /* Under a sanitizer everything takes many times as long. */
 static unsigned step(void)
 {
-    return TEST_SANITIZED ? 30 : 1;
+    return TEST_TENTH > 1 ? 60 : 1;
 }
 
 int main(void)

@@ -3,6 +3,7 @@ command, the example trainer, and what nobody may read anywhere (the canary)."""
 import json
 import os
 import random
+import re
 import signal
 import struct
 import subprocess
@@ -53,11 +54,18 @@ def write_tensors(path, size, seed):
             size -= part
 
 
+def is_sanitized(build):
+    """Then the long tests do a fraction of what they do otherwise (as TEST_TENTH in check.h)."""
+    with open(f"{build}/CMakeCache.txt", encoding="utf-8") as cache:
+        return re.search(r"^CKPT_SANITIZE:\w+=.", cache.read(), re.MULTILINE) is not None
+
+
 class World:
     """The built programs, a scratch directory, and all that they said."""
 
     def __init__(self, build, scratch):
         self.build, self.scratch = build, scratch
+        self.sanitized = is_sanitized(build)
         self.secret = os.environ["AWS_SECRET_ACCESS_KEY"]
         self.bucket = os.environ["CKPT_TEST_BUCKET"]
         self.said = []  # outputs of programs that are over

@@ -105,7 +105,7 @@ def resume(run, node, name, reference, steps, what):
 
 def part_training(run):
     """A second copy, a cold node; then the store as the home of a node."""
-    steps, kill_at = (400, 150) if DEEP else (120, 40)
+    steps, kill_at = (400, 150) if DEEP else (60, 20) if run.world.sanitized else (120, 40)
     undisturbed = Trainer(run.world, "reference.loss", steps)
     undisturbed.finish()
     reference = undisturbed.lines()

@@ -14,14 +14,28 @@
 #include <time.h>
 
 #include "check.h"
+#include "pattern.h"
 
 static struct wire_msg out, in;
 
-uint32_t tc_value(uint64_t step, uint64_t index)
+struct elements {
+    uint64_t step, from;
+};
+
+TEST_UNSEEN static void make_elements(void *to, uint64_t at, size_t n, const void *arg)
 {
-    uint64_t z = step * UINT64_C(0x9e3779b97f4a7c15) + index;
-    z = (z ^ (z >> 31)) * UINT64_C(0xbf58476d1ce4e5b9);
-    return (uint32_t)(z >> 32);
+    const struct elements *e = arg;
+    uint32_t *words = to;
+    for (size_t i = 0; i < n / 4; i++) {
+        uint64_t z = e->step * UINT64_C(0x9e3779b97f4a7c15) + e->from + at / 4 + i;
+        z = (z ^ (z >> 31)) * UINT64_C(0xbf58476d1ce4e5b9);
+        words[i] = (uint32_t)(z >> 32);
+    }
+}
+
+bool tc_is(const uint32_t *at, uint64_t step, uint64_t from, uint64_t count)
+{
+    return pattern_is(at, 4 * count, make_elements, &(struct elements){ step, from });
 }
 
 static void note(const struct tc *c, char what)
@@ -241,9 +255,8 @@ static void fill(struct tc *c, uint32_t slot, uint32_t image_slot, uint64_t step
     struct decl_walk w = decl_walk_slot(&c->decl, image_slot);
     struct decl_tile t;
     while (decl_walk_next(&w, &t)) {
-        uint32_t *to = (void *)(c->arena + slot * TC_SLOT + t.place.offset);
-        for (uint64_t i = 0; i < t.box.len[0]; i++)
-            to[i] = tc_value(step, t.box.off[0] + i);
+        pattern_fill(c->arena + slot * TC_SLOT + t.place.offset, 4 * t.box.len[0], make_elements,
+                     &(struct elements){ step, t.box.off[0] });
     }
 }
 
@@ -354,11 +367,9 @@ static uint64_t take_frags(struct tc *c, uint64_t step, uint8_t *seen)
         tail += sizeof(frag) + sizeof(dims);
         CHECK(frag.ndim == 1 && frag.tensor == 0 && frag.piece == 0);
         const uint32_t *from = (void *)(c->arena + f.arena_slot * TC_SLOT + frag.offset);
-        for (uint64_t k = 0; k < dims[1]; k++) {
-            CHECK(from[k] == tc_value(step, dims[0] + k));
-            CHECK(!seen[dims[0] + k - first]);
-            seen[dims[0] + k - first] = 1;
-        }
+        CHECK(tc_is(from, step, dims[0], dims[1]));
+        CHECK(!memchr(seen + dims[0] - first, 1, dims[1]));
+        memset(seen + dims[0] - first, 1, dims[1]);
         got += dims[1];
     }
     return got;

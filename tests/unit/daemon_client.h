@@ -64,4 +64,5 @@ void tc_drop(struct tc *c); /* without a word; both free what it holds */
 bool tc_raw(struct tc *c, const void *bytes, size_t len);
 int tc_connect(const char *socket);
 enum ckpt_status tc_recv(int fd, struct wire_msg *m, int timeout_ms);
-uint32_t tc_value(uint64_t step, uint64_t index);
+/* Whether these are `count` elements of `step` from place `from` on. */
+bool tc_is(const uint32_t *at, uint64_t step, uint64_t from, uint64_t count);

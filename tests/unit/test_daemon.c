@@ -257,8 +257,8 @@ static void verify_one(struct store *s, const char *job, const struct ckpt_name 
         struct plan_iter f = plan_iter_init(b, PLAN_ALL);
         while (plan_iter_next(&f)) {
             const uint32_t *from = slot + f.slot_offset / 4;
-            for (uint64_t k = 0; k < f.common.len[0]; k++, seen++)
-                CHECK(from[k] == tc_value(name->step, f.common.off[0] + k));
+            CHECK(tc_is(from, name->step, f.common.off[0], f.common.len[0]));
+            seen += f.common.len[0];
         }
     }
     CHECK_EQ(seen, n);

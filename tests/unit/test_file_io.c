@@ -34,7 +34,7 @@ static int open_file(struct file_io *io, const char *name, int flags)
 
 static int test_any_transfer(struct file_io *io, const char *name)
 {
-    enum { ROUNDS = 30, MANY = 40 };
+    enum { ROUNDS = TEST_COUNT(30), MANY = 40 };
     unsigned long long seed = test_seed(42);
     for (int round = 0; round < ROUNDS; round++) {
         struct iovec iov[MANY];

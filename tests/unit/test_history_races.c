@@ -573,7 +573,7 @@ int main(void)
 {
     unsigned long long seed = test_seed(20261121);
     const char *n = getenv("TEST_SCHEDULES");
-    unsigned long long count = n ? strtoull(n, NULL, 0) : 3000;
+    unsigned long long count = n ? strtoull(n, NULL, 0) : 3000 / TEST_TENTH;
     struct store *raw = fx_open();
     for (unsigned long long i = 0; i < count; i++)
         schedule(raw, seed + i);

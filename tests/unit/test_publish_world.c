@@ -177,7 +177,7 @@ static void test_trouble(const struct kit_layout *l)
 {
     static const enum wrap_fault_kind kinds[] = { FAULT_FAIL, FAULT_FLIP, FAULT_SHORT };
     struct kit_save how = { .name = { 1, 1, 1 } };
-    for (uint64_t nth = 1; nth < 3 * WORLD; nth += 7) {
+    for (uint64_t nth = 1; nth < 3 * WORLD; nth += 7 * TEST_TENTH) {
         struct wrap_fault_rule rule = {
             .kind = kinds[nth % 3], .status = CKPT_IO, .op = 'g', .match = ".m", .nth = nth
         };
