@@ -14,10 +14,14 @@
 #include "kills/kills.h"
 #include "kills/probe.h"
 
-#define KILLS      (60 / TEST_TENTH) /* one pass at least */
+#define KILLS 60
+#if defined(__SANITIZE_ADDRESS__)
+#define KILLS_DEEP KILLS
+#else
 #define KILLS_DEEP 400
-#define HITS_MIN   5
-#define RINGS_MAX  9 /* threads of a worker that do I/O: 6 for data, 2 for records, 1 more */
+#endif
+#define HITS_MIN  5
+#define RINGS_MAX 9 /* threads of a worker that do I/O: 6 for data, 2 for records, 1 more */
 
 static const struct {
     const char *name;

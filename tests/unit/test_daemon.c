@@ -23,6 +23,7 @@
 
 #define ELEMENTS UINT64_C(9000000) /* 36 MB: 2 ranks x 18 MB = 3 slots of 8 MiB each */
 #define WORLD    2
+#define HOSTILE  (TEST_TENTH > 1 ? 20 : 60) /* sessions */
 #define PATIENCE 2400 /* looks, 25 ms apart: the machine may be busy with other tests */
 
 static char root[64], store_dir[96], socket_path[96];
@@ -805,14 +806,14 @@ static void test_hostile(void)
     pid_t villain = fork();
     if (villain == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (int i = 0; i < 60; i++)
+        for (int i = 0; i < HOSTILE; i++)
             hostile_message(&rnd, i % 2);
         exit(0);
     }
     int status;
     CHECK_EQ(waitpid(villain, &status, 0), villain);
     CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
-    cases += 60;
+    cases += HOSTILE;
     int idle[300];
     for (size_t i = 0; i < ARRAY_COUNT(idle); i++)
         idle[i] = tc_connect(socket_path);
