@@ -277,6 +277,7 @@ static void default_stream_beside_capture(void)
     CHECK(fake_capture_end(other));
     atomic_store(&gate, 1);
     CHECK_FAILS(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000), CKPT_WRONG_STATE, "is captured");
+    CHECK_OK(ckpt_fence(g.f.s, 20000)); /* nothing is left in the air */
     save_behind_gate(&g, 2, &op);
     CHECK_OK(ckpt_fence_stream(g.f.s, NULL));
     atomic_store(&gate, 1);
