@@ -403,7 +403,7 @@ static void save_and_stay(struct kit_rank *r)
 static void end_settled(struct kit_crowd *ranks, const char *job, const char *const urls[2])
 {
     bool done = false;
-    for (int i = 0; i < 3000 && !done; i++) {
+    for (int i = 0; i < 6000 && !done; i++) {
         kit_pause(20);
         done = there_are(urls[0], job, wanted) && there_are(urls[1], job, wanted);
     }
