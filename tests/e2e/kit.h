@@ -27,6 +27,8 @@ struct kit {
     const char *more[16]; /* arguments, NULL behind the last */
 };
 extern struct kit kit;
+/* A file that the test was built with, or the one of a variable where tests were moved. */
+const char *kit_file(const char *variable, const char *built);
 
 void kit_begin(const char *name); /* makes the directory, starts ckptd */
 int kit_end(void);                /* stops, removes, prints and checks the counts */

@@ -57,6 +57,12 @@ bool kit_logged(const char *text)
     return kit_logged_times(text) > 0;
 }
 
+const char *kit_file(const char *variable, const char *built)
+{
+    const char *moved = getenv(variable);
+    return moved ? moved : built;
+}
+
 static void become_ckptd(void)
 {
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -84,8 +90,7 @@ static void become_ckptd(void)
     size_t n = 12;
     for (size_t i = 0; i < ARRAY_COUNT(kit.more) && kit.more[i]; i++)
         argv[n++] = kit.more[i];
-    const char *elsewhere = getenv("CKPT_CKPTD"); /* tests that were moved */
-    execv(elsewhere ? elsewhere : CKPTD_BINARY, (char *const *)(uintptr_t)argv);
+    execv(kit_file("CKPT_CKPTD", CKPTD_BINARY), (char *const *)(uintptr_t)argv);
     _exit(127);
 }
 

@@ -385,13 +385,13 @@ static void test_any_moment(void)
 int main(void)
 {
     seed = test_seed(20261128);
-    setenv("CKPT_CUDART", FAKE_CUDART, 1);
+    setenv("CKPT_CUDART", kit_file("CKPT_TEST_CUDART", FAKE_CUDART), 1);
     setenv("CKPT_AUDIT", "0", 1); /* which copies, too */
     air = mmap(NULL, sizeof(*air), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(air != MAP_FAILED);
     snprintf(gate, sizeof(gate), "/tmp/e2e-" JOB "-%d/gate", (int)getpid());
     if (GATE_LIBRARY[0]) {
-        kit.preload = GATE_LIBRARY;
+        kit.preload = kit_file("CKPT_TEST_GATE_LIBRARY", GATE_LIBRARY);
         kit.io = "threads"; /* the gate is in front of fdatasync */
         setenv("CKPT_TEST_GATE", gate, 1);
     }

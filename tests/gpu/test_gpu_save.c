@@ -869,8 +869,7 @@ static void alone(const char *job, kit_body body, uint64_t step)
 int main(void)
 {
     seed = test_seed(20261121);
-    const char *moved = getenv("CKPT_TEST_CUDART"); /* with the tests, elsewhere */
-    setenv("CKPT_CUDART", moved ? moved : FAKE_CUDART, 1);
+    setenv("CKPT_CUDART", kit_file("CKPT_TEST_CUDART", FAKE_CUDART), 1);
     kit_begin("gpu");
     for (int i = 0; i < 3; i++)
         kit_run("one", 2, all_on_one, NULL);
