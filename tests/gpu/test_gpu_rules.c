@@ -302,6 +302,52 @@ static void plan_of_another_restore(void)
     CHECK(!g.f.s->fan);
 }
 
+struct reading {
+    const void *from, *want;
+    size_t bytes;
+    bool same;
+};
+
+static void read_host(void *arg)
+{
+    struct reading *r = arg;
+    r->same = memcmp(r->from, r->want, r->bytes) == 0;
+}
+
+/* What the stream still does with host memory sees what was there before the restore.  The first
+ * slot has host memory alone, so nothing else holds it up. */
+static void restore_behind_the_stream(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    struct ckpt_point p = fix_point(1);
+    uint8_t before[48];
+    useconds_t later = 100000; /* the bytes are here long before that */
+    pthread_t opener;
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    g.at[0].base = g.f.buf[0].base;
+    for (int i = 1; i < 4; i++)
+        g.at[i].base = fake_malloc(0, g.at[i].bytes);
+    fix_fill(&g.f, 1);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    fix_fill(&g.f, 2);
+    memcpy(before, g.f.mem[0], sizeof(before));
+    struct reading reading = { .from = g.f.mem[0], .want = before, .bytes = sizeof(before) };
+    atomic_store(&gate, 0);
+    fake_launch(g.stream, wait_for_gate, NULL);
+    fake_launch(g.stream, read_host, &reading);
+    CHECK_EQ(pthread_create(&opener, NULL, open_gate, &later), 0);
+    CHECK_OK(ckpt_restore(g.f.s, &p, g.at, FIX_TENSORS, g.stream, NULL));
+    pthread_join(opener, NULL);
+    fake_sync(g.stream);
+    CHECK(reading.same);
+    CHECK(memcmp(g.f.mem[0], before, sizeof(before)) != 0);
+}
+
 static double rate_told(const struct device_fixture *g)
 {
     pthread_mutex_lock(&g->f.c->lock);
@@ -624,6 +670,7 @@ int main(void)
         hangs_at_close,
         default_stream_beside_capture,
         plan_of_another_restore,
+        restore_behind_the_stream,
         freed_under_copies_aside,
         nobody_spins,
         rate_without_pins,
