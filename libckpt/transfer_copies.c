@@ -179,7 +179,7 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
 static bool bury_one(struct ckpt *c)
 {
     struct ckpt_state *s = c->shared.states;
-    while (s && (!s->shared.freed || s->flights || state_in_use(s)))
+    while (s && (!s->shared.freed || state_in_use(s)))
         s = s->next;
     if (!s)
         return false;
