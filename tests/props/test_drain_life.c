@@ -10,6 +10,7 @@
 #include "storage/repo/launch.h"
 #include "storage/repo/life_copy.h"
 #include "storage/repo/roster.h"
+#include "unit/later.h"
 
 #define STEPS  40
 #define NAMES  32
@@ -116,25 +117,6 @@ static void undelete_one(struct history *h)
         c->life = LIFE_LIVE;
 }
 
-/* What is not complete is no longer new (PRUNE_ARRIVAL_NS). */
-static enum ckpt_status later_now(struct store *s, int64_t *ret_ns, struct ckpt_err *err)
-{
-    enum ckpt_status st = wrap_pass_now(s, ret_ns, err);
-    *ret_ns += 2 * PRUNE_ARRIVAL_NS;
-    return st;
-}
-
-static const struct store_ops later_ops = { .scheme = "later",
-                                            .put = wrap_pass_put,
-                                            .get = wrap_pass_get,
-                                            .stat = wrap_pass_stat,
-                                            .list = wrap_pass_list,
-                                            .remove = wrap_pass_remove,
-                                            .sync = wrap_pass_sync,
-                                            .now = later_now,
-                                            .to_text = wrap_pass_to_text,
-                                            .close = wrap_pass_close };
-
 static bool held_by(struct store *s, const struct ckpt_name *name);
 
 /* Of what a rule keeps nothing goes that any store holds. */
@@ -151,15 +133,14 @@ static void check_kept(struct history *h, const struct prune_plan *plan, bool al
     }
 }
 
-/* Two hours after all that was put. */
+/* What is not complete is no longer new (PRUNE_ARRIVAL_NS). */
 static void decide_later(struct history *h, const struct prune_options *o, struct prune_plan *ret)
 {
     struct store *dup;
-    struct wrap *later;
     CHECK_OK(store_dup(h->home, &dup, NULL));
-    CHECK_OK(wrap_new(sizeof(*later), &later_ops, dup, &later, NULL));
-    CHECK_OK(prune_decide(&later->base, KIT_JOB, o, ret, NULL));
-    store_close(&later->base);
+    struct store *later = store_later(dup, 2 * PRUNE_ARRIVAL_NS);
+    CHECK_OK(prune_decide(later, KIT_JOB, o, ret, NULL));
+    store_close(later);
 }
 
 static void prune_some(struct history *h, bool all)

@@ -11,6 +11,7 @@
 #include "storage/store/wrap.h"
 #include "unit/before_put.h"
 #include "unit/history_fixture.h"
+#include "unit/later.h"
 
 #define CKPTS 7
 
@@ -339,36 +340,18 @@ static size_t logs(struct store *s, bool copies)
     return r.count;
 }
 
-static enum ckpt_status later_now(struct store *s, int64_t *ret_ns, struct ckpt_err *err)
-{
-    enum ckpt_status st = wrap_pass_now(s, ret_ns, err);
-    *ret_ns += LIFE_ABORT_KEEP_NS;
-    return st;
-}
-
 /* A pass when GONE has stood for long; returns how many objects it has read. */
 static uint64_t pass_later(struct world *w)
 {
-    static const struct store_ops ops = { .scheme = "later",
-                                          .put = wrap_pass_put,
-                                          .get = wrap_pass_get,
-                                          .stat = wrap_pass_stat,
-                                          .list = wrap_pass_list,
-                                          .remove = wrap_pass_remove,
-                                          .sync = wrap_pass_sync,
-                                          .now = later_now,
-                                          .to_text = wrap_pass_to_text,
-                                          .close = wrap_pass_close };
     struct store *dup, *counted;
     struct store_counts counts = { 0 };
-    struct wrap *later;
     struct copy_report r;
     CHECK_OK(store_dup(w->here, &dup, NULL));
     CHECK_OK(wrap_count(dup, &counts, &counted, NULL));
-    CHECK_OK(wrap_new(sizeof(*later), &ops, counted, &later, NULL));
-    place_it(w, w->home, &later->base, NULL);
+    struct store *later = store_later(counted, LIFE_ABORT_KEEP_NS);
+    place_it(w, w->home, later, NULL);
     CHECK_OK(pass(w, "last=5", &r));
-    store_close(&later->base);
+    store_close(later);
     place_it(w, w->home, w->here, NULL);
     return counts.gets;
 }
