@@ -57,7 +57,7 @@
         exit(77);                     \
     } while (0)
 
-/* Under a sanitizer the long tests do a tenth: what is to be found is found without it. */
+/* Under a sanitizer the long tests do a tenth: each way through the code, not each case. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define TEST_TENTH 10
 #else

@@ -214,7 +214,7 @@ static bool step(struct cut *k, struct oracle *o, size_t i)
         w->useful[i] = useful;
     if (told)
         oracle_apply(o, e->mark);
-    if (i < w->from || (w->marks_only ? !told : i % w->every != 0))
+    if (i < w->from || (!told && (w->marks_only || i % w->every != 0)))
         return true;
     say_where(i, e);
     disk_choices(k->d, k->c);

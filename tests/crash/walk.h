@@ -16,7 +16,7 @@ struct walk {
     uint64_t all_max; /* a cut that leaves no more states than this is tried in all of them, */
     uint64_t draws;   /* others in so many */
     size_t from;      /* no cuts before this event */
-    size_t every;     /* one of so many events is cut behind */
+    size_t every;     /* one of so many events is cut behind, and each mark */
     /* No cuts but where the workload was told something. */
     bool marks_only;
     /* Wherever it was told something, the kernel then has written everything back: fewer

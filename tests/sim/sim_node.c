@@ -33,7 +33,7 @@ struct sim_node sim_nodes[SIM_NODES + 1];
 uint32_t sim_node_count;
 struct sim_node *sim_current;
 
-static struct turn {
+static struct process {
     struct fiber fiber;
     void *stack;
     struct rundir rundir;
@@ -46,7 +46,7 @@ static struct turn {
     struct keep_entry entries[256];
     bool died, ended;
     int status; /* of its end */
-} turns[SIM_NODES + 1];
+} processes[SIM_NODES + 1];
 
 static uint32_t index_of(const struct sim_node *n)
 {
@@ -59,8 +59,8 @@ void sim_nodes_reset(uint32_t count)
         sim_memory_drop(i);
     memset(sim_nodes, 0, sizeof(sim_nodes));
     for (size_t i = 0; i < SIM_NODES; i++) {
-        memset(&turns[i].counters, 0, sizeof(turns[i].counters));
-        turns[i].home = (struct record_repo){ 0 };
+        memset(&processes[i].counters, 0, sizeof(processes[i].counters));
+        processes[i].home = (struct record_repo){ 0 };
     }
     sim_node_count = count;
     sim_current = NULL;
@@ -68,35 +68,35 @@ void sim_nodes_reset(uint32_t count)
 
 /* ---- the worker's turn ---- */
 
-static void turn_main(void)
+static void process_main(void)
 {
-    struct turn *t = &turns[index_of(sim_current)];
-    t->status = worker_main(&t->worker, &t->keep, &t->table);
-    t->ended = true;
-    fiber_yield(&t->fiber);
+    struct process *p = &processes[index_of(sim_current)];
+    p->status = worker_main(&p->worker, &p->keep, &p->table);
+    p->ended = true;
+    fiber_yield(&p->fiber);
 }
 
-static void turn_make(uint32_t node)
+static void process_make(uint32_t node)
 {
-    struct turn *t = &turns[node];
+    struct process *p = &processes[node];
     struct sim_node *n = &sim_nodes[node];
-    if (!t->stack)
-        t->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    CHECK(t->stack != MAP_FAILED);
-    clean_stack(t->stack);
-    t->died = t->ended = false;
-    t->status = 0;
-    sim_store_config(node, &t->config);
-    t->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
-    t->worker = (struct worker){ .config = &t->config,
-                                 .rundir = &t->rundir,
-                                 .counters = &t->counters,
-                                 .home = &t->home,
+    if (!p->stack)
+        p->stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CHECK(p->stack != MAP_FAILED);
+    clean_stack(p->stack);
+    p->died = p->ended = false;
+    p->status = 0;
+    sim_store_config(node, &p->config);
+    p->rundir = (struct rundir){ .listen_fd = sim_fd(FD_LISTEN, node), .lock_fd = -1 };
+    p->worker = (struct worker){ .config = &p->config,
+                                 .rundir = &p->rundir,
+                                 .counters = &p->counters,
+                                 .home = &p->home,
                                  .ready_fd = -1 };
-    t->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };
-    memcpy(t->entries, n->kept, sizeof(t->entries));
-    t->table = (struct keep_table){ .entries = t->entries, .count = n->kept_count, .cap = 256 };
-    fiber_make(&t->fiber, t->stack, STACK, turn_main);
+    p->keep = (struct keep){ .fd = sim_fd(FD_KEEP, node) };
+    memcpy(p->entries, n->kept, sizeof(p->entries));
+    p->table = (struct keep_table){ .entries = p->entries, .count = n->kept_count, .cap = 256 };
+    fiber_make(&p->fiber, p->stack, STACK, process_main);
 }
 
 void sim_node_poke(uint32_t node)
@@ -121,7 +121,7 @@ void sim_node_start(uint32_t node)
     n->watch_count = 0;
     sim_note("node %u: worker %llu starts, %u kept", node, (unsigned long long)n->worker,
              n->kept_count);
-    turn_make(node);
+    process_make(node);
     sim_after(SIM_MS, EV_NODE_RUN, node, ++n->turn);
 }
 
@@ -161,7 +161,7 @@ static void ended(uint32_t node)
 {
     struct sim_node *n = &sim_nodes[node];
     sim_note("node %u: worker %llu ended", node, (unsigned long long)n->worker);
-    if (sim_suite.cluster && turns[node].status == CANNOT_START) {
+    if (sim_suite.cluster && processes[node].status == CANNOT_START) {
         sim_saw(SEEN_start_refused); /* its keeper starts another */
         buried(node);
         return;
@@ -178,11 +178,11 @@ void sim_node_turn(uint32_t node, uint64_t turn)
         return;
     n->turn++;
     sim_current = n;
-    fiber_go(&turns[node].fiber);
+    fiber_go(&processes[node].fiber);
     sim_current = NULL;
-    if (turns[node].died)
+    if (processes[node].died)
         died(node);
-    else if (turns[node].ended)
+    else if (processes[node].ended)
         ended(node);
     else
         sim_check_node(n);
@@ -194,9 +194,9 @@ void sim_point(enum sim_seen where)
     if (!n || n->dies_in == 0 || --n->dies_in > 0)
         return;
     sim_saw(where);
-    struct turn *t = &turns[index_of(n)];
-    t->died = true;
-    fiber_yield(&t->fiber);
+    struct process *p = &processes[index_of(n)];
+    p->died = true;
+    fiber_yield(&p->fiber);
     abort(); /* the dead do not come back */
 }
 
@@ -297,12 +297,12 @@ int __wrap_epoll_wait(int fd, struct epoll_event *events, int cap, int timeout_m
     (void)fd;
     struct sim_node *n = sim_current;
     uint32_t node = index_of(n);
-    struct turn *t = &turns[node];
+    struct process *p = &processes[node];
     sim_point(SEEN_worker_death);
     sim_after(patience(n, timeout_ms), EV_NODE_RUN, node, n->turn);
     if (collect(n, events, cap) > 0)
         sim_after(sim_between(1000, 100000), EV_NODE_RUN, node, n->turn);
-    fiber_yield(&t->fiber);
+    fiber_yield(&p->fiber);
     return collect(n, events, cap);
 }
 
@@ -390,9 +390,9 @@ void __wrap__exit(int status)
 {
     if (!sim_current)
         __real__exit(status);
-    struct turn *t = &turns[index_of(sim_current)];
-    t->ended = true; /* a job hangs in the store */
-    fiber_yield(&t->fiber);
+    struct process *p = &processes[index_of(sim_current)];
+    p->ended = true; /* a job hangs in the store */
+    fiber_yield(&p->fiber);
     abort();
 }
 
