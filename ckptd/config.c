@@ -297,7 +297,8 @@ enum ckpt_status config_reload(const struct config_input *in, const struct confi
 const struct keep_policy *config_keep(const struct config *c, const char *job,
                                       enum config_keep which)
 {
-    static const char *const names[CONFIG_KEEPS] = { "keep", "keep-local", "keep-remote" };
+    static const char *const names[CONFIG_KEEPS] = { "keep", "keep-store", "keep-local",
+                                                     "keep-remote" };
     const struct keep_policy *p = &c->keep[which];
     for (size_t i = 0; i < c->value_count; i++) {
         const struct config_value *v = &c->values[i];
@@ -309,6 +310,12 @@ const struct keep_policy *config_keep(const struct config *c, const char *job,
         break;
     }
     return p->count ? p : NULL;
+}
+
+bool config_drops(const struct config *c, const char *job)
+{
+    return config_keep(c, job, CONFIG_KEEP_STORE) || config_keep(c, job, CONFIG_KEEP_LOCAL) ||
+           config_keep(c, job, CONFIG_KEEP_REMOTE);
 }
 
 static bool is_said(const struct config *c, const char *name)

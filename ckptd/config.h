@@ -36,7 +36,8 @@ struct config_value {
 };
 /* Of what a policy says what stays. */
 enum config_keep {
-    CONFIG_KEEP, /* the job, in all stores */
+    CONFIG_KEEP, /* the job, in all stores; each of the others: in one */
+    CONFIG_KEEP_STORE,
     CONFIG_KEEP_LOCAL,
     CONFIG_KEEP_REMOTE,
     CONFIG_KEEPS
@@ -116,6 +117,8 @@ enum ckpt_status config_reload(const struct config_input *in, const struct confi
  * said for all.  NULL: everything. */
 const struct keep_policy *config_keep(const struct config *c, const char *job,
                                       enum config_keep which);
+/* True if copies of it are to be dropped anywhere. */
+bool config_drops(const struct config *c, const char *job);
 /* True if any job is to be pruned. */
 bool config_keeps(const struct config *c);
 /* Tells each setting that does nothing because another is missing, and where it stands

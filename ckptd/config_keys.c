@@ -246,6 +246,12 @@ const struct config_key config_keys[] = {
       "best=METRIC[:min|:max][:N].  The newest two that can be restored, what\n"
       "a launch resumed from, what has a tag or is on its way always stay",
       .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep, KEEP(keep[CONFIG_KEEP]) },
+    { "keep-store", "RULES", "all", "last=4",
+      "with remote: what stays of a job in the store itself once all remote ones\n"
+      "hold it; rules as for keep.  It never takes the last copy; the newest two\n"
+      "stay, and what went is listed as ever and restored from where it lies",
+      .needs = "remote", .flags = CONFIG_LIVE | CONFIG_PER_JOB, .set = set_keep,
+      KEEP(keep[CONFIG_KEEP_STORE]) },
     { "keep-local", "RULES", "all", "last=2",
       "with local: what stays of a job in this directory once all other stores\n"
       "hold it; rules as for keep.  It never takes the last copy",

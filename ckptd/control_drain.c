@@ -120,8 +120,7 @@ void control_drain_step(struct control *c, const struct drainer_event *ev)
         if (a->kind == DRAINER_HELD) {
             counters_held(c->counters, a->job, a->tier, &a->name, brought, c->now);
             tell_remote(c, a->job, &a->name, CKPT_OK);
-            if (config_keep(c->config, a->job, CONFIG_KEEP_LOCAL) ||
-                config_keep(c->config, a->job, CONFIG_KEEP_REMOTE))
+            if (config_drops(c->config, a->job))
                 control_prune_want(c, a->job); /* copies elsewhere may go now */
         }
         if (a->kind == DRAINER_NOT_PLANNED && a->last)

@@ -76,11 +76,12 @@ static struct keep_policy *copy_of(const struct keep_policy *p, const char *job)
 static const struct keep_policy *keep_there(const struct control *c, const struct prune_wish *wish,
                                             uint32_t tier)
 {
-    if (tier == c->tiers.home)
-        return NULL;
-    if (tier == 0)
+    const bool home = tier == c->tiers.home;
+    if (tier == 0 && !home)
         return config_keep(c->config, wish->job, CONFIG_KEEP_LOCAL);
-    return wish->decides ? config_keep(c->config, wish->job, CONFIG_KEEP_REMOTE) : NULL;
+    if (!wish->decides)
+        return NULL;
+    return config_keep(c->config, wish->job, home ? CONFIG_KEEP_STORE : CONFIG_KEEP_REMOTE);
 }
 
 /* Nothing to be done for it: NULL. */
@@ -89,7 +90,7 @@ static struct job *make_job(struct control *c, const struct prune_wish *wish)
     const struct keep_policy *all = config_keep(c->config, wish->job, CONFIG_KEEP);
     bool own = c->tiers.home != 0; /* on a node without rank 0 nothing but that is touched */
     bool any = all && (wish->decides || own);
-    bool local = keep_there(c, wish, 0) != NULL;
+    bool local = own && keep_there(c, wish, 0);
     for (uint32_t i = 0; i < c->tiers.count; i++)
         any |= keep_there(c, wish, i) != NULL;
     if (!any)

@@ -83,7 +83,7 @@ enum ckpt_status prune_job_run(struct jobs_work *w, struct job_prune *j, struct 
     enum ckpt_status worst = CKPT_OK;
     for (uint32_t i = 0; i < w->tiers.setup->count; i++) {
         struct ckpt_err why = { 0 };
-        if (!j->copies[i].policy || i == w->tiers.setup->home)
+        if (!j->copies[i].policy)
             continue;
         enum ckpt_status dropped = drop_copies(w, j, i, &why);
         if (worst == CKPT_OK && dropped != CKPT_OK) {

@@ -11,7 +11,7 @@ struct verify {
     struct store *store;
     json_t *json; /* array of checkpoints, or NULL */
     bool many;    /* places: each is named */
-    uint64_t sound, damaged, incomplete;
+    uint64_t sound, damaged, incomplete, dropped;
     /* of the checkpoint under way: */
     const char *job;
     struct ckpt_name name;
@@ -62,6 +62,7 @@ static void report_json(struct verify *v, enum ckpt_status st, const struct scru
     json_t *o = output_point(v->job, &v->name);
     json_object_set_new(o, "ok", json_boolean(st == CKPT_OK));
     json_object_set_new(o, "awaited", json_integer((json_int_t)r->awaited));
+    json_object_set_new(o, "dropped", json_boolean(r->dropped));
     json_object_set_new(o, "objects", json_integer((json_int_t)r->objects));
     json_object_set_new(o, "bytes", json_integer((json_int_t)r->bytes));
     json_object_set_new(o, "findings", v->findings);
@@ -84,7 +85,7 @@ static void report_text(const struct verify *v, enum ckpt_status st, const struc
                  output_count(r->awaited, "pack", packs));
     output_line(stdout, "%s@%llu~%llu: %s (%s, %s, %s)%s%s", v->job,
                 (unsigned long long)v->name.step, (unsigned long long)v->name.epoch,
-                st == CKPT_OK     ? "sound"
+                st == CKPT_OK     ? (r->dropped ? "dropped here" : "sound")
                 : st == CKPT_BUSY ? "incomplete"
                                   : "DAMAGED",
                 output_count(r->objects, "object", objects), output_bytes(r->bytes, bytes),
@@ -115,7 +116,8 @@ static enum ckpt_status verify_one(struct verify *v, const char *job, const stru
         return err_set(err, st, "%s@%llu could not be looked at: %s", job,
                        (unsigned long long)name->step, err_text(&why));
     }
-    v->sound += st == CKPT_OK;
+    v->sound += st == CKPT_OK && !report.dropped;
+    v->dropped += st == CKPT_OK && report.dropped;
     v->incomplete += awaited;
     v->damaged += st == CKPT_CORRUPT;
     if (v->json)
@@ -188,15 +190,17 @@ static enum ckpt_status conclude(struct verify *v, struct ckpt_err *err)
 {
     if (v->json)
         return output_json(json_incref(v->json), err);
-    if (v->sound + v->damaged + v->incomplete == 0)
+    if (v->sound + v->damaged + v->incomplete + v->dropped == 0) {
         puts("no checkpoints to verify");
-    else
+    } else {
         printf("%llu sound, %llu damaged", (unsigned long long)v->sound,
                (unsigned long long)v->damaged);
-    if (v->incomplete)
-        printf(", %llu incomplete", (unsigned long long)v->incomplete);
-    if (v->sound + v->damaged + v->incomplete)
+        if (v->incomplete)
+            printf(", %llu incomplete", (unsigned long long)v->incomplete);
+        if (v->dropped)
+            printf(", %llu dropped here", (unsigned long long)v->dropped);
         puts("");
+    }
     if (v->damaged)
         fprintf(stderr, "ckpt: damage was found: restore from another checkpoint (\"ckpt ls\") and "
                         "look after the disk\n");
@@ -236,9 +240,10 @@ const struct tool_verb cmd_verify = {
         "object, tensor, box.  Changes nothing.  Exit status 1 if anything is damaged, or if a\n"
         "checkpoint is incomplete: a commit shows in this store before all its packs have\n"
         "arrived from the nodes that saved them (\"ckpt status\" shows how far they are).\n"
-        "With --remote each place is verified by itself.\n"
+        "Of what a policy has dropped here (keep-store of ckptd) the records are looked at;\n"
+        "its data lies in other stores.  With --remote each place is verified by itself.\n"
         "\n"
-        "--json prints an array of {job, step, epoch, attempt, ok, awaited, objects, bytes,\n"
-        "findings: [{kind, object, text}]}, and store when there are several.",
+        "--json prints an array of {job, step, epoch, attempt, ok, awaited, dropped, objects,\n"
+        "bytes, findings: [{kind, object, text}]}, and store when there are several.",
     .run = run,
 };

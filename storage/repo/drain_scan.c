@@ -193,12 +193,13 @@ enum ckpt_status drain_scan(const struct drain *d, struct ckpt_name *ret, size_t
                             size_t *ret_count, bool *ret_more, struct ckpt_err *err)
 {
     struct scan s = { .d = d, .ret = ret, .cap = cap, .apart = d->sources[0] != d->home };
+    struct roster *copies = d->to == d->home ? &s.copies : NULL;
     enum ckpt_status st = roster_commits(d->home, d->job, &s.commits, err);
     if (st == CKPT_OK)
-        st = roster_lives(d->home, d->job, &s.lives, err);
+        st = roster_logs(d->home, d->job, &s.lives, copies, err);
     if (st == CKPT_OK)
         st = roster_helds(d->to, d->job, &s.held, err);
-    if (st == CKPT_OK && d->to != d->home)
+    if (st == CKPT_OK && !copies)
         st = roster_copies(d->to, d->job, &s.copies, err);
     if (st == CKPT_OK && s.held.count > 0 && d->to != d->home)
         st = adopt_tags(d->home, d->to, d->job, err);

@@ -8,7 +8,12 @@
 #include "storage/repo/roster.h"
 #include "storage/repo/tags.h"
 
-/* Else it is a node's own directory, where parts lie and no records of checkpoints. */
+static bool is_home(const struct copy_place *p)
+{
+    return p->here == p->home;
+}
+
+/* If it is neither, it is a node's own directory, where parts lie and no records of checkpoints. */
 static bool is_tier(const struct copy_place *p)
 {
     bool is = false;
@@ -22,15 +27,25 @@ static bool is_tier(const struct copy_place *p)
 struct removing {
     const struct copy_place *p;
     struct copy_report *report;
-    bool marks; /* only the records that say what is here */
+    bool marks;    /* only the records that say what is here */
+    size_t prefix; /* of the listing */
     struct ckpt_err *err;
 };
+
+/* The home keeps manifests and index. */
+static bool goes(const struct removing *r, const char *key)
+{
+    struct key_data_parts parts = { 0 };
+    enum key_kind kind = key_parse_data(key + r->prefix, &parts);
+    if (r->marks)
+        return kind == KEY_RANK_HELD;
+    return !is_home(r->p) || (kind != KEY_MANIFEST && kind != KEY_INDEX);
+}
 
 static enum ckpt_status remove_one(void *arg, const struct store_entry *e)
 {
     struct removing *r = arg;
-    size_t len = strlen(e->key);
-    if (r->marks && (len < 2 || strcmp(e->key + len - 2, ".h") != 0))
+    if (!goes(r, e->key))
         return CKPT_OK;
     r->report->objects++;
     r->report->bytes += e->stat.bytes;
@@ -42,8 +57,9 @@ static enum ckpt_status remove_pass(struct removing *r, const struct ckpt_name *
     enum ckpt_status st = CKPT_OK;
     for (unsigned h = 0; h < 16 && st == CKPT_OK; h++) {
         struct key dir = key_data(r->p->job, h, name);
+        r->prefix = strlen(dir.text);
         st = repo_list(r->p->here, dir.text, false, remove_one, r, r->err);
-        if (st == CKPT_OK && r->marks)
+        if (st == CKPT_OK)
             st = store_sync(r->p->here, dir.text, r->err);
     }
     return st;
@@ -62,21 +78,60 @@ static enum ckpt_status remove_records(const struct copy_place *p, const struct 
     return st;
 }
 
-/* First, and for good, what says that data is here. */
+struct forgetting {
+    struct store *s;
+    const char *newest;
+    struct ckpt_err *err;
+};
+
+static enum ckpt_status forget_older(void *arg, const struct store_entry *e)
+{
+    const struct forgetting *f = arg;
+    return strcmp(e->key, f->newest) == 0 ? CKPT_OK : store_remove(f->s, e->key, f->err);
+}
+
+/* GONE, the n-th, is the last entry to go. */
+static enum ckpt_status leave_alone(const struct copy_place *p, const struct ckpt_name *name,
+                                    uint64_t n, struct ckpt_err *err)
+{
+    struct key log = key_life_of(p->job, name, true), newest = key_life(p->job, name, true, n);
+    struct forgetting f = { .s = p->here, .newest = newest.text, .err = err };
+    enum ckpt_status st = repo_list(p->here, log.text, false, forget_older, &f, err);
+    return st == CKPT_OK ? store_sync(p->here, log.text, err) : st;
+}
+
+/* First, and for good, what says that data is here.  n: of GONE. */
 static enum ckpt_status remove_copy(const struct copy_place *p, const struct ckpt_name *name,
-                                    struct copy_report *report, struct ckpt_err *err)
+                                    uint64_t n, struct copy_report *report, struct ckpt_err *err)
 {
     struct removing r = { .p = p, .report = report, .marks = true, .err = err };
     enum ckpt_status st = remove_records(p, name, err);
     if (st == CKPT_OK)
         st = remove_pass(&r, name);
     r.marks = false;
-    return st == CKPT_OK ? remove_pass(&r, name) : st;
+    if (st == CKPT_OK)
+        st = remove_pass(&r, name);
+    return st == CKPT_OK && is_home(p) ? leave_alone(p, name, n, err) : st;
 }
 
 /* -- one ------------------------------------------------------------------------------------ */
 
-/* A copy counts (held) if h/ is there, and neither log says anything but LIVE. */
+/* H1: under that name another home's checkpoint may lie in a tier.  c/ never changes. */
+static enum ckpt_status is_ours(const struct copy_place *p, struct store *tier,
+                                const struct ckpt_name *name, bool *ret, struct ckpt_err *err)
+{
+    struct key key = key_commit(p->job, name);
+    CLEANUP_FREE void *ours = NULL;
+    CLEANUP_FREE void *there = NULL;
+    size_t len = 0, there_len = 0;
+    enum ckpt_status st = repo_get(p->home, &key, &ours, &len, err);
+    if (st == CKPT_OK)
+        st = repo_get(tier, &key, &there, &there_len, err);
+    *ret = st == CKPT_OK && len == there_len && memcmp(ours, there, len) == 0;
+    return st == CKPT_NOT_FOUND ? CKPT_OK : st;
+}
+
+/* A copy counts (held) if h/ is there, neither log says anything but LIVE, and c/ is the home's. */
 static enum ckpt_status ask(const struct copy_place *p, struct store *s,
                             const struct ckpt_name *name, bool *ret_held, bool *ret_dropped,
                             struct ckpt_err *err)
@@ -94,7 +149,7 @@ static enum ckpt_status ask(const struct copy_place *p, struct store *s,
         st = life_look(s, p->job, name, false, &life, &n, NULL, err);
     *ret_held = there && life == LIFE_LIVE && copy == LIFE_LIVE;
     *ret_dropped = copy == LIFE_GONE;
-    return st;
+    return st == CKPT_OK && *ret_held && s != p->home ? is_ours(p, s, name, ret_held, err) : st;
 }
 
 /* The i-th of the home and the tiers; NULL: that is `here`. */
@@ -154,7 +209,7 @@ enum ckpt_status copy_drop(const struct copy_place *p, const struct ckpt_name *n
     if (st == CKPT_OK && life != LIFE_GONE)
         st = look_around(p, name, &stays, err);
     if (st == CKPT_OK && life != LIFE_GONE) {
-        struct key key = key_life(p->job, name, true, n + 1);
+        struct key key = key_life(p->job, name, true, ++n);
         st = life_put(p->here, &key, stays ? LIFE_LIVE : LIFE_GONE, stays ? stays : why, err);
     }
     if (st == CKPT_CONFLICT) /* somebody else is at it */
@@ -165,7 +220,7 @@ enum ckpt_status copy_drop(const struct copy_place *p, const struct ckpt_name *n
     /* GONE may be another's who died before it was named for good. */
     st = store_sync(p->here, key_life_of(p->job, name, true).text, err);
     if (st == CKPT_OK)
-        st = remove_copy(p, name, io, err);
+        st = remove_copy(p, name, n, io, err);
     *ret = st == CKPT_OK;
     io->dropped += *ret;
     return st;
@@ -179,7 +234,7 @@ struct listed {
 struct pass {
     const struct copy_place *p;
     struct listed here, *others; /* as other_at() numbers them */
-    struct roster data, commits; /* here: d/; c/, of a tier */
+    struct roster data, commits; /* here: d/, but of the home; c/, of a tier */
     struct roster counted;       /* whole here, and not about to go: what the rules count */
     int64_t now_ns;
     struct ckpt_err *err;
@@ -218,10 +273,10 @@ static enum ckpt_status read_copy(const struct pass *a, struct store *s,
     return st;
 }
 
-/* In a tier, what has no h/ yet is on its way. */
+/* In a tier, and in the home, what has no h/ yet is on its way. */
 static const struct roster *whole_ones(const struct pass *a)
 {
-    return is_tier(a->p) ? &a->here.helds : &a->data;
+    return is_tier(a->p) || is_home(a->p) ? &a->here.helds : &a->data;
 }
 
 static enum ckpt_status count_whole(struct pass *a)
@@ -247,7 +302,7 @@ static enum ckpt_status list_all(struct pass *a)
     if (!a->others)
         return err_set(a->err, CKPT_NO_MEMORY, "no memory for the copies of job %s", p->job);
     enum ckpt_status st = list_store(a, p->here, &a->here);
-    if (st == CKPT_OK)
+    if (st == CKPT_OK && !is_home(p))
         st = roster_data(p->here, p->job, &a->data, a->err);
     if (st == CKPT_OK && is_tier(p))
         st = roster_commits(p->here, p->job, &a->commits, a->err);
@@ -287,37 +342,23 @@ static enum ckpt_status take_back(const struct pass *a, const struct ckpt_name *
     return st == CKPT_CONFLICT ? CKPT_OK : st;
 }
 
-/* H1: under that name another home's checkpoint may lie in a tier.  c/ never changes. */
-static enum ckpt_status is_ours(const struct pass *a, const struct ckpt_name *name, bool *ret)
-{
-    struct key key = key_commit(a->p->job, name);
-    CLEANUP_FREE void *ours = NULL;
-    CLEANUP_FREE void *there = NULL;
-    size_t len = 0, there_len = 0;
-    *ret = !is_tier(a->p);
-    if (*ret)
-        return CKPT_OK;
-    enum ckpt_status st = repo_get(a->p->home, &key, &ours, &len, a->err);
-    if (st == CKPT_OK)
-        st = repo_get(a->p->here, &key, &there, &there_len, a->err);
-    *ret = st == CKPT_OK && len == there_len && memcmp(ours, there, len) == 0;
-    return st == CKPT_NOT_FOUND ? CKPT_OK : st;
-}
-
 static enum ckpt_status may_go(const struct pass *a, const struct prune_item *item, bool *ret)
 {
     *ret = false;
     if (item->keep || !roster_find(whole_ones(a), &item->name))
         return CKPT_OK;
     enum ckpt_status st = held_elsewhere(a, &item->name, ret);
-    return st == CKPT_OK && *ret ? is_ours(a, &item->name, ret) : st;
+    return st == CKPT_OK && *ret && is_tier(a->p)
+               ? is_ours(a->p, a->p->here, &item->name, ret, a->err)
+               : st;
 }
 
-/* Anything of it is here. */
+/* Anything of it is here that may go. */
 static bool is_here(const struct pass *a, const struct ckpt_name *name)
 {
+    const struct roster_entry *log = roster_find(&a->here.copies, name);
     return roster_find(&a->data, name) || roster_find(&a->here.helds, name) ||
-           roster_find(&a->commits, name);
+           roster_find(&a->commits, name) || (is_home(a->p) && log && log->older);
 }
 
 static enum ckpt_status step(struct pass *a, struct prune_item *item, const char *why,
@@ -344,28 +385,10 @@ static enum ckpt_status step(struct pass *a, struct prune_item *item, const char
     return st;
 }
 
-struct forgetting {
-    struct pass *a;
-    const char *newest;
-};
-
-static enum ckpt_status forget_older(void *arg, const struct store_entry *e)
-{
-    struct forgetting *f = arg;
-    if (strcmp(e->key, f->newest) == 0)
-        return CKPT_OK;
-    return store_remove(f->a->p->here, e->key, f->a->err);
-}
-
-/* GONE is the last entry to go. */
 static enum ckpt_status forget(struct pass *a, const struct roster_entry *e)
 {
-    struct key log = key_life_of(a->p->job, &e->name, true);
+    enum ckpt_status st = leave_alone(a->p, &e->name, e->n, a->err);
     struct key newest = key_life(a->p->job, &e->name, true, e->n);
-    struct forgetting f = { .a = a, .newest = newest.text };
-    enum ckpt_status st = repo_list(a->p->here, log.text, false, forget_older, &f, a->err);
-    if (st == CKPT_OK)
-        st = store_sync(a->p->here, log.text, a->err);
     return st == CKPT_OK ? store_remove(a->p->here, newest.text, a->err) : st;
 }
 

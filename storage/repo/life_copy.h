@@ -1,6 +1,5 @@
 /* Dropping one store's copy of checkpoints that other stores hold (rule D5): a node's own
- * directory and each store that is drained to keep what their policies say, the home keeps what
- * the policy of the whole job says.
+ * directory, each store that is drained to and the home keep what their policies say.
  *
  * The copy has a life log of its own, x/<name>.h in its store.  DELETED goes there first; only
  * then the others are looked at, so that of two that drop at once at least one sees the other.
@@ -10,7 +9,7 @@
  * after that the records that say it is here (h/, c/ of a tier, <rank>.h) go, and after them the
  * data.
  *
- *      DELETED ──looked: others hold it──► GONE ──► h/, c/ ──► <rank>.h ──► the rest of d/
+ *      DELETED ──looked: others hold it──► GONE ──► h/, c/ ──► <rank>.h ──► packs, and the rest
  *         └──── they do not, or it is wanted ──► LIVE
  *
  * What dies anywhere is gone on with by the next pass.  A restore that reads there while the
@@ -20,7 +19,10 @@
  * each tier that holds it: a home that is made anew learns of what can be restored, from where it
  * can be.  With c/ alone it would list what no store has, for ever, and `ckpt verify` in the tier
  * would call that damaged.  What was launched and what is tagged (l/, t/) stays.  GONE stays as
- * long as the home has c/: a drain would bring the copy back. */
+ * long as the home has c/: a drain would bring the copy back.
+ *
+ * Of the home's copy c/, manifests and index stay, by which it is listed and restored from where
+ * it lies.  That nothing is left to remove is told there by a GONE that is alone in its log. */
 #pragma once
 
 #include "storage/repo/life.h"
@@ -30,9 +32,9 @@
 
 struct copy_place {
     const char *job;
-    struct store *home;         /* decides; not `here` */
-    struct store *here;         /* whose copies go: one of `tiers`, of which only what is whole may
-                                   go; or a node's own directory, where parts are */
+    struct store *home;         /* decides */
+    struct store *here;         /* whose copies go: the home or one of `tiers`, of which only what
+                                   is whole may go; or a node's own directory, where parts are */
     struct store *const *tiers; /* all that checkpoints go on to, without home */
     size_t tier_count;
 };

@@ -339,18 +339,23 @@ static void protect_newest(struct deciding *d)
     }
 }
 
-/* Nothing of it lies here and no store that we were told of holds it: nothing would be freed,
- * and in one that we were not told of the only copy might be lost. */
+/* Nothing of it lies here (of a copy that was dropped, records) and no store that we were told of
+ * holds it: nothing would be freed, and in one that we were not told of the only copy might be
+ * lost. */
 static enum ckpt_status protect_absent(struct deciding *d)
 {
     CLEANUP_ROSTER struct roster data = { 0 };
+    CLEANUP_ROSTER struct roster copies = { 0 };
     bool any = false;
     for (size_t i = 0; i < d->count; i++)
         any = any || !(d->items[i].keep || d->facts[i].commit->restorable);
     enum ckpt_status st = any ? roster_data(d->s, d->job, &data, d->err) : CKPT_OK;
+    if (any && st == CKPT_OK)
+        st = roster_copies(d->s, d->job, &copies, d->err);
     for (size_t i = 0; any && st == CKPT_OK && i < d->count; i++) {
         struct keep_item *item = &d->items[i];
-        if (!item->keep && !d->facts[i].commit->restorable && !roster_find(&data, &item->name))
+        bool absent = !roster_find(&data, &item->name) || roster_find(&copies, &item->name);
+        if (!item->keep && !d->facts[i].commit->restorable && absent)
             protect(item, "nothing of it is here, another store may hold it");
     }
     return st;

@@ -3,10 +3,11 @@
 
 /* How the part behind the prefix of a listing is read. */
 struct filling {
-    struct roster *r;
+    struct roster *r; /* <name> */
+    /* In place of it logs, the newest entry first; NULL: not asked for. */
+    struct roster *lives;  /* <name>/<~n> */
+    struct roster *copies; /* <name>.h/<~n> */
     size_t prefix_len;
-    bool log;       /* <name>/<~n>, the newest first; else just <name> */
-    bool copy;      /* the log is <name>.h/<~n> */
     unsigned shard; /* d/: which one */
     struct ckpt_err *err;
 };
@@ -70,18 +71,32 @@ enum ckpt_status roster_stored(struct store *s, const char *job, const struct ro
     return err_set(err, st, "%s", err_text(&why));
 }
 
-static enum ckpt_status add(struct filling *f, const struct roster_entry *e)
+static enum ckpt_status add(struct roster *r, const struct roster_entry *e, struct ckpt_err *err)
 {
-    struct roster *r = f->r;
     if (r->count == r->cap) {
         size_t cap = r->cap ? 2 * r->cap : 64;
         struct roster_entry *grown = realloc(r->entries, cap * sizeof(*grown));
         if (!grown)
-            return err_set(f->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", cap);
+            return err_set(err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", cap);
         r->entries = grown;
         r->cap = cap;
     }
     r->entries[r->count++] = *e;
+    return CKPT_OK;
+}
+
+/* The newest entry of a log is listed first.  rest: behind the checkpoint's name. */
+static enum ckpt_status take_log(struct filling *f, const char *rest, struct roster_entry *e)
+{
+    bool copy = strncmp(rest, ".h", 2) == 0;
+    struct roster *r = copy ? f->copies : f->lives;
+    rest += copy ? 2 : 0;
+    if (!r || *rest != '/' || !key_number_parse(rest + 1, &e->n))
+        return CKPT_OK;
+    struct roster_entry *last = r->count ? &r->entries[r->count - 1] : NULL;
+    if (!last || !name_equal(&last->name, &e->name))
+        return add(r, e, f->err);
+    last->older = true;
     return CKPT_OK;
 }
 
@@ -95,20 +110,10 @@ static enum ckpt_status take(void *arg, const struct store_entry *e)
     if (strlen(at) < name_len || !name_parse(at, name_len, &entry.name))
         return CKPT_OK;
     const char *rest = at + name_len;
-    if (!f->log) {
-        bool whole = e->stat.bytes == UINT64_MAX ? strcmp(rest, "/") == 0 : !*rest;
-        return whole ? add(f, &entry) : CKPT_OK;
-    }
-    if (f->copy != (strncmp(rest, ".h", 2) == 0))
-        return CKPT_OK;
-    rest += f->copy ? 2 : 0;
-    if (*rest != '/' || !key_number_parse(rest + 1, &entry.n))
-        return CKPT_OK;
-    /* The newest of a log is listed first. */
-    const struct roster *r = f->r;
-    if (r->count && name_equal(&r->entries[r->count - 1].name, &entry.name))
-        return CKPT_OK;
-    return add(f, &entry);
+    if (!f->r)
+        return take_log(f, rest, &entry);
+    bool whole = e->stat.bytes == UINT64_MAX ? strcmp(rest, "/") == 0 : !*rest;
+    return whole ? add(f->r, &entry, f->err) : CKPT_OK;
 }
 
 static enum ckpt_status fill(struct store *s, struct key prefix, bool one_level, struct filling *f)
@@ -118,10 +123,10 @@ static enum ckpt_status fill(struct store *s, struct key prefix, bool one_level,
 }
 
 static enum ckpt_status fill_one(struct store *s, struct key prefix, bool one_level,
-                                 struct filling f, struct roster *ret)
+                                 struct roster *ret, struct ckpt_err *err)
 {
     struct roster r = { 0 };
-    f.r = &r;
+    struct filling f = { .r = &r, .err = err };
     enum ckpt_status st = fill(s, prefix, one_level, &f);
     if (st != CKPT_OK) {
         roster_fini(&r);
@@ -134,32 +139,51 @@ static enum ckpt_status fill_one(struct store *s, struct key prefix, bool one_le
 enum ckpt_status roster_commits(struct store *s, const char *job, struct roster *ret,
                                 struct ckpt_err *err)
 {
-    return fill_one(s, key_commits(job), false, (struct filling){ .err = err }, ret);
+    return fill_one(s, key_commits(job), false, ret, err);
 }
 
 enum ckpt_status roster_helds(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err)
 {
-    return fill_one(s, key_helds(job), false, (struct filling){ .err = err }, ret);
+    return fill_one(s, key_helds(job), false, ret, err);
+}
+
+enum ckpt_status roster_logs(struct store *s, const char *job, struct roster *ret_lives,
+                             struct roster *ret_copies, struct ckpt_err *err)
+{
+    struct roster lives = { 0 }, copies = { 0 };
+    struct filling f = { .lives = ret_lives ? &lives : NULL,
+                         .copies = ret_copies ? &copies : NULL,
+                         .err = err };
+    enum ckpt_status st = fill(s, key_lives(job), false, &f);
+    if (st != CKPT_OK) {
+        roster_fini(&lives);
+        roster_fini(&copies);
+        return st;
+    }
+    if (ret_lives)
+        *ret_lives = lives;
+    if (ret_copies)
+        *ret_copies = copies;
+    return CKPT_OK;
 }
 
 enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *ret,
                               struct ckpt_err *err)
 {
-    return fill_one(s, key_lives(job), false, (struct filling){ .log = true, .err = err }, ret);
+    return roster_logs(s, job, ret, NULL, err);
 }
 
 enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *ret,
                                struct ckpt_err *err)
 {
-    return fill_one(s, key_lives(job), false,
-                    (struct filling){ .log = true, .copy = true, .err = err }, ret);
+    return roster_logs(s, job, NULL, ret, err);
 }
 
 enum ckpt_status roster_tagged(struct store *s, const char *job, struct roster *ret,
                                struct ckpt_err *err)
 {
-    return fill_one(s, key_tags(job), true, (struct filling){ .err = err }, ret);
+    return fill_one(s, key_tags(job), true, ret, err);
 }
 
 /* Sixteen sorted lists become one: a name may lie under several digits. */
@@ -211,10 +235,9 @@ enum ckpt_status roster_data_rank0(struct store *s, const char *job, struct rost
 
 enum ckpt_status roster_merge(struct roster *to, const struct roster *from, struct ckpt_err *err)
 {
-    struct filling f = { .r = to, .err = err };
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; i < from->count && st == CKPT_OK; i++)
-        st = add(&f, &from->entries[i]);
+        st = add(to, &from->entries[i], err);
     fold_shards(to);
     return st;
 }

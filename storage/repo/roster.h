@@ -9,6 +9,7 @@ struct roster_entry {
     struct ckpt_name name;
     struct store_stat stat; /* c/, h/: of the record */
     uint64_t n;             /* x/: number of the newest entry of the log */
+    bool older;             /* x/: the log has older entries, too */
     unsigned shards;        /* d/: bit h is set when d/<h>/<name>/ is there */
 };
 struct roster {
@@ -25,6 +26,9 @@ enum ckpt_status roster_lives(struct store *s, const char *job, struct roster *r
 /* The others: logs of what became of this store's own copies (rule D5). */
 enum ckpt_status roster_copies(struct store *s, const char *job, struct roster *ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Both by one listing; on failure neither.  NULL: not asked for. */
+enum ckpt_status roster_logs(struct store *s, const char *job, struct roster *ret_lives,
+                             struct roster *ret_copies, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Checkpoints that have a tag or had one (by delimiter, one level). */
 enum ckpt_status roster_tagged(struct store *s, const char *job, struct roster *ret,
                                struct ckpt_err *err) CKPT_MUST_CHECK;

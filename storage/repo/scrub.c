@@ -10,6 +10,7 @@
 #include <stdio.h>
 
 #include "formats/pack.h"
+#include "storage/repo/life.h"
 #include "storage/repo/publish_merge.h"
 #include "storage/repo/scrub_check.h"
 
@@ -199,9 +200,9 @@ static enum ckpt_status look_at_rank(struct scrub *sc, uint32_t rank, bool held,
     bool accounted = held;
     if (!held)
         st = is_there(sc->s, &part.key, &accounted, err);
-    if (st == CKPT_OK)
+    if (st == CKPT_OK && !sc->report.dropped)
         st = look_at_packs(sc, rank, h, chunks, accounted, err);
-    if (st == CKPT_OK && accounted)
+    if (st == CKPT_OK && !sc->report.dropped && accounted)
         st = look_at(sc, &part, err);
     reader_forget(sc->c.r, rank);
     return st;
@@ -308,8 +309,18 @@ static enum ckpt_status look_at_records(struct scrub *sc, bool held, struct ckpt
             return st;
     }
     enum ckpt_status st = look_at(sc, &commit, err);
-    if (st == CKPT_OK && held && !(sc->good && sc->bad))
+    if (st == CKPT_OK && held && !sc->report.dropped && !(sc->good && sc->bad))
         st = look_at(sc, &h, err);
+    return st;
+}
+
+/* Records stay behind of what the home has dropped. */
+static enum ckpt_status look_whether_dropped(struct scrub *sc, struct ckpt_err *err)
+{
+    enum life life;
+    uint64_t n;
+    enum ckpt_status st = life_look(sc->s, sc->c.job, &sc->c.name, true, &life, &n, NULL, err);
+    sc->report.dropped = st == CKPT_OK && life == LIFE_GONE;
     return st;
 }
 
@@ -318,7 +329,9 @@ static enum ckpt_status walk(struct scrub *sc, struct ckpt_err *err)
     const struct record_commit *commit = reader_commit(sc->c.r);
     struct key key = key_held(sc->c.job, &sc->c.name);
     bool held = false;
-    enum ckpt_status st = is_there(sc->s, &key, &held, err);
+    enum ckpt_status st = look_whether_dropped(sc, err);
+    if (st == CKPT_OK)
+        st = is_there(sc->s, &key, &held, err);
     if (st == CKPT_OK && !held && sc->good)
         st = is_there(sc->good, &key, &held, err);
     sc->total = commit->raw_bytes;

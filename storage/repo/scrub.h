@@ -19,6 +19,7 @@ struct scrub_finding {
 struct scrub_report {
     uint64_t objects, chunks, bytes; /* checked */
     uint64_t damaged, missing, extra, awaited, repaired;
+    bool dropped; /* this store's copy was (rule D5): of its packs nothing is expected here */
 };
 /* progress may be NULL: called between packs with bytes done and total. */
 struct scrub_callbacks {

@@ -33,7 +33,7 @@ struct history {
 };
 static struct {
     uint64_t saves, drains, cuts, inside, deletes, undeletes, refused, gone, homes, launches, reads,
-        prunes, pruned, adopted, drops, dropped, spared;
+        prunes, pruned, adopted, drops, dropped, dropped_home, spared;
 } seen;
 
 static uint64_t dice(struct history *h, uint64_t n)
@@ -162,40 +162,59 @@ static void prune_some(struct history *h, bool all)
     prune_plan_fini(&plan);
 }
 
-/* Of the tier's own copies go whole ones alone, which the home holds, and its newest two stay. */
-static void drop_some(struct history *h)
+static bool has_packs(struct store *s, const struct ckpt_name *name);
+
+/* Of one's own copies go whole ones alone, which the other holds, and the newest two stay. */
+static void drop_some(struct history *h, bool home)
 {
+    struct store *here = home ? h->home : h->bare, *there = home ? h->bare : h->home;
     CLEANUP_ROSTER struct roster before = { 0 };
     struct keep_policy policy = { 0 };
     const struct copy_place place = {
-        .job = KIT_JOB, .home = h->home, .here = h->bare, .tiers = &h->bare, .tier_count = 1
+        .job = KIT_JOB, .home = h->home, .here = here, .tiers = &h->bare, .tier_count = 1
     };
     struct prune_plan plan;
     struct copy_report report;
     size_t left = 0;
     CHECK_OK(keep_policy_add(&policy, dice(h, 2) ? "every" : "last", dice(h, 2) ? "1" : "3", NULL));
-    CHECK_OK(adopt_held(h->bare, KIT_JOB, &before, NULL));
+    CHECK_OK(adopt_held(here, KIT_JOB, &before, NULL));
     CHECK_OK(copy_prune(&place, &policy, &plan, &report, NULL));
     for (size_t i = 0; i < plan.count; i++) {
         const struct prune_item *item = &plan.items[i];
         bool gone = item->done == PRUNE_DELETED;
-        CHECK(!gone || (roster_find(&before, &item->name) && held_by(h->home, &item->name) &&
-                        !held_by(h->bare, &item->name)));
+        CHECK(!gone || (roster_find(&before, &item->name) && held_by(there, &item->name) &&
+                        !held_by(here, &item->name) && !has_packs(here, &item->name)));
         left += item->on_lineage && !gone && roster_find(&before, &item->name);
         CHECK(!gone || left >= COPY_LEAST);
     }
     prune_plan_fini(&plan);
     seen.drops++;
-    seen.dropped += report.dropped;
+    *(home ? &seen.dropped_home : &seen.dropped) += report.dropped;
     seen.spared += report.spared;
 }
 
-static bool is_dropped(const struct history *h, const struct ckpt_name *name)
+static bool is_dropped(struct store *s, const struct ckpt_name *name)
 {
     enum life life;
     uint64_t n;
-    CHECK_OK(life_look(h->bare, KIT_JOB, name, true, &life, &n, NULL, NULL));
+    CHECK_OK(life_look(s, KIT_JOB, name, true, &life, &n, NULL, NULL));
     return life == LIFE_GONE;
+}
+
+static enum ckpt_status is_pack(void *arg, const struct store_entry *e)
+{
+    struct key_data_parts parts = { 0 };
+    if (key_parse_data(strrchr(e->key, '/') + 1, &parts) == KEY_PACK)
+        *(bool *)arg = true;
+    return CKPT_OK;
+}
+
+static bool has_packs(struct store *s, const struct ckpt_name *name)
+{
+    bool any = false;
+    for (unsigned i = 0; i < 16; i++)
+        CHECK_OK(repo_list(s, key_data(KIT_JOB, i, name).text, false, is_pack, &any, NULL));
+    return any;
 }
 
 static void collect(struct history *h)
@@ -239,7 +258,7 @@ static void meddle(void *arg, const char *key)
         prune_some(h, dice(h, 2));
         break;
     case 4:
-        drop_some(h);
+        drop_some(h, dice(h, 2));
         break;
     default:
         delete_one(h);
@@ -347,19 +366,23 @@ static void check_end(struct history *h)
     for (size_t i = 0; i < h->count; i++)
         if (h->all[i].life == LIFE_LIVE && held_by(h->home, &h->all[i].name)) {
             enum ckpt_status st = drain(h, &h->all[i].name, INT64_MAX);
-            CHECK(is_dropped(h, &h->all[i].name) ? st == CKPT_ABORTED
-                                                 : st == CKPT_OK || st == CKPT_EXISTS);
+            CHECK(is_dropped(h->bare, &h->all[i].name) ? st == CKPT_ABORTED
+                                                       : st == CKPT_OK || st == CKPT_EXISTS);
             if (st == CKPT_ABORTED)
                 continue;
             CHECK_OK(drain_kit_verify(h->bare, KIT_JOB, &h->all[i].name));
         }
-    drop_some(h);
+    drop_some(h, false);
+    drop_some(h, true);
     collect(h);
     check_law(h);
     CHECK_OK(roster_data(h->bare, KIT_JOB, &data, NULL));
     for (size_t i = 0; i < h->count; i++) { /* nothing of what is gone is left */
         bool live = h->all[i].life == LIFE_LIVE, gone = h->all[i].life == LIFE_GONE;
-        gone |= live && is_dropped(h, &h->all[i].name);
+        bool dropped = live && is_dropped(h->home, &h->all[i].name);
+        CHECK(!gone || !has_packs(h->home, &h->all[i].name));
+        CHECK(!dropped || !has_packs(h->home, &h->all[i].name));
+        gone |= live && is_dropped(h->bare, &h->all[i].name);
         CHECK(!gone || !roster_find(&data, &h->all[i].name));
     }
     roster_fini(&data);
@@ -468,7 +491,7 @@ static void one(unsigned long long seed)
         else if (r < 91)
             prune_some(&h, dice(&h, 4));
         else if (r < 94)
-            drop_some(&h);
+            drop_some(&h, dice(&h, 2));
         else if (r < 97)
             launch(&h);
         else
@@ -484,7 +507,7 @@ static bool saw_all(void)
 {
     return seen.saves && seen.drains && seen.cuts && seen.inside && seen.deletes &&
            seen.undeletes && seen.gone && seen.homes && seen.refused && seen.pruned &&
-           seen.adopted && seen.dropped;
+           seen.adopted && seen.dropped && seen.dropped_home;
 }
 
 int main(void)
@@ -502,11 +525,11 @@ int main(void)
     printf(
         "%d saves, %d drains, %d cut off, %d things within them, %d deleted, %d refused, "
         "%d brought back, %d gone, %d homes lost, %d launches, %d prunes of %d, %d looks at what "
-        "the tier alone has, %d times %d copies dropped, %d spared\n",
+        "the tier alone has, %d times %d copies dropped and %d of the home, %d spared\n",
         (int)seen.saves, (int)seen.drains, (int)seen.cuts, (int)seen.inside, (int)seen.deletes,
         (int)seen.refused, (int)seen.undeletes, (int)seen.gone, (int)seen.homes, (int)seen.launches,
         (int)seen.prunes, (int)seen.pruned, (int)seen.adopted, (int)seen.drops, (int)seen.dropped,
-        (int)seen.spared);
+        (int)seen.dropped_home, (int)seen.spared);
     CHECK(saw_all());
     TEST_CASES(seen.reads);
     return 0;

@@ -214,7 +214,7 @@ static void strength(void)
     const char *text = "store = /s # a comment\n\tcrew=7  \r\n remote = /r#1\nremote = /q\n"
                        "keep = last=3,daily=2\n[job a*]\nkeep = all\n[job ab]\nkeep=last=9\n"
                        "[ job c ] # one\nkeep = last=4\n[job d]\nkeep-local = last=6\n"
-                       "keep-remote = last=11\n";
+                       "keep-remote = last=11\nkeep-store = last=12\n";
     struct config *c = load(text);
     CHECK(c);
     CHECK_STR(c->store, "/s");
@@ -227,6 +227,9 @@ static void strength(void)
           !config_keep(c, "c", CONFIG_KEEP_LOCAL));
     CHECK(config_keep(c, "d", CONFIG_KEEP_REMOTE)->rules[0].n == 11 &&
           !config_keep(c, "c", CONFIG_KEEP_REMOTE));
+    CHECK(config_keep(c, "d", CONFIG_KEEP_STORE)->rules[0].n == 12 &&
+          !config_keep(c, "c", CONFIG_KEEP_STORE));
+    CHECK(config_drops(c, "d") && !config_drops(c, "c"));
     CHECK(!config_keep(c, "a", CONFIG_KEEP) &&
           !config_keep(c, "ab", CONFIG_KEEP)); /* the first that fits */
     CHECK_EQ(config_keep(c, "c", CONFIG_KEEP)->rules[0].n, 4);
@@ -252,6 +255,10 @@ static void strength(void)
     c = load("store = /s\nremote = /r\n[job j]\nkeep-remote = last=2\n");
     CHECK(c && config_keeps(c) && !config_keep(c, "j", CONFIG_KEEP));
     CHECK_EQ(config_keep(c, "j", CONFIG_KEEP_REMOTE)->rules[0].n, 2);
+    CHECK(config_drops(c, "j") && !config_drops(c, "i"));
+    config_free(c);
+    c = load("store = /s\nremote = /r\n[job j]\nkeep-store = last=2\n");
+    CHECK(c && config_keeps(c) && config_drops(c, "j") && !config_drops(c, "i"));
     config_free(c);
     c = load("store = /s\nkeep = all\n");
     CHECK(c && !config_keeps(c) && !config_keep(c, "j", CONFIG_KEEP));
@@ -307,6 +314,8 @@ static void idle(void)
         { "store = /s\nlocal = /l\nkeep-local = last=2\n", "" },
         { "store = /s\nlocal = /l\nkeep-remote = last=2\n", "f:3: keep-remote>remote " },
         { "store = /s\nremote = /r\nkeep-remote = last=2\n", "" },
+        { "store = /s\nkeep-store = last=2\n", "f:2: keep-store>remote " },
+        { "store = /s\nremote = /r\nkeep-store = last=2\n", "" },
         { "store = /s\ndelete-grace = 1h\nremote-rate = 1M\n",
           "f:2: delete-grace>keep f:3: remote-rate>remote " },
         { "store = /s\ndelete-grace = 1h\nremote = /r\nremote-rate = 1M\n[job a]\nkeep = all\n",
@@ -405,6 +414,7 @@ static const char *const drawn[][4] = {
     { "remote-rate", "0", "1G", "77" },
     { "remote-streams", "1", "32", "5" },
     { "keep", "all", "last=3", "every=5,tag=x*" },
+    { "keep-store", "all", "last=4", "daily=3" },
     { "keep-local", "all", "last=2", "within=3d" },
     { "keep-remote", "all", "last=5", "weekly=2" },
     { "delete-grace", "0s", "2w", "90m" },

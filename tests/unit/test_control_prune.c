@@ -202,6 +202,28 @@ static int test_no_directory(void)
     return 1;
 }
 
+/* The home's own copies: decided where rank 0 is, whether the home is this node's disk or not;
+ * nothing is collected. */
+static int test_store_alone(void)
+{
+    for (uint32_t home = NEAR; home <= HOME; home++) {
+        struct node n;
+        setup(&n, "--keep-store=last=2", NULL);
+        n.c->tiers.home = home;
+        trains(&n, false);
+        control_prune_want(n.c, JOB);
+        CHECK(!out && !control_prune_busy(n.c));
+        trains(&n, true);
+        control_prune_want(n.c, JOB);
+        CHECK(out && !out->prune.policy && !out->prune.collect);
+        for (uint32_t i = 0; i < TIERS_MAX; i++)
+            CHECK((out->prune.copies[i].policy != NULL) == (i == home));
+        end(&n, false);
+        teardown(&n);
+    }
+    return 4;
+}
+
 static struct keep_policy *rules(const char *text)
 {
     struct keep_policy *p = calloc(1, sizeof(*p));
@@ -225,6 +247,13 @@ static void bring(struct store *home, struct store *to, const struct ckpt_name *
     fx_parts(to, name);
     for (size_t i = 0; i < (records ? 2 : 1); i++)
         CHECK_OK(adopt_record(home, to, &keys[i], &there, NULL));
+}
+
+static size_t held_in(struct store *s)
+{
+    CLEANUP_ROSTER struct roster held = { 0 };
+    CHECK_OK(roster_helds(s, FX_JOB, &held, NULL));
+    return held.count;
 }
 
 /* Each store as its own policy says, in one pass; and one store that fails, which nobody can ask
@@ -258,14 +287,15 @@ static int test_each_store(void)
         j->prune.copies[NEAR].policy = rules("last=6");
         j->prune.copies[FAR].policy = rules("last=3");
         j->prune.copies[FARTHER].policy = rules("last=4");
+        j->prune.copies[HOME].policy = rules("last=5");
         j->base.run(&j->base, &w);
         CHECK_EQ(j->status, fails ? CKPT_UNREACHABLE : CKPT_OK);
         rule.status = CKPT_OK;
-        CHECK_EQ(data_in(s[HOME]), 9);
+        CHECK_EQ(held_in(s[HOME]), fails ? 9 : 5);
         CHECK_EQ(data_in(s[NEAR]), fails ? 9 : 6);
         CHECK_EQ(data_in(s[FAR]), fails ? 9 : 3);
         if (!fails)
-            CHECK_EQ(data_in(s[FARTHER]), 4);
+            CHECK_EQ(data_in(s[FARTHER]), 8); /* 1 to 4 are in no other any more */
         CHECK_EQ(j->prune.copies[FAR].report.dropped, fails ? 0 : 6);
         job_free(j);
         for (int i = 0; i < TIERS; i++)
@@ -313,6 +343,7 @@ static int test_not_in_the_way(void)
 int main(void)
 {
     TEST_CASES(test_wishes() + test_times() + test_local_alone() + test_remote_alone() +
-               test_no_directory() + test_each_store() + test_not_in_the_way());
+               test_no_directory() + test_store_alone() + test_each_store() +
+               test_not_in_the_way());
     return 0;
 }
