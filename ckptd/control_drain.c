@@ -90,6 +90,8 @@ static void submit(struct control *c, const struct drainer_action *a)
 
 static void say_end(const struct control *c, const struct drainer_action *a)
 {
+    if (a->kind == DRAINER_NEEDLESS)
+        return;
     const char *what = a->kind == DRAINER_HELD       ? "checkpoint is in a remote tier"
                        : a->kind == DRAINER_REPAIRED ? "checkpoint was repaired"
                                                      : "checkpoint is not sent on";

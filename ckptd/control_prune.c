@@ -28,9 +28,12 @@ void control_prune_begin(struct control *c)
         log_error("nothing will be pruned", "why=\"%s\"", err_text(&err));
 }
 
-/* Of all nodes the one of rank 0 decides. */
-static bool has_rank0(const struct control *c, const char *job)
+/* Of all nodes the one of rank 0 decides; where nobody else has to say anything, this one does,
+ * also when the job has ended. */
+static bool decides(const struct control *c, const char *job)
 {
+    if (c->tiers.home == 0 && !store_url_shared(c->config->store))
+        return true;
     for (uint32_t i = 0; i < c->client_end; i++) {
         const struct client *cl = c->clients[i];
         if (cl && cl->open && cl->s->rank == 0 && cl->s->mode == WIRE_TRAIN &&
@@ -136,7 +139,7 @@ void control_prune_want(struct control *c, const char *job)
         snprintf(w->job, sizeof(w->job), "%s", job);
         l->count++;
     }
-    w->decides |= has_rank0(c, job);
+    w->decides |= decides(c, job);
     submit_next(c);
 }
 

@@ -369,7 +369,7 @@ static void on_success(struct drainer *d, uint32_t tier, const struct drainer_ev
         end(d, tier, DRAINER_HELD, now, out);
         break;
     case DRAINER_REPAIR:
-        end(d, tier, DRAINER_REPAIRED, now, out);
+        end(d, tier, ev->bytes ? DRAINER_REPAIRED : DRAINER_NEEDLESS, now, out);
         break;
     case DRAINER_IDLE:
     case DRAINER_SCAN:

@@ -112,15 +112,16 @@ struct drainer_event {
     enum ckpt_status status;
     const char *text;
     uint32_t world, rank, packs, total; /* OPEN: world; PART: rank, packs missing, of total */
-    uint64_t bytes;                     /* OPEN: raw; PART: there already; PACK: put */
-    uint64_t raw_bytes;                 /* PART: of the rank */
-    struct drain_wait wait;             /* FINISH */
+    uint64_t bytes;         /* OPEN: raw; PART: there already; PACK: put; REPAIR: 0 = nothing was */
+    uint64_t raw_bytes;     /* PART: of the rank */
+    struct drain_wait wait; /* FINISH */
 };
 enum drainer_action_kind {
     DRAINER_RUN = 1,     /* target, what; PACK: pack */
     DRAINER_HELD,        /* the tier holds it now */
     DRAINER_NOT_PLANNED, /* the policy does not send it, or it was deleted */
     DRAINER_REPAIRED,
+    DRAINER_NEEDLESS, /* nothing was to be repaired: it is not to lie there any more */
 };
 struct drainer_action {
     enum drainer_action_kind kind;

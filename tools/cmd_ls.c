@@ -41,6 +41,7 @@ enum {
 struct row {
     const struct catalog_entry *e;
     bool remote; /* some remote place holds it */
+    uint64_t stored_bytes;
 };
 
 /* Without a world the commit record is there and damaged. */
@@ -63,6 +64,7 @@ static const char *level_of(const struct row *r)
         return is_damaged(e)    ? "damaged"
                : !e->on_lineage ? "abandoned"
                : r->remote      ? "remote"
+               : e->dropped     ? "dropped"
                                 : "local";
     case CATALOG_DELETED:
         return "deleted";
@@ -99,8 +101,8 @@ static json_t *entry_json(const struct ls *ls, const char *job, const struct row
     json_object_set_new(o, "bytes_raw",
                         known ? json_integer((json_int_t)e->commit.raw_bytes) : json_null());
     json_object_set_new(o, "bytes_stored",
-                        known && e->stored_bytes != UINT64_MAX
-                            ? json_integer((json_int_t)e->stored_bytes)
+                        known && r->stored_bytes != UINT64_MAX
+                            ? json_integer((json_int_t)r->stored_bytes)
                             : json_null());
     json_object_set_new(o, "world", known ? json_integer(e->commit.world) : json_null());
     json_object_set_new(o, "tags", tags);
@@ -144,7 +146,7 @@ static void entry_row(struct ls *ls, const char *job, const struct row *r)
     output_cell(t, COL_TIME, "%s", output_age(e->commit.time_ns, ls->now_ns, text));
     output_cell(t, COL_RAW, "%s", output_bytes(e->commit.raw_bytes, text));
     output_cell(t, COL_STORED, "%s",
-                e->stored_bytes == UINT64_MAX ? "-" : output_bytes(e->stored_bytes, text));
+                r->stored_bytes == UINT64_MAX ? "-" : output_bytes(r->stored_bytes, text));
     output_cell(t, COL_WORLD, "%u", e->commit.world);
     if (!ls->metrics)
         return;
@@ -162,13 +164,15 @@ static void merge(struct row *rows, size_t *count, const struct catalog *c, bool
 {
     size_t before = *count;
     for (size_t i = 0; i < c->count; i++) {
-        const struct row like = { .e = &c->entries[i] };
+        const struct row like = { .e = &c->entries[i], .stored_bytes = c->entries[i].stored_bytes };
         struct row *row = bsearch(&like, rows, before, sizeof(*rows), order_rows);
         if (!row) {
             row = &rows[(*count)++];
             *row = like;
         }
         row->remote |= remote && c->entries[i].held;
+        if (row->stored_bytes == UINT64_MAX)
+            row->stored_bytes = like.stored_bytes;
     }
     if (before > 0 && *count > before)
         qsort(rows, *count, sizeof(*rows), order_rows);
@@ -328,9 +332,11 @@ const struct tool_verb cmd_ls = {
             "\n"
             "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
             "remote: besides, a place named with --remote holds all of it;\n"
+            "dropped: its data was dropped from this store, which other stores hold (keep-store\n"
+            "of ckptd): name one with --remote;\n"
             "damaged: its commit record cannot be read (exit status 1).\n"
-            "RAW is the size of the tensors, STORED what they take in this store, WORLD the\n"
-            "number of ranks that saved.\n"
+            "RAW is the size of the tensors, STORED what they take in this store (or in the one\n"
+            "that has them), WORLD the number of ranks that saved.\n"
             "\n"
             "--json prints an array of {job, step, epoch, attempt, level, time, bytes_raw,\n"
             "bytes_stored, world, tags}, and with --metrics metrics.",

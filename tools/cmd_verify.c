@@ -76,20 +76,23 @@ static void report_text(const struct verify *v, enum ckpt_status st, const struc
                         double seconds)
 {
     char bytes[OUTPUT_TEXT], rate[OUTPUT_TEXT], damage[80] = "", awaited[80] = "";
-    char objects[OUTPUT_TEXT], packs[OUTPUT_TEXT];
+    char objects[OUTPUT_TEXT], packs[OUTPUT_TEXT], data[2 * OUTPUT_TEXT + 8] = "";
     if (st == CKPT_CORRUPT)
         snprintf(damage, sizeof(damage), ": %llu damaged, %llu missing",
                  (unsigned long long)r->damaged, (unsigned long long)r->missing);
     if (r->awaited)
         snprintf(awaited, sizeof(awaited), ": not all has arrived here (%s missing)",
                  output_count(r->awaited, "pack", packs));
-    output_line(stdout, "%s@%llu~%llu: %s (%s, %s, %s)%s%s", v->job,
-                (unsigned long long)v->name.step, (unsigned long long)v->name.epoch,
-                st == CKPT_OK     ? (r->dropped ? "dropped here" : "sound")
-                : st == CKPT_BUSY ? "incomplete"
-                                  : "DAMAGED",
-                output_count(r->objects, "object", objects), output_bytes(r->bytes, bytes),
-                output_rate(r->bytes, seconds, rate), damage, awaited);
+    if (!r->dropped)
+        snprintf(data, sizeof(data), ", %s, %s", output_bytes(r->bytes, bytes),
+                 output_rate(r->bytes, seconds, rate));
+    output_line(stdout, "%s@%llu~%llu: %s (%s%s)%s%s", v->job, (unsigned long long)v->name.step,
+                (unsigned long long)v->name.epoch,
+                st == CKPT_BUSY      ? "incomplete"
+                : st == CKPT_CORRUPT ? "DAMAGED"
+                : r->dropped         ? "dropped here, its records are sound"
+                                     : "sound",
+                output_count(r->objects, "object", objects), data, damage, awaited);
     fflush(stdout);
 }
 

@@ -130,6 +130,7 @@ static void add_commits(struct building *b)
         struct catalog_entry *e = append(b, &c->name, live ? CATALOG_LIVE : CATALOG_DELETED);
         e->on_lineage = b->on_branch[i];
         e->held = c->restorable;
+        e->dropped = !e->held && roster_find(&b->at.copies, &c->name);
     }
 }
 

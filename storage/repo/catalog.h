@@ -15,6 +15,7 @@ struct catalog_entry {
     enum catalog_state state;
     bool on_lineage;             /* on the branch that the newest launch continues */
     bool held;                   /* h/ is there: everything lies in this store */
+    bool dropped;                /* it did, and its data was dropped here for that of others */
     struct record_commit commit; /* LIVE and DELETED; world 0: the record is damaged */
     struct record_abort abort;   /* ABORTED */
     uint64_t stored_bytes;       /* from the .h records; UINT64_MAX = unknown */

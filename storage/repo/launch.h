@@ -72,6 +72,7 @@ enum ckpt_status launch_history_with(struct store *home, const char *job, const 
 /* The same with the listings that it was made of, for who looks at everything. */
 struct launch_listings {
     struct roster commits, helds, lives; /* taken in this order */
+    struct roster copies; /* with lives: of which the home's own data has a log (D5) */
 };
 /* lineage_pick over an index and listings (commits, helds) that were taken in this order; lists
  * what lives, and reads no more records of launches than the choice depends on. */

@@ -264,7 +264,8 @@ static enum ckpt_status join(struct reading *r, const struct roster *commits,
 static enum ckpt_status read_lives(struct reading *r, struct launch_listings *at)
 {
     roster_fini(&at->lives);
-    enum ckpt_status st = roster_lives(r->s, r->job, &at->lives, r->err);
+    roster_fini(&at->copies);
+    enum ckpt_status st = roster_logs(r->s, r->job, &at->lives, &at->copies, r->err);
     return st == CKPT_OK ? join(r, &at->commits, &at->lives, &at->helds) : st;
 }
 
@@ -282,6 +283,7 @@ void launch_listings_fini(struct launch_listings *l)
     roster_fini(&l->commits);
     roster_fini(&l->helds);
     roster_fini(&l->lives);
+    roster_fini(&l->copies);
 }
 
 /* ---- the branch alone ---- */

@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 
 #include "formats/pack.h"
+#include "storage/repo/life.h"
 
 #define WINDOW_ALIGN (UINT64_C(2) << 20)  /* of a huge page */
 #define WINDOW_JOIN  (UINT64_C(64) << 10) /* ranges nearer than this are read as one */
@@ -467,18 +468,34 @@ static enum ckpt_status try_tier(struct attempt *a, bool *ret_retried, struct ck
     }
 }
 
+/* The first store that has dropped its copy; NULL: none. */
+static const char *who_dropped(struct store *const *tiers, size_t tier_count, const char *job,
+                               const struct ckpt_name *name)
+{
+    enum life life;
+    uint64_t n;
+    for (size_t t = 0; t < tier_count; t++)
+        if (life_look(tiers[t], job, name, true, &life, &n, NULL, NULL) == CKPT_OK &&
+            life == LIFE_GONE)
+            return tiers[t]->url;
+    return NULL;
+}
+
 /* What stays when no tier could: damage, then trouble, then absence. */
-static enum ckpt_status give_up(const struct plan_batch *b, const char *key, enum ckpt_status st,
-                                const struct ckpt_err *why, struct ckpt_err *err)
+static enum ckpt_status give_up(const struct plan_batch *b, const char *key, const char *dropped,
+                                enum ckpt_status st, const struct ckpt_err *why,
+                                struct ckpt_err *err)
 {
     char text[400];
     const char *tensor = plan_saved(b, &b->chunks[0])->name;
     struct box tile = plan_tile(b, &b->chunks[0]);
     box_to_text(&tile, text, sizeof(text));
     if (st == CKPT_NOT_FOUND)
-        return err_set(err, CKPT_IO,
-                       "tensor %s, box %s: %s is missing in every store that is in reach here",
-                       tensor, text, key);
+        return err_set(
+            err, CKPT_IO,
+            "tensor %s, box %s: %s is missing in every store that is in reach here%s%s%s", tensor,
+            text, key, dropped ? "; it was dropped from " : "", dropped ? dropped : "",
+            dropped ? ", as another store held it" : "");
     if (strstr(err_text(why), "tensor "))
         return err_set(err, st, "%s", err_text(why));
     return err_set(err, st, "tensor %s, box %s, object %s: %s", tensor, text, key, err_text(why));
@@ -526,7 +543,9 @@ enum ckpt_status load_batch(struct load_work *w, struct store *const *tiers, siz
             worst = why;
         }
     }
-    return give_up(batch, key.text, worst_st, &worst, err);
+    const char *dropped =
+        worst_st == CKPT_NOT_FOUND ? who_dropped(tiers, tier_count, job, name) : NULL;
+    return give_up(batch, key.text, dropped, worst_st, &worst, err);
 }
 
 enum ckpt_status load_measure(struct load_work *w, struct store *s, const char *job,

@@ -233,6 +233,12 @@ static void CKPT_PRINTF(2, 3) protect(struct keep_item *item, const char *fmt, .
     item->keep = true;
 }
 
+/* It was complete here once, and no store at hand holds it. */
+static bool is_dropped(const struct deciding *d, const struct fact *f)
+{
+    return !f->commit->restorable && roster_find(&d->at.copies, &f->commit->name);
+}
+
 /* Nodes that bring the newest first may leave an older one waiting for long. */
 static enum ckpt_status protect_coming(struct deciding *d)
 {
@@ -241,7 +247,7 @@ static enum ckpt_status protect_coming(struct deciding *d)
         return err_set(d->err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", d->count);
     enum ckpt_status st = apply_rules(d, items, true);
     for (size_t i = 0; i < d->count && st == CKPT_OK; i++)
-        if (items[i].keep && !d->items[i].keep)
+        if (items[i].keep && !d->items[i].keep && !is_dropped(d, &d->facts[i]))
             protect(&d->items[i], "%.120s would keep it once it is complete here", items[i].why);
     return st;
 }
@@ -277,7 +283,7 @@ static void protect_one(struct deciding *d, size_t i, bool newer_than_complete)
         protect(item, "it is being copied to another store");
     if (f->commit->unreadable)
         protect(item, "%.120s", f->commit->why_not);
-    else if (!complete && (newer_than_complete || just_committed(d, item)))
+    else if (!complete && !is_dropped(d, f) && (newer_than_complete || just_committed(d, item)))
         protect(item, "it is not complete here yet");
     if (keep_policy_needs_metrics(d->o->policy) && !f->record)
         protect(item, "its commit record cannot be read");
@@ -339,24 +345,21 @@ static void protect_newest(struct deciding *d)
     }
 }
 
-/* Nothing of it lies here (of a copy that was dropped, records) and no store that we were told of
+/* Nothing of it lies here (or records alone: it was dropped) and no store that we were told of
  * holds it: nothing would be freed, and in one that we were not told of the only copy might be
  * lost. */
 static enum ckpt_status protect_absent(struct deciding *d)
 {
     CLEANUP_ROSTER struct roster data = { 0 };
-    CLEANUP_ROSTER struct roster copies = { 0 };
     bool any = false;
     for (size_t i = 0; i < d->count; i++)
         any = any || !(d->items[i].keep || d->facts[i].commit->restorable);
     enum ckpt_status st = any ? roster_data(d->s, d->job, &data, d->err) : CKPT_OK;
-    if (any && st == CKPT_OK)
-        st = roster_copies(d->s, d->job, &copies, d->err);
     for (size_t i = 0; any && st == CKPT_OK && i < d->count; i++) {
         struct keep_item *item = &d->items[i];
-        bool absent = !roster_find(&data, &item->name) || roster_find(&copies, &item->name);
+        bool absent = is_dropped(d, &d->facts[i]) || !roster_find(&data, &item->name);
         if (!item->keep && !d->facts[i].commit->restorable && absent)
-            protect(item, "nothing of it is here, another store may hold it");
+            protect(item, "its data is not here, another store may hold it");
     }
     return st;
 }

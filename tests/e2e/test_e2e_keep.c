@@ -470,6 +470,77 @@ static void remotes(void)
     kit.cases += (long)newest;
 }
 
+/* Which steps are complete there, of those up to the newest. */
+static bool helds_are(const char *url, const char *job, bool (*is)(uint64_t step))
+{
+    CLEANUP_ROSTER struct roster held = { 0 };
+    bool there[STEPS_MAX] = { false };
+    struct store *s;
+    CHECK_OK(store_open(url, NULL, &s, NULL));
+    CHECK_OK(roster_helds(s, job, &held, NULL));
+    store_close(s);
+    for (size_t i = 0; i < held.count; i++)
+        there[held.entries[i].name.step] = true;
+    for (uint64_t step = 1; step <= newest; step++)
+        if (there[step] != is(step))
+            return false;
+    return true;
+}
+
+static void await_helds(const char *url, const char *job, bool (*is)(uint64_t step))
+{
+    bool done = false;
+    for (int i = 0; i < 6000 && !done; i++) {
+        kit_pause(20);
+        done = helds_are(url, job, is);
+    }
+    CHECK(done);
+}
+
+/* The home keeps some, the node's own directory fewer, the remote store all; readers go on
+ * meanwhile and the worker dies.  Nothing is sent to the home again, and a launch goes on from what
+ * is in the remote store alone. */
+static void home_keeps_few(void)
+{
+    char local[104], far[120], url[sizeof(kit.store)], sent[128];
+    struct kit_crowd saving, reading;
+    (void)snprintf(local, sizeof(local), "--local=%.80s/few-local", kit.root);
+    (void)snprintf(far, sizeof(far), "--remote=dir://%.70s/few-far", kit.root);
+    (void)snprintf(url, sizeof(url), "dir://%.70s/few?shared=1", kit.root);
+    const char *args[] = { local, far, "--keep-local=last=2", "--keep-store=last=3,every=10" };
+    const char *remote_url = far + strlen("--remote=");
+    CHECK_EQ(kit_stop(), 0);
+    memset(kit.more, 0, sizeof(kit.more));
+    memcpy(kit.more, args, sizeof(args));
+    memcpy(kit.store, url, sizeof(url));
+    kit_start();
+    newest = 24;
+    kit_ranks(&saving, "few", 2, save_and_stay, &(struct steps){ 1, newest / 2 });
+    await_log("save committed\" job=few");
+    kit_ranks(&reading, "few", 1, restore_often, NULL);
+    (void)snprintf(sent, sizeof(sent), "keep=\"last=3,every=10\" tier=\"%.90s", url);
+    await_log(sent);
+    kit_kill(kit_worker(), SIGKILL);
+    kit_reach(saving.board, GO_ON);
+    await_helds(remote_url, "few", every_one);
+    await_helds(url, "few", wanted);
+    kit_wait(&reading, 0);
+    kit_reach(saving.board, END);
+    kit_wait(&saving, 0);
+    kit_look_into(remote_url);
+    CHECK_EQ(kit_verify("few", newest), newest);
+    kit_look_into(NULL);
+    (void)snprintf(sent, sizeof(sent), "job=few epoch=1 step=5 tier=\"%.90s", url);
+    size_t times = times_logged(sent);
+    CHECK_EQ(kit_stop(), 0);
+    kit_start();
+    setenv("CKPT_RESUME", "5", 1);
+    run_steps("few", 6, 8);
+    unsetenv("CKPT_RESUME");
+    CHECK_EQ(times_logged(sent), times);
+    kit.cases += 24;
+}
+
 int main(void)
 {
     char option[128];
@@ -490,5 +561,6 @@ int main(void)
     at_least_two();
     own_directory();
     remotes();
+    home_keeps_few();
     return kit_end();
 }

@@ -413,8 +413,13 @@ static void repairs(void)
     CHECK_EQ(out.count, 0);
     struct drainer_event ev = done(DRAINER_REPAIR, CKPT_OK);
     ev.tier = 0;
+    ev.bytes = 1;
     give(&ev);
     CHECK(out.count == 1 && out.list[0].kind == DRAINER_REPAIRED);
+    want(0, 5, false);
+    ev.bytes = 0;
+    give(&ev);
+    CHECK(out.count == 1 && out.list[0].kind == DRAINER_NEEDLESS);
     want(0, 6, false);
     ev.status = CKPT_CORRUPT;
     give(&ev);
