@@ -96,8 +96,7 @@ static enum ckpt_status leave_alone(const struct copy_place *p, const struct ckp
 {
     struct key log = key_life_of(p->job, name, true), newest = key_life(p->job, name, true, n);
     struct forgetting f = { .s = p->here, .newest = newest.text, .err = err };
-    enum ckpt_status st = repo_list(p->here, log.text, false, forget_older, &f, err);
-    return st == CKPT_OK ? store_sync(p->here, log.text, err) : st;
+    return repo_list(p->here, log.text, false, forget_older, &f, err);
 }
 
 /* First, and for good, what says that data is here.  n: of GONE. */
@@ -387,8 +386,11 @@ static enum ckpt_status step(struct pass *a, struct prune_item *item, const char
 
 static enum ckpt_status forget(struct pass *a, const struct roster_entry *e)
 {
-    enum ckpt_status st = leave_alone(a->p, &e->name, e->n, a->err);
+    struct key log = key_life_of(a->p->job, &e->name, true);
     struct key newest = key_life(a->p->job, &e->name, true, e->n);
+    enum ckpt_status st = leave_alone(a->p, &e->name, e->n, a->err);
+    if (st == CKPT_OK)
+        st = store_sync(a->p->here, log.text, a->err);
     return st == CKPT_OK ? store_remove(a->p->here, newest.text, a->err) : st;
 }
 

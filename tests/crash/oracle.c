@@ -9,6 +9,7 @@
 #include "storage/repo/catalog.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
+#include "storage/repo/life_copy.h"
 #include "storage/repo/roster.h"
 #include "storage/repo/scrub.h"
 
@@ -92,7 +93,8 @@ static void complain(const char *what, const struct ckpt_name *name)
 
 static bool lives(const struct oracle *o, int commit)
 {
-    return o->life[commit] == ORACLE_LIVE || o->life[commit] == ORACLE_PARTS;
+    return o->life[commit] == ORACLE_LIVE || o->life[commit] == ORACLE_PARTS ||
+           o->life[commit] == ORACLE_DROPPING || o->life[commit] == ORACLE_DROPPED;
 }
 
 static bool given_up(const struct oracle *o, int commit)
@@ -123,7 +125,49 @@ static void say_finding(void *arg, const struct scrub_finding *f)
         fprintf(stderr, "%s: %s\n", f->key, f->text);
 }
 
-static void check_whole(struct store *s, const struct ckpt_name *name)
+static bool is_there(struct store *s, struct key key)
+{
+    struct store_stat stat;
+    enum ckpt_status st = store_stat(s, key.text, &stat, NULL);
+    CHECK(st == CKPT_OK || st == CKPT_NOT_FOUND);
+    return st == CKPT_OK;
+}
+
+static enum ckpt_status see_pack(void *arg, const struct store_entry *e)
+{
+    struct key_data_parts parts = { 0 };
+    if (key_parse_data(strrchr(e->key, '/') + 1, &parts) == KEY_PACK)
+        *(uint64_t *)arg |= UINT64_C(1) << parts.rank;
+    return CKPT_OK;
+}
+
+/* Of which ranks packs are there, as bits. */
+static uint64_t with_packs(struct store *s, const struct ckpt_name *name)
+{
+    uint64_t ranks = 0;
+    for (unsigned h = 0; h < 16; h++)
+        MUST(repo_list(s, key_data(KIT_JOB, h, name).text, false, see_pack, &ranks, &err));
+    return ranks;
+}
+
+/* What was dropped is whole in the good store, and nothing says that it is whole here unless it is. */
+static void check_dropped(struct store *s, struct store *good, const struct kit_layout *l,
+                          const struct ckpt_name *name)
+{
+    struct load_stats stats = { 0 };
+    struct store *tiers[] = { s, good };
+    if (!good)
+        complain("it was dropped, and there is no other store", name);
+    MUST(kit_restore(tiers, 2, name, l, &stats, &err));
+    if (is_there(s, key_held(KIT_JOB, name)))
+        MUST(kit_restore(&s, 1, name, l, &stats, &err));
+    uint64_t packs = with_packs(s, name);
+    for (uint32_t rank = 0; rank < 2; rank++)
+        if (is_there(s, key_rank_held(KIT_JOB, name, rank)) && !(packs >> rank & 1))
+            complain("packs are said to be here that are not", name);
+}
+
+static void check_whole(struct store *s, struct store *good, const struct ckpt_name *name)
 {
     struct kit_layout l;
     struct scrub_report report;
@@ -131,13 +175,49 @@ static void check_whole(struct store *s, const struct ckpt_name *name)
     const struct scrub_callbacks cb = { .finding = say_finding };
     oracle_layout(&l, 1);
     MUST(scrub_verify(s, KIT_JOB, name, CKPT_SLOT_BYTES_MAX, &cb, &report, &err));
-    MUST(kit_restore(&s, 1, name, &l, &stats, &err));
+    if (report.dropped)
+        check_dropped(s, good, &l, name);
+    else
+        MUST(kit_restore(&s, 1, name, &l, &stats, &err));
     kit_layout_fini(&l);
 }
 
+uint64_t oracle_drop(struct store *home, struct store *good)
+{
+    const struct copy_place place = {
+        .job = KIT_JOB, .home = home, .here = home, .tiers = &good, .tier_count = 1
+    };
+    struct keep_policy none = { 0 };
+    struct prune_plan plan = { 0 };
+    struct copy_report report = { 0 };
+    CHECK_OK(keep_policy_parse("every=1000000", &none, NULL));
+    MUST(copy_prune(&place, &none, &plan, &report, &err));
+    prune_plan_fini(&plan);
+    return report.dropped;
+}
+
+/* The next pass ends what a cut has cut short, and leaves nothing behind. */
+static void drop_again(struct store *s, const struct oracle *o, struct store *good)
+{
+    bool any = false;
+    for (int i = 0; i < ORACLE_COMMITS; i++)
+        any |= o->life[i] == ORACLE_DROPPING || o->life[i] == ORACLE_DROPPED;
+    if (!any)
+        return;
+    (void)oracle_drop(s, good);
+    for (int i = 0; i < ORACLE_COMMITS; i++) {
+        struct ckpt_name name = oracle_name(i);
+        if (o->life[i] != ORACLE_DROPPING && o->life[i] != ORACLE_DROPPED)
+            continue;
+        if (is_there(s, key_held(KIT_JOB, &name)) || with_packs(s, &name))
+            complain("data is left of what was dropped", &name);
+        check_whole(s, good, &name);
+    }
+}
+
 /* Every live checkpoint is whole, and those that must be live are. */
-static void check_commits(struct store *s, const struct oracle *o, const struct record_resolved *r,
-                          bool whole)
+static void check_commits(struct store *s, const struct oracle *o, struct store *good,
+                          const struct record_resolved *r, bool whole)
 {
     struct catalog c = { 0 };
     bool live[ORACLE_COMMITS] = { false };
@@ -146,7 +226,7 @@ static void check_commits(struct store *s, const struct oracle *o, const struct 
         if (c.entries[i].state != CATALOG_LIVE)
             continue;
         if (whole)
-            check_whole(s, &c.entries[i].name);
+            check_whole(s, good, &c.entries[i].name);
         for (int k = 0; k < ORACLE_COMMITS; k++) {
             struct ckpt_name name = oracle_name(k);
             live[k] = live[k] || name_equal(&name, &c.entries[i].name);
@@ -168,13 +248,13 @@ static void check_commits(struct store *s, const struct oracle *o, const struct 
 
 /* Deleted is not gone: what can be brought back must be whole.  What gc began to remove
  * cannot. */
-static void check_undelete(struct store *s, const struct oracle *o)
+static void check_undelete(struct store *s, const struct oracle *o, struct store *good)
 {
     for (int i = 0; i < ORACLE_COMMITS; i++) {
         struct ckpt_name name = oracle_name(i);
         enum ckpt_status st = life_undelete(s, KIT_JOB, &name, "test", NULL);
         if (st == CKPT_OK)
-            check_whole(s, &name);
+            check_whole(s, good, &name);
         else if (o->life[i] == ORACLE_DELETED || lives(o, i))
             complain("cannot be brought back", &name);
     }
@@ -249,6 +329,8 @@ static void check_commit(struct store *s, const struct oracle *o, int commit)
     enum publish_state state = PUBLISH_UNDECIDED;
     if (o->life[commit] == ORACLE_FAILED)
         check_failed(s, &name);
+    if (o->life[commit] == ORACLE_DROPPED && is_there(s, key_held(KIT_JOB, &name)))
+        complain("what was dropped is said to be here", &name);
     if ((o->life[commit] != ORACLE_LIVE && o->life[commit] != ORACLE_ABORTED) ||
         commit == o->damaged)
         return;
@@ -310,7 +392,7 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     }
     MUST(launch_resolve(s, KIT_JOB, epoch, &wish, &r, &err));
     check_choice(o, &r);
-    check_commits(s, o, &r, true);
+    check_commits(s, o, good, &r, true);
 
     struct kit_layout l;
     struct ckpt_name next = { .epoch = epoch, .step = LAST_STEP, .attempt = 7 };
@@ -321,11 +403,12 @@ void oracle_recover(const char *dir, const struct oracle *o, struct store *good)
     oracle_layout(&l, 2);
     oracle_save(s, &l, &next);
     kit_layout_fini(&l);
-    check_whole(s, &next);
+    check_whole(s, NULL, &next);
+    drop_again(s, o, good);
     MUST(life_gc(s, KIT_JOB, &gc, &report, &err));
-    check_commits(s, o, &r, false);
+    check_commits(s, o, good, &r, false);
     check_nothing_left(s);
-    check_undelete(s, o);
+    check_undelete(s, o, good);
     record_resolved_fini(&r);
     store_close(s);
     check_no_temporary(dir);

@@ -8,14 +8,16 @@
 #define ORACLE_COMMITS 24
 
 enum oracle_life {
-    ORACLE_MAY,     /* there or not: being made, deleted or brought back */
-    ORACLE_LIVE,    /* acknowledged: must be there, whole */
-    ORACLE_DELETED, /* acknowledged: back, whole, only if asked for or resumed from */
-    ORACLE_GOING,   /* the same, and gc is at it: back whole, or not at all */
-    ORACLE_NEVER,   /* collected, or it cannot be whole: never again */
-    ORACLE_PARTS,   /* all parts are acknowledged: the next launch must commit it */
-    ORACLE_FAILED,  /* that rank 1 failed is acknowledged: never, and it says so */
-    ORACLE_ABORTED, /* the decision is acknowledged: never, and it says so */
+    ORACLE_MAY,      /* there or not: being made, deleted or brought back */
+    ORACLE_LIVE,     /* acknowledged: must be there, whole */
+    ORACLE_DELETED,  /* acknowledged: back, whole, only if asked for or resumed from */
+    ORACLE_GOING,    /* the same, and gc is at it: back whole, or not at all */
+    ORACLE_NEVER,    /* collected, or it cannot be whole: never again */
+    ORACLE_PARTS,    /* all parts are acknowledged: the next launch must commit it */
+    ORACLE_FAILED,   /* that rank 1 failed is acknowledged: never, and it says so */
+    ORACLE_ABORTED,  /* the decision is acknowledged: never, and it says so */
+    ORACLE_DROPPING, /* acknowledged, and the good store has it: here it is whole, or it is told */
+    ORACLE_DROPPED,  /* and is not here any more, which is acknowledged */
 };
 enum oracle_mark_kind {
     MARK_LIFE,    /* a: commit, b: enum oracle_life */
@@ -46,6 +48,8 @@ extern char oracle_where[512];
  * Whatever is not as the oracle says ends the process with words.  `good` mends a
  * damaged commit. */
 void oracle_recover(const char *dir, const struct oracle *o, struct store *good);
+/* Drops what of the home's copies the other store holds, but for the newest; returns how many. */
+uint64_t oracle_drop(struct store *home, struct store *good);
 /* The model that all workloads save. */
 void oracle_layout(struct kit_layout *l, uint32_t world);
 /* All parts and the commit; what it cannot do ends the process. */

@@ -30,6 +30,9 @@ static const struct {
     { ": record kit/d/*/*/i0: fsync",
       "(what is put if absent is named at once; publish asks for a sync of the same directories "
       "behind it, because of the parts)" },
+    { "drop: record kit/x/*/*: fsync",
+      "(what is put if absent is named at once; before anything goes the log is synced again, "
+      "because whoever put GONE may have been killed)" },
 };
 
 static const char *why_covered(const char *site)

@@ -8,6 +8,7 @@
 #include "crash/record_io.h"
 #include "storage/repo/launch.h"
 #include "storage/repo/life.h"
+#include "storage/repo/life_copy.h"
 #include "storage/repo/scrub.h"
 #include "store/scratch.h"
 
@@ -26,6 +27,8 @@ enum {
     ZOMBIE,    /* the same, but the next launch has resolved: gc gives it up */
     NEXT = ORACLE_COMMITS / 2,
     LAST,
+    KEPT, /* the newest two stay in each store */
+    KEPT_TOO,
 };
 
 static struct store *s;
@@ -215,7 +218,8 @@ struct damaging {
     struct store *good;
     unsigned which, count; /* only object number `which` of the checkpoint, or all */
 };
-#define ALL UINT_MAX
+#define ALL  UINT_MAX
+#define NONE (UINT_MAX - 1)
 
 static void put(struct store *to, const char *key, const uint8_t *bytes, size_t len)
 {
@@ -269,6 +273,22 @@ static void repair_each(struct store *good)
         CHECK_EQ(repair(good, i), count);
 }
 
+/* ---- dropping ---- */
+
+/* The home gives up its own copies of what the good store has. */
+static void drop(struct store *good)
+{
+    static const int dropped[] = { THIRD, NEXT, LAST };
+    struct damaging all = { .good = good, .which = NONE };
+    CHECK_OK(repo_list(s, KIT_JOB "/", false, copy_and_damage, &all, NULL));
+    for (size_t i = 0; i < ARRAY_COUNT(dropped); i++)
+        life(dropped[i], ORACLE_DROPPING);
+    recording.phase = "drop";
+    CHECK_EQ(oracle_drop(s, good), ARRAY_COUNT(dropped));
+    for (size_t i = 0; i < ARRAY_COUNT(dropped); i++)
+        life(dropped[i], ORACLE_DROPPED);
+}
+
 static void begin(const char *base)
 {
     char disk[256];
@@ -301,6 +321,9 @@ struct store *workload_record(const char *base)
     store_close(s);
     CHECK_OK(open_store(base));
     CHECK_OK(save(LAST));
+    CHECK_OK(save(KEPT));
+    CHECK_OK(save(KEPT_TOO));
+    drop(good);
     end();
     return good;
 }

@@ -1,4 +1,5 @@
-/* What runs on the recording disk: launches, saves, publishing, deletion, gc, repair. */
+/* What runs on the recording disk: launches, saves, publishing, deletion, gc, repair, dropping
+ * copies. */
 #pragma once
 
 #include "crash/oracle.h"
