@@ -238,9 +238,24 @@ static enum ckpt_status fill_commit(struct reading *r, const struct roster_entry
     return CKPT_OK;
 }
 
-static enum ckpt_status join(struct reading *r, const struct roster *commits,
-                             const struct roster *lives, const struct roster *helds)
+/* h/ beside a copy that was dropped, or is about to be, counts as nothing (D5). */
+static enum ckpt_status held_here(struct reading *r, const struct launch_listings *at,
+                                  const struct ckpt_name *name, bool *ret)
 {
+    enum life copy = LIFE_LIVE;
+    struct ckpt_err why = { 0 };
+    enum ckpt_status st = CKPT_OK;
+    uint64_t n;
+    *ret = roster_find(&at->helds, name);
+    if (*ret && roster_find(&at->copies, name))
+        st = life_look(r->s, r->job, name, true, &copy, &n, NULL, &why);
+    *ret = *ret && st == CKPT_OK && copy == LIFE_LIVE;
+    return tolerate(st, &why, r->err);
+}
+
+static enum ckpt_status join(struct reading *r, const struct launch_listings *at)
+{
+    const struct roster *commits = &at->commits;
     struct lineage *l = r->l;
     l->commits = calloc(commits->count + 1, sizeof(*l->commits));
     if (!l->commits)
@@ -251,8 +266,11 @@ static enum ckpt_status join(struct reading *r, const struct roster *commits,
             continue;
         struct lineage_commit *c = &l->commits[l->commit_count];
         *c = (struct lineage_commit){ .name = e->name };
-        bool held = roster_find(helds, &e->name) || (r->also && roster_find(r->also, &e->name));
-        enum ckpt_status st = fill_commit(r, roster_find(lives, &e->name), held, c);
+        bool held = false;
+        enum ckpt_status st = held_here(r, at, &e->name, &held);
+        held = held || (r->also && roster_find(r->also, &e->name));
+        if (st == CKPT_OK)
+            st = fill_commit(r, roster_find(&at->lives, &e->name), held, c);
         if (st != CKPT_OK)
             return st;
         if (c->life != LIFE_GONE)
@@ -266,7 +284,7 @@ static enum ckpt_status read_lives(struct reading *r, struct launch_listings *at
     roster_fini(&at->lives);
     roster_fini(&at->copies);
     enum ckpt_status st = roster_logs(r->s, r->job, &at->lives, &at->copies, r->err);
-    return st == CKPT_OK ? join(r, &at->commits, &at->lives, &at->helds) : st;
+    return st == CKPT_OK ? join(r, at) : st;
 }
 
 /* c/ first: what is committed later is not seen, what is deleted later is. */

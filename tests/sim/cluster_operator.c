@@ -1,5 +1,5 @@
-/* An operator, or a cron job: deletes, takes back, prunes, collects and tags while everything
- * else goes on, from a machine of his own, and is killed at it now and then. */
+/* An operator, or a cron job: deletes, takes back, prunes, collects, tags and drops copies while
+ * everything else goes on, from a machine of his own, and is killed at it now and then. */
 #include "sim/cluster.h"
 #include "sim/cluster_prune.h"
 #include "sim/sim_wraps.h"
@@ -8,7 +8,7 @@
 
 #define ACTS_MAX 8
 
-enum act_kind { ACT_DELETE, ACT_UNDELETE, ACT_PRUNE, ACT_GC, ACT_TAG, ACT_KINDS };
+enum act_kind { ACT_DELETE, ACT_UNDELETE, ACT_PRUNE, ACT_GC, ACT_TAG, ACT_DROP, ACT_KINDS };
 static struct act {
     enum act_kind kind;
     uint32_t job, pick;
@@ -66,6 +66,20 @@ static enum ckpt_status do_prune(struct store *home, struct store *far, const ch
     return st;
 }
 
+static enum ckpt_status do_drop(struct store *home, struct store *far, const char *job)
+{
+    uint64_t dropped = 0;
+    bool from_home = sim_rand(2) == 0;
+    enum ckpt_status st =
+        far ? cluster_drop(home, far, job, from_home, 1 + (uint32_t)sim_rand(3), &dropped)
+            : CKPT_OK;
+    if (dropped > 0 && from_home)
+        sim_saw(SEEN_dropped_home);
+    else if (dropped > 0)
+        sim_saw(SEEN_dropped_far);
+    return st;
+}
+
 static enum ckpt_status do_gc(struct store *home, struct store *far, const char *job)
 {
     struct life_gc_report report = { 0 };
@@ -97,6 +111,8 @@ static enum ckpt_status do_act(const struct act *a, struct store *home, struct s
         return do_prune(home, far, job);
     case ACT_GC:
         return do_gc(home, far, job);
+    case ACT_DROP:
+        return do_drop(home, far, job);
     case ACT_DELETE:
         return any ? life_delete(home, job, &name, "simulated", NULL) : CKPT_OK;
     case ACT_UNDELETE:
@@ -111,7 +127,7 @@ static enum ckpt_status do_act(const struct act *a, struct store *home, struct s
 
 static void act_main(void *arg)
 {
-    static const char *const names[] = { "delete", "undelete", "prune", "gc", "tag" };
+    static const char *const names[] = { "delete", "undelete", "prune", "gc", "tag", "drop" };
     const struct act *a = arg;
     struct store *home = NULL, *far = NULL;
     if (store_open("home", NULL, &home, NULL) != CKPT_OK ||

@@ -44,7 +44,9 @@ static struct extra {
     bool planned;   /* for tiers */
     bool elsewhere; /* a resolver committed it, and parts lie on nodes that need not know */
     bool far_held, home_held;
-    bool near_lost[SIM_WORLD]; /* the disk that its packs were on */
+    bool far_dropped, home_dropped; /* GONE is said of the copy there (D5) */
+    bool doubted;                   /* it was said of any copy that it goes */
+    bool near_lost[SIM_WORLD];      /* the disk that its packs were on */
 } extras[SIM_ATTEMPTS];
 static struct window { /* of a job, by its place in sim_jobs */
     uint64_t epoch;    /* BEGIN: the newest at its start */
@@ -188,6 +190,11 @@ static int order(const struct ckpt_name *a, const struct ckpt_name *b)
 
 /* ---- packs ---- */
 
+static bool is_dropped(const struct extra *x, uint32_t place)
+{
+    return (place == PLACE_HOME && x->home_dropped) || (place == PLACE_FAR && x->far_dropped);
+}
+
 static uint32_t save_place(uint32_t node)
 {
     return sim_near ? PLACE_NEAR + node : PLACE_HOME;
@@ -214,8 +221,11 @@ void sim_store_check(const struct sim_attempt *a)
                   step, r, (unsigned long long)a->branch[0], (unsigned long long)a->branch[r]);
         if (extra_of(a)->near_lost[r] || extra_of(a)->life == LIFE_GONE)
             continue;
+        uint32_t place = save_place(a->part_node[r]);
+        if (is_dropped(extra_of(a), place))
+            place = PLACE_FAR;
         for (uint32_t i = 0; i < m->parts; i++)
-            SIM_CHECK(pack_in(save_place(a->part_node[r]), a, r, i),
+            SIM_CHECK(pack_in(place, a, r, i),
                       "step %llu is committed, but part %u of rank %u is not there", step, i, r);
     }
 }
@@ -325,6 +335,27 @@ static void see_manifest(const struct place_object *o, const char *job, uint32_t
     manifest_header_fini(&h);
 }
 
+/* D5: a copy is given up for good only while another store holds the checkpoint. */
+static void see_copy(uint32_t place, const struct place_object *o, const struct sim_attempt *a)
+{
+    struct extra *x = extra_of(a);
+    struct record_life l;
+    unsigned long long step = a->name.step;
+    SIM_CHECK(record_life_decode(o->bytes, o->len, o->key, &l, NULL) == CKPT_OK,
+              "a log cannot be read: %s", o->key);
+    SIM_CHECK(l.life == LIFE_GONE || !is_dropped(x, place), "step %llu came back from GONE in %s",
+              step, place_name(place));
+    x->doubted = true;
+    if (l.life != LIFE_GONE || x->life == LIFE_GONE)
+        return;
+    uint32_t other = place == PLACE_HOME ? PLACE_FAR : PLACE_HOME;
+    struct key held = key_held(job_of(a), &a->name);
+    SIM_CHECK(place_find(other, held.text) && !is_dropped(x, other),
+              "step %llu is dropped from %s, and %s does not hold it", step, place_name(place),
+              place_name(other));
+    *(place == PLACE_HOME ? &x->home_dropped : &x->far_dropped) = true;
+}
+
 static void see_held(uint32_t place, struct sim_attempt *a)
 {
     struct extra *x = extra_of(a);
@@ -336,6 +367,8 @@ static void see_held(uint32_t place, struct sim_attempt *a)
             SIM_CHECK(pack_in(place, a, r, i),
                       "step %llu is held in %s, which does not have part %u of rank %u", step,
                       place_name(place), i, r);
+    SIM_CHECK(!is_dropped(x, place), "step %llu is said to be held in %s, which has dropped it",
+              step, place_name(place));
     x->far_held |= place == PLACE_FAR;
     x->home_held |= place == PLACE_HOME;
     if (place == PLACE_FAR || (sim_near && place == PLACE_HOME)) {
@@ -463,9 +496,12 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
     const char *rest = kind + 2, *last = strrchr(o->key, '/') + 1;
     bool named = strlen(rest) >= NAME_TEXT - 1 && name_parse(rest, NAME_TEXT - 1, &name);
     struct sim_attempt *a = named ? sim_attempt_find(&name) : NULL;
+    bool copy = *kind == 'x' && named && strncmp(rest + NAME_TEXT - 1, ".h/", 3) == 0;
     if (*kind == 'h' && a)
         see_held(place, a);
-    if (place != PLACE_HOME)
+    if (copy && a)
+        see_copy(place, o, a);
+    if (place != PLACE_HOME || copy)
         return;
     if (*kind == 'c' && named && !a) { /* given up before anybody had a part of it */
         a = sim_attempt_get(&name, 0);
@@ -492,18 +528,30 @@ void truth_put(uint32_t place, uint32_t node, const struct place_object *o)
     e->restored |= strcmp(last, "restored") == 0;
 }
 
+/* Of a copy that is GONE all may go, but of the home's not what it is known by (D5). */
+static bool goes_with_copy(uint32_t place, const struct extra *x, char kind, const char *last)
+{
+    struct key_data_parts parts = { 0 };
+    enum key_kind what = kind == 'd' ? key_parse_data(last, &parts) : KEY_OTHER;
+    if (!is_dropped(x, place))
+        return false;
+    return place != PLACE_HOME || kind == 'h' || what == KEY_PACK || what == KEY_RANK_HELD;
+}
+
 /* Data goes only from what is GONE or given up (D3, D4). */
 void truth_removed(uint32_t place, const char *key)
 {
-    const char *name_at = strchr(key, '/');
+    const char *name_at = strchr(key, '/'), *last = strrchr(key, '/') + 1;
     struct ckpt_name name;
     if (!name_at || !strchr("chd", name_at[1]))
         return;
-    name_at += name_at[1] == 'd' ? 5 : 3;
+    const char kind = name_at[1];
+    name_at += kind == 'd' ? 5 : 3;
     if (strlen(name_at) < NAME_TEXT - 1 || !name_parse(name_at, NAME_TEXT - 1, &name))
         return;
     const struct sim_attempt *a = sim_attempt_find(&name);
-    SIM_CHECK(!a || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE,
+    SIM_CHECK(!a || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE ||
+                  goes_with_copy(place, extra_of(a), kind, last),
               "%s is removed from %s, which is neither given up nor GONE", key, place_name(place));
 }
 
@@ -666,7 +714,8 @@ bool sim_remote;
 bool sim_planned(const struct ckpt_name *name)
 {
     const struct sim_attempt *a = sim_attempt_find(name);
-    return a && extra_of(a)->planned && extra_of(a)->life_n == 0; /* never deleted */
+    /* Never deleted; and of what is dropped later a node that asks late learns no more. */
+    return a && extra_of(a)->planned && extra_of(a)->life_n == 0 && !extra_of(a)->doubted;
 }
 
 uint32_t sim_not_held(void)

@@ -134,6 +134,8 @@
     X(pruned, CLUSTER)               \
     X(collected, CLUSTER)            \
     X(collected_near, CLUSTER)       \
+    X(dropped_home, CLUSTER)         \
+    X(dropped_far, CLUSTER)          \
     X(tagged, CLUSTER)               \
     X(operator_killed, CLUSTER)      \
     X(operator_failed, CLUSTER)      \
