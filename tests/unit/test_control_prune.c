@@ -206,14 +206,17 @@ static int test_no_directory(void)
  * on when the job has ended; nothing is collected. */
 static int test_store_alone(void)
 {
-    for (uint32_t home = NEAR; home <= HOME; home++) {
+    for (int round = 0; round < 3; round++) { /* elsewhere; this disk; one directory of all nodes */
         struct node n;
+        const uint32_t home = round == 0 ? HOME : NEAR;
         setup(&n, "--keep-store=last=2", NULL);
         n.c->tiers.home = home;
+        if (round == 2)
+            n.config->store = "dir:///home?shared=1";
         for (int here = 0; here < 2; here++) {
             trains(&n, here);
             control_prune_want(n.c, JOB);
-            CHECK((out != NULL) == (here || home == NEAR));
+            CHECK((out != NULL) == (here || round == 1));
             CHECK(!out || (!out->prune.policy && !out->prune.collect));
             for (uint32_t i = 0; out && i < TIERS_MAX; i++)
                 CHECK((out->prune.copies[i].policy != NULL) == (i == home));
@@ -222,7 +225,7 @@ static int test_store_alone(void)
         }
         teardown(&n);
     }
-    return 4;
+    return 6;
 }
 
 static struct keep_policy *rules(const char *text)
