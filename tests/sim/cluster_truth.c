@@ -654,16 +654,27 @@ void sim_store_opened(const struct sim_rank *r)
               (unsigned long long)a->name.step);
 }
 
-static bool held_anywhere(const struct sim_attempt *a)
+/* H3: each of the launch's ranks finds its part where it runs. */
+static bool where_it_runs(const struct sim_attempt *a, const struct sim_launch *l)
+{
+    bool same = a->world == l->world;
+    for (uint32_t r = 0; same && r < l->world; r++)
+        same = a->part_node[r] == sim_ranks[l->first_rank + r].node;
+    return same;
+}
+
+static bool held_anywhere(const struct sim_attempt *a, const struct sim_launch *l)
 {
     struct key held = key_held(job_of(a), &a->name);
     return place_find(PLACE_HOME, held.text) || place_find(PLACE_FAR, held.text) ||
-           (sim_near && !sim_anything_lost() && place_find(PLACE_NEAR, held.text));
+           (sim_near && !sim_anything_lost() && where_it_runs(a, l) &&
+            place_find(PLACE_NEAR, held.text));
 }
 
 /* Something that is held lies on the way back from the newest. */
-static bool held_on_branch(uint32_t job)
+static bool held_on_branch(const struct sim_launch *l)
 {
+    const uint32_t job = l->job;
     struct ckpt_name at;
     if (!sim_store_newest(job, &at))
         return false;
@@ -673,7 +684,7 @@ static bool held_on_branch(uint32_t job)
             bool on =
                 a->name.epoch == at.epoch && (a->name.step < at.step || name_equal(&a->name, &at));
             if (on && a->job == job && a->state == PUBLISH_COMMITTED &&
-                extra_of(a)->life == LIFE_LIVE && held_anywhere(a))
+                extra_of(a)->life == LIFE_LIVE && held_anywhere(a, l))
                 return true;
         }
         const struct epoch *e = &epochs[job][at.epoch];
@@ -688,17 +699,18 @@ static bool held_on_branch(uint32_t job)
  * may be gone, or the node puts h/ only when it drains.  After a loss drains are not waited for,
  * and the last launch runs on other nodes.  And he may have deleted what was on its way to the
  * home, or the policy may not send it, so that an abandoned branch is all that is left. */
-bool sim_store_resumable(uint32_t job)
+bool sim_store_resumable(const struct sim_launch *l)
 {
     bool any = false, held = false;
     for (uint32_t i = 0; i < sim_attempt_count; i++) {
         const struct sim_attempt *a = &sim_attempts[i];
-        if (a->job != job || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE)
+        if (a->job != l->job || a->state == PUBLISH_ABORTED || extra_of(a)->life == LIFE_GONE)
             continue;
         any |= a->state == PUBLISH_COMMITTED || sim_near;
-        held |= a->state == PUBLISH_COMMITTED && extra_of(a)->life == LIFE_LIVE && held_anywhere(a);
+        held |=
+            a->state == PUBLISH_COMMITTED && extra_of(a)->life == LIFE_LIVE && held_anywhere(a, l);
     }
-    return !any || (sim_near ? held_on_branch(job) : held);
+    return !any || (sim_near ? held_on_branch(l) : held);
 }
 
 bool sim_store_in_reach(const struct ckpt_name *name)

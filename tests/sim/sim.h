@@ -388,9 +388,10 @@ void sim_store_check(const struct sim_attempt *a);
 /* The rank's save has begun while its question hangs in the home. */
 void sim_store_unasked(const struct session *s, const struct session_op *op);
 bool sim_store_newest(uint32_t job, struct ckpt_name *ret);
-/* False: what the job has saved was lost with disks, or deleted; a launch must be told to
- * start over. */
-bool sim_store_resumable(uint32_t job);
+/* False: what its job has saved was lost with disks, or deleted, or lies on other nodes alone; the
+ * launch must be told to start over. */
+struct sim_launch;
+bool sim_store_resumable(const struct sim_launch *l);
 /* False: only the disks of the nodes that saved it hold it, so that only ranks that want what
  * they saved there can restore it. */
 bool sim_store_in_reach(const struct ckpt_name *name);
@@ -484,7 +485,7 @@ struct sim_item {
 struct sim_launch {
     bool started;
     uint32_t job;
-    uint32_t number, world, node_of[SIM_WORLD];
+    uint32_t number, world;
     uint32_t first_rank;
     bool reader;
     struct sim_item items[SIM_ITEMS];

@@ -476,7 +476,7 @@ static void start_last(uint32_t job)
 {
     struct sim_launch *l = add_launch(job, some_world(), false);
     l->last = true;
-    l->resume = sim_store_resumable(job) ? "" : "none";
+    l->resume = sim_store_resumable(l) ? "" : "none";
     l->items[l->item_count++].kind = ITEM_RESTORE;
     l->items[l->item_count++] = (struct sim_item){ .kind = ITEM_SAVE, .step = 99 };
     l->items[l->item_count++].kind = ITEM_WAIT;

@@ -29,9 +29,9 @@ void sim_store_opened(const struct sim_rank *r)
     (void)r;
 }
 
-bool sim_store_resumable(uint32_t job)
+bool sim_store_resumable(const struct sim_launch *l)
 {
-    (void)job;
+    (void)l;
     return true;
 }
 
