@@ -323,6 +323,17 @@ static void train(struct trainer *t)
     ckpt_progress(t->c, CKPT_FINISHED);
 }
 
+// What a trainer's log wants of its saves.
+static void report(struct trainer *t)
+{
+    struct ckpt_info i = {};
+    i.size = sizeof(i);
+    ckpt_must(ckpt_info(t->c, &i), "ckpt_info");
+    fprintf(stderr, "%llu saves committed, %llu failed; %s; audit: %s\n",
+            (unsigned long long)i.saves_committed, (unsigned long long)i.saves_failed, i.devices,
+            i.audit);
+}
+
 // The whole state as one number.
 static uint64_t digest(struct trainer *t)
 {
@@ -408,6 +419,7 @@ int main(int argc, char **argv)
     make_model(&t);
     resume(&t);
     train(&t);
+    report(&t);
     float loss = mean_loss(&t);
     printf("step %llu loss %.6f state %016llx\n", (unsigned long long)t.done, loss,
            (unsigned long long)digest(&t));
