@@ -420,8 +420,8 @@ bool state_in_use(const struct ckpt_state *s);
 void state_unlink(struct ckpt_state *s);
 
 /* -- save_api.c -- */
-/* Takes a sealed, idle state for a new op, which is `held`; lock held. */
-enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline_ns,
+/* Takes a sealed, idle state for a new op on `stream`, which is `held`; lock held. */
+enum ckpt_status state_take(struct ckpt_state *s, bool load, void *stream, int64_t deadline_ns,
                             struct lib_op **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Waits until nothing of `s` touches the caller's memory; lock held. */
 enum ckpt_status state_wait_idle(struct ckpt_state *s, int64_t deadline_ns, struct ckpt_err *err)

@@ -128,7 +128,7 @@ static enum ckpt_status load_once(struct load_call *l, struct ckpt_err *err)
 {
     struct ckpt *c = l->s->ctx;
     struct lib_op *op = NULL;
-    enum ckpt_status st = state_take(l->s, true, l->deadline, &op, err);
+    enum ckpt_status st = state_take(l->s, true, l->stream, l->deadline, &op, err);
     if (st != CKPT_OK)
         return st;
     drop_plan(l->s); /* of a restore before this one, whose copies took too long */

@@ -158,13 +158,34 @@ static enum ckpt_status wait_daemon(struct ckpt_state *s, bool load, int64_t dea
     return CKPT_OK;
 }
 
-enum ckpt_status state_take(struct ckpt_state *s, bool load, int64_t deadline, struct lib_op **ret,
-                            struct ckpt_err *err)
+/* An audit is behind what is on the stream, which may have changed something.  For the host this
+ * is a wait; a stream that waits for the host in turn must not end in a standstill.  Lock held,
+ * dropped for the device. */
+static enum ckpt_status audit_at(struct ckpt_state *s, void *stream, int64_t deadline_ns,
+                                 struct ckpt_err *err)
+{
+    struct ckpt *c = s->ctx;
+    if (!s->devices || !audit_pending(s))
+        return CKPT_OK;
+    pthread_mutex_unlock(&c->lock);
+    enum ckpt_status st = flight_follow(s, stream, err);
+    pthread_mutex_lock(&c->lock);
+    int64_t latest = lib_now_ns() + AUDIT_STREAM_NS;
+    if (st == CKPT_OK &&
+        state_wait_idle(s, latest < deadline_ns ? latest : deadline_ns, NULL) != CKPT_OK)
+        audit_release(c, s, "the stream did not get to its fence in time");
+    return st;
+}
+
+enum ckpt_status state_take(struct ckpt_state *s, bool load, void *stream, int64_t deadline,
+                            struct lib_op **ret, struct ckpt_err *err)
 {
     struct ckpt *c = s->ctx;
     if (!s->sealed)
         return err_set(err, CKPT_WRONG_STATE, "the state is not sealed: call ckpt_seal first");
-    enum ckpt_status st;
+    enum ckpt_status st = audit_at(s, stream, deadline, err);
+    if (st != CKPT_OK)
+        return st;
     do { /* each wait lets others in */
         st = state_wait_idle(s, deadline, err);
         if (st == CKPT_OK)
@@ -234,7 +255,7 @@ static enum ckpt_status begin_save(struct ckpt_state *s, struct save_call *call,
     int64_t now = lib_now_ns();
     int64_t deadline = now + (int64_t)call->opts.timeout_ms * 1000000;
     int64_t begun_by = begin_by(deadline);
-    enum ckpt_status st = state_take(s, false, deadline, &op, err);
+    enum ckpt_status st = state_take(s, false, call->stream, deadline, &op, err);
     if (st != CKPT_OK)
         return st;
     op->step = call->opts.step;
@@ -344,24 +365,6 @@ static enum ckpt_status wait_queued(struct ckpt_state *s, int64_t deadline, stru
     return CKPT_OK;
 }
 
-/* An audit is behind what is on the stream, which may have changed something.  For the host this
- * is a wait; a stream that waits for the host in turn must not end in a standstill. */
-static enum ckpt_status audit_at(struct ckpt_state *s, void *stream, struct ckpt_err *err)
-{
-    struct ckpt *c = s->ctx;
-    pthread_mutex_lock(&c->lock);
-    bool audited = audit_pending(s);
-    pthread_mutex_unlock(&c->lock);
-    enum ckpt_status st = audited ? flight_follow(s, stream, err) : CKPT_OK;
-    if (!audited || st != CKPT_OK)
-        return st;
-    pthread_mutex_lock(&c->lock);
-    if (state_wait_idle(s, lib_now_ns() + AUDIT_STREAM_NS, NULL) != CKPT_OK)
-        audit_release(c, s, "the stream did not get to its fence in time");
-    pthread_mutex_unlock(&c->lock);
-    return CKPT_OK;
-}
-
 /* Nothing was saved or restored yet: there is nothing to wait for, and nothing that a graph could
  * wait for. */
 static enum ckpt_status fence_nothing(struct ckpt_state *s, void *stream)
@@ -384,7 +387,9 @@ static enum ckpt_status fence_stream(struct ckpt_state *s, void *stream, struct 
     int64_t now = lib_now_ns();
     if (!s->devices && host->ops->wait_user(host, stream, NULL, err) != CKPT_OK)
         return err->status;
-    enum ckpt_status st = s->devices ? audit_at(s, stream, err) : CKPT_OK;
+    pthread_mutex_lock(&c->lock);
+    enum ckpt_status st = audit_at(s, stream, INT64_MAX, err);
+    pthread_mutex_unlock(&c->lock);
     if (st == CKPT_OK && (!s->devices || s->host_memory))
         st = fence(s, c->timeout_ms, err);
     if (st != CKPT_OK || !s->devices)

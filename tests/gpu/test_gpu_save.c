@@ -443,6 +443,24 @@ static void audited(struct kit_rank *r)
     CHECK_EQ(fake_pinned(), 0);
 }
 
+/* No fence at all, and the host is ahead of the stream: the next save is one. */
+static void audited_by_save(struct kit_rank *r)
+{
+    struct trainer t;
+    uint64_t op, next;
+    start_one(&t, r, 0);
+    early_part = 1;
+    compute(&t, 1);
+    KIT_OK(save(&t, 1, &op));
+    fake_launch(t.stream, change_part_late, &t);
+    KIT_OK(save(&t, 2, &next));
+    KIT_FAILS(ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000), CKPT_ABORTED,
+              "changed between the save and its fence: \"t\"; volatile from now on");
+    KIT_OK(ckpt_fence(r->s, 60000));
+    save_local(&t, 3);
+    finish_one(&t);
+}
+
 /* The device fails when it is asked again: what was copied before is a checkpoint. */
 static void audit_fails(struct kit_rank *r)
 {
@@ -899,6 +917,7 @@ int main(void)
     alone("goes", host_goes_on, 1);
     alone("audited", audited, 3);
     alone("changed", audited_early, 9);
+    alone("unfenced", audited_by_save, 3);
     alone("noaudit", audit_fails, 1);
     kit_run("refused", 1, streams_refused, NULL);
     test_failures();
