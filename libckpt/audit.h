@@ -10,10 +10,11 @@
  * (host memory) or for their queueing (devices), at most AUDIT_BLOCK_NS.
  *
  * When: the first save of each state, until one has passed; CKPT_SAVE_AUDIT; CKPT_AUDIT (1: every
- * save, 0: none).  The fence is ckpt_fence, ckpt_fence_stream, the next save or restore, ckpt_wait
- * in the thread that saved, or, if none comes, AUDIT_HOLD_NS (or half of the save's time).  What cannot be audited (no memory,
- * a device that fails, a context that is closed, a stream that does not reach its fence within
- * AUDIT_STREAM_NS) is handed over as it is, and ckpt_info says so.
+ * save, 0: none).  The fence is ckpt_fence_stream, the next save or restore, behind what is on the
+ * stream that these name; ckpt_fence or ckpt_wait in the thread that saved, which name none: what a
+ * stream has still to run is not seen; or, if none comes, AUDIT_HOLD_NS (or half of the save's time).
+ * What cannot be audited (no memory, a device that fails, a context that is closed, a stream that does
+ * not reach its fence within AUDIT_STREAM_NS) is handed over as it is, and ckpt_info says so.
  *
  * Cost: one more copy of what the rank writes and two digests of it, one room of a slot's size,
  * 16 bytes a tile.  The transfer thread compares one slot at a time, between messages. */

@@ -363,9 +363,9 @@ enum ckpt_save_flags {
  * on all ranks, and up to 64 MiB of such tensors count as volatile from then on.  Until a save
  * has passed, the next one is audited, too.  Price: an audited save waits for its own copies
  * (at most 5 s; of device memory only until they are queued), its fence for a second copy and
- * its digests (ckpt_info: audit), and it is staged behind its fence only; ckpt_wait in the
- * thread that saved counts as one, and so do 60 s (or half
- * of timeout_ms).
+ * its digests (ckpt_info: audit), and it is staged behind its fence only; the next save or
+ * restore, behind what is on its stream, counts as one, ckpt_wait in the thread that saved, and 60 s
+ * (or half of timeout_ms).
  * Errors: CKPT_INVALID (count is not what was declared, a buffer too small),
  * CKPT_EXISTS (this step is already committed in this epoch), CKPT_SUPERSEDED (a newer
  * launch took over: stop), BUSY, STORE and DEVICE classes: training goes on, earlier
