@@ -73,9 +73,10 @@ enum ckpt_status launch_history_with(struct store *home, const char *job, const 
 struct launch_listings {
     struct roster commits, helds, lives; /* taken in this order */
     struct roster copies; /* with lives: of which the home's own data has a log (D5) */
+    bool logs;            /* both are listed */
 };
 /* lineage_pick over an index and listings (commits, helds) that were taken in this order; lists
- * what lives, and reads no more records of launches than the choice depends on. */
+ * what lives, if it is not listed yet, and reads no more records of launches than the choice depends on. */
 enum ckpt_status launch_pick(struct store *home, const char *job, const struct launch_index *x,
                              struct launch_listings *at, const struct roster *also,
                              const struct lineage_wish *wish, struct record_resolved *ret,
@@ -83,6 +84,9 @@ enum ckpt_status launch_pick(struct store *home, const char *job, const struct l
 enum ckpt_status launch_history_listed(struct store *home, const char *job, struct lineage *ret,
                                        struct launch_listings *ret_listings, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* x/, behind the others, once. */
+enum ckpt_status launch_list_logs(struct store *home, const char *job, struct launch_listings *at,
+                                  struct ckpt_err *err) CKPT_MUST_CHECK;
 void launch_listings_fini(struct launch_listings *l);
 /* The same, but of launches only what lineage_mark_branch and lineage_on_branch need: their
  * epochs, and the `resolved` records from the newest down along its branch. */

@@ -117,21 +117,17 @@ static enum ckpt_status decide_one(const struct undecided *u)
 /* The committer died between c/ and h/: publishing again puts h/, if all parts are here.  Where the
  * home's own copy has a log there was an h/, and it has gone since (D5). */
 static enum ckpt_status finish_held(struct store *home, const char *job, uint64_t epoch,
-                                    const struct launch_listings *at, bool *ret_tried,
+                                    struct launch_listings *at, bool *ret_tried,
                                     struct ckpt_err *err)
 {
-    CLEANUP_ROSTER struct roster copies = { 0 };
     enum ckpt_status st = CKPT_OK;
     unsigned tries = 0;
-    bool listed = false;
     for (size_t i = 0; i < at->commits.count && st == CKPT_OK && tries < HELD_TRIES_MAX; i++) {
         const struct roster_entry *e = &at->commits.entries[i];
         if (e->name.epoch >= epoch || roster_is_abort(e) || roster_find(&at->helds, &e->name))
             continue;
-        if (!listed)
-            st = roster_copies(home, job, &copies, err);
-        listed = true;
-        if (st != CKPT_OK || roster_find(&copies, &e->name))
+        st = launch_list_logs(home, job, at, err);
+        if (st != CKPT_OK || roster_find(&at->copies, &e->name))
             continue;
         *ret_tried = true;
         struct undecided u = { .s = home,
@@ -158,7 +154,7 @@ static enum ckpt_status list_decided(struct store *home, const char *job,
 
 /* *ret_tried: something may have been decided, so that what was listed is old. */
 static enum ckpt_status decide_all(struct store *home, const char *job, uint64_t epoch,
-                                   const struct launch_listings *at, bool *ret_tried,
+                                   struct launch_listings *at, bool *ret_tried,
                                    struct ckpt_err *err)
 {
     CLEANUP_ROSTER struct roster data = { 0 };

@@ -279,11 +279,17 @@ static enum ckpt_status join(struct reading *r, const struct launch_listings *at
     return CKPT_OK;
 }
 
+enum ckpt_status launch_list_logs(struct store *home, const char *job, struct launch_listings *at,
+                                  struct ckpt_err *err)
+{
+    enum ckpt_status st = at->logs ? CKPT_OK : roster_logs(home, job, &at->lives, &at->copies, err);
+    at->logs = st == CKPT_OK;
+    return st;
+}
+
 static enum ckpt_status read_lives(struct reading *r, struct launch_listings *at)
 {
-    roster_fini(&at->lives);
-    roster_fini(&at->copies);
-    enum ckpt_status st = roster_logs(r->s, r->job, &at->lives, &at->copies, r->err);
+    enum ckpt_status st = launch_list_logs(r->s, r->job, at, r->err);
     return st == CKPT_OK ? join(r, at) : st;
 }
 
@@ -302,6 +308,7 @@ void launch_listings_fini(struct launch_listings *l)
     roster_fini(&l->helds);
     roster_fini(&l->lives);
     roster_fini(&l->copies);
+    l->logs = false;
 }
 
 /* ---- the branch alone ---- */
