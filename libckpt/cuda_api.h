@@ -2,8 +2,8 @@
  * to build or to load this library.
  *
  * Which runtime (dynlib.h): CKPT_CUDART's, else the process's own (streams and events are then of
- * one kind with a framework's), else libcudart.so.13, else .12, also if the driver is too old for
- * the former.
+ * one kind with a framework's), else libcudart.so.13, else .12.  If the driver is too old for what
+ * was found: .12.
  *
  * The types below are those of the C interface of CUDA 12 and 13, as far as used here;
  * the layouts are checked against the real header where a toolkit is at hand

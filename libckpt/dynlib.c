@@ -25,7 +25,7 @@ void *dynlib_find(const struct dynlib_wish *w, const char **ret_from, struct ckp
         return lib;
     }
     *ret_from = "the program";
-    if (dlsym(RTLD_DEFAULT, w->function))
+    if (w->function && dlsym(RTLD_DEFAULT, w->function))
         lib = dlopen(NULL, RTLD_NOW);
     if (!lib)
         lib = first_of(w, RTLD_NOLOAD, ret_from);

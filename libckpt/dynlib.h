@@ -9,7 +9,7 @@
 
 struct dynlib_wish {
     const char *variable;     /* of the environment */
-    const char *function;     /* by which the process's own copy is known */
+    const char *function;     /* by which the process's own copy is known; NULL: not that one */
     const char *const *names; /* as dlopen takes them, best first */
     size_t count;
     const char *absent; /* what to say if there is none */

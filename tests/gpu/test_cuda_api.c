@@ -112,17 +112,19 @@ static void run(const char *path, int major, enum how how)
     cases++;
 }
 
-/* With both on the search path the driver decides.  argv: the version that is to be found. */
-static int find_by_path(const char *version)
+/* With both on the search path the driver decides, also when one that it refuses is there for the
+ * whole process to see.  argv: the version that is to be found, and what is loaded before. */
+static int find_by_path(const char *version, const char *before)
 {
     struct cuda_api api;
+    CHECK(!before || dlopen(before, RTLD_NOW | RTLD_GLOBAL));
     CHECK_OK(cuda_api_load(&api, NULL));
     CHECK_EQ(api.runtime_version / 1000, strtol(version, NULL, 10));
     CHECK_STR(api.from, api.runtime_version < 13000 ? "libcudart.so.12" : "libcudart.so.13");
     return 0;
 }
 
-static void run_by_path(const char *driver, const char *version)
+static void run_by_path(const char *driver, const char *version, const char *before)
 {
     char dir[] = "/tmp/ckpt-runtimes-XXXXXX", name[2][64];
     int status;
@@ -137,7 +139,7 @@ static void run_by_path(const char *driver, const char *version)
         unsetenv("CKPT_CUDART");
         setenv("FAKE_DRIVER_VERSION", driver, 1);
         setenv("LD_LIBRARY_PATH", dir, 1);
-        execl("/proc/self/exe", "test_cuda_api", version, (char *)NULL);
+        execl("/proc/self/exe", "test_cuda_api", version, before, (char *)NULL);
         _exit(127);
     }
     CHECK(waitpid(pid, &status, 0) == pid);
@@ -157,9 +159,10 @@ int main(int argc, char **argv)
     const char *given = getenv("CKPT_TEST_CUDART");
     int found = 0;
     if (argc > 1)
-        return find_by_path(argv[1]);
-    run_by_path("13000", "13");
-    run_by_path("12020", "12");
+        return find_by_path(argv[1], argc > 2 ? argv[2] : NULL);
+    run_by_path("13000", "13", NULL);
+    run_by_path("12020", "12", NULL);
+    run_by_path("12020", "12", "libcudart.so.13");
     run("", 0, NOTHING);
     run("", 0, WRONG_NAME);
     run("", 0, NO_RUNTIME);

@@ -43,7 +43,8 @@ static void find(void *lib, const char *name, void *ret)
     memcpy(ret, &s, sizeof(s));
 }
 
-/* The first runtime that the driver serves. */
+/* The first runtime that the driver serves.  One that it refuses stays loaded, so none is for all to
+ * see: the library would take it for the program's own. */
 static struct cuda load_cuda(void)
 {
     struct cuda cu;
@@ -52,7 +53,7 @@ static struct cuda load_cuda(void)
     for (size_t i = 0; i < ARRAY_COUNT(names) && !lib; i++) {
         int (*count_devices)(int *) = NULL;
         int count = 0;
-        lib = names[i] ? dlopen(names[i], RTLD_NOW | RTLD_GLOBAL) : NULL;
+        lib = names[i] ? dlopen(names[i], RTLD_NOW | RTLD_LOCAL) : NULL;
         if (lib)
             find(lib, "cudaGetDeviceCount", &count_devices);
         if (lib && count_devices(&count) != 0)
