@@ -505,16 +505,19 @@ enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt
     return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "asking for the device", err);
 }
 
-enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
-{
-    enum capturing capturing = CAPTURING_NOT;
-    cuda_error e = is_capturing(c, stream, &capturing);
-    *ret = capturing != CAPTURING_NOT;
-    return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "looking at the stream", err);
-}
-
 bool cuda_context_here(const struct cuda *c)
 {
     void *context = NULL;
     return c->api.CtxGetCurrent(&context) == CUDA_SUCCESS && context;
+}
+
+enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
+{
+    enum capturing capturing = CAPTURING_NOT;
+    int device = 0;
+    cuda_error e = c->api.GetDevice(&device);
+    if (e == CUDA_SUCCESS && (cuda_context_here(c) || in_use(c, device)))
+        e = is_capturing(c, stream, &capturing);
+    *ret = capturing != CAPTURING_NOT;
+    return e == CUDA_SUCCESS ? CKPT_OK : cuda_fail(&c->api, e, "looking at the stream", err);
 }

@@ -20,7 +20,8 @@ enum ckpt_status cuda_device_current(const struct cuda *c, int *ret, struct ckpt
     CKPT_MUST_CHECK;
 /* The calling thread has a context on its device: asking makes none. */
 bool cuda_context_here(const struct cuda *c);
-/* Is the stream being captured into a graph?  Asking is allowed at any time and disturbs none. */
+/* Is the stream being captured into a graph?  Asking is allowed at any time, disturbs none and makes
+ * no context: of a thread whose device nothing in this process works with, no stream is. */
 enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 /* A device with its queue; borrows `c`. */

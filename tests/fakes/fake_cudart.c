@@ -753,6 +753,7 @@ cuda_error cudaStreamWaitEvent(cuda_stream given, cuda_event event, unsigned fla
 cuda_error cudaStreamIsCapturing(cuda_stream given, int *ret)
 {
     cuda_error e = begin("StreamIsCapturing", false);
+    use_context();
     bool legacy = !given || given == LEGACY;
     if (e == CUDA_SUCCESS && legacy && captures)
         e = CUDA_CAPTURE_IMPLICIT;

@@ -258,6 +258,8 @@ static void *save_from_aside(void *arg)
     struct trainer *t = arg;
     struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
     uint64_t op;
+    KIT_OK(ckpt_fence_stream(t->r->s, fake_stream_new(2))); /* asks whether it is captured */
+    CHECK_EQ(fake_contexts(), 1 << 2);
     KIT_OK(ckpt_save(t->r->s, &o, t->at, t->r->count, NULL, &op));
     KIT_OK(ckpt_fence_stream(t->r->s, NULL));
     KIT_OK(ckpt_wait(t->r->c, op, CKPT_LEVEL_LOCAL, 60000));
