@@ -41,7 +41,7 @@ enum {
     CUDA_HOST_REGISTER_PORTABLE = 1,
 };
 enum { CUDA_CAPTURE_GLOBAL = 0, CUDA_CAPTURE_THREAD_LOCAL = 1, CUDA_CAPTURE_RELAXED = 2 };
-enum { CUDA_SRC_ACCESS_STREAM = 1 };
+enum { CUDA_SRC_ACCESS_STREAM = 1, CUDA_COPY_BESIDE_COMPUTE = 1 };
 
 struct cuda_mem_location {
     int type, id;

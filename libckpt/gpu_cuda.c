@@ -166,6 +166,8 @@ static cuda_error copy_batch(struct cuda_gpu *g)
 {
     const struct cuda_api *api = &g->cuda->api;
     struct cuda_memcpy_attributes how = { .src_access_order = CUDA_SRC_ACCESS_STREAM };
+    if (g->gathered.kind[0] == CUDA_DEVICE_TO_HOST) /* a save runs beside a training step */
+        how.flags = CUDA_COPY_BESIDE_COMPUTE;
     size_t first = 0;
     if (api->MemcpyBatch13)
         return api->MemcpyBatch13(g->gathered.dst, g->gathered.src, g->gathered.bytes,

@@ -924,6 +924,8 @@ cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
         return end(e);
     struct rect *r = calloc(count, sizeof(*r));
     int kind = range_at(dsts[0], true) ? CUDA_HOST_TO_DEVICE : CUDA_DEVICE_TO_HOST;
+    if ((attrs->flags == CUDA_COPY_BESIDE_COMPUTE) != (kind == CUDA_DEVICE_TO_HOST))
+        DIE("a save's copies are to run beside compute, and no others");
     for (size_t i = 0; i < count; i++)
         r[i] = (struct rect){ .dst = dsts[i], .src = srcs[i], .width = sizes[i], .rows = 1 };
     return end(copy(s, r, count, kind));

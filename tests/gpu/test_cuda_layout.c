@@ -42,9 +42,10 @@ SAME_VALUE(CUDA_HOST_REGISTER_PORTABLE, cudaHostRegisterPortable);
 SAME_VALUE(CUDA_CAPTURE_THREAD_LOCAL, cudaStreamCaptureModeThreadLocal);
 SAME_VALUE(CUDA_CAPTURE_RELAXED, cudaStreamCaptureModeRelaxed);
 SAME_VALUE(CUDA_SRC_ACCESS_STREAM, cudaMemcpySrcAccessOrderStream);
+SAME_VALUE(CUDA_COPY_BESIDE_COMPUTE, cudaMemcpyFlagPreferOverlapWithCompute);
 
 int main(void)
 {
-    TEST_CASES(28); /* all of them decided by the compiler */
+    TEST_CASES(29); /* all of them decided by the compiler */
     return 0;
 }
