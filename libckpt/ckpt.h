@@ -595,7 +595,8 @@ struct ckpt_info {
      * planned yet).  To be asked for by another thread than the one that waits in ckpt_restore. */
     uint64_t restore_done_bytes, restore_total_bytes;
     /* What tensors may lie on: "4 CUDA devices by libcudart.so.13", or "host memory only: " and
-     * why; and why staging memory is not pinned, if a device's driver refused that. */
+     * why; and why copies go one by one, or staging memory is not pinned, if a device's driver
+     * refused that. */
     char devices[384];
     /* The last fence audit: what it found and took, or why there was none; "" = none yet. */
     char audit[512];

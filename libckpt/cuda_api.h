@@ -22,7 +22,6 @@ enum {
     CUDA_NO_MEMORY = 2,
     CUDA_STUB_LIBRARY = 34,
     CUDA_INSUFFICIENT_DRIVER = 35,
-    CUDA_NEEDS_NEWER_DRIVER = 36,
     CUDA_NO_DEVICE = 100,
     CUDA_ECC = 214,
     CUDA_NOT_READY = 600,
@@ -41,6 +40,8 @@ enum {
     CUDA_HOST_REGISTER_PORTABLE = 1,
 };
 enum { CUDA_CAPTURE_GLOBAL = 0, CUDA_CAPTURE_THREAD_LOCAL = 1, CUDA_CAPTURE_RELAXED = 2 };
+/* A device has pinned memory where the host has it; asking makes no context. */
+enum { CUDA_USES_HOST_POINTERS = 91 };
 enum { CUDA_SRC_ACCESS_STREAM = 1, CUDA_COPY_BESIDE_COMPUTE = 1 };
 
 struct cuda_mem_location {
@@ -60,6 +61,7 @@ struct cuda_memcpy_attributes {
     F(GetDevice, (int *device))                                                         \
     F(SetDevice, (int device))                                                          \
     F(DeviceGetPCIBusId, (char *id, int len, int device))                               \
+    F(DeviceGetAttribute, (int *ret, int attribute, int device))                        \
     F(GetLastError, (void))                                                             \
     F(HostRegister, (void *p, size_t bytes, unsigned flags))                            \
     F(HostUnregister, (void *p))                                                        \

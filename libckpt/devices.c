@@ -211,13 +211,25 @@ struct gpu *devices_gpu(const struct devices *d, unsigned index)
     return d->gpu[index];
 }
 
+/* Of the first device that has no batches of copies; lock held. */
+static int one_by_one(const struct devices *d)
+{
+    int e = CUDA_SUCCESS;
+    for (size_t i = 1; e == CUDA_SUCCESS && i < DEVICES_MAX; i++)
+        e = d->gpu[i] ? gpu_cuda_one_by_one(d->gpu[i]) : CUDA_SUCCESS;
+    return e;
+}
+
 void devices_text(struct devices *d, char *ret, size_t cap)
 {
     pthread_mutex_lock(&d->lock);
-    if (look_for_cuda(d))
-        snprintf(ret, cap, "%d CUDA device%s by %.200s", d->cuda.devices,
-                 d->cuda.devices == 1 ? "" : "s", d->cuda.api.from);
-    else
+    int e = one_by_one(d);
+    if (!look_for_cuda(d))
         snprintf(ret, cap, "host memory only: %s", d->why_not);
+    else
+        snprintf(ret, cap, "%d CUDA device%s by %.200s%s%.60s", d->cuda.devices,
+                 d->cuda.devices == 1 ? "" : "s", d->cuda.api.from,
+                 e == CUDA_SUCCESS ? "" : "; copies one by one: ",
+                 e == CUDA_SUCCESS ? "" : d->cuda.api.GetErrorName(e));
     pthread_mutex_unlock(&d->lock);
 }

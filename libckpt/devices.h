@@ -40,5 +40,5 @@ enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **r
 /* 1 + the NUMA node that the device of an index > 0 is attached to; 0: not known. */
 uint32_t devices_numa(struct devices *d, unsigned index);
 struct gpu *devices_gpu(const struct devices *d, unsigned index);
-/* Which runtime, how many devices, or why none: for people. */
+/* Which runtime, how many devices, or why none; why copies go one by one, if they do: for people. */
 void devices_text(struct devices *d, char *ret, size_t cap);

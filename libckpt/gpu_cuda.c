@@ -24,8 +24,8 @@ struct cuda_gpu {
     int device;
     cuda_stream stream;
     atomic_bool lost;
-    struct { /* by our own thread: there is one for each device */
-        bool one_by_one;
+    atomic_int one_by_one; /* the error for which there are no batches of copies; 0: there are */
+    struct {               /* by our own thread: there is one for each device */
         size_t count;
         const void *src[BATCH_MAX];
         void *dst[BATCH_MAX];
@@ -48,6 +48,13 @@ void gpu_cuda_own_thread(void)
     own_thread = true;
 }
 
+/* Was that error a sticky one?  Else it is cleared. */
+static bool sticky(const struct cuda_api *api)
+{
+    (void)api->GetLastError();
+    return api->GetLastError() != CUDA_SUCCESS;
+}
+
 /* Statuses for errors; a sticky one loses the device. */
 static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
                              struct ckpt_err *err)
@@ -55,7 +62,7 @@ static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
     if (e == CUDA_SUCCESS)
         return CKPT_OK;
     enum ckpt_status st = cuda_fail(&g->cuda->api, e, what, err);
-    if (g->cuda->api.GetLastError() != CUDA_SUCCESS)
+    if (sticky(&g->cuda->api))
         atomic_store(&g->lost, true);
     return st == CKPT_UNSUPPORTED ? CKPT_DEVICE : st;
 }
@@ -181,21 +188,28 @@ static cuda_error copy_batch(struct cuda_gpu *g)
                               &how, &first, 1, &failed, g->stream);
 }
 
+/* What cannot be copied in a batch is copied all the same, so the driver may refuse batches for any
+ * reason; it is asked only once.  What the batch did copy is copied again. */
+static cuda_error copy_gathered(struct cuda_gpu *g)
+{
+    if (g->gathered.count == 1 || atomic_load(&g->one_by_one))
+        return copy_each(g);
+    cuda_error e = copy_batch(g);
+    if (e == CUDA_SUCCESS || sticky(&g->cuda->api))
+        return e;
+    cuda_error each = copy_each(g);
+    if (each == CUDA_SUCCESS)
+        atomic_store(&g->one_by_one, e);
+    return each;
+}
+
 /* Hands over what was gathered.  Of our own thread, which gathers: what of it fails must be heard
  * by it, or it takes memory that was not written for a copy. */
 static enum ckpt_status submit(struct cuda_gpu *g, struct ckpt_err *err)
 {
-    const struct cuda_api *api = &g->cuda->api;
     if (!own_thread || g->gathered.count == 0)
         return CKPT_OK;
-    bool batch = (api->MemcpyBatch13 || api->MemcpyBatch12) && !g->gathered.one_by_one &&
-                 g->gathered.count > 1;
-    cuda_error e = batch ? copy_batch(g) : copy_each(g);
-    if (batch && (e == CUDA_NOT_SUPPORTED || e == CUDA_NEEDS_NEWER_DRIVER)) {
-        (void)api->GetLastError();
-        g->gathered.one_by_one = true; /* the runtime has it, the driver does not */
-        e = copy_each(g);
-    }
+    cuda_error e = copy_gathered(g);
     g->gathered.count = 0;
     return said(g, e, "copying", err);
 }
@@ -421,6 +435,22 @@ void *gpu_cuda_stream(const struct gpu *g)
     return ((const struct cuda_gpu *)g)->stream;
 }
 
+int gpu_cuda_one_by_one(const struct gpu *g)
+{
+    return atomic_load(&((const struct cuda_gpu *)g)->one_by_one);
+}
+
+/* Batches are given the host's own pointers to pinned memory. */
+static bool has_batches(const struct cuda *c, int device)
+{
+    int same = 0;
+    if (!c->api.MemcpyBatch13 && !c->api.MemcpyBatch12)
+        return false;
+    if (c->api.DeviceGetAttribute(&same, CUDA_USES_HOST_POINTERS, device) != CUDA_SUCCESS)
+        (void)c->api.GetLastError();
+    return same;
+}
+
 static void cuda_gpu_free(struct gpu *gpu)
 {
     struct cuda_gpu *g = of(gpu);
@@ -459,6 +489,7 @@ enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret
     g->base.ops = &cuda_ops;
     g->cuda = c;
     g->device = device;
+    atomic_init(&g->one_by_one, has_batches(c, device) ? CUDA_SUCCESS : CUDA_NOT_SUPPORTED);
     enum ckpt_status st = enter(g, &guest, err);
     if (st == CKPT_OK) {
         st = said(g, c->api.StreamCreateWithFlags(&g->stream, CUDA_STREAM_NON_BLOCKING),

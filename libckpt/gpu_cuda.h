@@ -29,6 +29,9 @@ enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret
                               struct ckpt_err *err) CKPT_MUST_CHECK;
 /* The cudaStream_t of a device's queue. */
 void *gpu_cuda_stream(const struct gpu *g);
+/* The runtime's error for which copies are not handed over in batches, which is slower; 0: they are,
+ * as far as is known. */
+int gpu_cuda_one_by_one(const struct gpu *g);
 /* The calling thread is ours, the only one that works with its devices for long: its current device
  * is nobody's business, and its copies are gathered. */
 void gpu_cuda_own_thread(void);

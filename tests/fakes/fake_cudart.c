@@ -85,6 +85,7 @@ static struct CUstream_st *defaults[FAKE_DEVICES], *streams;
 static uint64_t seed = 1;
 static unsigned longest_us = 200;
 static int broken, contexts;
+static bool other_pointers;
 static unsigned captures; /* global ones */
 static struct named_calls calls;
 static _Thread_local int device, mode, last_error;
@@ -138,6 +139,23 @@ void fake_fail(const char *function, unsigned nth, int error, bool sticky)
     f->fail_at = nth;
     f->error = error;
     f->sticky = sticky;
+    pthread_mutex_unlock(&lock);
+}
+
+void fake_fail_from(const char *function, unsigned nth, int error)
+{
+    pthread_mutex_lock(&lock);
+    struct named_call *f = named_call(&calls, function);
+    f->fail_from = nth ? f->count + nth : 0;
+    f->error = error;
+    f->sticky = false;
+    pthread_mutex_unlock(&lock);
+}
+
+void fake_other_pointers(void)
+{
+    pthread_mutex_lock(&lock);
+    other_pointers = true;
     pthread_mutex_unlock(&lock);
 }
 
@@ -628,6 +646,16 @@ cuda_error cudaDeviceGetPCIBusId(char *id, int len, int d)
     return CUDA_SUCCESS;
 }
 
+cuda_error cudaDeviceGetAttribute(int *ret, int attribute, int d)
+{
+    cuda_error e = begin("DeviceGetAttribute", false);
+    if (e == CUDA_SUCCESS && (attribute != CUDA_USES_HOST_POINTERS || d >= FAKE_DEVICES))
+        e = CUDA_INVALID_VALUE;
+    if (e == CUDA_SUCCESS)
+        *ret = !other_pointers;
+    return end(e);
+}
+
 cuda_error cudaGetLastError(void)
 {
     cuda_error e = broken ? broken : last_error;
@@ -920,6 +948,8 @@ cuda_error cudaMemcpyBatchAsync(BATCH_PARAMS)
     if (!s || s == LEGACY || count == 0 || attr_count != 1 || attrs_first[0] != 0 ||
         attrs->src_access_order != CUDA_SRC_ACCESS_STREAM)
         e = e ? e : CUDA_INVALID_VALUE;
+    if (other_pointers)
+        DIE("a batch of copies where the host's pointers are not the device's");
     if (e != CUDA_SUCCESS)
         return end(e);
     struct rect *r = calloc(count, sizeof(*r));

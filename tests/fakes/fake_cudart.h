@@ -46,6 +46,8 @@ void fake_replay(fake_stream graph, fake_stream given);
 /* The nth next call (1 = the next) of a function ("EventRecord") fails with this error;
  * sticky: so does everything from then on, and nothing queued happens any more. */
 void fake_fail(const char *function, unsigned nth, int error, bool sticky);
+/* The same for all from the nth next on, until it is called with 0.  None is sticky. */
+void fake_fail_from(const char *function, unsigned nth, int error);
 /* Its calls do not come back until they are let go.  "copies": none of them happens, on any
  * stream, not even the rest of those that are begun. */
 void fake_hold_from(const char *function, unsigned nth); /* the nth next (1 = the next); 0: none */
@@ -61,6 +63,8 @@ struct fake_span {
     size_t bytes;
 };
 size_t fake_in_air(struct fake_span *ret, size_t max);
+/* Devices have pinned memory elsewhere than the host: batches of copies are for neither's. */
+void fake_other_pointers(void);
 size_t fake_allocated(int on);    /* bytes of device memory */
 size_t fake_pinned(void);         /* bytes */
 size_t fake_pinned_at_once(void); /* by one call, at most */

@@ -13,7 +13,8 @@ struct named_call {
     const char *name;
     unsigned count, fail_at; /* fail_at: the nth next one, 0 = none */
     int error;
-    bool sticky;        /* for the library: all later ones, too */
+    unsigned fail_from; /* this call and later ones, for the time being; 0: none */
+    bool sticky;        /* for the library: so does everything else from then on */
     unsigned hold_from; /* for the library: this call and later ones do not come back; 0: all do */
 };
 struct named_calls {
@@ -43,5 +44,5 @@ static inline bool named_call_held(const struct named_call *f)
 static inline bool named_call_fails(struct named_call *f)
 {
     f->count++;
-    return f->fail_at && --f->fail_at == 0;
+    return (f->fail_at && --f->fail_at == 0) || (f->fail_from && f->count >= f->fail_from);
 }

@@ -41,11 +41,12 @@ SAME_VALUE(CUDA_EVENT_WAIT_EXTERNAL, cudaEventWaitExternal);
 SAME_VALUE(CUDA_HOST_REGISTER_PORTABLE, cudaHostRegisterPortable);
 SAME_VALUE(CUDA_CAPTURE_THREAD_LOCAL, cudaStreamCaptureModeThreadLocal);
 SAME_VALUE(CUDA_CAPTURE_RELAXED, cudaStreamCaptureModeRelaxed);
+SAME_VALUE(CUDA_USES_HOST_POINTERS, cudaDevAttrCanUseHostPointerForRegisteredMem);
 SAME_VALUE(CUDA_SRC_ACCESS_STREAM, cudaMemcpySrcAccessOrderStream);
 SAME_VALUE(CUDA_COPY_BESIDE_COMPUTE, cudaMemcpyFlagPreferOverlapWithCompute);
 
 int main(void)
 {
-    TEST_CASES(29); /* all of them decided by the compiler */
+    TEST_CASES(30); /* all of them decided by the compiler */
     return 0;
 }

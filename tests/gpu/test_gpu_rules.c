@@ -371,6 +371,7 @@ static void rate_without_pins(void)
     open_gpu(&g, &s);
     memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
     fake_fail("MemcpyBatchAsync", 1, 2, false);
+    fake_fail("MemcpyAsync", 1, 2, false);
     enum ckpt_status st = ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op);
     if (st == CKPT_OK)
         st = ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000);

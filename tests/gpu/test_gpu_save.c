@@ -311,19 +311,45 @@ static void pinned_before(struct kit_rank *r)
     finish_one(&t);
 }
 
-/* The runtime has batches, the driver does not; or neither has. */
+/* The runtime has batches, the driver refuses them, for whatever reason; or neither has. */
 static void no_batches(struct kit_rank *r)
 {
+    const int *refused = r->arg;
     struct trainer t;
     int version = 0;
     CHECK_EQ(cudaRuntimeGetVersion(&version), 0);
     start_one(&t, r, 0);
-    fake_fail("MemcpyBatchAsync", 1, 801, false);
+    CHECK(!says(r, "one by one"));
+    fake_fail("MemcpyBatchAsync", 1, *refused, false);
     save_local(&t, 1);
     unsigned before = fake_calls("MemcpyBatchAsync");
     CHECK_EQ(before, version >= 12080);
+    CHECK(says(r, version < 12080 ? "; copies one by one: cudaError801"
+                  : *refused == 1 ? "; copies one by one: cudaError1;"
+                                  : "; copies one by one: cudaError801"));
     save_local(&t, 2);
     CHECK_EQ(fake_calls("MemcpyBatchAsync"), before);
+    finish_one(&t);
+}
+
+static void test_no_batches(void)
+{
+    static const int refused[] = { 801, 1 };
+    for (size_t i = 0; i < 2; i++) {
+        kit_run(i ? "nobatch" : "refuses", 1, no_batches, &refused[i]);
+        expect_point(i ? "nobatch" : "refuses", 2);
+        kit.cases++;
+    }
+}
+
+/* The device has pinned memory elsewhere than the host. */
+static void other_pointers(struct kit_rank *r)
+{
+    struct trainer t;
+    fake_other_pointers();
+    start_one(&t, r, 0);
+    save_local(&t, 1);
+    CHECK(says(r, "; copies one by one: cudaError801"));
     finish_one(&t);
 }
 
@@ -469,7 +495,8 @@ static void audit_fails(struct kit_rank *r)
     struct ckpt_info info = { .size = sizeof(info) };
     struct trainer t;
     start_one(&t, r, 0);
-    fake_fail("MemcpyBatchAsync", 2, 2, false);
+    fake_fail_from("MemcpyBatchAsync", 2, 2);
+    fake_fail_from("MemcpyAsync", 1, 2);
     save_local(&t, 1);
     KIT_OK(ckpt_info(r->c, &info));
     CHECK(strstr(info.audit, "not audited: copying: cudaError2"));
@@ -516,6 +543,13 @@ struct failure {
     int error;
 };
 
+static void let_fail(const struct failure *f)
+{
+    fake_fail(f->function, f->nth, f->error, f->sticky);
+    if (!f->sticky && strcmp(f->function, "MemcpyBatchAsync") == 0)
+        fake_fail("MemcpyAsync", 1, f->error, false); /* nor does a copy by itself work */
+}
+
 static void fails(struct kit_rank *r)
 {
     static const struct kit_part one[] = { TENSOR("h", CKPT_F32, 1, KIT_ROWS, 1000) };
@@ -525,7 +559,7 @@ static void fails(struct kit_rank *r)
     start_one(&t, r, 0);
     save_local(&t, 1);
     compute(&t, 2);
-    fake_fail(f->function, f->nth, f->error, f->sticky);
+    let_fail(f);
     enum ckpt_status st = save(&t, 2, &op);
     if (st == CKPT_OK)
         st = ckpt_wait(r->c, op, CKPT_LEVEL_LOCAL, 60000);
@@ -590,7 +624,7 @@ static void restore_fails(struct kit_rank *r)
     h.buffers = NULL;
     h.count = 0;
     h.s = NULL;
-    fake_fail(f->function, f->nth, f->error, f->sticky);
+    let_fail(f);
     KIT_FAILS(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, NULL), f->status, "cudaError");
     if (f->sticky)
         KIT_FAILS(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, NULL), CKPT_DEVICE, "");
@@ -899,7 +933,8 @@ int main(void)
     kit_run("strided", 1, strided, NULL);
     kit_run("strided", 1, strided, NULL);
     kit.cases += 2;
-    alone("nobatch", no_batches, 2);
+    test_no_batches();
+    alone("pointers", other_pointers, 1);
     if (FAKE_BRIEF) /* what differs between the runtimes is done */
         return kit_end();
     test_mixed();
