@@ -340,8 +340,8 @@ enum ckpt_status slots_fill_room(struct ckpt_state *s, uint32_t slot, enum slots
 /* Whose turn it is, when a save's last slot is begun; its digest, when all is copied. */
 void slots_choose_witness(struct ckpt_state *s, struct wire_full *full);
 void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full);
-/* Pins what is not pinned yet of arena and tile for copies from and to devices, once; without
- * pins they are slower. */
+/* Pins what is not pinned yet of arena and tile for copies from and to devices, up to the first slice
+ * that is refused twice; what is not pinned is copied slower. */
 void slots_pin(struct ckpt_state *s);
 /* What a slot has of devices was copied in this time: if it is not pinned, that is what people are
  * told. */

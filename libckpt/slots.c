@@ -60,8 +60,8 @@ static void say_pinned(struct ckpt_state *s, const struct ckpt_err *err)
     pthread_mutex_lock(&c->lock);
     if (err)
         snprintf(text, sizeof(c->shared.pinning),
-                 "not pinned, copies are slower: %.200s (after %.3f GiB, %.3f s)", err_text(err),
-                 gib, took);
+                 "%s, copies are slower: %.200s (after %.3f GiB, %.3f s)",
+                 s->pin.bytes ? "pinned in part" : "not pinned", err_text(err), gib, took);
     else
         snprintf(text, sizeof(c->shared.pinning), "%.3f GiB pinned in %.3f s", gib, took);
     pthread_mutex_unlock(&c->lock);
@@ -102,16 +102,18 @@ static enum ckpt_status pin_more(struct ckpt_state *s, struct gpu *g, struct ckp
     return st;
 }
 
+/* Refused once may be for the moment; what is pinned stays. */
 static void pin_slice(struct ckpt_state *s, struct gpu *g)
 {
     struct ckpt_err err = { 0 };
     int64_t begun = lib_now_ns();
     s->pin.by = g;
     enum ckpt_status st = pin_more(s, g, &err);
+    if (st != CKPT_OK)
+        st = pin_more(s, g, &err);
     s->pin.ns += lib_now_ns() - begun;
     if (st != CKPT_OK) {
         say_pinned(s, &err);
-        unpin(s);
         s->pin.over = true;
     } else if (s->pin.over) {
         say_pinned(s, NULL);
@@ -143,7 +145,7 @@ static uint64_t device_bytes(const struct ckpt_state *s, uint32_t slot)
 void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns)
 {
     struct ckpt *c = s->ctx;
-    if (s->pin.bytes || full->arena_slot == UINT32_MAX)
+    if (full->arena_slot == UINT32_MAX || full->arena_slot * s->slot_bytes < s->pin.bytes)
         return;
     double rate = (double)device_bytes(s, full->slot) / ((double)max_u64((uint64_t)ns, 1) / 1e9);
     pthread_mutex_lock(&c->lock);

@@ -32,7 +32,9 @@ static void pins_in_slices(void)
     free(room);
 }
 
-static void save_with_arena(struct device_fixture *g, unsigned refused, const char *words)
+/* refused: this slice, and all behind it, or this try alone. */
+static void save_with_arena(struct device_fixture *g, unsigned refused, bool once,
+                            const char *words)
 {
     struct fake_script s = fix_script();
     struct ckpt_info info = { .size = sizeof(info) };
@@ -40,8 +42,10 @@ static void save_with_arena(struct device_fixture *g, unsigned refused, const ch
     uint64_t op;
     s.slots = 4;
     open_gpu(g, &s);
-    if (refused)
+    if (once)
         fake_fail("HostRegister", refused, CUDA_NO_MEMORY, false);
+    else
+        fake_fail_from("HostRegister", refused, CUDA_NO_MEMORY);
     memcpy(fake_look(g->at[0].base), g->f.mem[0], g->at[0].bytes);
     CHECK_OK(ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, &op));
     check_saved(g, 1, op);
@@ -49,15 +53,15 @@ static void save_with_arena(struct device_fixture *g, unsigned refused, const ch
     if (!strstr(info.devices, words))
         fprintf(stderr, "\"%s\" does not say \"%s\"\n", info.devices, words);
     CHECK(strstr(info.devices, words));
-    CHECK_EQ(strstr(info.devices, " GiB/s") != NULL, refused > 0); /* what that costs */
-    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20);            /* a whole slot, and not two */
+    CHECK_EQ(strstr(info.devices, " GiB/s") != NULL, refused && !once); /* what that costs */
+    CHECK_EQ(fake_pinned_at_once(), UINT64_C(8) << 20); /* a whole slot, and not two */
 }
 
 /* An arena of 32 MiB by the transfer thread, which looks for messages between the slices. */
 static void pins_arena(void)
 {
     struct device_fixture g;
-    save_with_arena(&g, 0, "; 0.031 GiB pinned in ");
+    save_with_arena(&g, 0, false, "; 0.031 GiB pinned in ");
     CHECK_EQ(fake_calls("HostRegister"), 4);
     CHECK_EQ(fake_pinned(), UINT64_C(32) << 20);
     fix_close(&g.f);
@@ -99,13 +103,25 @@ static void pinning_is_no_copy(void)
     fix_close(&g.f);
 }
 
-/* The third slice is refused: the first two go, too, and copies work without. */
-static void pins_nothing(void)
+/* The third slice is refused: the first two stay, and copies work without the others. */
+static void pins_some(void)
 {
     struct device_fixture g;
-    save_with_arena(&g, 3, "(after 0.016 GiB, ");
-    CHECK_EQ(fake_pinned(), 0);
+    save_with_arena(&g, 3, false, "; pinned in part, copies are slower: ");
+    CHECK_EQ(fake_calls("HostRegister"), 4);
+    CHECK_EQ(fake_pinned(), UINT64_C(16) << 20);
     fix_close(&g.f);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+static void pins_at_second_try(void)
+{
+    struct device_fixture g;
+    save_with_arena(&g, 3, true, "; 0.031 GiB pinned in ");
+    CHECK_EQ(fake_calls("HostRegister"), 5);
+    CHECK_EQ(fake_pinned(), UINT64_C(32) << 20);
+    fix_close(&g.f);
+    CHECK_EQ(fake_pinned(), 0);
 }
 
 /* A volatile tensor that is longer than what is pinned at once. */
@@ -391,10 +407,10 @@ static void failure_is_its_own(void)
 int main(void)
 {
     static void (*const each[])(void) = {
-        pins_in_slices,     pins_arena,        pinning_is_no_copy, pins_nothing,
-        volatile_in_slices, unpins_unlocked,   closes_under_call,  info_unlocked,
-        failure_is_its_own, no_usable_runtime, fences_under_call,  queue_is_full,
-        near_device,
+        pins_in_slices,     pins_arena,         pinning_is_no_copy, pins_some,
+        pins_at_second_try, volatile_in_slices, unpins_unlocked,    closes_under_call,
+        info_unlocked,      failure_is_its_own, no_usable_runtime,  fences_under_call,
+        queue_is_full,      near_device,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));

@@ -367,7 +367,7 @@ static void rate_without_pins(void)
     uint64_t op;
     double second = 0;
     s.slots = 4;
-    fake_fail("HostRegister", 1, 2, false);
+    fake_fail_from("HostRegister", 1, 2);
     open_gpu(&g, &s);
     memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
     fake_fail("MemcpyBatchAsync", 1, 2, false);

@@ -189,7 +189,7 @@ static void not_pinned(struct kit_rank *r)
 {
     struct trainer t;
     start_one(&t, r, 0);
-    fake_fail("HostRegister", 1, 2, false);
+    fake_fail_from("HostRegister", 1, 2);
     save_local(&t, 1);
     CHECK(says(r, "not pinned, copies are slower: pinning memory for copies: cudaError2"));
     CHECK_EQ(fake_pinned(), 0);
