@@ -357,6 +357,8 @@ enum ckpt_save_flags {
  * alone.  A device that fails ends the save (DEVICE class), not the process, and states
  * without memory on it go on.
  *
+ * A buffer on a device whose address other memory took since the save before (pinned, or another
+ * device's) ends this save with CKPT_ABORTED; the next one finds it where it is now.
  * Fence audit: at the fence of a state's first save in a launch, of saves with CKPT_SAVE_AUDIT,
  * and with CKPT_AUDIT=1 of all (CKPT_AUDIT=0: of none), what this rank saved is read again and
  * compared.  Tensors that changed before the fence are named, the save fails with CKPT_ABORTED

@@ -89,6 +89,15 @@ struct lib_side {
     struct gpu *pinned_by;
 };
 
+/* Where a tensor's buffer was found.  Asking the driver for thousands of them takes milliseconds of
+ * the caller's thread: a save takes one that is at the same address on trust, if it was on a device,
+ * and the transfer thread asks behind its copies, before any fence lets the caller go on. */
+struct lib_found {
+    const void *base; /* NULL: not on a device */
+    uint8_t on;
+    bool asked; /* for the save under way */
+};
+
 /* What a restore does to one tensor. */
 struct lib_fate {
     uint64_t held_bytes; /* all pieces; objects and ties: 0 */
@@ -142,6 +151,7 @@ struct ckpt_state {
     bool host_memory;        /* some of it is the caller's host memory */
     struct gpu_event *last;  /* one for each device ever used: behind the last copy there */
     uint64_t *need_bytes;    /* per tensor: length the buffer must have */
+    struct lib_found *found; /* per tensor; of the transfer thread, too, while copies are queued */
     struct lib_fate *fates;  /* per tensor: of the restore under way, or the last one */
     struct select select;    /* the same: what of it, under which names */
     struct report report;    /* what ckptd says of it; written by the transfer thread under lock */
@@ -401,6 +411,11 @@ enum ckpt_status connect_place(struct ckpt *c, const struct ckpt_open_opts *o, s
  * tensors are filled in place; otherwise they and objects are copied aside now. */
 enum ckpt_status state_bind(struct ckpt_state *s, const struct ckpt_buffer *buffers, size_t count,
                             bool load, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Asks for the buffers of a slot whose place was taken on trust; CKPT_ABORTED: one is elsewhere. */
+enum ckpt_status state_confirm(struct ckpt_state *s, const struct wire_full *full,
+                               struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Nothing is taken on trust by the next save. */
+void state_doubt(struct ckpt_state *s);
 /* After a load: objects go to the caller's buffers, their lengths to .bytes. */
 enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *buffers,
                                     struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -83,7 +83,8 @@ static enum ckpt_status prepare(struct ckpt_state *s, struct ckpt_err *err)
     s->need_bytes = calloc(d->tensor_count + 1, sizeof(*s->need_bytes));
     s->sides = calloc(d->tensor_count + 1, sizeof(*s->sides));
     s->fates = calloc(d->tensor_count + 1, sizeof(*s->fates));
-    if (!s->at || !s->on || !s->need_bytes || !s->sides || !s->fates)
+    s->found = calloc(d->tensor_count + 1, sizeof(*s->found));
+    if (!s->at || !s->on || !s->need_bytes || !s->sides || !s->fates || !s->found)
         return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
     for (size_t i = 0; i < d->tensor_count; i++) {
         enum ckpt_status st = buffer_need(d, &d->tensors[i], &s->need_bytes[i], err);
@@ -275,6 +276,61 @@ static void point_pieces(struct ckpt_state *s, const struct decl_tensor *t, uint
     }
 }
 
+/* The device that a buffer is on; 0 = host. */
+static enum ckpt_status find_buffer(struct ckpt_state *s, size_t i, const struct ckpt_buffer *b,
+                                    bool trust, unsigned *ret, struct ckpt_err *err)
+{
+    struct lib_found *f = &s->found[i];
+    f->asked = !trust || !f->base || f->base != b->base;
+    if (!f->asked) {
+        *ret = f->on;
+        return CKPT_OK;
+    }
+    *f = (struct lib_found){ .asked = true };
+    if (!s->look_for_devices || b->bytes == 0)
+        return CKPT_OK;
+    enum ckpt_status st = devices_find(s->ctx->devices, b->base, ret, err);
+    if (st == CKPT_OK && *ret) {
+        f->base = b->base;
+        f->on = (uint8_t)*ret;
+    }
+    return st;
+}
+
+static enum ckpt_status confirm(struct ckpt_state *s, size_t tensor, struct ckpt_err *err)
+{
+    struct lib_found *f = &s->found[tensor];
+    unsigned on = 0;
+    if (f->asked)
+        return CKPT_OK;
+    enum ckpt_status st = devices_find(s->ctx->devices, f->base, &on, err);
+    if (st == CKPT_OK && on != f->on)
+        st = err_set(err, CKPT_ABORTED,
+                     "tensor \"%s\": other memory has come to the address that its buffer on a "
+                     "device had at the save before: save again",
+                     s->decl.tensors[tensor].name);
+    f->asked = st == CKPT_OK;
+    return st;
+}
+
+enum ckpt_status state_confirm(struct ckpt_state *s, const struct wire_full *full,
+                               struct ckpt_err *err)
+{
+    struct decl_walk w = decl_walk_slot(&s->decl, full->slot);
+    struct decl_tile tile;
+    enum ckpt_status st = CKPT_OK;
+    while (st == CKPT_OK && full->arena_slot != UINT32_MAX && decl_walk_next(&w, &tile))
+        st = confirm(s, tile.tensor, err);
+    if (st == CKPT_OK && full->flags & WIRE_FULL_WITNESS)
+        st = confirm(s, decl_witness_at(&s->decl, full->witness).tensor, err);
+    return st;
+}
+
+void state_doubt(struct ckpt_state *s)
+{
+    memset(s->found, 0, s->decl.tensor_count * sizeof(*s->found));
+}
+
 /* Points tensor `i` at its buffer, or at the copy that is made of it: at once in host
  * memory, in the order of the stream on a device (flight.h). */
 static enum ckpt_status bind_buffer(struct ckpt_state *s, size_t i, const struct ckpt_buffer *b,
@@ -285,11 +341,9 @@ static enum ckpt_status bind_buffer(struct ckpt_state *s, size_t i, const struct
     struct lib_side *side = state_side(s, i);
     bool aside = side && (!load || object);
     unsigned on = 0;
-    if (s->look_for_devices && b->bytes > 0) {
-        enum ckpt_status st = devices_find(s->ctx->devices, b->base, &on, err);
-        if (st != CKPT_OK)
-            return st;
-    }
+    enum ckpt_status st = find_buffer(s, i, b, !load && !side, &on, err);
+    if (st != CKPT_OK)
+        return st;
     if (on && object)
         return err_set(err, CKPT_UNSUPPORTED,
                        "object \"%s\" lies on a device: objects are bytes in host memory", t->name);

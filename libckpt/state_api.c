@@ -62,6 +62,7 @@ void state_free_memory(struct ckpt_state *s)
     free(s->on);
     free(s->need_bytes);
     free(s->fates);
+    free(s->found);
     select_fini(&s->select);
     report_fini(&s->report);
     if (s->fan)

@@ -56,6 +56,8 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
     enum ckpt_status gone = flight_depart(call->s, call->flight, st == CKPT_OK ? err : NULL);
     st = st == CKPT_OK ? gone : st;
     if (st == CKPT_OK)
+        st = state_confirm(call->s, call->full, err);
+    if (st == CKPT_OK)
         slots_filled(call->s, call->full, lib_now_ns() - begun);
     return st;
 }
@@ -69,6 +71,8 @@ void copies_hand_over(struct ckpt *c, const struct wire_full *full, enum ckpt_st
         return; /* given up meanwhile */
     if (st == CKPT_OK && audit_hold(op->state, full))
         return; /* comes here again behind the fence */
+    if (st != CKPT_OK)
+        state_doubt(op->state);
     wire_begin(c->compose, WIRE_FULL, full);
     if (st == CKPT_OK && client_queue(c, c->compose, -1) != CKPT_OK)
         st = err_set(err, CKPT_NO_MEMORY, "save: out of memory");

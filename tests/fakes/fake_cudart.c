@@ -91,6 +91,7 @@ static struct named_calls calls;
 static _Thread_local int device, mode, last_error;
 static _Thread_local bool bound; /* to a context on `device` */
 static _Thread_local cuda_stream mine;
+static _Thread_local unsigned asked;
 
 /* What works on the current device makes a context there.  Lock held. */
 static void use_context(void)
@@ -215,12 +216,17 @@ static unsigned char *really(const void *p, size_t bytes, bool on_device)
 
 void *fake_malloc(int on, size_t bytes)
 {
+    return fake_malloc_at(NULL, on, bytes);
+}
+
+void *fake_malloc_at(void *at, int on, size_t bytes)
+{
     int fd = memfd_create("fake-device", MFD_CLOEXEC);
     size_t size = MAPPED(bytes ? bytes : 1);
     if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
         DIE("no memory");
     struct range r = { .bytes = bytes, .device = on };
-    r.base = mmap(NULL, size, PROT_NONE, MAP_SHARED, fd, 0);
+    r.base = mmap(at, size, PROT_NONE, MAP_SHARED | (at ? MAP_FIXED_NOREPLACE : 0), fd, 0);
     r.shadow = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (r.base == MAP_FAILED || r.shadow == MAP_FAILED)
@@ -254,6 +260,11 @@ void *fake_look(void *p)
     void *at = really(p, 0, true);
     pthread_mutex_unlock(&lock);
     return at;
+}
+
+unsigned fake_asked(void)
+{
+    return asked;
 }
 
 size_t fake_allocated(int on)
@@ -510,14 +521,6 @@ void fake_sync(fake_stream given)
     pthread_mutex_unlock(&lock);
 }
 
-bool fake_idle(fake_stream given)
-{
-    pthread_mutex_lock(&lock);
-    bool idle = !resolve(given)->first;
-    pthread_mutex_unlock(&lock);
-    return idle;
-}
-
 /* -- graphs ------------------------------------------------------------------------- */
 
 void fake_capture_begin(fake_stream s, bool global)
@@ -571,9 +574,7 @@ API cuda_error cuPointerGetAttributes(unsigned count, int *attributes, void **da
                                       unsigned long long at);
 /* What programs call, and the library does not. */
 API cuda_error cudaFree(void *p);
-API cuda_error cudaMallocHost(void **ret, size_t bytes), cudaFreeHost(void *p);
 API cuda_error cudaStreamSynchronize(cuda_stream s);
-API cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s);
 
 const char *cudaGetErrorName(cuda_error e)
 {
@@ -679,6 +680,7 @@ cuda_error cuPointerGetAttributes(unsigned count, int *attributes, void **data,
     cuda_error e = begin("PointerGetAttributes", false);
     const void *p = (const void *)(uintptr_t)at;
     const struct range *r = range_at(p, true);
+    asked++;
     for (unsigned i = 0; i < count; i++) {
         int *to = data[i];
         if (attributes[i] == CUDA_POINTER_MEMORY_TYPE)
@@ -884,13 +886,21 @@ size_t fake_in_air(struct fake_span *ret, size_t max)
     return n;
 }
 
+/* Memory on no device may be pinned instead: then it is copied all the same. */
+static bool reaches(const void *p)
+{
+    return range_at(p, true) || range_at(p, false);
+}
+
 /* Resolves the addresses, poisons what the host will read, queues; waits where memory is not
  * pinned.  Lock held. */
 static cuda_error copy(cuda_stream s, struct rect *rects, size_t count, int kind)
 {
     bool in = kind == CUDA_HOST_TO_DEVICE, between = kind == BETWEEN, pinned = true;
     for (size_t i = 0; i < count; i++) {
-        if (!between && !one_pinning(&rects[i], in)) {
+        const struct rect *r = &rects[i];
+        bool device_memory = in || between ? reaches(r->dst) : reaches(r->src);
+        if (!device_memory || (!between && !one_pinning(r, in))) {
             free(rects);
             return CUDA_INVALID_VALUE;
         }
@@ -900,8 +910,8 @@ static cuda_error copy(cuda_stream s, struct rect *rects, size_t count, int kind
         size_t dst_bytes = r->dst_pitch * (r->rows - 1) + r->width;
         size_t src_bytes = r->src_pitch * (r->rows - 1) + r->width;
         pinned &= between || range_at(host_range(r, in).base, false);
-        r->dst = really(r->dst, dst_bytes, in || between);
-        r->src = really(r->src, src_bytes, !in);
+        r->dst = really(r->dst, dst_bytes, (in || between) && !range_at(r->dst, false));
+        r->src = really(r->src, src_bytes, !in && !range_at(r->src, false));
         if (!in && !between)
             each_row(r, true, 0, r->rows);
     }
@@ -982,49 +992,8 @@ cuda_error cudaFree(void *p) /* waits for the devices, as CUDA's does */
     return CUDA_SUCCESS;
 }
 
-cuda_error cudaMallocHost(void **ret, size_t bytes)
-{
-    cuda_error e = begin("MallocHost", true);
-    *ret = aligned_alloc(4096, MAPPED(bytes + 1));
-    if (e == CUDA_SUCCESS)
-        add_range((struct range){ .base = *ret, .bytes = bytes });
-    return end(e);
-}
-
-cuda_error cudaFreeHost(void *p)
-{
-    cuda_error e = cudaHostUnregister(p);
-    free(p);
-    return e;
-}
-
 cuda_error cudaStreamSynchronize(cuda_stream s)
 {
     fake_sync(s);
     return broken;
-}
-
-struct set_call {
-    unsigned char *at;
-    size_t bytes;
-    int value;
-};
-
-static void set_bytes(void *arg)
-{
-    struct set_call *c = arg;
-    memset(c->at, c->value, c->bytes);
-    free(c);
-}
-
-cuda_error cudaMemsetAsync(void *p, int value, size_t bytes, cuda_stream s)
-{
-    cuda_error e = begin("MemsetAsync", false);
-    struct set_call *c = malloc(sizeof(*c));
-    *c = (struct set_call){ really(p, bytes, true), bytes, value };
-    if (e == CUDA_SUCCESS)
-        push(resolve(s), (struct op){ .kind = KERNEL, .kernel = set_bytes, .arg = c });
-    else
-        free(c);
-    return end(e);
 }

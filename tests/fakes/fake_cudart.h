@@ -26,6 +26,8 @@ typedef struct CUstream_st *fake_stream;
 
 void fake_seed(uint64_t seed, unsigned delay_us);
 void *fake_malloc(int on, size_t bytes); /* filled with poison */
+void *fake_malloc_at(void *at, int on,
+                     size_t bytes); /* where something was freed; NULL: anywhere */
 void fake_free(void *p);
 /* The host's view of device memory: only while no stream works on it. */
 void *fake_look(void *p);
@@ -34,7 +36,6 @@ void fake_stream_free(fake_stream s);
 /* A kernel: the call is made in the stream's thread, in its turn. */
 void fake_launch(fake_stream given, void (*kernel)(void *arg), void *arg);
 void fake_sync(fake_stream given); /* waits for all before */
-bool fake_idle(fake_stream s);
 
 /* Graphs, which belong to their stream: between begin and end `s` takes waits for external events and kernels into a graph of
  * its own; anything else on it is an error.  global: other threads' calls that CUDA counts as
@@ -55,6 +56,7 @@ static inline void fake_hold(const char *function, bool hold)
 {
     fake_hold_from(function, hold);
 }
+unsigned fake_asked(void);                 /* how often this thread asked where memory lies */
 unsigned fake_calls(const char *function); /* how often it was called; "copies": that were begun */
 /* The host's side of copies that are queued and have not ended: how many there are, of which the
  * first `max` are told. */

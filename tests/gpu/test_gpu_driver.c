@@ -1,8 +1,11 @@
 /* What the library asks of the CUDA driver (slots.c, gpu_cuda.c, devices.c), on the fake one: what
  * is pinned and when, calls that take long, runtimes that do not work, copies that fail. */
+#include <sys/mman.h>
 #include <sys/stat.h>
 
 #include "gpu/device_fixture.h"
+
+extern int cudaHostRegister(void *p, size_t bytes, unsigned flags);
 
 /* See impatient.h. */
 int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
@@ -404,13 +407,115 @@ static void failure_is_its_own(void)
     w.gpu->ops->free(w.gpu);
 }
 
+/* -- where buffers are ----------------------------------------------------------------- */
+
+/* Tensors 0 to 2 are on devices, but for `host`. */
+static void fill_all(struct device_fixture *g, unsigned step, int host)
+{
+    fix_fill(&g->f, step);
+    for (int i = 0; i < 3; i++)
+        memcpy(i == host ? g->at[i].base : fake_look(g->at[i].base), g->f.mem[i], g->at[i].bytes);
+}
+
+/* Up to its commit; the caller's thread is to ask so many times where memory is. */
+static enum ckpt_status save_asking(struct device_fixture *g, uint64_t step, unsigned times,
+                                    const char *words)
+{
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = step, .flags = CKPT_SAVE_NO_AUDIT };
+    unsigned before = fake_asked();
+    uint64_t op;
+    enum ckpt_status st = ckpt_save(g->f.s, &o, g->at, FIX_TENSORS, g->stream, &op);
+    CHECK_EQ(fake_asked() - before, times);
+    if (st == CKPT_OK)
+        st = ckpt_wait(g->f.c, op, CKPT_LEVEL_LOCAL, 20000);
+    if (!strstr(st == CKPT_OK ? "" : ckpt_error(), words))
+        fprintf(stderr, "\"%s\" does not say \"%s\"\n", ckpt_error(), words);
+    CHECK(strstr(st == CKPT_OK ? "" : ckpt_error(), words));
+    CHECK_OK(ckpt_fence(g->f.s, 20000));
+    CHECK(!fake_seen(g->f.d).wrong);
+    return st;
+}
+
+static void open_all(struct device_fixture *g)
+{
+    struct fake_script s = fix_script();
+    s.slots = 4;
+    open_gpu(g, &s);
+    for (int i = 1; i < 3; i++)
+        g->at[i].base = fake_malloc(0, g->at[i].bytes);
+}
+
+/* A buffer that was on a device is not asked for again by the caller's thread, but all are by the
+ * library's, in each save; in host memory they are by the caller's. */
+static void asks_once(void)
+{
+    struct device_fixture g;
+    open_all(&g);
+    for (unsigned step = 1; step < 4; step++) {
+        fill_all(&g, step, -1);
+        unsigned all = fake_calls("PointerGetAttributes");
+        CHECK_OK(save_asking(&g, step, step == 1 ? 6 : 3, ""));
+        CHECK_EQ(fake_calls("PointerGetAttributes") - all, 6);
+    }
+    void *moved = fake_malloc(1, g.at[1].bytes);
+    fake_free(g.at[1].base);
+    g.at[1].base = moved;
+    fill_all(&g, 4, -1);
+    CHECK_OK(save_asking(&g, 4, 4, ""));
+    fix_compare(&g.f, 4);
+}
+
+enum comes { ANOTHER_DEVICE, PINNED, PLAIN };
+
+/* Something else is where the buffer was: one save fails with words, and the next one asks. */
+static void address_again(enum comes what)
+{
+    static const char *const words[] = { "other memory has come to the address",
+                                         "other memory has come to the address", "cudaError1" };
+    struct device_fixture g;
+    open_all(&g);
+    fill_all(&g, 1, -1);
+    CHECK_OK(save_asking(&g, 1, 6, ""));
+    size_t bytes = g.at[1].bytes;
+    void *at = g.at[1].base;
+    fake_free(at);
+    if (what == ANOTHER_DEVICE)
+        CHECK(fake_malloc_at(at, 1, bytes) == at);
+    else
+        CHECK(mmap(at, 4096, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == at);
+    if (what == PINNED)
+        CHECK_EQ(cudaHostRegister(at, 4096, 1), 0);
+    fill_all(&g, 2, what == ANOTHER_DEVICE ? -1 : 1);
+    CHECK_EQ(save_asking(&g, 2, 3, words[what]), what == PLAIN ? CKPT_DEVICE : CKPT_ABORTED);
+    fill_all(&g, 3, what == ANOTHER_DEVICE ? -1 : 1);
+    CHECK_OK(save_asking(&g, 3, 6, ""));
+    fix_compare(&g.f, 3);
+}
+
+static void another_device_there(void)
+{
+    address_again(ANOTHER_DEVICE);
+}
+
+static void pinned_memory_there(void)
+{
+    address_again(PINNED);
+}
+
+static void plain_memory_there(void)
+{
+    address_again(PLAIN);
+}
+
 int main(void)
 {
     static void (*const each[])(void) = {
-        pins_in_slices,     pins_arena,         pinning_is_no_copy, pins_some,
-        pins_at_second_try, volatile_in_slices, unpins_unlocked,    closes_under_call,
-        info_unlocked,      failure_is_its_own, no_usable_runtime,  fences_under_call,
-        queue_is_full,      near_device,
+        pins_in_slices,      pins_arena,         pinning_is_no_copy, pins_some,
+        pins_at_second_try,  volatile_in_slices, unpins_unlocked,    closes_under_call,
+        info_unlocked,       failure_is_its_own, no_usable_runtime,  fences_under_call,
+        queue_is_full,       near_device,        asks_once,          another_device_there,
+        pinned_memory_there, plain_memory_there,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
