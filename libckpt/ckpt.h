@@ -346,10 +346,11 @@ enum ckpt_save_flags {
  * one and this one are CKPT_DAEMON_GONE.  When it is back, saves work again.
  *
  * Tensors may lie in host memory and on any CUDA devices of the process, each buffer where it
- * is; objects lie in host memory.  stream (cudaStream_t): the copy waits for what is on it
- * now, on private streams; the host does not wait.  It belongs to the calling thread's
- * current device, in a thread that has not used CUDA yet to the one that the state lies on;
- * NULL = the default streams of all devices that the state lies on and of the thread's own (here,
+ * is; objects lie in host memory.  What is on a device belongs to its primary context, the CUDA
+ * runtime's: other ones (cuCtxCreate, green contexts) are not served.  stream (cudaStream_t): the
+ * copy waits for what is on it now, on private streams; the host does not wait.  It belongs to the
+ * calling thread's current device, in a thread that has not used CUDA yet to the one that the state
+ * lies on; NULL = the default streams of all devices that the state lies on and of the thread's own (here,
  * in ckpt_fence_stream and in ckpt_restore).  Volatile tensors on devices are copied
  * before later work on `stream` runs; everything else may be used, but not changed, until a
  * fence.  Without device memory it must be NULL (CKPT_UNSUPPORTED).  A stream that is being

@@ -169,7 +169,10 @@ static void at_exit(void)
 
 void kit_begin(const char *name)
 {
-    snprintf(kit.root, sizeof(kit.root), "/tmp/e2e-%s-%d", name, (int)getpid());
+    const char *at = getenv("TMPDIR");
+    if (!at || at[0] != '/' || strlen(at) > 36) /* the names of sockets are short */
+        at = "/tmp";
+    snprintf(kit.root, sizeof(kit.root), "%.36s/e2e-%.10s-%d", at, name, (int)getpid());
     CHECK_EQ(mkdir(kit.root, 0700), 0);
     snprintf(kit.store, sizeof(kit.store), "%s/store", kit.root);
     snprintf(kit.socket, sizeof(kit.socket), "%s/sock", kit.root);
@@ -191,7 +194,7 @@ int kit_remove(void)
 {
     char command[160];
     failed = false;
-    snprintf(command, sizeof(command), "rm -rf %s", kit.root);
+    snprintf(command, sizeof(command), "rm -rf '%s'", kit.root);
     CHECK_EQ(system(command), 0);
     printf("%ld kills\n", kit.kills);
     TEST_CASES(kit.cases);

@@ -389,7 +389,7 @@ int main(void)
     setenv("CKPT_AUDIT", "0", 1); /* which copies, too */
     air = mmap(NULL, sizeof(*air), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CHECK(air != MAP_FAILED);
-    snprintf(gate, sizeof(gate), "/tmp/e2e-" JOB "-%d/gate", (int)getpid());
+    snprintf(gate, sizeof(gate), "/tmp/e2e-" JOB "-%d.gate", (int)getpid());
     if (GATE_LIBRARY[0]) {
         kit.preload = kit_file("CKPT_TEST_GATE_LIBRARY", GATE_LIBRARY);
         kit.io = "threads"; /* the gate is in front of fdatasync */
@@ -399,5 +399,6 @@ int main(void)
     uint64_t newest = test_rounds();
     kit_verify(JOB, newest);
     test_any_moment();
+    (void)unlink(gate);
     return kit_end();
 }

@@ -282,13 +282,15 @@ static void unfenced(const char *dir, uint64_t largest)
 
 int main(int argc, char **argv)
 {
-    char why[200], dir[] = "/tmp/ckpt-gpu-XXXXXX";
+    char why[200], dir[200];
+    const char *at = getenv("TMPDIR");
     int rounds = getenv("CKPT_DEEP") ? 12 : TEST_TENTH > 1 ? 2 : 6;
     uint64_t largest = (uint64_t)(argc > 1 ? strtoull(argv[1], NULL, 10) : 24) << 20;
     if (!gpu_kit_open(&kit, why, sizeof(why)))
         TEST_SKIP(why);
     rng = test_seed(20261123);
     printf("%s, CUDA runtime %d, driver %d\n", kit.device, kit.runtime, kit.driver);
+    snprintf(dir, sizeof(dir), "%.180s/ckpt-gpu-XXXXXX", at ? at : "/tmp");
     CHECK(mkdtemp(dir));
     streams[1] = PER_THREAD;
     streams[2] = kit.stream;
