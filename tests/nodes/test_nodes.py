@@ -21,7 +21,7 @@ EVERY = 60
 OF_EPOCH_1 = "fffffffffffffffe-"
 
 
-TURNS = 4
+TURNS = 10
 
 
 class TooLate(Exception):
