@@ -91,7 +91,7 @@ struct lib_side {
 
 /* Where a tensor's buffer was found.  Asking the driver for thousands of them takes milliseconds of
  * the caller's thread: a save takes one that is at the same address on trust, if it was on a device,
- * and the transfer thread asks behind its copies, before any fence lets the caller go on. */
+ * and the transfer thread asks before it queues copies from there. */
 struct lib_found {
     const void *base; /* NULL: not on a device */
     uint8_t on;

@@ -45,7 +45,10 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
 {
     struct fill_call *call = arg;
     slots_pin(call->s);
-    enum ckpt_status st = flight_new(call->s, &call->flight, err);
+    /* First: a copy from pages that are mapped no more would end the trainer's own context. */
+    enum ckpt_status st = state_confirm(call->s, call->full, err);
+    if (st == CKPT_OK)
+        st = flight_new(call->s, &call->flight, err);
     if (st != CKPT_OK)
         return st;
     call->flight->full = *call->full;
@@ -55,8 +58,6 @@ static enum ckpt_status queue(void *arg, struct ckpt_err *err)
     /* Copies that were only gathered are handed over now, or even done. */
     enum ckpt_status gone = flight_depart(call->s, call->flight, st == CKPT_OK ? err : NULL);
     st = st == CKPT_OK ? gone : st;
-    if (st == CKPT_OK)
-        st = state_confirm(call->s, call->full, err);
     if (st == CKPT_OK)
         slots_filled(call->s, call->full, lib_now_ns() - begun);
     return st;

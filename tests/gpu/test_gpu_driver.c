@@ -465,13 +465,14 @@ static void asks_once(void)
     fix_compare(&g.f, 4);
 }
 
-enum comes { ANOTHER_DEVICE, PINNED, PLAIN };
+enum comes { ANOTHER_DEVICE, PINNED, PLAIN, NOTHING };
 
-/* Something else is where the buffer was: one save fails with words, and the next one asks. */
+/* Something else is where the buffer was, or nothing: one save fails with words and without a copy
+ * from there, which could end the trainer's context, and the next one asks. */
 static void address_again(enum comes what)
 {
-    static const char *const words[] = { "other memory has come to the address",
-                                         "other memory has come to the address", "cudaError1" };
+    const char *words =
+        what == NOTHING ? "CUDA does not know it" : "other memory has come to the address";
     struct device_fixture g;
     open_all(&g);
     fill_all(&g, 1, -1);
@@ -481,14 +482,15 @@ static void address_again(enum comes what)
     fake_free(at);
     if (what == ANOTHER_DEVICE)
         CHECK(fake_malloc_at(at, 1, bytes) == at);
-    else
+    else if (what != NOTHING)
         CHECK(mmap(at, 4096, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == at);
     if (what == PINNED)
         CHECK_EQ(cudaHostRegister(at, 4096, 1), 0);
-    fill_all(&g, 2, what == ANOTHER_DEVICE ? -1 : 1);
-    CHECK_EQ(save_asking(&g, 2, 3, words[what]), what == PLAIN ? CKPT_DEVICE : CKPT_ABORTED);
-    fill_all(&g, 3, what == ANOTHER_DEVICE ? -1 : 1);
+    CHECK_EQ(save_asking(&g, 2, 3, words), what == NOTHING ? CKPT_UNSUPPORTED : CKPT_ABORTED);
+    if (what == NOTHING)
+        g.at[1].base = fake_malloc(1, bytes);
+    fill_all(&g, 3, what == ANOTHER_DEVICE || what == NOTHING ? -1 : 1);
     CHECK_OK(save_asking(&g, 3, 6, ""));
     fix_compare(&g.f, 3);
 }
@@ -508,6 +510,11 @@ static void plain_memory_there(void)
     address_again(PLAIN);
 }
 
+static void nothing_there(void)
+{
+    address_again(NOTHING);
+}
+
 int main(void)
 {
     static void (*const each[])(void) = {
@@ -515,7 +522,7 @@ int main(void)
         pins_at_second_try,  volatile_in_slices, unpins_unlocked,    closes_under_call,
         info_unlocked,       failure_is_its_own, no_usable_runtime,  fences_under_call,
         queue_is_full,       near_device,        asks_once,          another_device_there,
-        pinned_memory_there, plain_memory_there,
+        pinned_memory_there, plain_memory_there, nothing_there,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
