@@ -35,7 +35,7 @@
  * not know is refused (CKPT_UNSUPPORTED) unless it is 0; 0 means the default.  Waits take milliseconds; 0 looks once, negative is refused: nothing here
  * waits for ever.  Names are UTF-8.  Sizes are bytes, offsets into tensors elements.
  * Threads: calls on one context may come from any thread; those on one state must not
- * overlap in time, except ckpt_fence.  A context does not survive fork(): in the child
+ * overlap in time, except ckpt_fence; none may come from a signal handler.  A context does not survive fork(): in the child
  * every call returns CKPT_WRONG_STATE and ckpt_close frees only what is the child's own.
  * The library prints nothing, never exits and never aborts the process: a rule of its own that
  * does not hold breaks the context (CKPT_BUG), and training goes on without checkpoints. */
@@ -507,7 +507,8 @@ struct ckpt_restore_opts { /* NULL = the defaults; borrowed during the call */
  * CKPT_UNSUPPORTED: a piece with a stride of 0 or less can be saved, not filled.
  * Buffers may lie on devices as in ckpt_save: they are filled after what is on `stream` now,
  * and later work on it finds them filled.
- * On any error the buffers' contents are undefined. */
+ * On any error the buffers' contents are undefined.  Behind CKPT_DEVICE "copies to the device do not
+ * end" the device may still write there: the buffers stay mapped until the process ends. */
 CKPT_API enum ckpt_status ckpt_restore(struct ckpt_state *s, const struct ckpt_point *point,
                                        struct ckpt_buffer *buffers, size_t count, void *stream,
                                        const struct ckpt_restore_opts *opts);
