@@ -211,6 +211,11 @@ struct gpu *devices_gpu(const struct devices *d, unsigned index)
     return d->gpu[index];
 }
 
+const struct cuda *devices_cuda(const struct devices *d)
+{
+    return &d->cuda;
+}
+
 /* Of the first device that has no batches of copies; lock held. */
 static int one_by_one(const struct devices *d)
 {

@@ -12,6 +12,7 @@
 
 #define DEVICES_MAX 33 /* host memory and 32 CUDA devices */
 
+struct cuda;
 struct devices;
 
 enum ckpt_status devices_new(struct devices **ret, struct ckpt_err *err) CKPT_MUST_CHECK;
@@ -40,5 +41,7 @@ enum ckpt_status devices_queue(struct devices *d, unsigned index, struct gpu **r
 /* 1 + the NUMA node that the device of an index > 0 is attached to; 0: not known. */
 uint32_t devices_numa(struct devices *d, unsigned index);
 struct gpu *devices_gpu(const struct devices *d, unsigned index);
+/* What CUDA devices are used by; all zero before devices_any has said that there are some. */
+const struct cuda *devices_cuda(const struct devices *d);
 /* Which runtime, how many devices, or why none; why copies go one by one, if they do: for people. */
 void devices_text(struct devices *d, char *ret, size_t cap);

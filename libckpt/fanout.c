@@ -6,7 +6,7 @@
 
 #include "libckpt/context.h"
 #include "libckpt/gpu_cuda.h"
-#include "libckpt/nccl_api.h"
+#include "libckpt/nccl_end.h"
 
 #define TIMEOUT_MS 60000
 #define AHEAD      4 /* groups on the stream whose end was not seen yet */
@@ -31,6 +31,7 @@ struct fanout {
     struct gpu_event *ended[AHEAD]; /* behind each group under way */
     struct digest asked;            /* the plan, of which checkpoint, by which rules */
     bool bad;                       /* what this rank sends is not what was saved */
+    bool busy;                      /* NCCL has had work on our queue */
     bool stuck;                     /* the device does not come to an end */
 };
 
@@ -106,6 +107,7 @@ static enum ckpt_status vote(struct fanout *f, bool yes, bool *ret, struct ckpt_
     memcpy(d, f->asked.b, sizeof(d));
     const uint64_t words[WORDS] = { d[0], ~d[0], d[1], ~d[1], yes };
     memcpy(mine, words, sizeof(words));
+    f->busy = true;
     nccl_result r =
         f->api.AllReduce(mine, all, WORDS, NCCL_U64, NCCL_MIN, f->comm, gpu_cuda_stream(f->gpu));
     enum ckpt_status st = settle(f, r, "voting", err);
@@ -262,26 +264,46 @@ static enum ckpt_status make_plan(struct fanout *f, const struct wire_load *load
     return CKPT_OK;
 }
 
-static void abort_comm(struct fanout *f)
+/* Ranks that end theirs too do so within a step; the device waits for none of them. */
+static void let_end(const struct fanout *f, struct nccl_end *e)
 {
-    if (!f->comm)
-        return;
-    (void)f->api.CommAbort(f->comm);
-    f->comm = NULL;
-    f->left = CKPT_COMM_ABORTED;
+    int64_t soon = lib_now_ns() + LIB_LAND_NS, by = stall_at(f);
+    nccl_end_wait(e, by < soon ? by : soon);
 }
 
-/* Once nothing of an aborted communicator runs any more, the tensors are ours again; a queue that
- * answers nothing any more does not say when. */
-static void give_up_comm(struct fanout *f)
+static struct nccl_end *begin_end(struct fanout *f, nccl_result (*call)(nccl_comm c))
 {
-    int64_t by = lib_now_ns() + LIB_LAND_NS;
-    abort_comm(f);
+    const struct cuda *cuda = devices_cuda(f->s->ctx->devices);
+    struct nccl_end *e = nccl_end_begin(call, f->comm, &cuda->api, (int)f->device - 1);
+    f->comm = NULL;
+    return e;
+}
+
+static struct nccl_end *begin_abort(struct fanout *f)
+{
+    struct nccl_end *e = f->comm ? begin_end(f, f->api.CommAbort) : NULL;
+    if (e)
+        f->left = CKPT_COMM_ABORTED; /* else the caller's is his to abort */
+    return e;
+}
+
+/* Until nothing of an aborted communicator runs any more: the tensors are ours again.  A queue that
+ * answers nothing any more does not say when. */
+static bool queue_ends(const struct fanout *f)
+{
+    int64_t by = stall_at(f) + LIB_LAND_NS; /* an abort may take a while */
     enum ckpt_status st = f->gpu->ops->record(f->gpu, f->ended[0], NULL);
     if (st == CKPT_OK)
         while ((st = f->gpu->ops->query(f->ended[0], NULL)) == CKPT_BUSY && lib_now_ns() < by)
             pause_to_look();
-    f->stuck = st != CKPT_OK;
+    return st == CKPT_OK;
+}
+
+static void give_up_comm(struct fanout *f)
+{
+    struct nccl_end *e = begin_abort(f);
+    f->stuck = f->busy && !queue_ends(f);
+    let_end(f, e);
 }
 
 enum ckpt_status fanout_opts(const struct ckpt_fanout *given, struct ckpt_fanout *ret,
@@ -320,7 +342,7 @@ void fanout_begin(struct fanout *f, const struct wire_load *load)
     if (st == CKPT_OK)
         st = make_queue(f, &why);
     if (st != CKPT_OK)
-        abort_comm(f); /* not even a vote is possible */
+        give_up_comm(f); /* not even a vote is possible */
     if (st == CKPT_OK && load)
         st = follow_caller(f, &why);
     if (st == CKPT_OK && load)
@@ -494,11 +516,7 @@ static void leave(struct fanout *f)
     if (!f->own)
         return;
     enum ckpt_status st = settle(f, f->api.CommFinalize(f->comm), "ending a communicator", &err);
-    if (st == CKPT_OK)
-        (void)f->api.CommDestroy(f->comm);
-    else
-        (void)f->api.CommAbort(f->comm);
-    f->comm = NULL;
+    let_end(f, begin_end(f, st == CKPT_OK ? f->api.CommDestroy : f->api.CommAbort));
 }
 
 enum fanout_end fanout_run(struct fanout *f, struct lib_op *op, int64_t deadline_ns)

@@ -19,11 +19,13 @@
  *                                             the second vote says no
  *   a rank that died or hangs, NCCL's errors  no step within the time limit, or an error: the
  *                                             communicator is aborted, and once nothing of it
- *                                             runs on the device any more, ckptd is asked
+ *                                             runs on the device any more, ckptd is asked, even
+ *                                             if the abort still waits for others (nccl_end.h)
  * Ranks may end differently, one whole and another alone: both have the same bytes.
  *
  * Collectives are put on a stream of their own, in the order of the plan (fanout_plan.h), a few
- * groups ahead of what has ended, by the caller's thread; nobody else calls NCCL.  A unit's
+ * groups ahead of what has ended, by the caller's thread; nobody else calls NCCL until a
+ * communicator is ended, which is all that its last thread does.  A unit's
  * broadcast waits on the device for the copies out of the slots, so a slot goes back to ckptd as
  * ever.  Not used on the save path. */
 #pragma once

@@ -3,12 +3,12 @@
  * fill one granted slot, sleep when there is nothing. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <sys/socket.h>
 
 #include "libckpt/context.h"
 #include "libckpt/gpu_cuda.h"
+#include "libckpt/own_thread.h"
 
 #define RELINK_PAUSE_NS   INT64_C(100000000)
 #define RELINK_CONNECT_NS INT64_C(1000000000)
@@ -480,16 +480,7 @@ static void *transfer_main(void *arg)
 
 enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err)
 {
-    /* The trainer's signals are not ours, but what this thread's own instructions raise is: a
-     * buffer may be a file that became shorter.  Blocked, it would kill past the handler. */
-    static const int raised[] = { SIGBUS, SIGSEGV, SIGFPE, SIGILL, SIGTRAP, SIGSYS };
-    sigset_t mask, old;
-    sigfillset(&mask);
-    for (size_t i = 0; i < ARRAY_COUNT(raised); i++)
-        sigdelset(&mask, raised[i]);
-    pthread_sigmask(SIG_SETMASK, &mask, &old);
-    int e = pthread_create(&c->thread, NULL, transfer_main, c);
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    int e = own_thread_start(&c->thread, transfer_main, c);
     if (e)
         return err_errno(err, e, "starting the transfer thread");
     c->thread_running = true;

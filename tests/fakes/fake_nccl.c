@@ -47,7 +47,7 @@ struct ncclComm {
     struct ncclComm *next;
     struct board *board;
     int count, rank, device, polls;
-    bool over; /* aborted or destroyed */
+    atomic_bool over; /* aborted or destroyed */
     atomic_bool aborted;
     atomic_int error, under_way;
     uint64_t blocks; /* of the stream's thread: so many are behind us */
@@ -64,6 +64,7 @@ struct call { /* one collective */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
 static nccl_comm comms;
 static struct named_calls calls;
 static enum fake_nccl_fault fault;
@@ -98,6 +99,31 @@ void fake_nccl_fail(const char *function, unsigned nth, int result)
     pthread_mutex_unlock(&lock);
 }
 
+void fake_nccl_hold(const char *function, bool hold)
+{
+    pthread_mutex_lock(&lock);
+    struct named_call *f = named_call(&calls, function);
+    f->hold_from = hold ? f->count + 1 : 0;
+    pthread_cond_broadcast(&changed);
+    pthread_mutex_unlock(&lock);
+}
+
+/* As one that waits for other ranks: who is held must be able to afford it. */
+static void stay(nccl_comm c, const char *name)
+{
+    int device = -1;
+    sigset_t blocked;
+    pthread_mutex_lock(&lock);
+    bool held = named_call_held(named_call(&calls, name));
+    pthread_sigmask(SIG_SETMASK, NULL, &blocked);
+    cudaGetDevice(&device);
+    if (held && (!sigismember(&blocked, SIGTERM) || device != c->device))
+        DIE("held in a thread that takes signals, or works with device %d", device);
+    while (named_call_held(named_call(&calls, name)))
+        pthread_cond_wait(&changed, &lock);
+    pthread_mutex_unlock(&lock);
+}
+
 unsigned fake_nccl_calls(const char *function)
 {
     pthread_mutex_lock(&lock);
@@ -121,7 +147,7 @@ int fake_nccl_alive(void)
 {
     int n = 0;
     for (nccl_comm c = comms; c; c = c->next)
-        n += !c->over;
+        n += !atomic_load(&c->over);
     return n;
 }
 
@@ -303,7 +329,7 @@ nccl_result ncclCommInitRankConfig(nccl_comm *ret, int count, struct nccl_id id,
 
 static void alive(nccl_comm c)
 {
-    if (!c || c->over)
+    if (!c || atomic_load(&c->over))
         DIE("a communicator that is not one any more");
 }
 
@@ -332,7 +358,7 @@ nccl_result ncclCommFinalize(nccl_comm c)
 static void end(nccl_comm c)
 {
     alive(c);
-    c->over = true;
+    atomic_store(&c->over, true);
 }
 
 nccl_result ncclCommDestroy(nccl_comm c)
@@ -341,6 +367,7 @@ nccl_result ncclCommDestroy(nccl_comm c)
     if (c && c->polls > 0)
         DIE("destroyed before it was finalized");
     end(c);
+    stay(c, "CommDestroy");
     return r;
 }
 
@@ -349,6 +376,7 @@ nccl_result ncclCommAbort(nccl_comm c)
     nccl_result r = begin("CommAbort");
     end(c);
     atomic_store(&c->aborted, true);
+    stay(c, "CommAbort");
     return r;
 }
 

@@ -9,7 +9,9 @@
  *   - Host memory that is not pinned and memory of another device are ncclInvalidArgument.
  *   - What NCCL leaves undefined ends the process with words: ranks that disagree on the next
  *     collective, a buffer outside of its allocation, use after abort or destroy.
- *   - Nobody learns of a rank that died, or of another's abort. */
+ *   - Nobody learns of a rank that died, or of another's abort.
+ *   - CommAbort and CommDestroy come back when they are let go: what they do to this rank is done
+ *     before.  A thread that is held must not be the trainer's. */
 #pragma once
 
 #include <stdbool.h>
@@ -24,6 +26,8 @@ enum fake_nccl_fault {
 void fake_nccl_fault(enum fake_nccl_fault fault, unsigned nth);
 /* The nth next call (1 = the next) of a function ("Broadcast") returns this result. */
 void fake_nccl_fail(const char *function, unsigned nth, int result);
+/* Calls of these two stay from the next one on, or all come back. */
+void fake_nccl_hold(const char *function, bool hold);
 unsigned fake_nccl_calls(const char *function);
 unsigned fake_nccl_ran(void); /* collectives whose turn on their stream has come */
 int fake_nccl_alive(void);    /* communicators neither aborted nor destroyed */

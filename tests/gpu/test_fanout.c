@@ -1,6 +1,6 @@
 /* Restores that ranks share by NCCL (fanout.c, fanout_plan.c), end to end: the public API, a
  * ckptd for each rank as on nodes of their own, a CUDA runtime and an NCCL with real asynchrony
- * (fakes/fake_cudart.h, fake_nccl.h).
+ * (fakes/fake_cudart.h, fake_nccl.h).  Communicators that do not end (nccl_end.c) too.
  *
  * Whatever happens to the fan-out, every byte of every rank is compared; where it works, what
  * the nodes read from the store is counted in their logs. */
@@ -108,6 +108,8 @@ struct scene {
     uint32_t who;                  /* which rank it happens to */
     enum fake_nccl_fault fault;
     const char *fails; /* or a function of NCCL that returns `result` */
+    const char *holds; /* one that does not come back, on all ranks, while the scene lasts */
+    bool forever;      /* and not then either */
     unsigned nth;
     int result;
     const char *breaks; /* or one of CUDA, for good if it is sticky */
@@ -323,7 +325,8 @@ static void end_comm(const struct ckpt_fanout *f)
 {
     if (f->comm && f->comm_lost != CKPT_COMM_ABORTED)
         CHECK_EQ(ncclCommAbort(f->comm), 0);
-    CHECK_EQ(fake_nccl_alive(), 0);
+    while (fake_nccl_alive() > 0) /* or the alarm */
+        kit_pause(1);
 }
 
 /* The others do not wait for it in the callback. */
@@ -442,6 +445,8 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     kit_scribble(r);
     if (me)
         arrange(m, true);
+    if (m->holds)
+        fake_nccl_hold(m->holds, true);
     setenv("CKPT_NCCL", m->no_nccl && me ? "/nowhere/libnccl.so" : FAKE_NCCL, 1);
     if (m->stays_away && me)
         o.fanout = NULL;
@@ -459,6 +464,8 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
     if (m->device_fails)
         host_memory_goes_on(r);
     end_comm(&f);
+    if (m->holds && !m->forever)
+        fake_nccl_hold(m->holds, false);
     unplace(t);
     if (m->elsewhere)
         CHECK_EQ(cudaSetDevice(0), 0);
@@ -726,6 +733,20 @@ static const struct scene everything[] = {
       .who = 2,
       .timeout_ms = SOON,
       .why = "given up: " },
+    { .name = "hangs, and all aborts",
+      .fault = FAKE_NCCL_HANG,
+      .nth = 3,
+      .who = 1,
+      .holds = "CommAbort",
+      .timeout_ms = SOON,
+      .why = "given up: " },
+    { .name = "one aborts, none can destroy",
+      .fails = "CommFinalize",
+      .nth = 1,
+      .result = 3,
+      .who = 1,
+      .holds = "CommDestroy",
+      .timeout_ms = 2000 },
     { .name = "own again", .own_comm = true },
     { .name = "all is well", .once = true },
     { .name = "dies", .fault = FAKE_NCCL_DIE, .nth = 2, .who = 2, .timeout_ms = SOON, .why = ": " },
@@ -746,6 +767,21 @@ static void test_first_start(void)
     };
     struct play m = { plain, ARRAY_COUNT(plain), scenes, ARRAY_COUNT(scenes), NULL };
     play("first", NODES, start_first, &m, 0);
+}
+
+/* A rank dies; the others' aborts wait for it for good, they and their contexts do not. */
+static void test_dies_alone(void)
+{
+    static const struct scene scenes[] = { { .name = "dies, and aborts wait",
+                                             .fault = FAKE_NCCL_DIE,
+                                             .nth = 2,
+                                             .who = 1,
+                                             .holds = "CommAbort",
+                                             .forever = true,
+                                             .timeout_ms = SOON,
+                                             .why = ": " } };
+    play_scenes("plain", NODES, scenes, 1, 1 << 1);
+    kit.kills++;
 }
 
 /* A rank dies elsewhere; the others end with the right bytes. */
@@ -904,6 +940,7 @@ int main(void)
     start_nodes();
     test_first_start();
     test_scenes();
+    test_dies_alone();
     test_dies();
     test_device_fails();
     test_anything();

@@ -93,6 +93,16 @@ static void run(const char *path, enum how how)
     cases++;
 }
 
+/* A thread that NCCL holds (nccl_end.c) is in the library for good. */
+static void test_never_unloaded(void)
+{
+    void *lib = dlopen(LIBCKPT, RTLD_NOW | RTLD_LOCAL);
+    CHECK(lib);
+    CHECK_EQ(dlclose(lib), 0);
+    CHECK(dlopen(LIBCKPT, RTLD_NOW | RTLD_NOLOAD));
+    cases++;
+}
+
 int main(void)
 {
     char path[4096];
@@ -103,6 +113,7 @@ int main(void)
     run(FAKE_NCCL, TOO_OLD);
     run(FAKE_NCCL, BY_NAME);
     run(FAKE_NCCL, LOADED_BEFORE);
+    test_never_unloaded();
     snprintf(path, sizeof(path), "%s/libnccl.so.2", given ? given : NCCL_DIR);
     if (access(path, R_OK) != 0)
         TEST_SKIP("PyPI's NCCL is not here (tests/gpu/fetch-nccl gets it)");
