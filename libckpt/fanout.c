@@ -100,6 +100,24 @@ static enum ckpt_status await(const struct fanout *f, const struct gpu_event *e,
     }
 }
 
+/* The first vote is behind all that the caller has queued: that may take as long as the restore, and
+ * no other rank is to blame. */
+static enum ckpt_status await_caller(const struct fanout *f, int64_t deadline_ns,
+                                     struct ckpt_err *err)
+{
+    enum ckpt_status st;
+    nccl_result r;
+    while ((st = f->gpu->ops->query(f->ended[0], err)) == CKPT_BUSY) {
+        st = look_for_error(f, &r, err);
+        if (st != CKPT_OK)
+            return st;
+        if (lib_now_ns() >= deadline_ns)
+            return err_set(err, CKPT_TIMEOUT, "the work on the stream before does not end");
+        pause_to_look();
+    }
+    return st;
+}
+
 /* True on *ret if all ranks say yes, and mean the same.  All get the same answer, or none. */
 static enum ckpt_status vote(struct fanout *f, bool yes, bool *ret, struct ckpt_err *err)
 {
@@ -187,6 +205,8 @@ static enum ckpt_status join(struct fanout *f, struct ckpt_err *err)
 /* Our queue on the device, and what a vote takes. */
 static enum ckpt_status make_queue(struct fanout *f, struct ckpt_err *err)
 {
+    if (!cuda_uses_host_pointers(devices_cuda(f->s->ctx->devices), (int)f->device - 1))
+        return err_set(err, CKPT_UNSUPPORTED, "the device has host memory at addresses of its own");
     enum ckpt_status st = devices_queue(f->s->ctx->devices, f->device, &f->gpu, err);
     for (size_t i = 0; st == CKPT_OK && i < AHEAD; i++)
         st = f->gpu->ops->event_new(f->gpu, &f->ended[i], err);
@@ -477,6 +497,8 @@ static enum outcome fan_out(struct fanout *f, struct lib_op *op, int64_t deadlin
     enum ckpt_status st = CKPT_OK;
     if (f->own)
         st = settle(f, NCCL_IN_PROGRESS, "making a communicator", err);
+    if (st == CKPT_OK)
+        st = await_caller(f, deadline_ns, err);
     if (st == CKPT_OK)
         st = vote(f, f->plan && planned(f, op, deadline_ns), &yes, err);
     if (st == CKPT_OK && !yes)

@@ -440,15 +440,18 @@ int gpu_cuda_one_by_one(const struct gpu *g)
     return atomic_load(&((const struct cuda_gpu *)g)->one_by_one);
 }
 
-/* Batches are given the host's own pointers to pinned memory. */
-static bool has_batches(const struct cuda *c, int device)
+bool cuda_uses_host_pointers(const struct cuda *c, int device)
 {
     int same = 0;
-    if (!c->api.MemcpyBatch13 && !c->api.MemcpyBatch12)
-        return false;
     if (c->api.DeviceGetAttribute(&same, CUDA_USES_HOST_POINTERS, device) != CUDA_SUCCESS)
         (void)c->api.GetLastError();
     return same;
+}
+
+/* Batches are given the host's own pointers to pinned memory. */
+static bool has_batches(const struct cuda *c, int device)
+{
+    return (c->api.MemcpyBatch13 || c->api.MemcpyBatch12) && cuda_uses_host_pointers(c, device);
 }
 
 static void cuda_gpu_free(struct gpu *gpu)

@@ -24,6 +24,8 @@ bool cuda_context_here(const struct cuda *c);
  * no context: of a thread whose device nothing in this process works with, no stream is. */
 enum ckpt_status cuda_capturing(const struct cuda *c, void *stream, bool *ret, struct ckpt_err *err)
     CKPT_MUST_CHECK;
+/* The device has pinned memory where the host has it. */
+bool cuda_uses_host_pointers(const struct cuda *c, int device);
 /* A device with its queue; borrows `c`. */
 enum ckpt_status gpu_cuda_new(const struct cuda *c, int device, struct gpu **ret,
                               struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -76,6 +76,7 @@ static _Thread_local struct {
 } group;
 
 extern int cudaGetDevice(int *ret);
+extern int cudaDeviceGetAttribute(int *ret, int attribute, int device);
 extern int cuPointerGetAttributes(unsigned count, int *attributes, void **data,
                                   unsigned long long p);
 
@@ -456,6 +457,12 @@ static bool place_of(const void *p, struct place *ret)
     return cuPointerGetAttributes(2, what, answers, (uintptr_t)p) == CUDA_SUCCESS;
 }
 
+static bool host_pointers(int device)
+{
+    int same = 0;
+    return cudaDeviceGetAttribute(&same, CUDA_USES_HOST_POINTERS, device) == CUDA_SUCCESS && same;
+}
+
 /* The host's view of a buffer; NULL: NCCL would refuse it. */
 static unsigned char *view(nccl_comm c, const void *p, size_t bytes)
 {
@@ -468,6 +475,8 @@ static unsigned char *view(nccl_comm c, const void *p, size_t bytes)
         return NULL;
     if (first.type != last.type)
         DIE("a buffer of %zu bytes at %p is outside of its allocation", bytes, p);
+    if (first.type == CUDA_MEMORY_HOST && !host_pointers(c->device))
+        DIE("device %d has no memory at %p", c->device, p);
     if (first.type == CUDA_MEMORY_HOST)
         return u.p;
     if (first.type != CUDA_MEMORY_DEVICE || first.device != c->device)

@@ -8,7 +8,8 @@
  *   - What is under way at an abort writes a last time, late.
  *   - Host memory that is not pinned and memory of another device are ncclInvalidArgument.
  *   - What NCCL leaves undefined ends the process with words: ranks that disagree on the next
- *     collective, a buffer outside of its allocation, use after abort or destroy.
+ *     collective, a buffer outside of its allocation, or not where the
+ *     device has it, use after abort or destroy.
  *   - Nobody learns of a rank that died, or of another's abort.
  *   - CommAbort and CommDestroy come back when they are let go: what they do to this rank is done
  *     before.  A thread that is held must not be the trainer's. */

@@ -124,12 +124,14 @@ struct scene {
     int timeout_ms;
     uint32_t flags;
     const char *except;
-    bool exchanges;        /* that rank takes b for c and c for b */
-    const char *why;       /* part of what must be said of it; NULL = it went well */
-    const char *words;     /* it ends with CKPT_CORRUPT and these words */
-    bool anything_is_said; /* `why`, or nothing */
-    bool once;             /* the nodes read each byte once between them */
-    bool slow;             /* copies take long, as does what is on the stream before the restore */
+    bool exchanges;          /* that rank takes b for c and c for b */
+    const char *why;         /* part of what must be said of it; NULL = it went well */
+    const char *words;       /* it ends with CKPT_CORRUPT and these words */
+    bool anything_is_said;   /* `why`, or nothing */
+    bool once;               /* the nodes read each byte once between them */
+    bool slow;               /* copies take long */
+    int in_front_ms;         /* as does what is on the stream before the restore */
+    uint32_t other_pointers; /* a bit for each rank whose devices have host memory elsewhere */
 };
 /* A launch of them. */
 struct play {
@@ -251,12 +253,11 @@ static void check_bytes(struct trainer *t)
     r->parts = declared;
 }
 
-/* Until the first vote is queued: it, and all of the fan-out, waits for this stream. */
+/* The first vote, and all of the fan-out, waits for this stream. */
 static void stay_in_front(const struct trainer *t)
 {
-    while (fake_nccl_calls("AllReduce") == t->votes)
-        kit_pause(1);
-    kit_pause(100);
+    kit_pause(t->scene->in_front_ms);
+    CHECK_EQ(fake_nccl_calls("AllReduce"), t->votes);
     CHECK_EQ(fake_nccl_ran(), t->ran);
 }
 
@@ -264,7 +265,7 @@ static void stay_in_front(const struct trainer *t)
 static void scribble(void *arg)
 {
     struct trainer *t = arg;
-    if (t->scene->slow)
+    if (t->scene->in_front_ms)
         stay_in_front(t);
     for (size_t i = 0; i < t->r->count; i++)
         if (t->on_device[i])
@@ -520,6 +521,8 @@ static void restore(struct kit_rank *r)
     uint64_t bytes = 0;
     begin(&t, r);
     CHECK(r->point.size);
+    if (m->scenes[0].other_pointers >> r->rank & 1)
+        fake_other_pointers(); /* before a queue is made */
     refused(r);
     for (size_t i = 0; i < m->scene_count; i++) {
         between(r, m, i, &bytes);
@@ -600,16 +603,26 @@ static const int some[PARTS_MAX] = { 0, -1, 0, 1, 0 },
 static const int other[PARTS_MAX] = { 1, 1, 1, 1, 1, 1, 1 };
 /* It goes another way, or wrong, in every place, and in the next scene all is well again. */
 static const struct scene everything[] = {
-    { .name = "plain", .once = true, .slow = true },
+    { .name = "plain", .once = true, .slow = true, .in_front_ms = 300 },
     { .name = "own", .own_comm = true, .once = true },
     { .name = "some", .where = some },
     { .name = "except", .except = "w" },
-    { .name = "small", .except = "*b", .slow = true },
+    { .name = "small", .except = "*b", .slow = true, .in_front_ms = 300 },
     { .name = "host", .where = host, .why = "not used: no tensor" },
     { .name = "other device", .where = other, .why = "not used: no tensor" },
     { .name = "one host", .where_else = host, .who = 1, .why = "o" },
     { .name = "differ", .where_else = some, .who = 1, .why = "do not ask for the same" },
-    { .name = "elsewhere", .where = other, .own_comm = true, .elsewhere = true, .slow = true },
+    { .name = "elsewhere",
+      .where = other,
+      .own_comm = true,
+      .elsewhere = true,
+      .slow = true,
+      .in_front_ms = 300 },
+    { .name = "in front", /* for longer than any limit but the restore's */
+      .in_front_ms = 7000,
+      .timeout_ms = SOON,
+      .why = ": ",
+      .anything_is_said = true },
     { .name = "captured",
       .where = host,
       .own_comm = true,
@@ -767,6 +780,24 @@ static void test_first_start(void)
     };
     struct play m = { plain, ARRAY_COUNT(plain), scenes, ARRAY_COUNT(scenes), NULL };
     play("first", NODES, start_first, &m, 0);
+}
+
+/* A device that would not find the words of a vote: one rank's, and all. */
+static void test_other_pointers(void)
+{
+    static const struct scene one[] = {
+        { .name = "one, own",
+          .own_comm = true,
+          .other_pointers = 2,
+          .timeout_ms = SOON,
+          .why = ": " },
+        { .name = "one", .timeout_ms = SOON, .why = ": " },
+    };
+    static const struct scene all[] = {
+        { .name = "all", .other_pointers = 7, .why = "not used: the device has host memory" },
+    };
+    play_scenes("plain", NODES, one, ARRAY_COUNT(one), 0);
+    play_scenes("plain", NODES, all, ARRAY_COUNT(all), 0);
 }
 
 /* A rank dies; the others' aborts wait for it for good, they and their contexts do not. */
@@ -940,6 +971,7 @@ int main(void)
     start_nodes();
     test_first_start();
     test_scenes();
+    test_other_pointers();
     test_dies_alone();
     test_dies();
     test_device_fails();
