@@ -20,14 +20,14 @@ struct fanout {
     struct ckpt_fanout opts;
     struct nccl_api api;
     struct nccl_id id;
-    struct ckpt_err why;      /* it cannot take part, known since they met */
-    nccl_comm comm;           /* NULL: none that can be used, or no more */
-    bool own;                 /* made here */
-    uint32_t left;            /* CKPT_COMM_*: how the caller's is left */
-    struct fanout_plan *plan; /* the state's; NULL: it says no */
-    struct gpu *gpu;          /* a queue of our own on the communicator's device */
-    unsigned device;          /* of devices.h */
-    uint64_t *words;          /* a pinned page: this rank's vote, and at PAGE / 2 what all said */
+    struct ckpt_err why;            /* it cannot take part, known since they met */
+    nccl_comm comm;                 /* NULL: none that can be used, or no more */
+    bool own;                       /* made here */
+    uint32_t left;                  /* CKPT_COMM_*: how the caller's is left */
+    struct fanout_plan *plan;       /* the state's; NULL: it says no */
+    struct gpu *gpu;                /* a queue of our own on the communicator's device */
+    unsigned device;                /* of devices.h */
+    struct room words;              /* a page: this rank's vote, and at PAGE / 2 what all said */
     struct gpu_event *ended[AHEAD]; /* behind each group under way */
     struct digest asked;            /* the plan, of which checkpoint, by which rules */
     bool bad;                       /* what this rank sends is not what was saved */
@@ -121,7 +121,8 @@ static enum ckpt_status await_caller(const struct fanout *f, int64_t deadline_ns
 /* True on *ret if all ranks say yes, and mean the same.  All get the same answer, or none. */
 static enum ckpt_status vote(struct fanout *f, bool yes, bool *ret, struct ckpt_err *err)
 {
-    uint64_t d[2], *mine = f->words, *all = f->words + PAGE / 2 / sizeof(*f->words);
+    void *page = f->words.bytes;
+    uint64_t d[2], *mine = page, *all = mine + PAGE / 2 / sizeof(*mine);
     memcpy(d, f->asked.b, sizeof(d));
     const uint64_t words[WORDS] = { d[0], ~d[0], d[1], ~d[1], yes };
     memcpy(mine, words, sizeof(words));
@@ -210,14 +211,12 @@ static enum ckpt_status make_queue(struct fanout *f, struct ckpt_err *err)
     enum ckpt_status st = devices_queue(f->s->ctx->devices, f->device, &f->gpu, err);
     for (size_t i = 0; st == CKPT_OK && i < AHEAD; i++)
         st = f->gpu->ops->event_new(f->gpu, &f->ended[i], err);
-    if (st == CKPT_OK && !(f->words = aligned_alloc(PAGE, PAGE)))
+    if (st == CKPT_OK && !room_make(&f->words, PAGE))
         st = err_set(err, CKPT_NO_MEMORY, "out of memory");
     if (st == CKPT_OK)
-        st = f->gpu->ops->pin(f->gpu, f->words, PAGE, err);
-    if (st != CKPT_OK) {
-        free(f->words);
-        f->words = NULL;
-    }
+        st = f->gpu->ops->pin(f->gpu, f->words.bytes, f->words.len, err);
+    if (st == CKPT_OK)
+        f->words.pinned_by = f->gpu;
     return st;
 }
 
@@ -573,10 +572,8 @@ void fanout_free(struct fanout *f, uint32_t *ret_comm)
     if (f->gpu && !f->stuck) {
         for (size_t i = 0; i < AHEAD; i++)
             f->gpu->ops->event_free(f->ended[i]);
-        if (f->words)
-            f->gpu->ops->unpin(f->gpu, f->words, PAGE);
+        room_drop(&f->words);
         f->gpu->ops->free(f->gpu);
-        free(f->words);
     }
     free(f);
 }

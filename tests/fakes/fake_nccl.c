@@ -463,6 +463,27 @@ static bool host_pointers(int device)
     return cudaDeviceGetAttribute(&same, CUDA_USES_HOST_POINTERS, device) == CUDA_SUCCESS && same;
 }
 
+/* Does a forked child get that page too?  Then one of the two writes where no device reads. */
+static bool forks(const void *p)
+{
+    char line[4096];
+    uintptr_t first = 0, end = 0;
+    bool ret = true;
+    FILE *f = fopen("/proc/self/smaps", "re");
+    while (f && fgets(line, sizeof(line), f)) {
+        uintptr_t low, high;
+        if (sscanf(line, "%lx-%lx ", &low, &high) == 2) {
+            first = low;
+            end = high;
+        }
+        if ((uintptr_t)p >= first && (uintptr_t)p < end && strncmp(line, "VmFlags:", 8) == 0)
+            ret = !strstr(line, " dc");
+    }
+    if (f)
+        fclose(f);
+    return ret;
+}
+
 /* The host's view of a buffer; NULL: NCCL would refuse it. */
 static unsigned char *view(nccl_comm c, const void *p, size_t bytes)
 {
@@ -477,6 +498,8 @@ static unsigned char *view(nccl_comm c, const void *p, size_t bytes)
         DIE("a buffer of %zu bytes at %p is outside of its allocation", bytes, p);
     if (first.type == CUDA_MEMORY_HOST && !host_pointers(c->device))
         DIE("device %d has no memory at %p", c->device, p);
+    if (first.type == CUDA_MEMORY_HOST && forks(p))
+        DIE("a forked child takes the page at %p along", p);
     if (first.type == CUDA_MEMORY_HOST)
         return u.p;
     if (first.type != CUDA_MEMORY_DEVICE || first.device != c->device)

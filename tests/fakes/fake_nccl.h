@@ -9,7 +9,8 @@
  *   - Host memory that is not pinned and memory of another device are ncclInvalidArgument.
  *   - What NCCL leaves undefined ends the process with words: ranks that disagree on the next
  *     collective, a buffer outside of its allocation, or not where the
- *     device has it, use after abort or destroy.
+ *     device has it, use after abort or destroy, host memory that a
+ *     fork shares.
  *   - Nobody learns of a rank that died, or of another's abort.
  *   - CommAbort and CommDestroy come back when they are let go: what they do to this rank is done
  *     before.  A thread that is held must not be the trainer's. */
