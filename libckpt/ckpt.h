@@ -439,11 +439,11 @@ struct ckpt_rename {
 };
 /* What became of a caller's communicator, as far as this rank knows. */
 enum ckpt_comm_end {
-    CKPT_COMM_KEPT = 0,    /* left in order: it is as it was */
+    CKPT_COMM_KEPT = 0, /* left in order: it is as it was */
     /* A rank failed or did not come: aborted here, so it is not yours any more.  Where the abort
      * waits for ranks that do not come, it goes on doing so in a thread of the library. */
     CKPT_COMM_ABORTED = 1,
-    CKPT_COMM_LOST = 2,    /* this rank could not come, others may wait for it: abort it yourself */
+    CKPT_COMM_LOST = 2, /* this rank could not come, others may wait for it: abort it yourself */
 };
 /* Replicas that restore together: the ranks of a communicator that hold the same tensors on
  * devices read each byte once between them, and NCCL brings it to the others.  Worth its while

@@ -1,6 +1,7 @@
 /* Restores that ranks share by NCCL (fanout.c, fanout_plan.c), end to end: the public API, a
  * ckptd for each rank as on nodes of their own, a CUDA runtime and an NCCL with real asynchrony
- * (fakes/fake_cudart.h, fake_nccl.h).  Communicators that do not end (nccl_end.c) too.
+ * (fakes/fake_cudart.h, fake_nccl.h).  Communicators that do not end
+ * (nccl_end.c), in threads of the library (own_thread.c), too.
  *
  * Whatever happens to the fan-out, every byte of every rank is compared; where it works, what
  * the nodes read from the store is counted in their logs. */
