@@ -201,8 +201,8 @@ struct ckpt_piece {
  * with ckpt_state_free or ckpt_close. */
 CKPT_API enum ckpt_status ckpt_state_new(struct ckpt *c, struct ckpt_state **ret);
 /* Gives it back with its staging memory.  Saves of it that are staged go on, and ckpt_wait
- * knows them; one that is still being copied is given up.  Waits at most for one slot's
- * copy.  NULL is fine. */
+ * knows them; one that is still being copied is given up.  Waits at most 5 s for a slot's copy and
+ * for the driver; memory that they still use then goes when that ends.  NULL is fine. */
 CKPT_API void ckpt_state_free(struct ckpt_state *s);
 
 /* Declares the next tensor and what this rank holds of it: `count` pieces, 0 if

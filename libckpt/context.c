@@ -317,7 +317,7 @@ static enum ckpt_status context_init(struct ckpt *c, const struct ckpt_open_opts
     return st == CKPT_OK ? devices_new(&c->devices, err) : st;
 }
 
-static void context_free(struct ckpt *c)
+void lib_let_go(struct ckpt *c)
 {
     while (c->shared.states) {
         struct ckpt_state *s = c->shared.states;
@@ -325,8 +325,14 @@ static void context_free(struct ckpt *c)
         state_free_memory(s);
         free(s);
     }
-    client_drop_queue(c);
     devices_free(c->devices, c->pid == getpid());
+    c->devices = NULL;
+}
+
+static void context_free(struct ckpt *c)
+{
+    lib_let_go(c); /* in a forked child, and when no thread was started */
+    client_drop_queue(c);
     if (c->fd >= 0)
         close(c->fd);
     connect_fini(c);

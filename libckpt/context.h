@@ -169,7 +169,7 @@ struct ckpt_state {
         uint32_t alone;   /* uses of the arena alone, by the transfer thread: it maps, it pins */
         unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
-        bool freed;       /* by the caller; it goes when nothing of it is in the air */
+        bool freed;       /* by the caller; the transfer thread takes it when it is in no use */
         uint64_t queued;  /* op whose copies are all queued, at least */
         struct ckpt_err failed; /* what became of a flight of the load under way */
         bool announced;         /* STATE was queued: again after a fresh start of ckptd */
@@ -215,6 +215,7 @@ struct ckpt {
         struct lib_out *outs, **outs_tail;
         struct ckpt_state *states;
         uint32_t next_state;
+        uint32_t burying; /* the number of one that is not among them now and not gone yet; 0 */
         uint64_t last_committed_op;
         struct lib_op ops[LIB_OPS];
         struct {
@@ -276,6 +277,9 @@ bool lib_assert_failed(struct ckpt *c, const char *what, const char *file, int l
 enum ckpt_status lib_guarded(struct ckpt *c, guard_call call, void *arg, struct ckpt_err *err)
     CKPT_MUST_CHECK;
 #define LIB_ASSERT(c, cond) ((cond) || lib_assert_failed((c), #cond, __FILE__, __LINE__))
+/* Frees the states and the devices' queues: calls of the driver, which may not come back, so of the
+ * transfer thread where there is one. */
+void lib_let_go(struct ckpt *c);
 /* Ends an op with a status; lock held. */
 void lib_op_end(struct ckpt *c, struct lib_op *op, enum ckpt_status st, const char *text);
 
@@ -329,6 +333,9 @@ bool copies_land_any(struct ckpt *c, bool *ret_left);
 bool copies_land_all(struct ckpt *c, struct ckpt_state *s);
 /* The thread ends: what is under way is waited for, as nobody else looks. */
 void copies_land_last(struct ckpt *c);
+/* A state that the caller has freed goes, when nothing uses it: the driver is called for that, which
+ * may take long or for ever.  False: there is none.  Lock held, dropped meanwhile. */
+bool copies_bury_one(struct ckpt *c);
 /* The slot of a restore is free again; lock held. */
 void copies_give_back(struct ckpt *c, const struct wire_back *back);
 

@@ -96,11 +96,21 @@ void state_unlink(struct ckpt_state *s)
         *p = s->next;
 }
 
+/* Lock held. */
+static bool is_there(const struct ckpt *c, uint32_t number)
+{
+    const struct ckpt_state *s = c->shared.states;
+    while (s && s->number != number)
+        s = s->next;
+    return s || c->shared.burying == number;
+}
+
 void ckpt_state_free(struct ckpt_state *s)
 {
     if (!s)
         return;
     struct ckpt *c = s->ctx;
+    uint32_t number = s->number;
     if (c->pid != getpid())
         return; /* ckpt_close of the child frees it */
     pthread_mutex_lock(&c->lock);
@@ -122,15 +132,12 @@ void ckpt_state_free(struct ckpt_state *s)
         forget(s);
     s->shared.announced = false;
     /* A device may still write there, now or behind the caller's work: it goes when that ends. */
-    s->shared.freed = state_in_use(s);
-    bool gone = !s->shared.freed;
-    if (gone)
-        state_unlink(s);
+    s->shared.freed = true;
+    pthread_cond_broadcast(&c->changed);
+    client_wake(c);
+    while (is_there(c, number) && (lib_wait_changed(c, deadline) || lib_now_ns() < deadline))
+        ;
     pthread_mutex_unlock(&c->lock);
-    if (!gone)
-        return;
-    state_free_memory(s);
-    free(s);
 }
 
 /* Common entry of the declaring calls: a state that is not sealed yet. */

@@ -450,6 +450,33 @@ static void sleep_for_work(struct ckpt *c, bool full, bool in_air)
     }
 }
 
+/* The last words.  A socket that is closed with unread messages resets the connection, and
+ * the daemon would see that before it sees ours: so nothing more may come, and what came
+ * is taken. */
+static void say_bye(struct ckpt *c)
+{
+    struct ckpt_err err = { 0 };
+    enum ckpt_status st = client_flush(c, &err);
+    wire_begin(c->out, WIRE_BYE, NULL);
+    if (st == CKPT_OK)
+        st = wire_send(c->fd, c->out, &err);
+    shutdown(c->fd, SHUT_RD);
+    while (st == CKPT_OK) { /* failed: the daemon sees the end of the connection in any case */
+        st = wire_recv(c->fd, c->in, &err);
+        wire_close_fds(c->in);
+    }
+}
+
+/* A broken context copies no more, but its states can still be freed. */
+static void await_close(struct ckpt *c)
+{
+    pthread_mutex_lock(&c->lock);
+    while (!c->shared.stop)
+        if (!copies_bury_one(c))
+            pthread_cond_wait(&c->changed, &c->lock);
+    pthread_mutex_unlock(&c->lock);
+}
+
 static void *transfer_main(void *arg)
 {
     struct ckpt *c = arg;
@@ -471,6 +498,10 @@ static void *transfer_main(void *arg)
             sleep_for_work(c, sent == CKPT_BUSY, in_air);
     }
     copies_land_last(c);
+    await_close(c);
+    if (c->fd >= 0 && c->shared.linked)
+        say_bye(c);
+    lib_let_go(c);
     pthread_mutex_lock(&c->lock);
     c->shared.ended = true;
     pthread_cond_broadcast(&c->changed);
@@ -485,23 +516,6 @@ enum ckpt_status transfer_start(struct ckpt *c, struct ckpt_err *err)
         return err_errno(err, e, "starting the transfer thread");
     c->thread_running = true;
     return CKPT_OK;
-}
-
-/* The last words.  A socket that is closed with unread messages resets the connection, and
- * the daemon would see that before it sees ours: so nothing more may come, and what came
- * is taken. */
-static void say_bye(struct ckpt *c)
-{
-    struct ckpt_err err = { 0 };
-    enum ckpt_status st = client_flush(c, &err);
-    wire_begin(c->out, WIRE_BYE, NULL);
-    if (st == CKPT_OK)
-        st = wire_send(c->fd, c->out, &err);
-    shutdown(c->fd, SHUT_RD);
-    while (st == CKPT_OK) { /* failed: the daemon sees the end of the connection in any case */
-        st = wire_recv(c->fd, c->in, &err);
-        wire_close_fds(c->in);
-    }
 }
 
 bool transfer_stop(struct ckpt *c)
@@ -529,7 +543,5 @@ bool transfer_stop(struct ckpt *c)
         pthread_join(c->thread, NULL);
         c->thread_running = false;
     }
-    if (c->fd >= 0 && c->shared.linked)
-        say_bye(c);
     return true;
 }

@@ -180,8 +180,7 @@ static bool land_one(struct ckpt *c, struct ckpt_state *s)
     return true;
 }
 
-/* A state that was freed under a device, which has ended meanwhile.  Lock held, dropped meanwhile. */
-static bool bury_one(struct ckpt *c)
+bool copies_bury_one(struct ckpt *c)
 {
     struct ckpt_state *s = c->shared.states;
     while (s && (!s->shared.freed || state_in_use(s)))
@@ -189,10 +188,13 @@ static bool bury_one(struct ckpt *c)
     if (!s)
         return false;
     state_unlink(s);
+    c->shared.burying = s->number;
     pthread_mutex_unlock(&c->lock);
     state_free_memory(s);
     free(s);
     pthread_mutex_lock(&c->lock);
+    c->shared.burying = 0;
+    pthread_cond_broadcast(&c->changed);
     return true;
 }
 
@@ -205,7 +207,7 @@ bool copies_land_any(struct ckpt *c, bool *ret_left)
         did = land_one(c, s);
         *ret_left |= s->flights != NULL;
     }
-    did = did || bury_one(c);
+    did = did || copies_bury_one(c);
     pthread_mutex_unlock(&c->lock);
     return did;
 }

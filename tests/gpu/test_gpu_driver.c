@@ -243,7 +243,87 @@ static void closes_under_call(void)
     usleep(20000);
 }
 
-/* The same at a fence: the save is given up, and training goes on. */
+/* What the driver does not take back is left to the library's thread, with ckptd told before. */
+static void closes_under(const char *function)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    uint64_t op;
+    impatient_ns = SECOND_NS / 10;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK_OK(ckpt_fence(g.f.s, 20000)); /* all landed */
+    fake_hold(function, true);
+    unsigned before = fake_calls(function);
+    ckpt_close(g.f.c);
+    CHECK_EQ(fake_calls(function), before + 1);
+    fake_await(g.f.d, WIRE_BYE, 1);
+    fake_hold(function, false);
+    while (fake_calls("StreamDestroy") == 0) /* the last call of all */
+        usleep(500);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+static void closes_under_unpin(void)
+{
+    closes_under("HostUnregister");
+}
+
+static void closes_under_destroy(void)
+{
+    closes_under("StreamDestroy");
+}
+
+static void frees_under_unpin(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_state *other;
+    uint64_t op;
+    impatient_ns = SECOND_NS / 10;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    fake_hold("HostUnregister", true);
+    ckpt_state_free(g.f.s);
+    CHECK(fake_pinned());
+    CHECK_OK(ckpt_state_new(g.f.c, &other));
+    CHECK_OK(ckpt_progress(g.f.c, 2));
+    impatient_ns = PATIENT_NS;
+    fake_hold("HostUnregister", false);
+    ckpt_state_free(other); /* behind the first one */
+    CHECK_EQ(fake_pinned(), 0);
+    ckpt_close(g.f.c);
+}
+
+/* A broken context gives memory back all the same. */
+static void frees_when_broken(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_err err = { 0 };
+    uint64_t op;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    save_behind_gate(&g, 1, &op);
+    atomic_store(&gate, 1);
+    CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    impatient_ns = 5 * SECOND_NS;
+    err_set(&err, CKPT_CORRUPT, "broken by the test");
+    pthread_mutex_lock(&g.f.c->lock);
+    lib_break(g.f.c, &err);
+    pthread_mutex_unlock(&g.f.c->lock);
+    ckpt_state_free(g.f.s);
+    CHECK_EQ(fake_pinned(), 0);
+    ckpt_close(g.f.c);
+}
+
+/* A call that does not come back at a fence: the save is given up, and training goes on. */
 static void fences_under_call(void)
 {
     struct device_fixture g;
@@ -518,11 +598,12 @@ static void nothing_there(void)
 int main(void)
 {
     static void (*const each[])(void) = {
-        pins_in_slices,      pins_arena,         pinning_is_no_copy, pins_some,
-        pins_at_second_try,  volatile_in_slices, unpins_unlocked,    closes_under_call,
-        info_unlocked,       failure_is_its_own, no_usable_runtime,  fences_under_call,
-        queue_is_full,       near_device,        asks_once,          another_device_there,
-        pinned_memory_there, plain_memory_there, nothing_there,
+        pins_in_slices,       pins_arena,         pinning_is_no_copy, pins_some,
+        pins_at_second_try,   volatile_in_slices, unpins_unlocked,    closes_under_call,
+        info_unlocked,        failure_is_its_own, no_usable_runtime,  fences_under_call,
+        queue_is_full,        near_device,        asks_once,          another_device_there,
+        pinned_memory_there,  plain_memory_there, nothing_there,      closes_under_unpin,
+        closes_under_destroy, frees_under_unpin,  frees_when_broken,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
