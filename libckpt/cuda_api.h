@@ -67,6 +67,7 @@ struct cuda_memcpy_attributes {
     F(HostUnregister, (void *p))                                                        \
     F(StreamCreateWithFlags, (cuda_stream * ret, unsigned flags))                       \
     F(StreamDestroy, (cuda_stream s))                                                   \
+    F(StreamQuery, (cuda_stream s))                                                     \
     F(StreamWaitEvent, (cuda_stream s, cuda_event e, unsigned flags))                   \
     F(StreamIsCapturing, (cuda_stream s, int *ret))                                     \
     F(ThreadExchangeStreamCaptureMode, (int *mode))                                     \

@@ -6,8 +6,9 @@
  * Making a device current makes a context on it, half a gigabyte of its memory: so the caller's
  * comes back only if there is one, and our own thread is left where it was.
  *
- * Errors: an error that comes back after it was cleared is sticky: the device is lost to
- * this process, and every later verb says so at once. */
+ * Errors: where one is followed by another when our stream is asked how it is, it was a sticky one:
+ * the device is lost to this process, and every later verb says so at once.  The runtime's last
+ * error says nothing of that: it is gone when it was read. */
 #include "libckpt/gpu_cuda.h"
 
 #include <stdatomic.h>
@@ -48,11 +49,24 @@ void gpu_cuda_own_thread(void)
     own_thread = true;
 }
 
-/* Was that error a sticky one?  Else it is cleared. */
-static bool sticky(const struct cuda_api *api)
+/* Was that error a sticky one?  It is cleared in any case.  Inside of enter/leave: the question
+ * would spoil a capture. */
+static bool sticky(struct cuda_gpu *g)
 {
+    const struct cuda_api *api = &g->cuda->api;
     (void)api->GetLastError();
-    return api->GetLastError() != CUDA_SUCCESS;
+    cuda_error e = g->stream ? api->StreamQuery(g->stream) : CUDA_SUCCESS;
+    if (e == CUDA_SUCCESS || e == CUDA_NOT_READY)
+        return false;
+    (void)api->GetLastError();
+    return true;
+}
+
+static enum ckpt_status failed(const struct cuda_gpu *g, cuda_error e, const char *what,
+                               struct ckpt_err *err)
+{
+    enum ckpt_status st = cuda_fail(&g->cuda->api, e, what, err);
+    return st == CKPT_UNSUPPORTED ? CKPT_DEVICE : st;
 }
 
 /* Statuses for errors; a sticky one loses the device. */
@@ -61,10 +75,9 @@ static enum ckpt_status said(struct cuda_gpu *g, cuda_error e, const char *what,
 {
     if (e == CUDA_SUCCESS)
         return CKPT_OK;
-    enum ckpt_status st = cuda_fail(&g->cuda->api, e, what, err);
-    if (sticky(&g->cuda->api))
+    if (sticky(g))
         atomic_store(&g->lost, true);
-    return st == CKPT_UNSUPPORTED ? CKPT_DEVICE : st;
+    return failed(g, e, what, err);
 }
 
 /* Does anybody in this process work with the device? */
@@ -91,10 +104,11 @@ static enum ckpt_status enter(struct cuda_gpu *g, struct guest *guest, struct ck
     }
     if (e == CUDA_SUCCESS)
         e = api->ThreadExchangeStreamCaptureMode(&guest->mode);
-    enum ckpt_status st = said(g, e, "using a device", err);
-    if (st != CKPT_OK && guest->device_changed)
+    if (e == CUDA_SUCCESS)
+        return CKPT_OK;
+    if (guest->device_changed)
         (void)api->SetDevice(guest->device);
-    return st;
+    return failed(g, e, "using a device", err);
 }
 
 static void leave(struct cuda_gpu *g, struct guest *guest)
@@ -195,7 +209,7 @@ static cuda_error copy_gathered(struct cuda_gpu *g)
     if (g->gathered.count == 1 || atomic_load(&g->one_by_one))
         return copy_each(g);
     cuda_error e = copy_batch(g);
-    if (e == CUDA_SUCCESS || sticky(&g->cuda->api))
+    if (e == CUDA_SUCCESS || sticky(g))
         return e;
     cuda_error each = copy_each(g);
     if (each == CUDA_SUCCESS)

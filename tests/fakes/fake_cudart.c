@@ -118,8 +118,7 @@ static cuda_error begin(const char *name, bool unsafe)
         return last_error = f->error;
     }
     if (unsafe && captures && mode == CUDA_CAPTURE_GLOBAL) {
-        for (size_t k = 0; k < FAKE_DEVICES; k++)
-            captures |= 0x10000; /* all that are under way */
+        captures |= 0x10000; /* all that are under way */
         return last_error = CAPTURE_BAD;
     }
     return broken;
@@ -468,6 +467,18 @@ static void push(cuda_stream s, struct op op)
     pthread_cond_broadcast(&changed);
 }
 
+/* Onto the stream, or into the graph that it is captured into.  Lock held. */
+static void push_or_keep(cuda_stream s, struct op op)
+{
+    struct op **at = &s->graph;
+    while (s->capturing && *at)
+        at = &(*at)->next;
+    if (s->capturing)
+        *at = memcpy(malloc(sizeof(op)), &op, sizeof(op));
+    else
+        push(s, op);
+}
+
 static void push_and_wait(cuda_stream s, struct op op)
 {
     bool done = false;
@@ -500,15 +511,7 @@ void fake_launch(fake_stream given, void (*kernel)(void *), void *arg)
 {
     pthread_mutex_lock(&lock);
     cuda_stream s = resolve(given);
-    struct op op = { .kind = KERNEL, .kernel = kernel, .arg = arg };
-    if (s->capturing) {
-        struct op **end_ = &s->graph;
-        while (*end_)
-            end_ = &(*end_)->next;
-        *end_ = memcpy(malloc(sizeof(op)), &op, sizeof(op));
-    } else {
-        push(s, op);
-    }
+    push_or_keep(s, (struct op){ .kind = KERNEL, .kernel = kernel, .arg = arg });
     pthread_mutex_unlock(&lock);
 }
 
@@ -583,9 +586,8 @@ const char *cudaGetErrorName(cuda_error e)
     return name;
 }
 
-const char *cudaGetErrorString(cuda_error e)
+const char *cudaGetErrorString(cuda_error e __attribute__((unused)))
 {
-    (void)e;
     return "said by the fake";
 }
 
@@ -659,8 +661,8 @@ cuda_error cudaDeviceGetAttribute(int *ret, int attribute, int d)
 
 cuda_error cudaGetLastError(void)
 {
-    cuda_error e = broken ? broken : last_error;
-    last_error = CUDA_SUCCESS;
+    cuda_error e = last_error;
+    last_error = CUDA_SUCCESS; /* a sticky one, too: it is the other calls that go on failing */
     return e;
 }
 
@@ -756,6 +758,12 @@ cuda_error cudaStreamDestroy(cuda_stream s)
     return end(e);
 }
 
+cuda_error cudaStreamQuery(cuda_stream s)
+{
+    cuda_error e = begin("StreamQuery", true);
+    return end(e == CUDA_SUCCESS && resolve(s)->first ? CUDA_NOT_READY : e);
+}
+
 cuda_error cudaStreamWaitEvent(cuda_stream given, cuda_event event, unsigned flags)
 {
     cuda_error e = begin("StreamWaitEvent", false);
@@ -768,14 +776,7 @@ cuda_error cudaStreamWaitEvent(cuda_stream given, cuda_event event, unsigned fla
     }
     if (e == CUDA_SUCCESS) {
         event->refs++;
-        if (s->capturing) {
-            struct op **at = &s->graph;
-            while (*at)
-                at = &(*at)->next;
-            *at = memcpy(malloc(sizeof(op)), &op, sizeof(op));
-        } else {
-            push(s, op);
-        }
+        push_or_keep(s, op);
     }
     return end(e);
 }

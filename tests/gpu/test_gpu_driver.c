@@ -6,6 +6,7 @@
 #include "gpu/device_fixture.h"
 
 extern int cudaHostRegister(void *p, size_t bytes, unsigned flags);
+extern int cudaGetLastError(void);
 
 /* See impatient.h. */
 int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
@@ -487,6 +488,30 @@ static void failure_is_its_own(void)
     w.gpu->ops->free(w.gpu);
 }
 
+/* An error after which nothing works any more loses the device; another one does not, and is not
+ * left for the caller to find. */
+static void lost_device(void)
+{
+    struct cuda cuda;
+    struct gpu *gpu;
+    struct gpu_event *e = NULL, *other;
+    struct ckpt_err err = { 0 };
+    CHECK_OK(cuda_open(&cuda, NULL));
+    CHECK_OK(gpu_cuda_new(&cuda, 0, &gpu, NULL));
+    fake_fail("EventCreateWithFlags", 1, CUDA_INVALID_VALUE, false);
+    CHECK_EQ(gpu->ops->event_new(gpu, &e, NULL), CKPT_DEVICE);
+    CHECK_EQ(cudaGetLastError(), 0);
+    CHECK_OK(gpu->ops->event_new(gpu, &e, NULL));
+    fake_fail("EventCreateWithFlags", 1, 700, true);
+    CHECK_EQ(gpu->ops->event_new(gpu, &other, NULL), CKPT_DEVICE);
+    unsigned before = fake_calls("ThreadExchangeStreamCaptureMode");
+    CHECK_EQ(gpu->ops->query(e, &err), CKPT_DEVICE);
+    CHECK(strstr(err_text(&err), "failed earlier and is not used any more"));
+    CHECK_EQ(fake_calls("ThreadExchangeStreamCaptureMode"), before);
+    gpu->ops->event_free(e);
+    gpu->ops->free(gpu);
+}
+
 /* -- where buffers are ----------------------------------------------------------------- */
 
 /* Tensors 0 to 2 are on devices, but for `host`. */
@@ -603,7 +628,7 @@ int main(void)
         info_unlocked,        failure_is_its_own, no_usable_runtime,  fences_under_call,
         queue_is_full,        near_device,        asks_once,          another_device_there,
         pinned_memory_there,  plain_memory_there, nothing_there,      closes_under_unpin,
-        closes_under_destroy, frees_under_unpin,  frees_when_broken,
+        closes_under_destroy, frees_under_unpin,  frees_when_broken,  lost_device,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
