@@ -321,14 +321,32 @@ bool flight_hangs(const struct lib_flight *f)
     return f->begun_ns && lib_now_ns() - f->begun_ns > LIB_LAND_NS;
 }
 
-enum ckpt_status flight_settle(struct gpu_event *e, struct ckpt_err *err)
+/* It ends at the caller's deadline, when the context is closed or broken, and with its connection. */
+static bool restoring(struct ckpt_state *s)
 {
+    struct ckpt *c = s->ctx;
+    bool is = false;
+    pthread_mutex_lock(&c->lock);
+    for (size_t i = 0; i < LIB_OPS; i++) {
+        const struct lib_op *op = &c->shared.ops[i];
+        is |= op->id && op->state == s && op->load && !op->final;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return is;
+}
+
+enum ckpt_status flight_settle(struct ckpt_state *s, struct gpu_event **event, struct ckpt_err *err)
+{
+    struct gpu_event *e = *event;
     enum ckpt_status st = CKPT_OK;
-    if (!e)
-        return CKPT_OK;
-    while ((st = e->gpu->ops->query(e, err)) == CKPT_BUSY)
+    while (e && (st = e->gpu->ops->query(e, err)) == CKPT_BUSY) {
+        if (!restoring(s))
+            return err_set(err, CKPT_CANCELLED, "restore: over before its copies to the device");
         pause_to_look();
-    e->gpu->ops->event_free(e);
+    }
+    if (e)
+        e->gpu->ops->event_free(e);
+    *event = NULL;
     return st;
 }
 

@@ -66,8 +66,10 @@ enum ckpt_status flight_depart(struct ckpt_state *s, struct lib_flight *f, struc
 enum ckpt_status flight_look(struct lib_flight *f, struct ckpt_err *err) CKPT_MUST_CHECK;
 /* Its copies run, and not even LIB_LAND_NS are enough for them. */
 bool flight_hangs(const struct lib_flight *f);
-/* Waits for an event behind copies whose memory is used again, and frees it; NULL is fine. */
-enum ckpt_status flight_settle(struct gpu_event *e, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* Waits for an event behind copies of a restore whose memory is used again, frees it and makes it
+ * NULL, which it may be before.  CKPT_CANCELLED: the restore is over before the copies, and it stays. */
+enum ckpt_status flight_settle(struct ckpt_state *s, struct gpu_event **event, struct ckpt_err *err)
+    CKPT_MUST_CHECK;
 /* Takes the oldest out of the state's and frees it. */
 void flight_remove(struct ckpt_state *s);
 

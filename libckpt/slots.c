@@ -228,13 +228,12 @@ struct put_call {
 };
 
 /* The part that is converted in next, when it is free. */
-static enum ckpt_status take_part(struct lib_convert *c, unsigned at, struct ckpt_err *err)
+static enum ckpt_status take_part(struct ckpt_state *s, unsigned at, struct ckpt_err *err)
 {
-    struct gpu_event *behind = c->behind[at];
-    c->behind[at] = NULL;
+    struct lib_convert *c = &s->convert;
     c->at = at;
     c->part = c->room.bytes + at * CONVERT_ROOM;
-    return flight_settle(behind, err);
+    return flight_settle(s, &c->behind[at], err);
 }
 
 /* To a device: its copies are queued, and the next part is converted meanwhile. */
@@ -250,7 +249,7 @@ static enum ckpt_status queue_part(const struct put_call *p, const struct box *p
                          &p->s->at[p->piece], err);
     enum ckpt_status gone = g->ops->record(g, c->behind[c->at], st == CKPT_OK ? err : NULL);
     st = st == CKPT_OK ? gone : st;
-    return st == CKPT_OK ? take_part(c, (c->at + 1) % LIB_CONVERTING, err) : st;
+    return st == CKPT_OK ? take_part(p->s, (c->at + 1) % LIB_CONVERTING, err) : st;
 }
 
 static enum ckpt_status put_part(void *arg, const struct box *part, const void *bytes,
@@ -276,7 +275,7 @@ static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_fr
     if (s->on[piece] && !c->pin_asked)
         room_pin(&c->room, piece_gpu(s, piece));
     c->pin_asked |= s->on[piece] != 0;
-    enum ckpt_status st = take_part(c, c->at, err);
+    enum ckpt_status st = take_part(s, c->at, err);
     if (st != CKPT_OK)
         return st;
     return convert_box(box, to, f->dtype, from, &c->part, put_part, &call,

@@ -831,34 +831,66 @@ static void *let_copies_go(void *arg)
     return NULL;
 }
 
+static void begin_other_types(struct trainer *t)
+{
+    static const int where[PARTS_MAX] = { 0, 1 };
+    struct kit_part parts[ARRAY_COUNT(large)];
+    memcpy(parts, large, sizeof(parts));
+    parts[0].dtype = CKPT_BF16;
+    parts[1].dtype = CKPT_F64;
+    begin(t->r, 100);
+    kit_declare(t->r, parts, ARRAY_COUNT(parts));
+    t->stream = fake_stream_new(0);
+    place(t, where);
+}
+
+static void end_other_types(struct trainer *t, struct ckpt_restore_opts *o)
+{
+    struct kit_rank *r = t->r;
+    KIT_OK(ckpt_restore(r->s, NULL, t->at, r->count, t->stream, o));
+    KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, o));
+    fake_sync(t->stream);
+    for (size_t i = 0; i < r->count; i++)
+        CHECK(memcmp(fake_look(t->at[i].base), r->buffers[i].base, t->at[i].bytes) == 0);
+    CHECK(fake_calls("MemcpyAsync") + fake_calls("MemcpyBatchAsync") > 50);
+    unplace(t);
+    kit_close(r);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
 /* While the device copies what was converted, more is: none of the copies is waited for before the
  * next is queued.  There are more of them than memory to convert in, which is used again. */
 static void converted_ahead(struct kit_rank *r)
 {
-    static const int where[PARTS_MAX] = { 0, 1 };
-    struct kit_part parts[ARRAY_COUNT(large)];
     struct ckpt_restore_opts o = { .size = sizeof(o), .flags = CKPT_RESTORE_CONVERT };
     struct trainer t = { .r = r };
     pthread_t helper;
-    memcpy(parts, large, sizeof(parts));
-    parts[0].dtype = CKPT_BF16;
-    parts[1].dtype = CKPT_F64;
-    begin(r, 100);
-    kit_declare(r, parts, ARRAY_COUNT(parts));
-    t.stream = fake_stream_new(0);
-    place(&t, where);
+    begin_other_types(&t);
     fake_hold("copies", true);
     CHECK_EQ(pthread_create(&helper, NULL, let_copies_go, NULL), 0);
-    KIT_OK(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, &o));
+    end_other_types(&t, &o);
     CHECK_EQ(pthread_join(helper, NULL), 0);
-    KIT_OK(ckpt_restore(r->s, NULL, r->buffers, r->count, NULL, &o));
-    fake_sync(t.stream);
-    for (size_t i = 0; i < r->count; i++)
-        CHECK(memcmp(fake_look(t.at[i].base), r->buffers[i].base, t.at[i].bytes) == 0);
-    CHECK(fake_calls("MemcpyAsync") + fake_calls("MemcpyBatchAsync") > 50);
-    unplace(&t);
-    kit_close(r);
-    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* The device copies nothing: the library waits for memory to convert in no longer than the caller,
+ * and then serves other states. */
+static void converted_stuck(struct kit_rank *r)
+{
+    static const struct kit_part one[] = { TENSOR("h", CKPT_F32, 1, KIT_ROWS, 1000) };
+    struct ckpt_restore_opts o = { .size = sizeof(o),
+                                   .flags = CKPT_RESTORE_CONVERT,
+                                   .timeout_ms = 3000 };
+    struct trainer t = { .r = r };
+    struct kit_rank h = *r;
+    begin_other_types(&t);
+    fake_hold("copies", true);
+    KIT_FAILS(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, &o), CKPT_TIMEOUT, "not done");
+    h.c = r->c;
+    kit_declare(&h, one, 1);
+    fake_hold("copies", false);
+    KIT_OK(ckpt_fence(r->s, 60000));
+    o.timeout_ms = 0;
+    end_other_types(&t, &o);
 }
 
 static void save_large(struct kit_rank *r)
@@ -944,7 +976,8 @@ int main(void)
     kit_run("default", 1, into_streams, NULL);
     kit_run("large", 1, save_large, NULL);
     kit_run("large", 1, converted_ahead, NULL);
-    kit.cases += 2;
+    kit_run("large", 1, converted_stuck, NULL);
+    kit.cases += 3;
     alone("aside", from_aside, 1);
     alone("early", pinned_early, 1);
     alone("before", pinned_before, 1);
