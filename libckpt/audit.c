@@ -302,7 +302,7 @@ static bool make_room(struct ckpt *c, struct ckpt_state *s)
     pthread_mutex_unlock(&c->lock);
     bool made = room_make(&a->room, s->slot_bytes); /* or that of the audit before */
     if (made && g && s->devices)
-        room_pin(&a->room, g);
+        (void)room_pin(&a->room, g, NULL);
     pthread_mutex_lock(&c->lock);
     s->shared.busy--;
     return made;

@@ -79,14 +79,13 @@ struct lib_grants {
 /* A tensor or object that is copied before save() returns: its own memory. */
 struct lib_side {
     size_t tensor;
-    uint8_t *bytes; /* of the buffer, as long as `len` */
+    struct room room; /* for `len` bytes, at least one */
     uint64_t len;
     uint64_t capacity; /* objects: what the user may put; 0 = a volatile tensor */
     uint64_t used;     /* objects: beyond this `bytes` is zero */
     uint64_t reach;    /* objects: where what a restore brought ends; 0 = nothing came */
     unsigned on;       /* the device that the buffer of the save under way is on; 0 = host */
     void *from;        /* with `on`: that buffer */
-    struct gpu *pinned_by;
 };
 
 /* Where a tensor's buffer was found.  Asking the driver for thousands of them takes milliseconds of
@@ -111,7 +110,7 @@ struct lib_pin {
     struct gpu *by; /* the device that made the calls; NULL: nothing is */
     uint64_t bytes; /* of the arena, from its start */
     int64_t ns;
-    bool tile, over; /* over: all is, or it was refused */
+    bool over; /* all is, and the tile, or it was refused */
 };
 
 /* Where elements are converted on their way to tensors: parts of a room in turn, as devices copy
@@ -140,7 +139,7 @@ struct ckpt_state {
     struct lib_pin pin;
     struct lib_flight *flights; /* of the transfer thread: oldest first */
     struct lib_flight *aside;   /* of the save that is being asked for, not among them yet */
-    uint8_t *tile;              /* room for one, with witnesses */
+    struct room tile;           /* for one, with witnesses */
     uint64_t witness_turn;      /* counts the saves, from anywhere (G4) */
     /* of the operation under way; set by the caller before it is begun: */
     struct strided *at; /* per piece of the declaration: where it lies */

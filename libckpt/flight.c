@@ -113,21 +113,16 @@ static enum ckpt_status make_last(struct ckpt_state *s, struct ckpt_err *err)
     return st;
 }
 
-static void pin_side(struct lib_side *side, struct gpu *g)
-{
-    if (!side->pinned_by && g->ops->pin(g, side->bytes, side->len, NULL) == CKPT_OK)
-        side->pinned_by = g; /* else the copy waits for the stream here: slow, not wrong */
-}
-
 /* Queues the copy of one volatile tensor, slice by slice as it is pinned. */
 static enum ckpt_status copy_side(struct lib_side *side, struct gpu *g, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
-    pin_side(side, g);
+    (void)room_pin(&side->room, g,
+                   NULL); /* else the copy waits for the stream here: slow, not wrong */
     for (uint64_t at = 0; st == CKPT_OK && at < side->len; at += GPU_PIN_SLICE) {
         struct box all = { .ndim = 1, .len = { min_u64(GPU_PIN_SLICE, side->len - at) } };
         struct strided from = dense_at(&all, 8, (uint8_t *)side->from + at);
-        st = g->ops->copy_out(g, side->bytes + at, &all, 8, &all, &from, err);
+        st = g->ops->copy_out(g, side->room.bytes + at, &all, 8, &all, &from, err);
     }
     return st;
 }

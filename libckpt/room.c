@@ -15,10 +15,14 @@ bool room_make(struct room *r, uint64_t len)
     return true;
 }
 
-void room_pin(struct room *r, struct gpu *g)
+enum ckpt_status room_pin(struct room *r, struct gpu *g, struct ckpt_err *err)
 {
-    if (!r->pinned_by && g->ops->pin(g, r->bytes, r->len, NULL) == CKPT_OK)
+    if (r->pinned_by)
+        return CKPT_OK;
+    enum ckpt_status st = g->ops->pin(g, r->bytes, r->len, err);
+    if (st == CKPT_OK)
         r->pinned_by = g;
+    return st;
 }
 
 void room_drop(struct room *r)

@@ -13,6 +13,6 @@ struct room {
 /* Makes what is not there yet; false: no memory. */
 bool room_make(struct room *r, uint64_t len);
 /* Pins what is not pinned yet, if that can be. */
-void room_pin(struct room *r, struct gpu *g);
+enum ckpt_status room_pin(struct room *r, struct gpu *g, struct ckpt_err *err);
 /* No copy is under way there; in the process that made it. */
 void room_drop(struct room *r);

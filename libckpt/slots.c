@@ -38,7 +38,7 @@ enum ckpt_status slots_map(struct ckpt_state *s, int fd, const struct wire_state
     s->slots = ok->slots;
     s->slot_bytes = ok->slot_bytes;
     s->ram_left = ok->ram_left_bytes;
-    if (s->decl.witness_count > 0 && !(s->tile = aligned_alloc(CKPT_BLOCK, CKPT_CHUNK_BYTES_MAX)))
+    if (s->decl.witness_count > 0 && !room_make(&s->tile, CKPT_CHUNK_BYTES_MAX))
         return err_set(err, CKPT_NO_MEMORY, "seal: out of memory");
     struct lib_grants *g = &s->shared.grants;
     g->slot = calloc(ok->slots, sizeof(*g->slot));
@@ -79,8 +79,6 @@ static void unpin(struct ckpt_state *s)
     struct gpu *g = s->pin.by;
     for (uint64_t at = 0; g && at < s->pin.bytes; at += slice_at(s, at))
         g->ops->unpin(g, s->arena + at, slice_at(s, at));
-    if (g && s->pin.tile)
-        g->ops->unpin(g, s->tile, CKPT_CHUNK_BYTES_MAX);
     s->pin = (struct lib_pin){ 0 };
 }
 
@@ -94,10 +92,8 @@ static enum ckpt_status pin_more(struct ckpt_state *s, struct gpu *g, struct ckp
     if (st != CKPT_OK)
         return st;
     s->pin.bytes += more;
-    if (s->pin.bytes == all && s->tile) {
-        st = g->ops->pin(g, s->tile, CKPT_CHUNK_BYTES_MAX, err);
-        s->pin.tile = st == CKPT_OK;
-    }
+    if (s->pin.bytes == all && s->tile.bytes)
+        st = room_pin(&s->tile, g, err);
     s->pin.over = s->pin.bytes == all;
     return st;
 }
@@ -181,10 +177,9 @@ void slots_unmap(struct ckpt_state *s)
     if (s->ctx->pid == getpid()) { /* a forked child has something else there: MADV_DONTFORK */
         unpin(s);
         munmap(s->arena, bytes);
+        room_drop(&s->tile);
     }
     s->arena = NULL;
-    free(s->tile);
-    s->tile = NULL;
     struct lib_grants *g = &s->shared.grants;
     free(g->slot);
     free(g->op);
@@ -273,7 +268,7 @@ static enum ckpt_status put_converted(struct ckpt_state *s, const struct wire_fr
     if (!room_make(&c->room, LIB_CONVERTING * CONVERT_ROOM))
         return err_set(err, CKPT_NO_MEMORY, "restore: no memory to convert in");
     if (s->on[piece] && !c->pin_asked)
-        room_pin(&c->room, piece_gpu(s, piece));
+        (void)room_pin(&c->room, piece_gpu(s, piece), NULL);
     c->pin_asked |= s->on[piece] != 0;
     enum ckpt_status st = take_part(s, c->at, err);
     if (st != CKPT_OK)
@@ -392,7 +387,7 @@ enum ckpt_status slots_fill(struct ckpt_state *s, const struct wire_full *full,
     if (st != CKPT_OK || !(full->flags & WIRE_FULL_WITNESS))
         return st;
     struct decl_witness w = decl_witness_at(&s->decl, full->witness);
-    return copy_out(s, part, w.tensor, w.piece, &w.box, s->tile, err);
+    return copy_out(s, part, w.tensor, w.piece, &w.box, s->tile.bytes, err);
 }
 
 void slots_choose_witness(struct ckpt_state *s, struct wire_full *full)
@@ -408,6 +403,6 @@ void slots_digest_witness(const struct ckpt_state *s, struct wire_full *full)
     if (!(full->flags & WIRE_FULL_WITNESS))
         return;
     struct decl_witness w = decl_witness_at(&s->decl, full->witness);
-    struct digest digest = digest_of(s->tile, w.bytes);
+    struct digest digest = digest_of(s->tile.bytes, w.bytes);
     memcpy(full->digest, digest.b, sizeof(full->digest));
 }

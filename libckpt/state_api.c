@@ -51,12 +51,8 @@ void state_free_memory(struct ckpt_state *s)
     if (own)
         slots_forget(s);
     slots_unmap(s);
-    for (size_t i = 0; i < s->side_count; i++) {
-        struct lib_side *side = &s->sides[i];
-        if (side->pinned_by && own)
-            side->pinned_by->ops->unpin(side->pinned_by, side->bytes, side->len);
-        free(side->bytes);
-    }
+    for (size_t i = 0; own && i < s->side_count; i++)
+        room_drop(&s->sides[i].room);
     free(s->sides);
     free(s->at);
     free(s->on);

@@ -1,5 +1,7 @@
 /* What the library asks of the CUDA driver (slots.c, gpu_cuda.c, devices.c), on the fake one: what
  * is pinned and when, calls that take long, runtimes that do not work, copies that fail. */
+#include <errno.h>
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -160,6 +162,29 @@ static void volatile_in_slices(void)
     ckpt_close(f.c);
     CHECK_EQ(fake_pinned(), 0);
     fake_stop(f.d);
+}
+
+/* Memory that devices copy to is not a forked child's. */
+static void not_for_children(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    int pipe_fds[2], status;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    CHECK(g.f.s->side_count > 1 && pipe2(pipe_fds, O_CLOEXEC) == 0);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    for (size_t i = 0; child == 0 && i < g.f.s->side_count; i++)
+        if (write(pipe_fds[1], g.f.s->sides[i].room.bytes, 1) == 1 || errno != EFAULT)
+            _exit(1);
+    if (child == 0)
+        _exit(0);
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+    CHECK_EQ(write(pipe_fds[1], g.f.s->sides[0].room.bytes, 1), 1);
+    close(pipe_fds[0]);
+    close(pipe_fds[1]);
+    fix_close(&g.f);
 }
 
 /* -- where the device is -------------------------------------------------------------- */
@@ -629,6 +654,7 @@ int main(void)
         queue_is_full,        near_device,        asks_once,          another_device_there,
         pinned_memory_there,  plain_memory_there, nothing_there,      closes_under_unpin,
         closes_under_destroy, frees_under_unpin,  frees_when_broken,  lost_device,
+        not_for_children,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
