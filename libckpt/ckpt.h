@@ -461,7 +461,8 @@ enum ckpt_comm_end {
 struct ckpt_fanout {
     size_t size;
     /* ncclComm_t, made with blocking = 0 (one that blocks may hold the call beyond any time
-     * limit) and idle.  NULL: one is made for the restore, on the calling thread's device. */
+     * limit) and idle.  NULL: one is made for the restore, on the calling thread's device, unless
+     * the environment has NCCL_COMM_BLOCKING=1. */
     void *comm;
     /* Without comm: this rank among those that take part, and a call that copies buf (len bytes)
      * from their rank 0 to all, 0 = fine; made once by each of them, first of all, whatever

@@ -79,7 +79,8 @@ struct lib_grants {
 /* A tensor or object that is copied before save() returns: its own memory. */
 struct lib_side {
     size_t tensor;
-    struct room room; /* for `len` bytes, at least one */
+    uint8_t *bytes;   /* of the buffer, as long as `len` */
+    struct room room; /* a tensor's: where they lie */
     uint64_t len;
     uint64_t capacity; /* objects: what the user may put; 0 = a volatile tensor */
     uint64_t used;     /* objects: beyond this `bytes` is zero */
@@ -110,7 +111,8 @@ struct lib_pin {
     struct gpu *by; /* the device that made the calls; NULL: nothing is */
     uint64_t bytes; /* of the arena, from its start */
     int64_t ns;
-    bool over; /* all is, and the tile, or it was refused */
+    bool sides; /* early: they come first */
+    bool over;  /* all is, and the tile, or it was refused */
 };
 
 /* Where elements are converted on their way to tensors: parts of a room in turn, as devices copy
@@ -166,6 +168,7 @@ struct ckpt_state {
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
         uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
         uint32_t alone;   /* uses of the arena alone, by the transfer thread: it maps, it pins */
+        bool sides_held;  /* it pins the copies aside: no operation begins */
         unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
         bool freed;       /* by the caller; the transfer thread takes it when it is in no use */
@@ -362,8 +365,8 @@ void slots_pin(struct ckpt_state *s);
 /* What a slot has of devices was copied in this time: if it is not pinned, that is what people are
  * told. */
 void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns);
-/* A slice of any state whose device is known since it was sealed, while the caller builds its
- * model; false: there is nothing to do. */
+/* The copies aside, or a slice, of any state whose device is known since it was sealed, while the
+ * caller builds its model; false: there is nothing to do. */
 bool slots_pin_early(struct ckpt *c);
 /* The next fragment of a FRAGS; false: the message is cut. */
 bool slots_read_frag(struct cursor *tail, struct wire_frag *f, struct box *box);

@@ -153,7 +153,7 @@ static void share_id(struct fanout *f)
     if (f->opts.broadcast(f->opts.broadcast_ctx, &word, sizeof(word)) != 0)
         (void)!err_set(&f->why, CKPT_UNSUPPORTED, "the broadcast callback failed");
     if (!word.there)
-        (void)!err_set(&f->why, CKPT_UNSUPPORTED, "rank 0 has no NCCL");
+        (void)!err_set(&f->why, CKPT_UNSUPPORTED, "rank 0 has no NCCL that can be used");
     f->id = word.id;
 }
 
@@ -169,6 +169,8 @@ struct fanout *fanout_meet(struct ckpt_state *s, const struct ckpt_fanout *opts)
         f.comm = opts->comm;
     if (f.why.status == CKPT_OK && !devices_any(s->ctx->devices))
         (void)!err_set(&f.why, CKPT_UNSUPPORTED, "no CUDA devices");
+    if (f.why.status == CKPT_OK && !opts->comm && nccl_made_to_block())
+        (void)!err_set(&f.why, CKPT_UNSUPPORTED, "NCCL_COMM_BLOCKING is 1");
     if (!opts->comm)
         share_id(&f);
     if (ret)

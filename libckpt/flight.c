@@ -117,12 +117,12 @@ static enum ckpt_status make_last(struct ckpt_state *s, struct ckpt_err *err)
 static enum ckpt_status copy_side(struct lib_side *side, struct gpu *g, struct ckpt_err *err)
 {
     enum ckpt_status st = CKPT_OK;
-    (void)room_pin(&side->room, g,
-                   NULL); /* else the copy waits for the stream here: slow, not wrong */
+    /* Not pinned, it waits for the stream here: slow, not wrong. */
+    (void)room_pin(&side->room, g, NULL);
     for (uint64_t at = 0; st == CKPT_OK && at < side->len; at += GPU_PIN_SLICE) {
         struct box all = { .ndim = 1, .len = { min_u64(GPU_PIN_SLICE, side->len - at) } };
         struct strided from = dense_at(&all, 8, (uint8_t *)side->from + at);
-        st = g->ops->copy_out(g, side->room.bytes + at, &all, 8, &all, &from, err);
+        st = g->ops->copy_out(g, side->bytes + at, &all, 8, &all, &from, err);
     }
     return st;
 }

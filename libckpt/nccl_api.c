@@ -2,6 +2,7 @@
 #include "libckpt/nccl_api.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "libckpt/dynlib.h"
 
@@ -46,6 +47,12 @@ enum ckpt_status nccl_api_load(struct nccl_api *ret, struct ckpt_err *err)
                        from);
     *ret = api;
     return CKPT_OK;
+}
+
+bool nccl_made_to_block(void)
+{
+    const char *v = getenv("NCCL_COMM_BLOCKING"); // NOLINT(concurrency-mt-unsafe): only read
+    return v && strtol(v, NULL, 0) == 1;
 }
 
 enum ckpt_status nccl_fail(const struct nccl_api *api, nccl_result r, const char *what,

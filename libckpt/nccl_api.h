@@ -65,6 +65,9 @@ struct nccl_api {
  * or which function is missing.  Needs no driver and no device.  The library stays loaded
  * until the process ends: others may use it. */
 enum ckpt_status nccl_api_load(struct nccl_api *ret, struct ckpt_err *err) CKPT_MUST_CHECK;
+/* NCCL_COMM_BLOCKING=1: a communicator of our own would block too, beyond any time limit, until all
+ * have come. */
+bool nccl_made_to_block(void);
 /* What an error of NCCL is to us: always CKPT_DEVICE.  Sets err to "<what>: <words>". */
 enum ckpt_status nccl_fail(const struct nccl_api *api, nccl_result r, const char *what,
                            struct ckpt_err *err) CKPT_MUST_CHECK;

@@ -38,11 +38,16 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
     *side = (struct lib_side){ .tensor = tensor };
     side->len = s->need_bytes[tensor];
     side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
-    if (!room_make(&side->room, max_u64(side->len, 1)))
+    /* An object's is not touched before it is used; a tensor's may be what a device copies to. */
+    if (side->capacity)
+        side->bytes = calloc(1, side->len);
+    else if (room_make(&side->room, max_u64(side->len, 1)))
+        side->bytes = side->room.bytes;
+    if (!side->bytes)
         return err_set(err, CKPT_NO_MEMORY, "tensor \"%s\": no memory for its copy of %llu bytes",
                        t->name, (unsigned long long)side->len);
-    if (!side->capacity) /* an object's is not touched before it is used */
-        memset(side->room.bytes, 0, side->len);
+    if (!side->capacity)
+        memset(side->bytes, 0, side->len);
     s->side_count++;
     return CKPT_OK;
 }
@@ -141,8 +146,8 @@ static enum ckpt_status finish(void *arg, struct ckpt_err *err)
     return st == CKPT_OK ? prepare(s, err) : st;
 }
 
-/* The arena of a caller that works with a device already is pinned by it from now on, beside what
- * the caller does next; else the first operation with device memory pins. */
+/* The copies aside and the arena of a caller that works with a device already are pinned by it from
+ * now on, beside what the caller does next; else the first operation with device memory pins. */
 static void pin_early(struct ckpt_state *s, unsigned on)
 {
     struct ckpt *c = s->ctx;
@@ -219,15 +224,15 @@ static void copy_aside(struct lib_side *side, const struct ckpt_buffer *b, bool 
 {
     if (!object) {
         if (side->len)
-            memcpy(side->room.bytes, b->base, side->len);
+            memcpy(side->bytes, b->base, side->len);
         return;
     }
     for (int i = 0; i < DECL_OBJECT_HEAD; i++)
-        side->room.bytes[i] = (uint8_t)(b->bytes >> (8 * i));
+        side->bytes[i] = (uint8_t)(b->bytes >> (8 * i));
     if (b->bytes)
-        memcpy(side->room.bytes + DECL_OBJECT_HEAD, b->base, b->bytes);
+        memcpy(side->bytes + DECL_OBJECT_HEAD, b->base, b->bytes);
     if (side->used > b->bytes) /* only what was there before: a capacity may be large */
-        memset(side->room.bytes + DECL_OBJECT_HEAD + b->bytes, 0, side->used - b->bytes);
+        memset(side->bytes + DECL_OBJECT_HEAD + b->bytes, 0, side->used - b->bytes);
     side->used = b->bytes;
 }
 
@@ -237,7 +242,7 @@ static void empty_side(struct lib_side *side, bool object)
 {
     side->reach = 0;
     if (object) {
-        memset(side->room.bytes, 0, DECL_OBJECT_HEAD + side->used);
+        memset(side->bytes, 0, DECL_OBJECT_HEAD + side->used);
         side->used = side->capacity; /* what a restore leaves there is not known */
     }
 }
@@ -353,7 +358,7 @@ static enum ckpt_status bind_buffer(struct ckpt_state *s, size_t i, const struct
         side->on = load ? 0 : on;
         side->from = b->base;
     }
-    point_pieces(s, t, aside ? side->room.bytes : b->base, aside ? 0 : on);
+    point_pieces(s, t, aside ? side->bytes : b->base, aside ? 0 : on);
     return CKPT_OK;
 }
 
@@ -391,7 +396,7 @@ uint64_t state_object_bytes(const struct lib_side *side)
 {
     uint64_t len = 0;
     for (int k = 0; k < DECL_OBJECT_HEAD; k++)
-        len |= (uint64_t)side->room.bytes[k] << (8 * k);
+        len |= (uint64_t)side->bytes[k] << (8 * k);
     return len;
 }
 
@@ -414,7 +419,7 @@ enum ckpt_status state_take_objects(struct ckpt_state *s, struct ckpt_buffer *bu
                            "object \"%s\": its buffer has %llu bytes, %llu needed", t->name,
                            (unsigned long long)b->bytes, (unsigned long long)len);
         if (len)
-            memcpy(b->base, side->room.bytes + DECL_OBJECT_HEAD, len);
+            memcpy(b->base, side->bytes + DECL_OBJECT_HEAD, len);
         b->bytes = len;
     }
     return CKPT_OK;

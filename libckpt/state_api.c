@@ -51,8 +51,11 @@ void state_free_memory(struct ckpt_state *s)
     if (own)
         slots_forget(s);
     slots_unmap(s);
-    for (size_t i = 0; own && i < s->side_count; i++)
-        room_drop(&s->sides[i].room);
+    for (size_t i = 0; i < s->side_count; i++)
+        if (s->sides[i].capacity)
+            free(s->sides[i].bytes);
+        else if (own)
+            room_drop(&s->sides[i].room);
     free(s->sides);
     free(s->at);
     free(s->on);

@@ -122,6 +122,7 @@ struct scene {
     bool elsewhere;  /* all is on device 1 and its default stream, device 0 is current */
     bool stays_away; /* that rank restores by itself */
     bool no_nccl;    /* it has none */
+    bool blocks;     /* its environment makes every communicator block */
     int timeout_ms;
     uint32_t flags;
     const char *except;
@@ -449,6 +450,7 @@ static void act(struct trainer *t, const struct scene *m, struct hall *hall)
         arrange(m, true);
     if (m->holds)
         fake_nccl_hold(m->holds, true);
+    setenv("NCCL_COMM_BLOCKING", m->blocks && me ? "1" : "0", 1);
     setenv("CKPT_NCCL", m->no_nccl && me ? "/nowhere/libnccl.so" : FAKE_NCCL, 1);
     if (m->stays_away && me)
         o.fanout = NULL;
@@ -675,6 +677,9 @@ static const struct scene everything[] = {
     { .name = "converting", .flags = CKPT_RESTORE_CONVERT, .why = "not used: a restore that" },
     { .name = "partial", .flags = CKPT_RESTORE_PARTIAL, .why = "not used: a partial" },
     { .name = "rank 0 without", .no_nccl = true, .why = "not used: " },
+    { .name = "rank 0 blocks", .blocks = true, .why = "not used: " },
+    { .name = "one blocks", .blocks = true, .who = 1, .timeout_ms = SOON, .why = ": " },
+    { .name = "own, one blocks", .own_comm = true, .blocks = true, .once = true },
     { .name = "no id", .fails = "GetUniqueId", .nth = 1, .result = 2, .why = "rank 0 has no" },
     { .name = "away", .stays_away = true, .who = 1, .timeout_ms = SOON, .why = ": " },
     { .name = "one without", .no_nccl = true, .who = 1, .timeout_ms = SOON, .why = ": " },

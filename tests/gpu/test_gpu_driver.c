@@ -9,6 +9,8 @@
 
 extern int cudaHostRegister(void *p, size_t bytes, unsigned flags);
 extern int cudaGetLastError(void);
+extern int cudaGetDevice(int *ret);
+extern int cudaThreadExchangeStreamCaptureMode(int *mode);
 
 /* See impatient.h. */
 int64_t impatient_ns = PATIENT_NS, link_patience_ns = PATIENT_NS, respawn_least_ns = 1;
@@ -164,27 +166,63 @@ static void volatile_in_slices(void)
     fake_stop(f.d);
 }
 
-/* Memory that devices copy to is not a forked child's. */
-static void not_for_children(void)
+/* Where a device is in use, the copies aside of volatile tensors are pinned when the state is sealed,
+ * and none by a save, which waits for them. */
+static void pins_volatile_early(void)
 {
     struct device_fixture g;
     struct fake_script s = fix_script();
-    int pipe_fds[2], status;
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1, .flags = CKPT_SAVE_NO_AUDIT };
+    uint64_t op, rooms = 0;
     s.slots = 4;
+    CHECK_EQ(cudaSetDevice(0), 0);
+    fake_hold("HostRegister", true);
     open_gpu(&g, &s);
-    CHECK(g.f.s->side_count > 1 && pipe2(pipe_fds, O_CLOEXEC) == 0);
+    while (fake_calls("HostRegister") == 0)
+        usleep(500);
+    o.timeout_ms = 50;
+    CHECK_EQ(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op), CKPT_TIMEOUT);
+    CHECK(strstr(ckpt_error(), "the driver still pins memory"));
+    o.timeout_ms = 0;
+    fake_hold("HostRegister", false);
+    for (size_t i = 0; i < g.f.s->side_count; i++)
+        rooms += g.f.s->sides[i].room.bytes != NULL;
+    CHECK(rooms > 0);
+    while (fake_calls("HostRegister") < 4 + rooms) /* a slot each, and those */
+        usleep(500);
+    memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+    check_saved(&g, 1, op);
+    CHECK_EQ(fake_calls("HostRegister"), 4 + rooms);
+    fix_close(&g.f);
+    CHECK_EQ(fake_pinned(), 0);
+}
+
+/* Memory that devices copy to is not a forked child's. */
+static void not_for_children(void)
+{
+    struct fixture f;
+    struct fake_script s = fix_script();
+    int pipe_fds[2], status;
+    size_t rooms = 0;
+    fix_open_with(&f, &s, FIX_BIG);
+    CHECK(pipe2(pipe_fds, O_CLOEXEC) == 0);
     pid_t child = fork();
     CHECK(child >= 0);
-    for (size_t i = 0; child == 0 && i < g.f.s->side_count; i++)
-        if (write(pipe_fds[1], g.f.s->sides[i].room.bytes, 1) == 1 || errno != EFAULT)
-            _exit(1);
+    for (size_t i = 0; i < f.s->side_count; i++) {
+        if (!f.s->sides[i].room.bytes)
+            continue;
+        bool here = write(pipe_fds[1], f.s->sides[i].room.bytes, 1) == 1;
+        CHECK(here == (child != 0) && (here || errno == EFAULT));
+        rooms++;
+    }
+    CHECK(rooms > 0);
     if (child == 0)
         _exit(0);
     CHECK(waitpid(child, &status, 0) == child && status == 0);
-    CHECK_EQ(write(pipe_fds[1], g.f.s->sides[0].room.bytes, 1), 1);
     close(pipe_fds[0]);
     close(pipe_fds[1]);
-    fix_close(&g.f);
+    fix_close(&f);
 }
 
 /* -- where the device is -------------------------------------------------------------- */
@@ -369,6 +407,45 @@ static void fences_under_call(void)
     ckpt_close(g.f.c);
 }
 
+struct late_driver {
+    struct ckpt *c;
+    uint64_t op;
+};
+
+static void *let_queue(void *arg)
+{
+    const struct late_driver *l = arg;
+    CHECK_EQ(ckpt_wait(l->c, l->op, CKPT_LEVEL_LOCAL, 20000), CKPT_TIMEOUT);
+    usleep(50000);
+    fake_hold("MemcpyBatchAsync", false);
+    return NULL;
+}
+
+/* A fence that gives the save up is over behind what is being queued: the caller may free its memory
+ * then. */
+static void fence_ends_behind_queueing(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o), .step = 1 };
+    struct late_driver late;
+    pthread_t helper;
+    s.slots = 4;
+    open_gpu(&g, &s);
+    fake_hold("MemcpyBatchAsync", true);
+    CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &late.op));
+    while (fake_calls("MemcpyBatchAsync") == 0)
+        usleep(500);
+    late.c = g.f.c;
+    CHECK_EQ(pthread_create(&helper, NULL, let_queue, &late), 0);
+    CHECK_FAILS(ckpt_fence(g.f.s, 100), CKPT_TIMEOUT, "still being copied");
+    pthread_mutex_lock(&g.f.c->lock);
+    CHECK(!g.f.s->shared.queueing);
+    pthread_mutex_unlock(&g.f.c->lock);
+    CHECK_EQ(pthread_join(helper, NULL), 0);
+    fix_close(&g.f);
+}
+
 static void *ask_info(void *arg)
 {
     struct ckpt_info info = { .size = sizeof(info) };
@@ -440,6 +517,86 @@ static void queue_is_full(void)
     fake_hold("MemcpyBatchAsync", false);
     CHECK_EQ(pthread_join(thread, NULL), 0);
     w.gpu->ops->free(w.gpu);
+}
+
+/* -- what is the caller's ------------------------------------------------------------ */
+
+/* His thread captures as it did before, and is on the device that it was on, whatever he called and
+ * whatever came of it. */
+static void thread_is_as_before(void)
+{
+    struct device_fixture g;
+    struct fake_script s = fix_script();
+    struct ckpt_save_opts o = { .size = sizeof(o) };
+    struct ckpt_point p = fix_point(1);
+    uint64_t op;
+    s.slots = 4;
+    open_gpu_on(&g, &s, 1);
+    g.stream = fake_stream_new(0); /* as a stream is his device's */
+    memcpy(fake_look(g.at[0].base), g.f.mem[0], g.at[0].bytes);
+    for (int mode = 0; mode < 3; mode++) {
+        int was = mode, device = 0;
+        o.step = (uint64_t)mode + 1;
+        CHECK_EQ(cudaSetDevice(0), 0);
+        CHECK_EQ(cudaThreadExchangeStreamCaptureMode(&was), 0);
+        CHECK_OK(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op));
+        CHECK_OK(ckpt_fence_stream(g.f.s, g.stream));
+        CHECK_OK(ckpt_wait(g.f.c, op, CKPT_LEVEL_LOCAL, 20000));
+        p.step = o.step;
+        CHECK_OK(ckpt_restore(g.f.s, &p, g.at, FIX_TENSORS, g.stream, NULL));
+        fake_capture_begin(g.stream, mode == 0);
+        CHECK_FAILS(ckpt_save(g.f.s, &o, g.at, FIX_TENSORS, g.stream, &op), CKPT_WRONG_STATE,
+                    "captured into a graph");
+        CHECK_FAILS(ckpt_restore(g.f.s, &p, g.at, FIX_TENSORS, g.stream, NULL), CKPT_WRONG_STATE,
+                    "captured into a graph");
+        CHECK(fake_capture_end(g.stream));
+        was = 0;
+        CHECK_EQ(cudaThreadExchangeStreamCaptureMode(&was), 0);
+        CHECK_EQ(was, mode);
+        CHECK_EQ(cudaGetDevice(&device), 0);
+        CHECK_EQ(device, 0);
+    }
+    fix_close(&g.f);
+}
+
+/* More tensors in a slot than a batch takes. */
+static void more_than_a_batch(void)
+{
+    enum { TENSORS = 1300, BYTES = 96 };
+    struct fixture f = { .d = fake_start(NULL) };
+    struct ckpt_open_opts o = fix_opts(f.d);
+    struct ckpt_save_opts save = { .size = sizeof(save), .step = 1, .flags = CKPT_SAVE_NO_AUDIT };
+    struct ckpt_point p = fix_point(1);
+    struct ckpt_tensor_desc t = { .size = sizeof(t), .dtype = CKPT_U8, .ndim = 1 };
+    struct ckpt_piece whole = { .len = { BYTES }, .stride = { 1 } };
+    struct ckpt_buffer at[TENSORS];
+    uint64_t shape = BYTES, op;
+    uint8_t *mem = fake_malloc(0, TENSORS * BYTES), *want = malloc(TENSORS * BYTES);
+    CHECK(mem && want);
+    t.shape = &shape;
+    CHECK_OK(ckpt_open(&o, &f.c));
+    CHECK_OK(ckpt_state_new(f.c, &f.s));
+    for (int i = 0; i < TENSORS; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "t%d", i);
+        t.name = name;
+        CHECK_OK(ckpt_tensor(f.s, &t, &whole, 1));
+        at[i] = (struct ckpt_buffer){ mem + i * BYTES, BYTES };
+    }
+    CHECK_OK(ckpt_seal(f.s, 20000));
+    for (size_t i = 0; i < TENSORS * BYTES; i++)
+        want[i] = (uint8_t)(i * 31 + i / 251);
+    memcpy(fake_look(mem), want, TENSORS * BYTES);
+    CHECK_OK(ckpt_save(f.s, &save, at, TENSORS, NULL, &op));
+    CHECK_OK(ckpt_wait(f.c, op, CKPT_LEVEL_LOCAL, 20000));
+    CHECK_EQ(fake_calls("MemcpyBatchAsync"), 3);
+    memset(fake_look(mem), 0, TENSORS * BYTES);
+    CHECK_OK(ckpt_restore(f.s, &p, at, TENSORS, NULL, NULL));
+    fake_sync(NULL);
+    CHECK_EQ(memcmp(fake_look(mem), want, TENSORS * BYTES), 0);
+    ckpt_close(f.c);
+    free(want);
+    fake_stop(f.d);
 }
 
 /* -- runtimes ------------------------------------------------------------------------ */
@@ -648,13 +805,35 @@ static void nothing_there(void)
 int main(void)
 {
     static void (*const each[])(void) = {
-        pins_in_slices,       pins_arena,         pinning_is_no_copy, pins_some,
-        pins_at_second_try,   volatile_in_slices, unpins_unlocked,    closes_under_call,
-        info_unlocked,        failure_is_its_own, no_usable_runtime,  fences_under_call,
-        queue_is_full,        near_device,        asks_once,          another_device_there,
-        pinned_memory_there,  plain_memory_there, nothing_there,      closes_under_unpin,
-        closes_under_destroy, frees_under_unpin,  frees_when_broken,  lost_device,
+        pins_in_slices,
+        pins_arena,
+        pinning_is_no_copy,
+        pins_some,
+        pins_at_second_try,
+        volatile_in_slices,
+        unpins_unlocked,
+        closes_under_call,
+        info_unlocked,
+        failure_is_its_own,
+        no_usable_runtime,
+        fences_under_call,
+        queue_is_full,
+        near_device,
+        asks_once,
+        another_device_there,
+        pinned_memory_there,
+        plain_memory_there,
+        nothing_there,
+        closes_under_unpin,
+        closes_under_destroy,
+        frees_under_unpin,
+        frees_when_broken,
+        lost_device,
         not_for_children,
+        pins_volatile_early,
+        thread_is_as_before,
+        more_than_a_batch,
+        fence_ends_behind_queueing,
     };
     run_apart(each, ARRAY_COUNT(each), FAKE_CUDART);
     TEST_CASES(ARRAY_COUNT(each));
