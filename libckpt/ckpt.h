@@ -308,7 +308,8 @@ CKPT_API enum ckpt_status ckpt_flat_pieces(const struct ckpt_flat *flat, struct 
 /* Ends the declaration: validates it, agrees on it with the daemon, gets and touches
  * the staging memory.  After this nothing can be declared.  `info` of the context says
  * what it took.  If the calling thread works with a CUDA device already, the staging memory is
- * pinned by it in the background, beside what the caller does next.  After a failure: free it and declare a new state.  Errors: CKPT_NO_MEMORY
+ * pinned by it in the background, beside what the caller does next, and memory for the copies of
+ * volatile tensors here.  After a failure: free it and declare a new state.  Errors: CKPT_NO_MEMORY
  * (admission: what was asked, what is left), CKPT_INVALID (a name twice, strides that
  * reach outside any buffer), CKPT_COVER (overlapping pieces: named), CKPT_LIMIT, STORE. */
 CKPT_API enum ckpt_status ckpt_seal(struct ckpt_state *s, int timeout_ms);

@@ -111,8 +111,7 @@ struct lib_pin {
     struct gpu *by; /* the device that made the calls; NULL: nothing is */
     uint64_t bytes; /* of the arena, from its start */
     int64_t ns;
-    bool sides; /* early: they come first */
-    bool over;  /* all is, and the tile, or it was refused */
+    bool over; /* all is, and the tile, or it was refused */
 };
 
 /* Where elements are converted on their way to tensors: parts of a room in turn, as devices copy
@@ -168,7 +167,6 @@ struct ckpt_state {
         uint64_t copying; /* op that needs the caller's memory; 0 = none */
         uint32_t busy;    /* uses of that memory or the arena: by the transfer thread, in flight */
         uint32_t alone;   /* uses of the arena alone, by the transfer thread: it maps, it pins */
-        bool sides_held;  /* it pins the copies aside: no operation begins */
         unsigned pin_on;  /* the device to pin by, known since the seal; 0: not then */
         bool queueing;    /* the transfer thread queues copies just now */
         bool freed;       /* by the caller; the transfer thread takes it when it is in no use */
@@ -365,8 +363,8 @@ void slots_pin(struct ckpt_state *s);
 /* What a slot has of devices was copied in this time: if it is not pinned, that is what people are
  * told. */
 void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns);
-/* The copies aside, or a slice, of any state whose device is known since it was sealed, while the
- * caller builds its model; false: there is nothing to do. */
+/* A slice of any state whose device is known since it was sealed, while the caller builds its
+ * model; false: there is nothing to do. */
 bool slots_pin_early(struct ckpt *c);
 /* The next fragment of a FRAGS; false: the message is cut. */
 bool slots_read_frag(struct cursor *tail, struct wire_frag *f, struct box *box);

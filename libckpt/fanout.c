@@ -149,7 +149,8 @@ static void share_id(struct fanout *f)
         struct nccl_id id;
     } word = { 0 };
     if (f->opts.rank == 0 && f->why.status == CKPT_OK)
-        word.there = f->api.GetUniqueId(&word.id) == NCCL_SUCCESS;
+        word.there = f->api.GetUniqueId(&word.id) == NCCL_SUCCESS &&
+                     !nccl_made_to_block(); /* again: it reads its files into the environment */
     if (f->opts.broadcast(f->opts.broadcast_ctx, &word, sizeof(word)) != 0)
         (void)!err_set(&f->why, CKPT_UNSUPPORTED, "the broadcast callback failed");
     if (!word.there)

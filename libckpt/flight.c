@@ -316,7 +316,7 @@ bool flight_hangs(const struct lib_flight *f)
     return f->begun_ns && lib_now_ns() - f->begun_ns > LIB_LAND_NS;
 }
 
-/* It ends at the caller's deadline, when the context is closed or broken, and with its connection. */
+/* It ends at the caller's deadline, and when the context is closed or broken. */
 static bool restoring(struct ckpt_state *s)
 {
     struct ckpt *c = s->ctx;

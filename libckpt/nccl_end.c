@@ -14,6 +14,7 @@ struct nccl_end {
     nccl_result (*call)(nccl_comm c);
     nccl_comm comm;
     cuda_error (*set_device)(int device);
+    cuda_error (*capture_mode)(int *mode);
     int device;
 };
 
@@ -24,12 +25,16 @@ static void drop(struct nccl_end *e)
 }
 
 /* NCCL gives its caller's device back, and the one that threads begin with may be one that nobody
- * here works with: that would make a context on it. */
+ * here works with: that would make a context on it.  It may come so late that the trainer captures a
+ * graph: that is none of this thread's business. */
 static void *call_it(void *arg)
 {
     struct nccl_end *e = arg;
-    if (e->device >= 0)
+    int mode = CUDA_CAPTURE_THREAD_LOCAL;
+    if (e->device >= 0) {
         (void)e->set_device(e->device);
+        (void)e->capture_mode(&mode);
+    }
     (void)e->call(e->comm);
     drop(e);
     return NULL;
@@ -41,7 +46,9 @@ struct nccl_end *nccl_end_begin(nccl_result (*call)(nccl_comm c), nccl_comm comm
     struct nccl_end *e = malloc(sizeof(*e));
     if (!e)
         return NULL;
-    *e = (struct nccl_end){ 2, call, comm, cuda->SetDevice, device };
+    *e = (struct nccl_end){
+        2, call, comm, cuda->SetDevice, cuda->ThreadExchangeStreamCaptureMode, device
+    };
     if (own_thread_start(NULL, call_it, e) == 0)
         return e;
     free(e);

@@ -158,16 +158,6 @@ static enum ckpt_status wait_daemon(struct ckpt_state *s, bool load, int64_t dea
     return CKPT_OK;
 }
 
-/* Lock held. */
-static enum ckpt_status wait_sides(const struct ckpt_state *s, int64_t deadline,
-                                   struct ckpt_err *err)
-{
-    while (s->shared.sides_held)
-        if (!lib_wait_changed(s->ctx, deadline) && s->shared.sides_held)
-            return err_set(err, CKPT_TIMEOUT, "the driver still pins memory for volatile tensors");
-    return CKPT_OK;
-}
-
 /* An audit is behind what is on the stream, which may have changed something.  For the host this
  * is a wait; a stream that waits for the host in turn must not end in a standstill.  Lock held,
  * dropped for the device. */
@@ -200,8 +190,6 @@ enum ckpt_status state_take(struct ckpt_state *s, bool load, void *stream, int64
         st = state_wait_idle(s, deadline, err);
         if (st == CKPT_OK)
             st = wait_daemon(s, load, load ? deadline : begin_by(deadline), err);
-        if (st == CKPT_OK)
-            st = wait_sides(s, deadline, err);
     } while (st == CKPT_OK && (s->shared.copying || s->shared.busy));
     if (st != CKPT_OK)
         return st;

@@ -146,11 +146,15 @@ static enum ckpt_status finish(void *arg, struct ckpt_err *err)
     return st == CKPT_OK ? prepare(s, err) : st;
 }
 
-/* The copies aside and the arena of a caller that works with a device already are pinned by it from
- * now on, beside what the caller does next; else the first operation with device memory pins. */
+/* The arena of a caller that works with a device already is pinned by it from now on, beside what
+ * the caller does next, and the copies aside at once: they are his thread's, and a save is not to
+ * pin them.  Else the first operation with device memory pins. */
 static void pin_early(struct ckpt_state *s, unsigned on)
 {
     struct ckpt *c = s->ctx;
+    for (size_t i = 0; i < s->side_count; i++)
+        if (s->sides[i].room.bytes && s->sides[i].len)
+            (void)room_pin(&s->sides[i].room, devices_gpu(c->devices, on), NULL);
     pthread_mutex_lock(&c->lock);
     s->shared.pin_on = on;
     pthread_mutex_unlock(&c->lock);

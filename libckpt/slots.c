@@ -150,14 +150,6 @@ void slots_filled(struct ckpt_state *s, const struct wire_full *full, int64_t ns
     pthread_mutex_unlock(&c->lock);
 }
 
-/* They are few, and the first save waits for those that are not. */
-static void pin_sides(struct ckpt_state *s, struct gpu *g)
-{
-    for (size_t i = 0; i < s->side_count; i++)
-        if (s->sides[i].room.bytes)
-            (void)room_pin(&s->sides[i].room, g, NULL);
-}
-
 bool slots_pin_early(struct ckpt *c)
 {
     pthread_mutex_lock(&c->lock);
@@ -166,17 +158,10 @@ bool slots_pin_early(struct ckpt *c)
         s = s->next;
     if (s) {
         struct gpu *g = s->pin.by ? s->pin.by : devices_gpu(c->devices, s->shared.pin_on);
-        bool sides = !s->pin.sides && !s->shared.copying; /* a save that is here pins them itself */
-        s->pin.sides = true;
         s->shared.alone++;
-        s->shared.sides_held = sides;
         pthread_mutex_unlock(&c->lock);
-        if (sides)
-            pin_sides(s, g);
-        else
-            pin_slice(s, g);
+        pin_slice(s, g);
         pthread_mutex_lock(&c->lock);
-        s->shared.sides_held = false;
         s->shared.alone--;
         pthread_cond_broadcast(&c->changed);
     }

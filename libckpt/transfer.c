@@ -12,6 +12,7 @@
 
 #define RELINK_PAUSE_NS   INT64_C(100000000)
 #define RELINK_CONNECT_NS INT64_C(1000000000)
+#define LATE_LOOK_NS      INT64_C(10000000)
 #define STOP_NS           INT64_C(5000000000) /* for the thread's end, beside LIB_LAND_NS */
 #define STOP_LOOK_MS      200                 /* nobody wakes a pause when the context ends */
 
@@ -467,13 +468,18 @@ static void say_bye(struct ckpt *c)
     }
 }
 
-/* A broken context copies no more, but its states can still be freed. */
+/* A broken context copies no more, but what is under way may still land, and its states be freed. */
 static void await_close(struct ckpt *c)
 {
     pthread_mutex_lock(&c->lock);
-    while (!c->shared.stop)
-        if (!copies_bury_one(c))
-            pthread_cond_wait(&c->changed, &c->lock);
+    while (!c->shared.stop) {
+        bool left;
+        pthread_mutex_unlock(&c->lock);
+        bool did = copies_land_any(c, &left);
+        pthread_mutex_lock(&c->lock);
+        if (!did && !c->shared.stop && !copies_bury_one(c))
+            (void)lib_wait_changed(c, left ? lib_now_ns() + LATE_LOOK_NS : INT64_MAX);
+    }
     pthread_mutex_unlock(&c->lock);
 }
 
@@ -537,7 +543,7 @@ bool transfer_stop(struct ckpt *c)
         bool ended = c->shared.ended;
         pthread_mutex_unlock(&c->lock);
         if (!ended) {
-            pthread_detach(c->thread); /* should it come back after all, it leaves nothing */
+            pthread_detach(c->thread); /* what it has then goes with the process */
             return false;
         }
         pthread_join(c->thread, NULL);

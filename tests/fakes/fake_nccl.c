@@ -76,6 +76,7 @@ static _Thread_local struct {
 } group;
 
 extern int cudaGetDevice(int *ret);
+extern int cudaThreadExchangeStreamCaptureMode(int *mode);
 extern int cudaDeviceGetAttribute(int *ret, int attribute, int device);
 extern int cuPointerGetAttributes(unsigned count, int *attributes, void **data,
                                   unsigned long long p);
@@ -112,14 +113,16 @@ void fake_nccl_hold(const char *function, bool hold)
 /* As one that waits for other ranks: who is held must be able to afford it. */
 static void stay(nccl_comm c, const char *name)
 {
-    int device = -1;
+    int device = -1, mode = CUDA_CAPTURE_RELAXED;
     sigset_t blocked;
     pthread_mutex_lock(&lock);
     bool held = named_call_held(named_call(&calls, name));
     pthread_sigmask(SIG_SETMASK, NULL, &blocked);
     cudaGetDevice(&device);
-    if (held && (!sigismember(&blocked, SIGTERM) || device != c->device))
-        DIE("held in a thread that takes signals, or works with device %d", device);
+    cudaThreadExchangeStreamCaptureMode(&mode);
+    if (held && (!sigismember(&blocked, SIGTERM) || device != c->device || mode == 0))
+        DIE("held in a thread that takes signals, minds captures, or works with device %d", device);
+    cudaThreadExchangeStreamCaptureMode(&mode);
     while (named_call_held(named_call(&calls, name)))
         pthread_cond_wait(&changed, &lock);
     pthread_mutex_unlock(&lock);
