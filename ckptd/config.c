@@ -332,10 +332,14 @@ void config_idle(const struct config *c,
     for (size_t i = 0; i < c->value_count; i++) {
         const struct config_value *v = &c->values[i];
         char where[4200];
-        if (!v->key->needs || is_said(c, v->key->needs))
+        const char *needs = v->key->needs, *or_needs = v->key->or_needs;
+        char missing[64];
+        if (!needs || is_said(c, needs) || (or_needs && is_said(c, or_needs)))
             continue;
+        snprintf(missing, sizeof(missing), "%s%s%s", needs, or_needs ? " or " : "",
+                 or_needs ? or_needs : "");
         config_place(c, v, where, sizeof(where));
-        say(arg, where, v->key->needs);
+        say(arg, where, missing);
     }
 }
 

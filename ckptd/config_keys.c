@@ -224,17 +224,18 @@ const struct config_key config_keys[] = {
       .set = set_remote },
     { "remote-policy", "P", "all", "every=1000,tagged",
       "which of them: all, every=STEPS, tagged, last, none, or several of\n"
-      "these with commas between them",
-      .needs = "remote", .flags = CONFIG_LIVE, .set = set_remote_policy },
+      "these with commas between them.  With local, the store is one that they\n"
+      "go on to: this and the next three are for it, too",
+      .needs = "remote", .or_needs = "local", .flags = CONFIG_LIVE, .set = set_remote_policy },
     { "remote-codec", "C", NULL, "zstd:3",
       "copy, zstd or zstd:LEVEL (default: zstd:1 when codec is stored, else\n"
       "copy)",
-      .needs = "remote", .flags = CONFIG_LIVE, .set = set_remote_codec },
+      .needs = "remote", .or_needs = "local", .flags = CONFIG_LIVE, .set = set_remote_codec },
     { "remote-rate", "N", "0", "200M",
       "at most so many bytes a second into each remote store; 0: no limit", .needs = "remote",
-      .flags = CONFIG_LIVE, NUMBER(remote_rate), .max = UINT64_C(1) << 50 },
+      .or_needs = "local", .flags = CONFIG_LIVE, NUMBER(remote_rate), .max = UINT64_C(1) << 50 },
     { "remote-streams", "N", "4", "8", "packs on their way to a remote store at a time",
-      .needs = "remote", NUMBER(remote_streams), .min = 1, .max = 32 },
+      .needs = "remote", .or_needs = "local", NUMBER(remote_streams), .min = 1, .max = 32 },
     { "metrics", "ADDR", NULL, "9464",
       "numbers for Prometheus over HTTP at [ADDRESS:]PORT/metrics; a port alone:\n"
       "on loopback only",

@@ -16,7 +16,7 @@ struct config_key {
     const char *example;
     const char *help; /* lines without indentation */
     unsigned flags;
-    const char *needs; /* the setting without which it does nothing; NULL: none */
+    const char *needs, *or_needs; /* the settings without which it does nothing; NULL: none */
     /* Reads `text` into *c, or into *job if that is not NULL.  The words of an error begin
      * behind the option's name. */
     enum ckpt_status (*set)(const struct config_key *k, const char *text, struct config *c,

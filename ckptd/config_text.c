@@ -37,7 +37,7 @@ void config_print_usage(FILE *to)
         "\n"
         "Each option that is a setting can stand in the file (\"store = /nvme/ckpt\"; --example prints\n"
         "one) and in the environment (CKPT_STORE, CKPT_REMOTE_RATE, ...).  Stronger is the environment,\n"
-        "strongest the flag.  In the file \"keep\" can also stand behind [job PATTERN], for the jobs that\n"
+        "strongest the flag.  In the file \"keep...\" can also stand behind [job PATTERN], for jobs that\n"
         "fit the pattern: of the sections that fit and have it, the first counts.  SIGHUP: the file is\n"
         "read again; what cannot change while ckptd runs is named in the log, and a file that is wrong\n"
         "changes nothing.\n\n"
@@ -64,8 +64,13 @@ void config_print_example(FILE *to)
             continue;
         fputc('\n', to);
         print_lines(to, "# ", k->help);
-        fprintf(to, "# default: %s%s\n", k->fallback ? k->fallback : "none",
-                k->flags & CONFIG_LIVE ? "; live" : "");
+        bool told = strstr(k->help, "(default:") != NULL; /* in words */
+        fprintf(to, "# default: %s%s%s\n",
+                k->fallback ? k->fallback
+                : told      ? "see above"
+                            : "none",
+                k->flags & CONFIG_LIVE ? "; live" : "",
+                k->flags & CONFIG_PER_JOB ? "; also behind [job PATTERN]" : "");
         fprintf(to, "%s%s = %s\n", k->flags & CONFIG_SHIPPED ? "" : "#", k->name, k->example);
     }
     fputs(

@@ -93,7 +93,7 @@ static void log_change(void *arg, const struct config_change *c)
 static void log_idle(void *arg, const char *where, const char *missing)
 {
     (void)arg;
-    log_warn("setting does nothing", "where=\"%s\" without=%s", where, missing);
+    log_warn("setting does nothing", "where=\"%s\" without=\"%s\"", where, missing);
 }
 
 /* Settings that the next workers take over; for the one that runs, the file as it was read. */

@@ -80,6 +80,8 @@ static int64_t from_env_ms(const char *name, int64_t otherwise)
 {
     const char *text = getenv(name);
     long long ms = text ? strtoll(text, NULL, 10) : 0;
+    if (ms > 0)
+        log_warn("the environment changes a wait that only tests change", "%s=%lld", name, ms);
     return ms > 0 ? (int64_t)ms * 1000000 : otherwise;
 }
 

@@ -40,7 +40,7 @@ static enum ckpt_status make_side(struct ckpt_state *s, size_t tensor, struct ck
     side->capacity = t->flags & DECL_OBJECT ? t->shape[0] - DECL_OBJECT_HEAD : 0;
     /* An object's is not touched before it is used; a tensor's may be what a device copies to. */
     if (side->capacity)
-        side->bytes = calloc(1, side->len);
+        side->bytes = calloc(side->len / CKPT_BLOCK + 1, CKPT_BLOCK);
     else if (room_make(&side->room, max_u64(side->len, 1)))
         side->bytes = side->room.bytes;
     if (!side->bytes)

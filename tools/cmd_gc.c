@@ -104,7 +104,7 @@ static int run(struct tool *t, int argc, char **argv)
 
 const struct tool_verb cmd_gc = {
     .name = "gc",
-    .arguments = "JOB|--all [--grace DURATION] [--dry-run]",
+    .arguments = "JOB|--all [--grace DURATION] [--undecided] [--dry-run]",
     .summary = "free the space of what was deleted, pruned or never finished",
     .help =
         "Removes the data of checkpoints that were deleted or pruned longer than the grace ago\n"

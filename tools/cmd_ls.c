@@ -128,13 +128,17 @@ static void metrics_text(const struct record_commit *c, char *ret, size_t cap)
                                 c->metrics[i].value);
 }
 
+static bool is_normal(const struct catalog_entry *e)
+{
+    return e->state == CATALOG_LIVE && e->on_lineage;
+}
+
 static void entry_row(struct ls *ls, const char *job, const struct row *r)
 {
     const struct catalog_entry *e = r->e;
     struct output_table *t = &ls->table;
     char text[512];
-    bool normal = e->state == CATALOG_LIVE && e->on_lineage;
-    output_row(t, is_damaged(e) ? OUTPUT_BAD : normal ? OUTPUT_PLAIN : OUTPUT_DIM);
+    output_row(t, is_damaged(e) ? OUTPUT_BAD : is_normal(e) ? OUTPUT_PLAIN : OUTPUT_DIM);
     output_cell(t, COL_JOB, "%s", job);
     output_cell(t, COL_STEP, "%llu", (unsigned long long)e->name.step);
     output_cell(t, COL_EPOCH, "%llu", (unsigned long long)e->name.epoch);
@@ -178,6 +182,15 @@ static void merge(struct row *rows, size_t *count, const struct catalog *c, bool
         qsort(rows, *count, sizeof(*rows), order_rows);
 }
 
+static size_t leave_normal(struct row *rows, size_t count)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < count; i++)
+        if (is_normal(rows[i].e))
+            rows[kept++] = rows[i];
+    return kept;
+}
+
 static void show_rows(struct ls *ls, const char *job, const struct row *rows, size_t count)
 {
     for (size_t i = 0; i < count; i++) {
@@ -192,13 +205,19 @@ static void show_rows(struct ls *ls, const char *job, const struct row *rows, si
 static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err *err)
 {
     struct catalog c[1 + TOOL_REMOTES_MAX] = { 0 };
-    const struct catalog_wish wish = {
-        .flags = CATALOG_SIZES | CATALOG_TAGS | (ls->all ? CATALOG_ALL : 0), .newest = ls->newest
-    };
+    struct catalog_wish wish = { .flags =
+                                     CATALOG_SIZES | CATALOG_TAGS | (ls->all ? CATALOG_ALL : 0),
+                                 .newest = ls->newest };
     size_t n = ls->stores->count, total = 0, count = 0;
+    /* Whether one is deleted, the home says: a tier may not have heard of it. */
+    const struct catalog_wish all = { .flags = wish.flags | CATALOG_ALL,
+                                      .newest = ls->all ? ls->newest : 0 };
     enum ckpt_status st = CKPT_OK;
     for (size_t i = 0; st == CKPT_OK && i < n; i++) {
-        st = catalog_read_some(ls->stores->s[i], job, &wish, &c[i], err);
+        bool home = i == 0 && ls->remote_from > 0 && n > 1;
+        st = catalog_read_some(ls->stores->s[i], job, home ? &all : &wish, &c[i], err);
+        for (size_t k = 0; home && wish.newest && k < c[i].count; k++)
+            wish.newest += !is_normal(&c[i].entries[k]);
         total += c[i].count;
     }
     CLEANUP_FREE struct row *rows = calloc(total + 1, sizeof(*rows));
@@ -206,6 +225,8 @@ static enum ckpt_status list_job(struct ls *ls, const char *job, struct ckpt_err
         st = err_set(err, CKPT_NO_MEMORY, "no memory for %zu checkpoints", total);
     for (size_t i = 0; st == CKPT_OK && i < n; i++)
         merge(rows, &count, &c[i], i >= ls->remote_from);
+    if (!ls->all)
+        count = leave_normal(rows, count);
     if (ls->newest)
         count = min_u64(count, ls->newest);
     if (st == CKPT_OK)
@@ -323,22 +344,23 @@ const struct tool_verb cmd_ls = {
     .name = "ls",
     .arguments = "[JOB] [--all] [--newest N] [--metrics]",
     .summary = "list checkpoints",
-    .help = "Lists the checkpoints of JOB, or of all jobs: newest lineage, newest first.\n"
-            "\n"
-            "  --all       also what a resume left behind (abandoned), deleted and aborted ones\n"
-            "  --newest N  of each job only the first N; the records of the others are not read,\n"
-            "              which counts where each one is a request (-n N)\n"
-            "  --metrics   also the metrics that came with each save\n"
-            "\n"
-            "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
-            "remote: besides, a place named with --remote holds all of it;\n"
-            "dropped: its data was dropped from this store, which other stores hold (keep-store\n"
-            "of ckptd): name one with --remote;\n"
-            "damaged: its commit record cannot be read (exit status 1).\n"
-            "RAW is the size of the tensors, STORED what they take in this store (or in the one\n"
-            "that has them), WORLD the number of ranks that saved.\n"
-            "\n"
-            "--json prints an array of {job, step, epoch, attempt, level, time, bytes_raw,\n"
-            "bytes_stored, world, tags}, and with --metrics metrics.",
+    .help =
+        "Lists the checkpoints of JOB, or of all jobs: newest lineage, newest first.\n"
+        "\n"
+        "  -a, --all   also what a resume left behind (abandoned), deleted, gone and aborted ones\n"
+        "  --newest N  of each job only the first N; the records of the others are not read,\n"
+        "              which counts where each one is a request (-n N)\n"
+        "  --metrics   also the metrics that came with each save\n"
+        "\n"
+        "LEVEL local means: every rank's part is durable and the checkpoint is committed;\n"
+        "remote: besides, a place named with --remote holds all of it;\n"
+        "dropped: its data was dropped from this store, which other stores hold (keep-store\n"
+        "of ckptd): name one with --remote;\n"
+        "damaged: its commit record cannot be read (exit status 1).\n"
+        "RAW is the size of the tensors, STORED what they take in this store (or in the one\n"
+        "that has them), WORLD the number of ranks that saved.\n"
+        "\n"
+        "--json prints an array of {job, step, epoch, attempt, level, time, bytes_raw,\n"
+        "bytes_stored, world, tags}, and with --metrics metrics.",
     .run = run,
 };

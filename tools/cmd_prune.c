@@ -109,7 +109,7 @@ static enum ckpt_status print(struct prune_call *p, struct ckpt_err *err)
                 output_bytes(r->bytes, bytes));
     if (!p->dry_run && r->deleted)
         puts(
-            "\"ckpt undelete\" brings one back; \"ckpt gc\" frees the space after the grace (72 h)");
+            "\"ckpt undelete\" brings one back until \"ckpt gc\", or a ckptd that has \"keep\", frees the space");
     return output_flush(err);
 }
 
@@ -257,8 +257,9 @@ const struct tool_verb cmd_prune = {
         "resumed from and the next one would, what has a tag, what is quarantined, incomplete and\n"
         "new, being drained, or not here at all.\n"
         "\n"
-        "Nothing is removed yet: \"ckpt undelete\" brings a checkpoint back until \"ckpt gc\" finds it\n"
-        "older than the grace (72 h).  An empty policy is refused (5).\n"
+        "Nothing is removed yet: \"ckpt undelete\" brings a checkpoint back until \"ckpt gc\" (72 h), or\n"
+        "a ckptd that has \"keep\" (delete-grace), finds it old enough.  An empty policy is refused\n"
+        "(5).\n"
         "\n"
         "--json prints an array of {job, step, epoch, attempt, time, abandoned, action, why,\n"
         "bytes_stored}; action is keep, delete (dry run), deleted, spared or changed (by somebody\n"

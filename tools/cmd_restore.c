@@ -5,6 +5,7 @@
 
 #include "formats/convert.h"
 #include "formats/dtype.h"
+#include "storage/repo/adopt.h"
 #include "storage/repo/launch.h"
 #include "tools/export.h"
 #include "tools/output.h"
@@ -96,15 +97,41 @@ static enum ckpt_status explain_print(const struct tool *t, const char *job,
     return output_flush(err);
 }
 
+/* The first store that has the job tells its history: a launch takes it over where the home has
+ * nothing of it yet.  What the others hold can be resumed from, too. */
+static enum ckpt_status history_of(const struct tool_stores *s, const char *job,
+                                   struct lineage *ret, struct ckpt_err *err)
+{
+    CLEANUP_ROSTER struct roster also = { 0 };
+    size_t at = 0;
+    enum ckpt_status st = tool_job_check(s->s[0], job, err);
+    while (st == CKPT_NOT_FOUND && at + 1 < s->count &&
+           tool_job_check(s->s[at + 1], job, NULL) != CKPT_OK)
+        at++;
+    if (st == CKPT_NOT_FOUND && at + 1 < s->count) {
+        at++;
+        st = CKPT_OK;
+        output_line(stderr, "ckpt: nothing of %s in %s; as %s has it:", job, s->s[0]->url,
+                    s->s[at]->url);
+    }
+    for (size_t i = 0; st == CKPT_OK && i < s->count; i++) {
+        CLEANUP_ROSTER struct roster held = { 0 };
+        if (i == at)
+            continue;
+        st = adopt_held(s->s[i], job, &held, err);
+        if (st == CKPT_OK)
+            st = roster_merge(&also, &held, err);
+    }
+    return st == CKPT_OK ? launch_history_with(s->s[at], job, &also, ret, err) : st;
+}
+
 /* What the next launch would decide, if it started now. */
-static enum ckpt_status explain(const struct tool *t, struct store *s, const char *job,
+static enum ckpt_status explain(const struct tool *t, const struct tool_stores *s, const char *job,
                                 struct ckpt_err *err)
 {
     struct lineage l = { 0 };
     struct record_resolved next = { 0 };
-    enum ckpt_status st = tool_job_check(s, job, err);
-    if (st == CKPT_OK)
-        st = launch_history(s, job, &l, err);
+    enum ckpt_status st = history_of(s, job, &l, err);
     if (st != CKPT_OK)
         return st;
     st = lineage_pick_next(&l, &next, err);
@@ -257,7 +284,7 @@ static int run(struct tool *t, int argc, char **argv)
     struct ckpt_err err = { 0 };
     enum ckpt_status st = tool_open_all(t, &stores, &err);
     if (st == CKPT_OK)
-        st = a.explain ? explain(t, stores.s[0], argv[optind], &err)
+        st = a.explain ? explain(t, &stores, argv[optind], &err)
                        : restore(t, &stores, argv[optind], &a.o, &err);
     select_fini(&a.select);
     layout_option_fini(&a.layout);
@@ -292,7 +319,9 @@ const struct tool_verb cmd_restore = {
             "                      may be given twice: a mesh like tp=2,dp=4 and a file of rules\n"
             "  --file-size SIZE    start another file above this (default 5000000000)\n"
             "  --explain JOB       write nothing; print the job's history and from where its\n"
-            "                      next launch would resume, with the reasons\n"
+            "                      next launch would resume, with the reasons; of what it may\n"
+            "                      resume from, a tier or a node's own directory (--local) counts\n"
+            "                      only when it is named with --remote\n"
             "\n"
             "--json prints {job, step, epoch, attempt, dir, files, tensors, ties, objects,\n"
             "converted, overflowed, bytes, seconds}; with --explain {job, epoch, point, stop,\n"

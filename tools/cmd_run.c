@@ -252,9 +252,13 @@ static int run(struct tool *t, int argc, char **argv)
     int code = parse(argc, argv, &r);
     if (code)
         return code;
+    if (t->remote_count > 1)
+        return tool_misuse("run", "one --remote at most; ckptd.conf can name several");
     enum ckpt_status st = name_launches(&r, &err);
     if (st == CKPT_OK && t->store_url && setenv("CKPT_STORE", t->store_url, 1) != 0)
         st = err_errno(&err, errno, "cannot set CKPT_STORE");
+    if (st == CKPT_OK && t->remote_count && setenv("CKPT_REMOTE", t->remotes[0], 1) != 0)
+        st = err_errno(&err, errno, "cannot set CKPT_REMOTE");
     if (st == CKPT_OK)
         st = supervisor_init(&r.supervisor, &err);
     if (st != CKPT_OK)
@@ -284,8 +288,9 @@ const struct tool_verb cmd_run = {
         "TERM, INT, QUIT and HUP are passed on to CMD and end the run; USR1 and USR2 are passed\n"
         "on.  A start is never repeated when CMD ended with status 0 or was interrupted, nor when\n"
         "the job's history says that a human must look first (\"ckpt restore --explain JOB\"): it\n"
-        "needs --store or CKPT_STORE to see that, and hands it to CMD as CKPT_STORE.  ckptd is\n"
-        "never ended with CMD: it brings to the disk what was staged.\n"
+        "needs --store or CKPT_STORE to see that, and hands it to CMD as CKPT_STORE, and one\n"
+        "--remote as CKPT_REMOTE.  ckptd is never ended with CMD: it brings to the disk what was\n"
+        "staged.\n"
         "\n"
         "exit status: that of the last start (128 + number after a signal), 5 when a human must\n"
         "look, 127 when CMD cannot be started.  --json prints {launches, status, why, job}.",

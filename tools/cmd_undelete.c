@@ -89,9 +89,10 @@ const struct tool_verb cmd_delete = {
     .arguments = "JOB@STEP[~EPOCH]...",
     .summary = "delete checkpoints by name; undelete brings them back until gc",
     .help =
-        "Marks checkpoints as deleted, in all stores of the job: --store is the one that it saves\n"
-        "to, each --remote one that it is drained to.  Nothing is removed yet: \"ckpt undelete\"\n"
-        "brings them back, until \"ckpt gc\" finds them older than the grace (72 h).  Refused (5):\n"
+        "Marks checkpoints as deleted in --store, the one that the job saves to, for all its stores:\n"
+        "each --remote is one that it is drained to, and \"ckpt gc\" with it takes the data there, too.\n"
+        "Nothing is removed yet: \"ckpt undelete\" brings them back, until \"ckpt gc\" (72 h), or a ckptd\n"
+        "that has \"keep\" (delete-grace), finds them old enough.  Refused (5):\n"
         "the newest checkpoint that can be restored, from --store, from each --remote and from\n"
         "all together; what the newest launch resumed from or the next would; what has a tag;\n"
         "and what is not in --store nor, whole, in a --remote that was named.  Stops at the first\n"

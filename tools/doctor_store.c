@@ -118,6 +118,13 @@ void doctor_store_conditional(struct store *s, struct doctor_finding *ret)
     enum ckpt_status same = store_put_record(s, key, "one", 3, &err);
     enum ckpt_status other = store_put_record(s, key, "two", 3, &err);
     remove_quietly(s, key);
+    if (same == CKPT_OK && other == CKPT_CONFLICT && s->racy) {
+        doctor_found(ret, DOCTOR_YELLOW,
+                     "the server has none: two who write at the same moment may both win");
+        doctor_remedy(ret, "as a --remote it will do; for what jobs save to, take a server that "
+                           "honours If-None-Match");
+        return;
+    }
     if (same == CKPT_OK && other == CKPT_CONFLICT) {
         doctor_found(ret, DOCTOR_GREEN, "the first writer of a record wins");
         return;

@@ -117,8 +117,10 @@ static void job_row(struct output_table *t, const json_t *job)
         output_cell(t, 4, "%s", trains ? "training" : "over");
         return;
     }
-    output_cell(t, 4, "%s %" PRIu64 " %s", text(busy, "kind", kind), bytes(number(busy, "step")),
-                text(busy, "level", level));
+    output_cell(t, 4, "%s %" PRIu64 " %s",
+                strcmp(text(busy, "kind", kind), "load") == 0 ? "restore"
+                                                              : text(busy, "kind", kind),
+                bytes(number(busy, "step")), text(busy, "level", level));
     output_cell(t, 5, "%.0f %%", total > 0 ? 100 * number(busy, "bytes") / total : 0);
     rate_cell(t, 6, busy);
     seconds_cell(t, 7, busy, "eta");

@@ -74,6 +74,8 @@ struct store {
     int64_t deadline_ns;       /* CLOCK_MONOTONIC; 0 = none */
     const atomic_bool *cancel; /* NULL = none; when true the operation ends with CKPT_CANCELLED */
     bool readonly;             /* store_*() refuse every write with CKPT_DENIED */
+    bool racy; /* two that put one key if absent at the same moment may both be told that they were
+                  first: the server cannot say better; known after the first such put */
 };
 
 struct store_options {

@@ -161,6 +161,7 @@ enum ckpt_status s3_put(struct store *base, const char *key, const struct iovec 
     if (st != CKPT_OK)
         return st;
     s3_body_init(&s->site->place, traits.digest, iov, count, &body);
+    base->racy |= (flags & STORE_IF_ABSENT) && !traits.conditional;
     if (flags & STORE_IF_ABSENT)
         return traits.conditional ? s3_put_absent(s, key, &body, err)
                                   : put_and_look(s, key, &body, err);

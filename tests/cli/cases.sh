@@ -18,13 +18,19 @@ ends() {
     fi
 }
 
-# says FILE PATTERN: the extended regular expression is in the file.
+# says FILE PATTERN: the extended regular expression is in the file.  What ckptd logs comes behind
+# what it answers, so its log is waited for.
 says() {
-    grep -Eq -- "$2" "$1" || {
+    local left=500
+    until grep -Eq -- "$2" "$1"; do
+        if [[ $1 == log ]] && ((left-- > 0)); then
+            sleep 0.02
+            continue
+        fi
         echo "\"$2\" is not in $1:"
         cat "$1"
         exit 1
-    }
+    done
 }
 
 silent() {

@@ -887,6 +887,7 @@ static void converted_stuck(struct kit_rank *r)
     KIT_FAILS(ckpt_restore(r->s, NULL, t.at, r->count, t.stream, &o), CKPT_TIMEOUT, "not done");
     h.c = r->c;
     kit_declare(&h, one, 1);
+    kit_forget(&h);
     fake_hold("copies", false);
     KIT_OK(ckpt_fence(r->s, 60000));
     o.timeout_ms = 0;

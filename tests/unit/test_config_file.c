@@ -317,7 +317,10 @@ static void idle(void)
         { "store = /s\nkeep-store = last=2\n", "f:2: keep-store>remote " },
         { "store = /s\nremote = /r\nkeep-store = last=2\n", "" },
         { "store = /s\ndelete-grace = 1h\nremote-rate = 1M\n",
-          "f:2: delete-grace>keep f:3: remote-rate>remote " },
+          "f:2: delete-grace>keep f:3: remote-rate>remote or local " },
+        { "store = /s\nlocal = /l\nremote-policy = last\nremote-codec = copy\nremote-rate = 1M\n"
+          "remote-streams = 2\n",
+          "" },
         { "store = /s\ndelete-grace = 1h\nremote = /r\nremote-rate = 1M\n[job a]\nkeep = all\n",
           "" },
     };

@@ -444,7 +444,8 @@ static int test_process_limits(void)
         struct s3_keys keys = { .generation = 0 };
         struct s3_creds *creds = world_creds(&w, "p");
         clock_gettime(CLOCK_MONOTONIC, &now);
-        limits.deadline_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec + 300000000;
+        limits.deadline_ns = now.tv_sec * INT64_C(1000000000) + now.tv_nsec +
+                             (i % 2 ? INT64_C(300000000) : INT64_C(60000000000));
         snprintf(config, sizeof(config), "[profile p]\ncredential_process = echo $$ >%s; %s\n",
                  pid_file, commands[i / 2]);
         world_config(&w, config);
